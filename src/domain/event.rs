@@ -1,0 +1,189 @@
+//! Everything that can have happened: one enum, in the order of one prompt's journey.
+//!
+//! An event is a fact in the past tense. It carries what a reader needs and names weights and
+//! other large things by the hash of their blob. The fields never change their meaning: a new
+//! meaning is a new event.
+
+use super::completion::Completion;
+use super::evaluation::Evaluation;
+use super::id::{BlobHash, Iteration, PolicyId, PromptId, RubricId, TaskKey};
+use super::judgment::Judgment;
+use super::pair::{PairId, PreferencePair, SkipReason};
+use super::policy::PolicyRef;
+use super::prompt::Prompt;
+use serde::{Deserialize, Serialize};
+
+/// How an iteration trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IterationKind {
+    /// Supervised fine-tuning on the seed data (M0 to M1).
+    Sft,
+    /// Preference optimisation on self-judged pairs (M1 to M2 and on).
+    Dpo,
+}
+
+/// TRL's training metrics of one optimiser step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepMetrics {
+    /// The loss that was minimised.
+    pub loss: f64,
+    /// Learning rate of this step.
+    pub learning_rate: f64,
+    /// Global gradient norm before clipping.
+    pub grad_norm: f64,
+    /// Mean implicit reward of the chosen completions (DPO only, as the next five).
+    pub rewards_chosen: f64,
+    /// Mean implicit reward of the rejected completions.
+    pub rewards_rejected: f64,
+    /// Share of pairs whose chosen reward is strictly higher.
+    pub rewards_accuracy: f64,
+    /// Mean difference of the two rewards.
+    pub rewards_margin: f64,
+    /// Mean summed log-probability of the chosen completions.
+    pub logps_chosen: f64,
+    /// Mean summed log-probability of the rejected completions.
+    pub logps_rejected: f64,
+    /// Tokens the step saw.
+    pub num_tokens: u64,
+}
+
+/// Reference log-probabilities of one pair, natural log, summed over response tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReferenceLogps {
+    /// The pair.
+    pub pair: PairId,
+    /// Of the chosen completion.
+    pub chosen: f64,
+    /// Of the rejected completion.
+    pub rejected: f64,
+}
+
+/// How an iteration ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum IterationOutcome {
+    /// Its checkpoint became the policy.
+    Promoted,
+    /// The gate kept the old policy.
+    Rejected {
+        /// The gate's reason with its figures.
+        reason: String,
+    },
+    /// Too little to learn from; nothing was trained.
+    NoSignal {
+        /// The figures.
+        reason: String,
+    },
+    /// Training could not be completed.
+    Failed {
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// Everything that can have happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "fields are named by the glossary; variants are documented")]
+pub enum Event {
+    /// The run was created with these settings on this base.
+    RunStarted { seed: u64, base: PolicyRef, settings: serde_json::Value },
+    /// A rubric passed validation; it is not yet used.
+    RubricInstalled { rubric: RubricId, name: String, version: String },
+    /// Iterations opened from here on judge with this rubric.
+    RubricActivated { rubric: RubricId },
+    /// A prompt entered the pool.
+    PromptAdmitted { prompt: Prompt },
+    /// A generated or given prompt was refused by a filter.
+    PromptRejected { text: String, reason: String },
+    /// The Conductor opened an iteration.
+    IterationStarted {
+        iteration: Iteration,
+        kind: IterationKind,
+        policy: PolicyRef,
+        reference: PolicyRef,
+        rubric: RubricId,
+    },
+    /// The iteration answers exactly these prompts.
+    PromptsSealed { iteration: Iteration, prompts: Vec<PromptId> },
+    /// The policy answered a prompt N times.
+    CompletionsSampled {
+        iteration: Iteration,
+        prompt: PromptId,
+        policy: PolicyId,
+        completions: Vec<Completion>,
+    },
+    /// All judgments of a prompt's completions, k for each.
+    JudgmentsRecorded {
+        iteration: Iteration,
+        prompt: PromptId,
+        judge: PolicyId,
+        judgments: Vec<Judgment>,
+    },
+    /// A prompt gave a training pair.
+    PairFormed { iteration: Iteration, pair: PreferencePair },
+    /// A prompt gave none, and why.
+    PairSkipped { iteration: Iteration, prompt: PromptId, reason: SkipReason },
+    /// The iteration trains on exactly these pairs.
+    PairsSealed { iteration: Iteration, pairs: Vec<PairId> },
+    /// The reference's log-probabilities of every sealed pair.
+    ReferenceScored { iteration: Iteration, reference: PolicyId, logps: Vec<ReferenceLogps> },
+    /// One optimiser step, recorded together with the checkpoint that contains it.
+    StepTaken { iteration: Iteration, step: u32, metrics: StepMetrics },
+    /// A step with a non-finite loss or gradient changed nothing.
+    StepSkipped { iteration: Iteration, step: u32, reason: String },
+    /// Weights and optimiser state after `step` steps of `steps_total`.
+    CheckpointSaved {
+        iteration: Iteration,
+        step: u32,
+        steps_total: u32,
+        policy: PolicyRef,
+        optimizer: BlobHash,
+    },
+    /// Held-out quality of the iteration's last checkpoint.
+    EvaluationFinished { iteration: Iteration, evaluation: Evaluation },
+    /// The gate made the checkpoint the policy.
+    CheckpointPromoted { iteration: Iteration, policy: PolicyRef },
+    /// The gate kept the old policy.
+    CheckpointRejected { iteration: Iteration, policy: PolicyRef, reason: String },
+    /// The iteration is over.
+    IterationFinished { iteration: Iteration, outcome: IterationOutcome },
+    /// A task failed; after the third time it is not tried again.
+    TaskFailed { stage: String, task: TaskKey, attempt: u32, reason: String },
+    /// The host asked for a pause; stages finish their task and wait.
+    PauseRequested,
+    /// The host asked to go on.
+    ResumeRequested,
+}
+
+impl Event {
+    /// The stable name of the kind, as in the JSON `type` field.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Event::RunStarted { .. } => "run_started",
+            Event::RubricInstalled { .. } => "rubric_installed",
+            Event::RubricActivated { .. } => "rubric_activated",
+            Event::PromptAdmitted { .. } => "prompt_admitted",
+            Event::PromptRejected { .. } => "prompt_rejected",
+            Event::IterationStarted { .. } => "iteration_started",
+            Event::PromptsSealed { .. } => "prompts_sealed",
+            Event::CompletionsSampled { .. } => "completions_sampled",
+            Event::JudgmentsRecorded { .. } => "judgments_recorded",
+            Event::PairFormed { .. } => "pair_formed",
+            Event::PairSkipped { .. } => "pair_skipped",
+            Event::PairsSealed { .. } => "pairs_sealed",
+            Event::ReferenceScored { .. } => "reference_scored",
+            Event::StepTaken { .. } => "step_taken",
+            Event::StepSkipped { .. } => "step_skipped",
+            Event::CheckpointSaved { .. } => "checkpoint_saved",
+            Event::EvaluationFinished { .. } => "evaluation_finished",
+            Event::CheckpointPromoted { .. } => "checkpoint_promoted",
+            Event::CheckpointRejected { .. } => "checkpoint_rejected",
+            Event::IterationFinished { .. } => "iteration_finished",
+            Event::TaskFailed { .. } => "task_failed",
+            Event::PauseRequested => "pause_requested",
+            Event::ResumeRequested => "resume_requested",
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! One judge reply about one completion. A bad reply is an outcome, not an error, and there is no
+//! default score: only [`Outcome::Scored`] can reach a pair.
+
+use super::id::RubricId;
+use serde::{Deserialize, Serialize};
+
+/// What came of a judgment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Outcome {
+    /// A score inside the rubric's scale.
+    Scored {
+        /// The score that counts: the expectation over the readout where the rubric offers one
+        /// and the run uses it, else what `parse` read.
+        score: f64,
+        /// What `parse` read from the text, where it read anything.
+        parsed: Option<f64>,
+    },
+    /// The reply holds no usable score.
+    Unparsed {
+        /// The rubric's reason.
+        reason: String,
+    },
+    /// The rubric would not render this item.
+    Refused {
+        /// The rubric's reason.
+        reason: String,
+    },
+    /// The rubric broke its sandbox's limits.
+    Trapped {
+        /// What the sandbox said.
+        reason: String,
+    },
+}
+
+impl Outcome {
+    /// The score, if there is one.
+    pub fn score(&self) -> Option<f64> {
+        match self {
+            Outcome::Scored { score, .. } => Some(*score),
+            Outcome::Unparsed { .. } | Outcome::Refused { .. } | Outcome::Trapped { .. } => None,
+        }
+    }
+}
+
+/// One judge reply, kept whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Judgment {
+    /// Which rubric asked and read.
+    pub rubric: RubricId,
+    /// Which of the completions, from 0.
+    pub candidate: u32,
+    /// Which of the k judgments of that completion, from 0.
+    pub sample: u32,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// The judge's own text.
+    pub text: String,
+    /// Fuel that rendering and parsing used.
+    pub fuel: u64,
+}

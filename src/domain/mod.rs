@@ -1,0 +1,24 @@
+//! THE WORDS. Pure types that every other room speaks: ids, prompts, completions, judgments,
+//! pairs, policies, and [`event::Event`], which lists everything that can have happened.
+//!
+//! This room depends on nothing of ours. It does no I/O, reads no clock and draws no randomness,
+//! so nothing in it can fail except decoding.
+
+pub mod completion;
+pub mod evaluation;
+pub mod event;
+pub mod id;
+pub mod judgment;
+pub mod pair;
+pub mod policy;
+pub mod prompt;
+pub mod seed;
+
+pub use completion::{Completion, StopReason};
+pub use event::Event;
+pub use id::{BlobHash, Iteration, Offset, PolicyId, PromptId, RubricId, TaskKey};
+pub use judgment::{Judgment, Outcome};
+pub use pair::{PairId, PreferencePair, SkipReason};
+pub use policy::PolicyRef;
+pub use prompt::{Message, Prompt, PromptOrigin, Role};
+pub use seed::Seed;

@@ -1,0 +1,59 @@
+//! One training example of DPO: the better and the worse of a prompt's candidates.
+
+use super::id::PromptId;
+use serde::{Deserialize, Serialize};
+
+/// Name of a pair: its prompt in its iteration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PairId(pub String);
+
+/// The best and the worst candidate of one prompt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PreferencePair {
+    /// Unique within a run.
+    pub id: PairId,
+    /// What was asked.
+    pub prompt: PromptId,
+    /// Index of the preferred candidate.
+    pub chosen: u32,
+    /// Index of the other.
+    pub rejected: u32,
+    /// Mean score of the chosen one.
+    pub score_chosen: f64,
+    /// Mean score of the rejected one.
+    pub score_rejected: f64,
+    /// Tokens in the chosen one.
+    pub length_chosen: u32,
+    /// Tokens in the rejected one.
+    pub length_rejected: u32,
+}
+
+/// Why a prompt gave no pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SkipReason {
+    /// Best and worst have the same score, or differ by less than the configured gap.
+    Tie,
+    /// Fewer than two candidates have a score.
+    Unparsed,
+    /// All candidates are the same token sequence.
+    Identical,
+    /// Fewer than two candidates ended by themselves.
+    Truncated,
+    /// Length control left no chosen or no rejected.
+    LengthControl,
+}
+
+impl SkipReason {
+    /// The word in tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SkipReason::Tie => "tie",
+            SkipReason::Unparsed => "unparsed",
+            SkipReason::Identical => "identical",
+            SkipReason::Truncated => "truncated",
+            SkipReason::LengthControl => "length control",
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What is asked.
+
+use super::id::PromptId;
+use serde::{Deserialize, Serialize};
+
+/// Who speaks in a chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Instructions that frame the chat.
+    System,
+    /// The person.
+    User,
+    /// The model.
+    Assistant,
+}
+
+impl Role {
+    /// The name chat templates use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+        }
+    }
+}
+
+/// One turn of a chat.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said.
+    pub content: String,
+}
+
+impl Message {
+    /// A turn of the person's.
+    pub fn user(content: impl Into<String>) -> Message {
+        Message { role: Role::User, content: content.into() }
+    }
+
+    /// A turn of the model's.
+    pub fn assistant(content: impl Into<String>) -> Message {
+        Message { role: Role::Assistant, content: content.into() }
+    }
+}
+
+/// Where a prompt came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptOrigin {
+    /// A file or a host gave it.
+    Given,
+    /// The model wrote it (self-instruct).
+    Generated,
+    /// Never trained on; used to evaluate.
+    HeldOut,
+}
+
+/// What is asked: the turns up to the one the model is to answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prompt {
+    /// Derived from the messages.
+    pub id: PromptId,
+    /// The turns; the last is the person's.
+    pub messages: Vec<Message>,
+    /// Where it came from.
+    pub origin: PromptOrigin,
+}
+
+impl Prompt {
+    /// Builds a prompt; its id is the hash of its messages, so the same text is the same prompt.
+    pub fn new(messages: Vec<Message>, origin: PromptOrigin) -> Prompt {
+        let mut hasher = blake3::Hasher::new_derive_key("gradus prompt id v1");
+        for message in &messages {
+            hasher.update(message.role.as_str().as_bytes());
+            hasher.update(&(message.content.len() as u64).to_le_bytes());
+            hasher.update(message.content.as_bytes());
+        }
+        let hex = hasher.finalize().to_hex();
+        let short: String = hex.chars().take(16).collect();
+        Prompt { id: PromptId(format!("p-{short}")), messages, origin }
+    }
+
+    /// A prompt of one user turn.
+    pub fn user(text: impl Into<String>, origin: PromptOrigin) -> Prompt {
+        Prompt::new(vec![Message::user(text)], origin)
+    }
+
+    /// The last user turn: what a rubric sees as the task.
+    pub fn task_text(&self) -> &str {
+        self.messages.iter().rev().find(|m| m.role == Role::User).map_or("", |m| &m.content)
+    }
+}

@@ -1,0 +1,2 @@
+//! gradus: a language model that improves itself on your own machine and keeps the receipts.
+pub mod domain;

@@ -10,7 +10,7 @@ use super::id::{BlobHash, Iteration, PolicyId, PromptId, RubricId, TaskKey};
 use super::judgment::Judgment;
 use super::pair::{PairId, PreferencePair, SkipReason};
 use super::policy::PolicyRef;
-use super::prompt::Prompt;
+use super::prompt::{Message, Prompt};
 use serde::{Deserialize, Serialize};
 
 /// How an iteration trains.
@@ -82,6 +82,16 @@ pub enum IterationOutcome {
     },
 }
 
+/// One row of seed data: a chat and the answer to learn (IFT), or a judge's prompt and its reply
+/// (EFT).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SeedRow {
+    /// The turns up to the answer.
+    pub messages: Vec<Message>,
+    /// The answer to learn.
+    pub completion: String,
+}
+
 /// Everything that can have happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -97,6 +107,10 @@ pub enum Event {
     PromptAdmitted { prompt: Prompt },
     /// A generated or given prompt was refused by a filter.
     PromptRejected { text: String, reason: String },
+    /// Rows for supervised fine-tuning came in (JSON lines of [`SeedRow`]).
+    SeedDataAdmitted { name: String, rows: u32, blob: BlobHash },
+    /// One round of prompt writing by the policy; its admitted and rejected prompts precede it.
+    PromptsWritten { iteration: Iteration, round: u32, admitted: u32, rejected: u32 },
     /// The Conductor opened an iteration.
     IterationStarted {
         iteration: Iteration,
@@ -166,6 +180,8 @@ impl Event {
             Event::RubricActivated { .. } => "rubric_activated",
             Event::PromptAdmitted { .. } => "prompt_admitted",
             Event::PromptRejected { .. } => "prompt_rejected",
+            Event::SeedDataAdmitted { .. } => "seed_data_admitted",
+            Event::PromptsWritten { .. } => "prompts_written",
             Event::IterationStarted { .. } => "iteration_started",
             Event::PromptsSealed { .. } => "prompts_sealed",
             Event::CompletionsSampled { .. } => "completions_sampled",

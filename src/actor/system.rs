@@ -1,0 +1,165 @@
+//! The topology, in one place: six shells on one arbiter thread of our own, one bell ringer.
+//! A host's own tokio or actix is never touched.
+
+use super::lease::Lease;
+use super::shell::{SharedState, Shell, ShellState, Stop, Wake};
+use crate::stage::conductor::Conductor;
+use crate::stage::evaluator::Evaluator;
+use crate::stage::judge::Judge;
+use crate::stage::pair_store::PairStore;
+use crate::stage::sampler::Sampler;
+use crate::stage::trainer::Trainer;
+use crate::stage::{Desk, Stage};
+use actix::prelude::*;
+use std::sync::PoisonError;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// What a stage is doing.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct StageStatus {
+    /// Its name.
+    pub stage: &'static str,
+    /// Its shell's state.
+    #[serde(flatten)]
+    pub state: ShellState,
+}
+
+struct Member {
+    stage: &'static str,
+    state: SharedState,
+    wake: Recipient<Wake>,
+    stop: Recipient<Stop>,
+}
+
+/// The running actors.
+pub struct ActorSystem {
+    desk: Desk,
+    states: Vec<(&'static str, SharedState)>,
+    members: crossbeam_channel::Receiver<Vec<Member>>,
+    stop_bell: crossbeam_channel::Sender<()>,
+    bell: Option<JoinHandle<()>>,
+    system: Option<(System, JoinHandle<()>)>,
+}
+
+fn member<S: Stage + Unpin>(make: impl Fn() -> S + Send + 'static, desk: &Desk, lease: &Lease) -> Member {
+    let shell = Shell::new(make, desk.clone(), lease.clone());
+    let state = shell.state();
+    let address = shell.start();
+    Member {
+        stage: S::NAME,
+        state,
+        wake: address.clone().recipient(),
+        stop: address.recipient(),
+    }
+}
+
+fn members(desk: &Desk) -> Vec<Member> {
+    let lease = Lease::default();
+    let config = desk.config.clone();
+    let c = |config: &std::sync::Arc<crate::config::Config>| config.clone();
+    let (a, b, d, e, f, g) =
+        (c(&config), c(&config), c(&config), c(&config), c(&config), c(&config));
+    vec![
+        member(move || Conductor::new(a.clone()), desk, &lease),
+        member(move || Sampler::new(b.clone()), desk, &lease),
+        member(move || Judge::new(d.clone()), desk, &lease),
+        member(move || PairStore::new(e.clone()), desk, &lease),
+        member(move || Trainer::new(f.clone()), desk, &lease),
+        member(move || Evaluator::new(g.clone()), desk, &lease),
+    ]
+}
+
+impl ActorSystem {
+    /// Starts the actors on a thread of their own.
+    ///
+    /// # Errors
+    /// When the system will not give threads.
+    pub fn start(desk: Desk) -> std::io::Result<ActorSystem> {
+        let (ready, started) = crossbeam_channel::bounded(1);
+        let inner = desk.clone();
+        let thread = std::thread::Builder::new().name("gradus-actors".into()).spawn(move || {
+            let runner = System::new();
+            runner.block_on(async {
+                let _ = ready.send((System::current(), members(&inner)));
+            });
+            if let Err(error) = runner.run() {
+                tracing::error!(%error, "the actor system ended with an error");
+            }
+        })?;
+        let (system, members) =
+            started.recv().map_err(|_| std::io::Error::other("the actor thread did not start"))?;
+        let states = members.iter().map(|m| (m.stage, m.state.clone())).collect();
+        let wakes: Vec<Recipient<Wake>> = members.iter().map(|m| m.wake.clone()).collect();
+        let (stop_bell, bell_stopped) = crossbeam_channel::bounded(1);
+        let bell = ring(desk.log.subscribe(), bell_stopped, wakes)?;
+        let (keep, kept) = crossbeam_channel::bounded(1);
+        let _ = keep.send(members);
+        Ok(ActorSystem {
+            desk,
+            states,
+            members: kept,
+            stop_bell,
+            bell: Some(bell),
+            system: Some((system, thread)),
+        })
+    }
+
+    /// What every stage is doing.
+    pub fn status(&self) -> Vec<StageStatus> {
+        let read = |state: &SharedState| state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.states.iter().map(|(stage, state)| StageStatus { stage, state: read(state) }).collect()
+    }
+
+    /// Stops at the next safe point: cancels the tasks in hand (nothing of them is recorded) and
+    /// waits until their threads are gone, so that whatever they appended is durable.
+    pub fn stop(&mut self) {
+        self.desk.cancel.cancel();
+        let _ = self.stop_bell.try_send(());
+        if let Some(bell) = self.bell.take() {
+            let _ = bell.join();
+        }
+        let Some((system, thread)) = self.system.take() else { return };
+        let members = self.members.try_recv().unwrap_or_default();
+        let (send, threads) = crossbeam_channel::unbounded();
+        system.arbiter().spawn(async move {
+            for member in members {
+                if let Ok(Some(thread)) = member.stop.send(Stop).await {
+                    let _ = send.send(thread);
+                }
+            }
+        });
+        for thread in threads {
+            let _ = thread.join();
+        }
+        system.stop();
+        let _ = thread.join();
+    }
+}
+
+impl Drop for ActorSystem {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Wakes every actor when the log grew, and once in a while anyway: a bell can be lost.
+fn ring(
+    bell: crossbeam_channel::Receiver<()>,
+    stopped: crossbeam_channel::Receiver<()>,
+    wakes: Vec<Recipient<Wake>>,
+) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("gradus-bell".into()).spawn(move || {
+        loop {
+            crossbeam_channel::select! {
+                recv(stopped) -> _ => return,
+                recv(bell) -> _ => {}
+                default(Duration::from_millis(500)) => {}
+            }
+            for wake in &wakes {
+                // A full mailbox holds a Wake already; a closed one belongs to a stopped actor.
+                let _ = wake.try_send(Wake);
+            }
+        }
+    })
+}

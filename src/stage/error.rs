@@ -1,0 +1,36 @@
+//! Why a task could not be done. A bad model output is not among these: it is an event.
+
+use crate::blob::BlobError;
+use crate::lm::error::LmError;
+use crate::log::LogError;
+
+/// An error of a stage.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StageError {
+    /// The model room failed.
+    #[error(transparent)]
+    Model(#[from] LmError),
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A blob failed.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// Something the view names is not where it should be.
+    #[error("{0}; run `gradus log verify` on the folder")]
+    Missing(String),
+    /// The rubric of the iteration is not installed.
+    #[error("{0}")]
+    Rubric(String),
+    /// The task panicked; the text is the panic's.
+    #[error("panic: {0}")]
+    Panic(String),
+}
+
+impl StageError {
+    /// Whether the host asked to stop, which is no failure.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, StageError::Model(LmError::Cancelled))
+    }
+}

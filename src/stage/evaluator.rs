@@ -1,0 +1,322 @@
+//! Measures a finished checkpoint on held-out prompts: how good its answers are, against the
+//! previous policy and the first one, how long they are, and how well it judges.
+//!
+//! Two referees are kept apart. The *judge* is the policy that entered the iteration under the
+//! iteration's rubric; only its verdict reaches the gate. The *oracle*, where a program knows the
+//! truth, is for the report alone.
+
+use super::judge::{Question, judge_all, missing_rubric};
+use super::sampler::request;
+use super::{Desk, Stage, StageError, Weight, task_key};
+use crate::config::{Config, SamplingConfig};
+use crate::domain::evaluation::{Estimate, Evaluation, HeadToHead, JudgeQuality, Referee};
+use crate::domain::{
+    Completion, Event, Iteration, PolicyRef, Prompt, PromptId, RubricId, Seed, StopReason, TaskKey,
+};
+use crate::stats;
+use crate::view::RunView;
+use std::sync::Arc;
+
+/// The evaluator stage.
+pub struct Evaluator {
+    config: Arc<Config>,
+}
+
+/// Measure a checkpoint.
+#[derive(Clone, Debug)]
+pub struct EvaluationTask {
+    iteration: Iteration,
+    checkpoint: PolicyRef,
+    previous: PolicyRef,
+    first: Option<PolicyRef>,
+    base: PolicyRef,
+    rubric: RubricId,
+    prompts: Vec<PromptId>,
+}
+
+impl Evaluator {
+    /// An evaluator with these settings.
+    pub fn new(config: Arc<Config>) -> Evaluator {
+        Evaluator { config }
+    }
+}
+
+/// One policy's held-out answers, scored.
+struct Answers {
+    completions: Vec<Completion>,
+    judged: Vec<Option<f64>>,
+    oracle: Vec<Option<f64>>,
+}
+
+struct Session<'a> {
+    task: &'a EvaluationTask,
+    prompts: Vec<Prompt>,
+    root: Seed,
+    desk: &'a Desk,
+}
+
+impl Session<'_> {
+    /// One answer to each prompt. The seeds belong to the prompt, not to the iteration, so the
+    /// same policy gives the same answers whenever it is measured.
+    fn draw(&self, policy: &PolicyRef, n: u32, label: &str) -> Result<Vec<Vec<Completion>>, StageError> {
+        let model = self.desk.workshop.policy(policy)?;
+        let evaluate = &self.desk.config.evaluate;
+        let settings = SamplingConfig {
+            temperature: evaluate.temperature,
+            top_p: evaluate.top_p,
+            ..self.desk.config.sampling.clone()
+        };
+        let mut all = Vec::with_capacity(self.prompts.len());
+        let batch = self.desk.config.sampling.batch_prompts.max(1) as usize;
+        for chunk in self.prompts.chunks(batch) {
+            let requests = chunk
+                .iter()
+                .map(|prompt| {
+                    let seed = self.root.derive(label).derive(prompt.id.as_str());
+                    Ok(request(model.encode_chat(&prompt.messages)?, seed, n, &settings))
+                })
+                .collect::<Result<Vec<_>, StageError>>()?;
+            all.extend(model.draw(&requests, &self.desk.cancel)?);
+            self.desk.gauge.progress("evaluator", all.len() as u64, self.prompts.len() as u64);
+        }
+        Ok(all)
+    }
+
+    /// Mean score of each answer by `judge` under the iteration's rubric.
+    fn judge(
+        &self,
+        judge: &PolicyRef,
+        answers: &[(usize, &Completion)],
+    ) -> Result<Vec<Option<f64>>, StageError> {
+        let model = self.desk.workshop.policy(judge)?;
+        let rubric = self.desk.rubrics.get(&self.task.rubric);
+        let rubric = rubric.ok_or_else(|| missing_rubric(&self.task.rubric))?;
+        let samples = self.desk.config.judge.samples;
+        let mut scores = Vec::with_capacity(answers.len());
+        let batch = 4 * self.desk.config.sampling.batch_prompts.max(1) as usize;
+        for chunk in answers.chunks(batch) {
+            let questions: Vec<Question<'_>> = chunk
+                .iter()
+                .filter_map(|(at, completion)| {
+                    let prompt = self.prompts.get(*at)?;
+                    let text = blake3::hash(completion.text.as_bytes()).to_hex();
+                    let seed = self.root.derive("evaluate judge").derive(prompt.id.as_str());
+                    Some(Question {
+                        task: prompt.task_text(),
+                        completion: &completion.text,
+                        seed: seed.derive(&text),
+                    })
+                })
+                .collect();
+            for replies in judge_all(&questions, samples, model.as_ref(), &rubric, self.desk)? {
+                let values: Vec<f64> = replies.iter().filter_map(|r| r.outcome.score()).collect();
+                scores.push((!values.is_empty()).then(|| mean(&values)));
+            }
+        }
+        Ok(scores)
+    }
+
+    fn oracle(&self, at: usize, completion: &Completion) -> Option<f64> {
+        let prompt = self.prompts.get(at)?;
+        self.desk.oracle.as_ref()?.score(prompt.task_text(), &completion.text)
+    }
+
+    fn answers(&self, policy: &PolicyRef) -> Result<Answers, StageError> {
+        let drawn = self.draw(policy, 1, "evaluate")?;
+        let completions: Vec<Completion> =
+            drawn.into_iter().filter_map(|mut c| c.pop()).collect();
+        let placed: Vec<(usize, &Completion)> = completions.iter().enumerate().collect();
+        let judged = self.judge(&self.task.previous, &placed)?;
+        let oracle = placed.iter().map(|(at, c)| self.oracle(*at, c)).collect();
+        Ok(Answers { completions, judged, oracle })
+    }
+
+    /// How well the checkpoint judges the base's answers, of which the oracle knows the truth.
+    fn judge_quality(&self) -> Result<Option<JudgeQuality>, StageError> {
+        if self.desk.oracle.is_none() {
+            return Ok(None);
+        }
+        let wanted = self.desk.config.evaluate.judge_prompts as usize;
+        let drawn = self.draw(&self.task.base, 4, "judge pool")?;
+        let mut placed = Vec::new();
+        for (at, completions) in drawn.iter().enumerate().take(wanted) {
+            placed.extend(completions.iter().map(|c| (at, c)));
+        }
+        let scores = self.judge(&self.task.checkpoint, &placed)?;
+        let unparsed = scores.iter().filter(|s| s.is_none()).count() as f64;
+        let mut groups: Vec<(Vec<f64>, Vec<f64>)> = Vec::new();
+        for at in 0..drawn.len().min(wanted) {
+            let mut group = (Vec::new(), Vec::new());
+            for ((_, completion), score) in
+                placed.iter().zip(&scores).filter(|((place, _), _)| *place == at)
+            {
+                if let (Some(truth), Some(score)) = (self.oracle(at, completion), score) {
+                    group.0.push(truth);
+                    group.1.push(*score);
+                }
+            }
+            groups.push(group);
+        }
+        Ok(Some(quality(&groups, unparsed / scores.len().max(1) as f64)))
+    }
+}
+
+fn quality(groups: &[(Vec<f64>, Vec<f64>)], unparsed: f64) -> JudgeQuality {
+    let borrowed: Vec<(&[f64], &[f64])> =
+        groups.iter().map(|(truth, score)| (truth.as_slice(), score.as_slice())).collect();
+    let figures = stats::judge_agreement(&borrowed);
+    JudgeQuality {
+        pairwise_accuracy: figures.pairwise_accuracy,
+        exact_match: figures.exact_match,
+        spearman: figures.spearman,
+        kendall: figures.kendall,
+        prompts: figures.groups,
+        unparsed,
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+fn estimate(values: &[f64]) -> Estimate {
+    let interval = stats::mean_interval(values);
+    Estimate {
+        mean: interval.mean,
+        low: interval.low,
+        high: interval.high,
+        n: values.len() as u32,
+    }
+}
+
+/// Head-to-head over the prompts both were scored on. Scores within 1e-9 are a tie.
+fn versus(
+    opponent: &str,
+    policy: &PolicyRef,
+    referee: Referee,
+    ours: &[Option<f64>],
+    theirs: &[Option<f64>],
+) -> Option<HeadToHead> {
+    let (mut wins, mut ties, mut losses) = (0, 0, 0);
+    let mut points = Vec::new();
+    for (our, their) in ours.iter().zip(theirs) {
+        let (Some(our), Some(their)) = (our, their) else { continue };
+        let (count, point) = match our - their {
+            gap if gap > 1e-9 => (&mut wins, 1.0),
+            gap if gap < -1e-9 => (&mut losses, 0.0),
+            _ => (&mut ties, 0.5),
+        };
+        *count += 1;
+        points.push(point);
+    }
+    (!points.is_empty()).then(|| HeadToHead {
+        opponent: opponent.to_owned(),
+        policy: policy.id(),
+        referee,
+        wins,
+        ties,
+        losses,
+        win_rate: estimate(&points),
+    })
+}
+
+fn evaluate(session: &Session<'_>) -> Result<Evaluation, StageError> {
+    let task = session.task;
+    let ours = session.answers(&task.checkpoint)?;
+    let mut opponents = vec![("previous", task.previous.clone())];
+    if let Some(first) = task.first.clone() {
+        opponents.push(("first", first));
+    }
+    let mut head_to_head = Vec::new();
+    let mut known: Vec<(PolicyRef, Answers)> = Vec::new();
+    for (name, policy) in opponents {
+        if !known.iter().any(|(p, _)| *p == policy) {
+            known.push((policy.clone(), session.answers(&policy)?));
+        }
+        let Some((_, theirs)) = known.iter().find(|(p, _)| *p == policy) else { continue };
+        let judged = versus(name, &policy, Referee::Judge, &ours.judged, &theirs.judged);
+        let oracle = versus(name, &policy, Referee::Oracle, &ours.oracle, &theirs.oracle);
+        head_to_head.extend(judged.into_iter().chain(oracle));
+    }
+    let known: Vec<f64> = ours.oracle.iter().flatten().copied().collect();
+    let judged: Vec<f64> = ours.judged.iter().flatten().copied().collect();
+    let (referee, scores) =
+        if known.is_empty() { (Referee::Judge, judged) } else { (Referee::Oracle, known) };
+    let lengths: Vec<f64> =
+        ours.completions.iter().map(|c| c.token_ids.len() as f64).collect();
+    let ended = ours.completions.iter().filter(|c| c.stop != StopReason::Length).count();
+    Ok(Evaluation {
+        policy: task.checkpoint.id(),
+        score: estimate(&scores),
+        referee,
+        length: estimate(&lengths),
+        ended: ended as f64 / ours.completions.len().max(1) as f64,
+        head_to_head,
+        judge: session.judge_quality()?,
+    })
+}
+
+impl Stage for Evaluator {
+    type Task = EvaluationTask;
+    const NAME: &'static str = "evaluator";
+    const WEIGHT: Weight = Weight::Heavy;
+
+    fn next(&self, view: &RunView) -> Option<(TaskKey, EvaluationTask)> {
+        let (iteration, open) = view.open()?;
+        if !open.trained() || open.evaluation.is_some() {
+            return None;
+        }
+        let checkpoint = open.checkpoint.as_ref()?.policy.clone();
+        let wanted = self.config.evaluate.prompts as usize;
+        let prompts: Vec<PromptId> =
+            view.held_out().map(|(id, _)| id.clone()).take(wanted).collect();
+        let task = EvaluationTask {
+            iteration,
+            checkpoint,
+            previous: open.policy.clone(),
+            first: view.first.clone(),
+            base: view.base.clone()?,
+            rubric: open.rubric.clone(),
+            prompts,
+        };
+        let parts = (iteration, task.checkpoint.id(), task.previous.id(), &task.prompts);
+        let key = task_key(Self::NAME, view, &(parts, &self.config.evaluate));
+        Some((key, task))
+    }
+
+    fn run(
+        &mut self,
+        task: EvaluationTask,
+        view: &RunView,
+        desk: &Desk,
+    ) -> Result<Vec<Event>, StageError> {
+        let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
+        let prompts = task
+            .prompts
+            .iter()
+            .map(|id| desk.prompt(view, id))
+            .collect::<Result<Vec<_>, StageError>>()?;
+        let session = Session { task: &task, prompts, root, desk };
+        let evaluation = evaluate(&session)?;
+        Ok(vec![Event::EvaluationFinished { iteration: task.iteration, evaluation }])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::BlobHash;
+
+    #[test]
+    fn head_to_head_counts_and_skips_what_one_side_lacks() {
+        let policy = PolicyRef { weights: BlobHash("w".into()), adapter: None };
+        let ours = [Some(3.0), Some(2.0), Some(1.0), None, Some(4.0)];
+        let theirs = [Some(2.0), Some(2.0), Some(3.0), Some(1.0), None];
+        let Some(h) = versus("previous", &policy, Referee::Oracle, &ours, &theirs) else {
+            panic!("three prompts are scored on both sides");
+        };
+        assert_eq!((h.wins, h.ties, h.losses), (1, 1, 1));
+        assert!((h.win_rate.mean - 0.5).abs() < 1e-12);
+        assert_eq!(versus("previous", &policy, Referee::Judge, &[None], &[None]), None);
+    }
+}

@@ -1,0 +1,134 @@
+//! DECIDE AND DO. A stage is two functions: [`Stage::next`] decides one task from a view and is
+//! pure; [`Stage::run`] does it and is the only place that computes, waits or fails.
+//!
+//! One prompt's journey, a stage each: [`conductor`] opens the iteration and seals its prompts,
+//! [`sampler`] answers them, [`judge`] scores the answers, [`pair_store`] (with [`select`]) makes
+//! pairs, [`trainer`] learns from them, [`evaluator`] measures, and the conductor's gate promotes
+//! or rejects. No stage asks another a question: what it needs is in the log.
+
+pub mod conductor;
+pub mod error;
+pub mod evaluator;
+pub mod judge;
+pub mod pair_store;
+pub mod sampler;
+pub mod select;
+pub mod trainer;
+pub mod workshop;
+pub(crate) mod writer;
+
+pub use error::StageError;
+pub use workshop::{Oracle, Workshop};
+
+use crate::config::Config;
+use crate::domain::{Event, Offset, Prompt, PromptId, TaskKey};
+use crate::lm::cancel::Cancel;
+use crate::log::Log;
+use crate::rubric::RubricRegistry;
+use crate::view::RunView;
+use std::sync::Arc;
+
+/// Telemetry of the task in hand: never truth, only what a screen shows.
+pub trait Gauge: Send + Sync {
+    /// `done` of `total` units of the stage's work are through.
+    fn progress(&self, stage: &'static str, done: u64, total: u64);
+}
+
+/// A gauge nobody looks at.
+#[derive(Debug, Default)]
+pub struct NoGauge;
+
+impl Gauge for NoGauge {
+    fn progress(&self, _stage: &'static str, _done: u64, _total: u64) {}
+}
+
+/// What a stage may use while it runs a task.
+#[derive(Clone)]
+pub struct Desk {
+    /// The run's settings.
+    pub config: Arc<Config>,
+    /// Bodies are read from here by offset.
+    pub log: Arc<dyn Log>,
+    /// Weights, training, log-probabilities.
+    pub workshop: Arc<dyn Workshop>,
+    /// Installed rubrics by id.
+    pub rubrics: Arc<RubricRegistry>,
+    /// Knows the truth about a completion, where such a program exists. Only the evaluator and
+    /// the oracle control arm may ask it.
+    pub oracle: Option<Arc<dyn Oracle>>,
+    /// Looked at per token and per micro-batch.
+    pub cancel: Cancel,
+    /// Where progress goes.
+    pub gauge: Arc<dyn Gauge>,
+}
+
+impl Desk {
+    /// The event at an offset.
+    ///
+    /// # Errors
+    /// [`StageError::Log`] when it cannot be read, [`StageError::Missing`] when nothing is there.
+    pub fn event(&self, offset: Offset) -> Result<Event, StageError> {
+        match self.log.get(offset)? {
+            Some(record) => Ok(record.event),
+            None => Err(StageError::Missing(format!("no record at offset {offset}"))),
+        }
+    }
+
+    /// The prompt with this id.
+    ///
+    /// # Errors
+    /// As [`Desk::event`].
+    pub fn prompt(&self, view: &RunView, id: &PromptId) -> Result<Prompt, StageError> {
+        let facts = view
+            .prompts
+            .get(id)
+            .ok_or_else(|| StageError::Missing(format!("prompt {id} was never admitted")))?;
+        match self.event(facts.offset)? {
+            Event::PromptAdmitted { prompt } => Ok(prompt),
+            other => Err(StageError::Missing(format!(
+                "offset {} holds {}, not prompt {id}",
+                facts.offset,
+                other.kind()
+            ))),
+        }
+    }
+}
+
+/// Whether a task needs the device (sampling, judging, training), or only thinks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// Milliseconds of bookkeeping.
+    Light,
+    /// Computes with the model; waits for the device lease.
+    Heavy,
+}
+
+/// A role in the loop.
+pub trait Stage: Send + 'static {
+    /// One unit of work: what one is ready to lose in a crash.
+    type Task: Send + 'static;
+    /// The glossary name, for logs and screens.
+    const NAME: &'static str;
+    /// Whether its tasks need the device.
+    const WEIGHT: Weight;
+
+    /// What is next, given what is known? Pure. `None`: nothing until the log grows.
+    fn next(&self, view: &RunView) -> Option<(TaskKey, Self::Task)>;
+
+    /// Does it. The events and the task's key are committed together, or not at all.
+    ///
+    /// # Errors
+    /// Any [`StageError`]; nothing is recorded but the failure.
+    fn run(&mut self, task: Self::Task, view: &RunView, desk: &Desk)
+    -> Result<Vec<Event>, StageError>;
+}
+
+/// The key of a task: the stage, the run's seed, and everything else the result depends on.
+pub(crate) fn task_key<T: serde::Serialize>(stage: &str, view: &RunView, parts: &T) -> TaskKey {
+    let seed = view.seed.map(|seed| seed.0).unwrap_or_default();
+    let body = serde_json::to_vec(parts).unwrap_or_default();
+    TaskKey::of(stage, &[&seed, &body])
+}
+
+/// A task is not tried again after this many failures.
+pub const ATTEMPTS_MAX: u32 = 3;

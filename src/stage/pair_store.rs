@@ -1,0 +1,139 @@
+//! Judgments become pairs, or a reason why not. The smallest stage: read it first.
+
+use super::select::{Candidate, Rule, select};
+use super::{Desk, Stage, StageError, Weight, task_key};
+use crate::config::Config;
+use crate::domain::{
+    Completion, Event, Iteration, Judgment, Offset, PairId, PreferencePair, PromptId, StopReason,
+    TaskKey,
+};
+use crate::view::RunView;
+use std::sync::Arc;
+
+/// The pair store stage.
+pub struct PairStore {
+    config: Arc<Config>,
+}
+
+/// Where one prompt's completions and judgments are.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    prompt: PromptId,
+    sampled: Offset,
+    judged: Offset,
+}
+
+/// Decide about the prompts of one chunk.
+#[derive(Clone, Debug)]
+pub struct PairTask {
+    iteration: Iteration,
+    prompts: Vec<Judged>,
+}
+
+impl PairStore {
+    /// A pair store with these settings.
+    pub fn new(config: Arc<Config>) -> PairStore {
+        PairStore { config }
+    }
+
+    fn rule(&self) -> Rule {
+        Rule {
+            min_gap: self.config.pairs.min_gap,
+            length_control: self.config.pairs.length_control,
+            require_ended: self.config.pairs.require_ended,
+        }
+    }
+
+    fn decide(&self, iteration: Iteration, judged: &Judged, desk: &Desk) -> Result<Event, StageError> {
+        let completions = completions_at(desk, judged.sampled)?;
+        let judgments = judgments_at(desk, judged.judged)?;
+        let candidates: Vec<Candidate> = completions
+            .iter()
+            .enumerate()
+            .map(|(index, c)| candidate(index as u32, c, &judgments))
+            .collect();
+        let prompt = judged.prompt.clone();
+        Ok(match select(&candidates, self.rule()) {
+            Err(reason) => Event::PairSkipped { iteration, prompt, reason },
+            Ok((chosen, rejected)) => {
+                let (Some(c), Some(r)) = (candidates.get(chosen), candidates.get(rejected)) else {
+                    return Err(StageError::Missing(format!("candidates of prompt {prompt}")));
+                };
+                let pair = PreferencePair {
+                    id: PairId(format!("{iteration}/{prompt}")),
+                    prompt,
+                    chosen: c.index,
+                    rejected: r.index,
+                    score_chosen: c.score.unwrap_or_default(),
+                    score_rejected: r.score.unwrap_or_default(),
+                    length_chosen: c.length_tokens,
+                    length_rejected: r.length_tokens,
+                };
+                Event::PairFormed { iteration, pair }
+            }
+        })
+    }
+}
+
+fn candidate(index: u32, completion: &Completion, judgments: &[Judgment]) -> Candidate {
+    let scores: Vec<f64> = judgments
+        .iter()
+        .filter(|j| j.candidate == index)
+        .filter_map(|j| j.outcome.score())
+        .collect();
+    let mean = scores.iter().sum::<f64>() / scores.len() as f64;
+    Candidate {
+        index,
+        score: (!scores.is_empty()).then_some(mean),
+        length_tokens: completion.token_ids.len() as u32,
+        ended: completion.stop != StopReason::Length,
+        token_ids: completion.token_ids.clone(),
+    }
+}
+
+/// The completions recorded at an offset.
+pub(crate) fn completions_at(desk: &Desk, offset: Offset) -> Result<Vec<Completion>, StageError> {
+    match desk.event(offset)? {
+        Event::CompletionsSampled { completions, .. } => Ok(completions),
+        other => Err(wrong(offset, "completions", &other)),
+    }
+}
+
+/// The judgments recorded at an offset.
+pub(crate) fn judgments_at(desk: &Desk, offset: Offset) -> Result<Vec<Judgment>, StageError> {
+    match desk.event(offset)? {
+        Event::JudgmentsRecorded { judgments, .. } => Ok(judgments),
+        other => Err(wrong(offset, "judgments", &other)),
+    }
+}
+
+pub(crate) fn wrong(offset: Offset, wanted: &str, found: &Event) -> StageError {
+    StageError::Missing(format!("offset {offset} holds {}, not {wanted}", found.kind()))
+}
+
+impl Stage for PairStore {
+    type Task = PairTask;
+    const NAME: &'static str = "pair_store";
+    const WEIGHT: Weight = Weight::Light;
+
+    fn next(&self, view: &RunView) -> Option<(TaskKey, PairTask)> {
+        let (iteration, open) = view.open()?;
+        let undecided = |p: &PromptId| !open.pairs.contains_key(p) && !open.skipped.contains_key(p);
+        let chunk = open.chunks(self.config.sampling.batch_prompts).find(|chunk| {
+            chunk.iter().all(|p| open.judged.contains_key(p)) && chunk.iter().any(undecided)
+        })?;
+        let prompts = chunk
+            .iter()
+            .filter_map(|prompt| {
+                let (sampled, judged) = (*open.sampled.get(prompt)?, *open.judged.get(prompt)?);
+                Some(Judged { prompt: prompt.clone(), sampled, judged })
+            })
+            .collect();
+        let key = task_key(Self::NAME, view, &(iteration, chunk, &self.config.pairs));
+        Some((key, PairTask { iteration, prompts }))
+    }
+
+    fn run(&mut self, task: PairTask, _: &RunView, desk: &Desk) -> Result<Vec<Event>, StageError> {
+        task.prompts.iter().map(|judged| self.decide(task.iteration, judged, desk)).collect()
+    }
+}

@@ -1,0 +1,147 @@
+//! Which two candidates of a prompt make a pair: best against worst by mean score (paper, 2.3),
+//! ties dropped, with the length control of Meta-Rewarding (arXiv 2407.19594) as an option.
+//! Pure: knows neither log nor model.
+
+use crate::domain::SkipReason;
+
+/// One candidate with everything the choice looks at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// Its index among the prompt's completions.
+    pub index: u32,
+    /// Mean of its scores; `None` without any.
+    pub score: Option<f64>,
+    /// Its length in tokens.
+    pub length_tokens: u32,
+    /// Whether it ended its turn by itself.
+    pub ended: bool,
+    /// Its token ids, to tell identical ones.
+    pub token_ids: Vec<u32>,
+}
+
+/// The rule's numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rule {
+    /// Best minus worst must exceed this (0: only exact ties are dropped).
+    pub min_gap: f64,
+    /// Length control: 0 is the plain rule; at rho, chosen is the shortest within rho of the
+    /// range from the top, rejected the longest within rho of it from the bottom.
+    pub length_control: f64,
+    /// Candidates cut off by the length bound do not compete.
+    pub require_ended: bool,
+}
+
+/// The pair's indices into the given slice, or why there is none. Ties within a side go to the
+/// lower index, so the choice is a function of the set.
+///
+/// # Errors
+/// The reason there is no pair.
+pub fn select(candidates: &[Candidate], rule: Rule) -> Result<(usize, usize), SkipReason> {
+    let identical = candidates.windows(2).all(|w| match w {
+        [a, b] => a.token_ids == b.token_ids,
+        _ => true,
+    });
+    if identical {
+        return Err(SkipReason::Identical);
+    }
+    let competing: Vec<(usize, &Candidate)> = candidates
+        .iter()
+        .enumerate()
+        .filter(|(_, c)| c.ended || !rule.require_ended)
+        .collect();
+    if competing.len() < 2 {
+        return Err(SkipReason::Truncated);
+    }
+    let scored: Vec<(usize, &Candidate, f64)> = competing
+        .into_iter()
+        .filter_map(|(at, c)| c.score.filter(|s| s.is_finite()).map(|score| (at, c, score)))
+        .collect();
+    if scored.len() < 2 {
+        return Err(SkipReason::Unparsed);
+    }
+    let best = scored.iter().map(|(_, _, s)| *s).fold(f64::NEG_INFINITY, f64::max);
+    let worst = scored.iter().map(|(_, _, s)| *s).fold(f64::INFINITY, f64::min);
+    // Means of k scores differ in the last bits; a gap must be more than that.
+    if best - worst <= rule.min_gap.max(1e-9) {
+        return Err(SkipReason::Tie);
+    }
+    let slack = rule.length_control * (best - worst);
+    let chosen = scored
+        .iter()
+        .filter(|(_, _, s)| *s >= best - slack - 1e-12)
+        .min_by(|a, b| a.1.length_tokens.cmp(&b.1.length_tokens).then(b.2.total_cmp(&a.2)).then(a.0.cmp(&b.0)));
+    let rejected = scored
+        .iter()
+        .filter(|(_, _, s)| *s <= worst + slack + 1e-12)
+        .min_by(|a, b| b.1.length_tokens.cmp(&a.1.length_tokens).then(a.2.total_cmp(&b.2)).then(a.0.cmp(&b.0)));
+    let plain_best = scored.iter().find(|(_, _, s)| *s >= best);
+    let plain_worst = scored.iter().find(|(_, _, s)| *s <= worst);
+    let (winner, loser) =
+        if rule.length_control > 0.0 { (chosen, rejected) } else { (plain_best, plain_worst) };
+    match (winner, loser) {
+        (Some(w), Some(l)) if w.0 != l.0 && w.2 > l.2 && w.1.token_ids != l.1.token_ids => {
+            Ok((w.0, l.0))
+        }
+        _ => Err(SkipReason::LengthControl),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Rule = Rule { min_gap: 0.0, length_control: 0.0, require_ended: true };
+
+    fn candidate(index: u32, score: Option<f64>, length_tokens: u32) -> Candidate {
+        Candidate { index, score, length_tokens, ended: true, token_ids: vec![index] }
+    }
+
+    #[test]
+    fn best_against_worst() {
+        let four = [
+            candidate(0, Some(2.0), 5),
+            candidate(1, Some(4.0), 9),
+            candidate(2, Some(1.0), 3),
+            candidate(3, Some(4.0), 2),
+        ];
+        assert_eq!(select(&four, PLAIN), Ok((1, 2)));
+    }
+
+    #[test]
+    fn every_reason_not_to_pair() {
+        let tie = [candidate(0, Some(3.0), 5), candidate(1, Some(3.0), 6)];
+        assert_eq!(select(&tie, PLAIN), Err(SkipReason::Tie));
+        let gap = [candidate(0, Some(3.0), 5), candidate(1, Some(3.4), 6)];
+        assert_eq!(select(&gap, Rule { min_gap: 0.5, ..PLAIN }), Err(SkipReason::Tie));
+        let unparsed = [candidate(0, Some(3.0), 5), candidate(1, None, 6)];
+        assert_eq!(select(&unparsed, PLAIN), Err(SkipReason::Unparsed));
+        let nan = [candidate(0, Some(3.0), 5), candidate(1, Some(f64::NAN), 6)];
+        assert_eq!(select(&nan, PLAIN), Err(SkipReason::Unparsed));
+        let same = [
+            Candidate { token_ids: vec![7], ..candidate(0, Some(3.0), 5) },
+            Candidate { token_ids: vec![7], ..candidate(1, Some(1.0), 5) },
+        ];
+        assert_eq!(select(&same, PLAIN), Err(SkipReason::Identical));
+        let cut = [candidate(0, Some(3.0), 5), Candidate { ended: false, ..candidate(1, Some(1.0), 9) }];
+        assert_eq!(select(&cut, PLAIN), Err(SkipReason::Truncated));
+        assert_eq!(select(&cut, Rule { require_ended: false, ..PLAIN }), Ok((0, 1)));
+    }
+
+    #[test]
+    fn an_unscored_candidate_is_never_rejected() {
+        let some = [candidate(0, Some(3.0), 5), candidate(1, None, 6), candidate(2, Some(4.0), 5)];
+        assert_eq!(select(&some, PLAIN), Ok((2, 0)));
+    }
+
+    #[test]
+    fn length_control_prefers_short_chosen_and_long_rejected() {
+        let four = [
+            candidate(0, Some(5.0), 90),
+            candidate(1, Some(4.5), 20),
+            candidate(2, Some(1.0), 10),
+            candidate(3, Some(1.5), 80),
+        ];
+        let rule = Rule { length_control: 0.2, ..PLAIN };
+        assert_eq!(select(&four, rule), Ok((1, 3)));
+    }
+}

@@ -1,0 +1,109 @@
+//! The stages' view of weights: open a policy by name, score with it, train from it. The real one
+//! is [`CandleWorkshop`]; tests bring a fake, so that the loop can be simulated without a model.
+
+use super::error::StageError;
+use crate::domain::event::StepMetrics;
+use crate::domain::{BlobHash, PolicyRef, Seed};
+use crate::lm::cancel::Cancel;
+use crate::lm::policy::LanguageModel;
+use crate::lm::train::{DpoExample, DpoSettings, TrainSettings, WeightedSequence};
+use std::sync::Arc;
+
+/// A program that knows how good a completion is.
+pub trait Oracle: Send + Sync {
+    /// The score of a completion, or `None` when the task is not one the program understands.
+    fn score(&self, task: &str, completion: &str) -> Option<f64>;
+}
+
+/// The data of one optimiser step.
+#[derive(Clone, Debug)]
+pub enum StepData {
+    /// Supervised.
+    Sft(Vec<WeightedSequence>),
+    /// Preference pairs, and supervised rows rehearsed beside them.
+    Dpo {
+        /// The pairs.
+        pairs: Vec<DpoExample>,
+        /// Rows whose loss is added, weighted by `rehearsal_weight`.
+        rehearsal: Vec<WeightedSequence>,
+    },
+}
+
+/// A saved state to go on from.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    /// The weights.
+    pub policy: PolicyRef,
+    /// The optimiser's moments and step.
+    pub optimizer: BlobHash,
+}
+
+/// A stretch of training that ends in a checkpoint.
+pub struct SegmentRequest<'a> {
+    /// Where the iteration began.
+    pub start: &'a PolicyRef,
+    /// The last checkpoint of the iteration, if there is one.
+    pub saved: Option<Saved>,
+    /// Method, learning rate, schedule.
+    pub settings: TrainSettings,
+    /// Loss of the preference steps.
+    pub dpo: DpoSettings,
+    /// The steps to take, in order.
+    pub steps: Vec<StepData>,
+    /// Where LoRA's first weights come from.
+    pub seed: Seed,
+    /// Looked at per micro-batch.
+    pub cancel: &'a Cancel,
+    /// Told after each step.
+    pub on_step: &'a dyn Fn(u64),
+}
+
+/// What became of one step.
+#[derive(Clone, Debug)]
+pub enum StepResult {
+    /// Weights moved.
+    Taken(StepMetrics),
+    /// Non-finite numbers; nothing changed.
+    Skipped(String),
+}
+
+/// The end of a stretch of training.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// One for each requested step.
+    pub steps: Vec<StepResult>,
+    /// The new state.
+    pub saved: Saved,
+}
+
+/// Weights by name.
+pub trait Workshop: Send + Sync {
+    /// The policy, ready to draw and to score choices.
+    ///
+    /// # Errors
+    /// When its blobs are missing, damaged or do not fit the model.
+    fn policy(&self, policy: &PolicyRef) -> Result<Arc<dyn LanguageModel>, StageError>;
+
+    /// Summed response log-probabilities (natural log) of (prompt ids, response ids).
+    ///
+    /// # Errors
+    /// As [`Workshop::policy`].
+    fn logps(
+        &self,
+        policy: &PolicyRef,
+        sequences: &[(Vec<u32>, Vec<u32>)],
+        cancel: &Cancel,
+    ) -> Result<Vec<f64>, StageError>;
+
+    /// Trains a segment and saves its checkpoint; the blobs are durable when this returns.
+    ///
+    /// # Errors
+    /// When training cannot begin (gradient coverage, ln 2 at step 0) or is cancelled.
+    fn train(&self, request: SegmentRequest<'_>) -> Result<Segment, StageError>;
+
+    /// The bytes of a blob (seed data).
+    ///
+    /// # Errors
+    /// When it is missing or damaged.
+    fn blob(&self, hash: &BlobHash) -> Result<Vec<u8>, StageError>;
+}

@@ -1,0 +1,193 @@
+//! What is known of one iteration.
+
+use crate::domain::evaluation::Evaluation;
+use crate::domain::event::{IterationKind, IterationOutcome, StepMetrics};
+use crate::domain::{
+    BlobHash, Event, Offset, PairId, PolicyRef, PromptId, RubricId, SkipReason,
+};
+use crate::log::Recorded;
+use std::collections::BTreeMap;
+
+/// The last saved checkpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckpointFacts {
+    /// Steps it contains.
+    pub step: u32,
+    /// Steps the iteration plans.
+    pub steps_total: u32,
+    /// Its weights.
+    pub policy: PolicyRef,
+    /// Its optimiser state.
+    pub optimizer: BlobHash,
+}
+
+/// What the gate said.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// The checkpoint acts from now on.
+    Promoted,
+    /// The old policy stays.
+    Rejected(String),
+}
+
+/// One trip from M(t) to M(t+1), as far as it got.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IterationView {
+    /// How it trains.
+    pub kind: IterationKind,
+    /// The policy that answers and judges.
+    pub policy: PolicyRef,
+    /// The frozen policy in the loss.
+    pub reference: PolicyRef,
+    /// Judges its completions.
+    pub rubric: RubricId,
+    /// Rounds of prompt writing so far, and what they gave.
+    pub written: Vec<(u32, u32)>,
+    /// The prompts it answers, sorted, once sealed.
+    pub prompts: Option<Vec<PromptId>>,
+    /// Where each prompt's completions are.
+    pub sampled: BTreeMap<PromptId, Offset>,
+    /// Where each prompt's judgments are.
+    pub judged: BTreeMap<PromptId, Offset>,
+    /// Judgments so far, and those of them without a score.
+    pub judgments: (u32, u32),
+    /// Where each formed pair is.
+    pub pairs: BTreeMap<PromptId, (PairId, Offset)>,
+    /// Prompts without a pair, and why.
+    pub skipped: BTreeMap<PromptId, SkipReason>,
+    /// The pairs it trains on, once sealed.
+    pub sealed: Option<Vec<PairId>>,
+    /// Where the reference's log-probabilities are.
+    pub reference_scored: Option<Offset>,
+    /// Every step taken.
+    pub steps: Vec<(u32, StepMetrics)>,
+    /// Steps that were skipped for non-finite numbers.
+    pub steps_skipped: u32,
+    /// The last checkpoint.
+    pub checkpoint: Option<CheckpointFacts>,
+    /// Its held-out quality.
+    pub evaluation: Option<Evaluation>,
+    /// What the gate said.
+    pub decision: Option<Decision>,
+    /// How it ended.
+    pub outcome: Option<IterationOutcome>,
+    /// When its first and last records were written, milliseconds; for people only.
+    pub span_ms: (u64, u64),
+}
+
+impl IterationView {
+    /// An iteration nothing has happened in yet.
+    pub fn open(
+        kind: IterationKind,
+        policy: &PolicyRef,
+        reference: &PolicyRef,
+        rubric: &RubricId,
+    ) -> IterationView {
+        IterationView {
+            kind,
+            policy: policy.clone(),
+            reference: reference.clone(),
+            rubric: rubric.clone(),
+            written: Vec::new(),
+            prompts: None,
+            sampled: BTreeMap::new(),
+            judged: BTreeMap::new(),
+            judgments: (0, 0),
+            pairs: BTreeMap::new(),
+            skipped: BTreeMap::new(),
+            sealed: None,
+            reference_scored: None,
+            steps: Vec::new(),
+            steps_skipped: 0,
+            checkpoint: None,
+            evaluation: None,
+            decision: None,
+            outcome: None,
+            span_ms: (0, 0),
+        }
+    }
+
+    /// Folds a record of this iteration.
+    pub fn apply(&mut self, record: &Recorded) {
+        if self.span_ms.0 == 0 {
+            self.span_ms.0 = record.at_ms;
+        }
+        self.span_ms.1 = record.at_ms;
+        self.apply_prompts(record);
+        self.apply_training(record);
+    }
+
+    fn apply_prompts(&mut self, record: &Recorded) {
+        match &record.event {
+            Event::PromptsWritten { admitted, rejected, .. } => {
+                self.written.push((*admitted, *rejected));
+            }
+            Event::PromptsSealed { prompts, .. } => {
+                let mut sorted = prompts.clone();
+                sorted.sort();
+                self.prompts = Some(sorted);
+            }
+            Event::CompletionsSampled { prompt, .. } => {
+                self.sampled.insert(prompt.clone(), record.offset);
+            }
+            Event::JudgmentsRecorded { prompt, judgments, .. } => {
+                self.judged.insert(prompt.clone(), record.offset);
+                let unscored = judgments.iter().filter(|j| j.outcome.score().is_none()).count();
+                self.judgments.0 += judgments.len() as u32;
+                self.judgments.1 += unscored as u32;
+            }
+            Event::PairFormed { pair, .. } => {
+                self.pairs.insert(pair.prompt.clone(), (pair.id.clone(), record.offset));
+            }
+            Event::PairSkipped { prompt, reason, .. } => {
+                self.skipped.insert(prompt.clone(), *reason);
+            }
+            Event::PairsSealed { pairs, .. } => self.sealed = Some(pairs.clone()),
+            _ => {}
+        }
+    }
+
+    fn apply_training(&mut self, record: &Recorded) {
+        match &record.event {
+            Event::ReferenceScored { .. } => self.reference_scored = Some(record.offset),
+            Event::StepTaken { step, metrics, .. } => self.steps.push((*step, *metrics)),
+            Event::StepSkipped { .. } => self.steps_skipped += 1,
+            Event::CheckpointSaved { step, steps_total, policy, optimizer, .. } => {
+                self.checkpoint = Some(CheckpointFacts {
+                    step: *step,
+                    steps_total: *steps_total,
+                    policy: policy.clone(),
+                    optimizer: optimizer.clone(),
+                });
+            }
+            Event::EvaluationFinished { evaluation, .. } => {
+                self.evaluation = Some(evaluation.clone());
+            }
+            Event::CheckpointPromoted { .. } => self.decision = Some(Decision::Promoted),
+            Event::CheckpointRejected { reason, .. } => {
+                self.decision = Some(Decision::Rejected(reason.clone()));
+            }
+            Event::IterationFinished { outcome, .. } => self.outcome = Some(outcome.clone()),
+            _ => {}
+        }
+    }
+
+    /// Whether every sealed prompt has a pair or a reason.
+    pub fn all_decided(&self) -> bool {
+        self.prompts.as_ref().is_some_and(|prompts| {
+            prompts.iter().all(|p| self.pairs.contains_key(p) || self.skipped.contains_key(p))
+        })
+    }
+
+    /// Whether the planned steps are all in the last checkpoint.
+    pub fn trained(&self) -> bool {
+        self.checkpoint.as_ref().is_some_and(|c| c.step >= c.steps_total)
+    }
+
+    /// The sealed prompts in planned chunks of `size`: a task's membership never depends on what
+    /// arrived first.
+    pub fn chunks(&self, size: u32) -> impl Iterator<Item = &[PromptId]> {
+        let prompts = self.prompts.as_deref().unwrap_or_default();
+        prompts.chunks(size.max(1) as usize)
+    }
+}

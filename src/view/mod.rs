@@ -1,0 +1,169 @@
+//! WHAT IS KNOWN: folds over the log. A view is pure, total and disposable; it holds ids, counts
+//! and offsets, never bodies: those are read from the log by offset.
+//!
+//! There is one view, [`RunView`], because every stage needs a slice of the same small state.
+
+mod iteration;
+
+pub use iteration::{CheckpointFacts, Decision, IterationView};
+
+use crate::domain::{
+    Event, Iteration, Offset, PolicyRef, PromptId, PromptOrigin, RubricId, Seed, TaskKey,
+    event::IterationKind,
+};
+use crate::log::Recorded;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A prompt's place in the log.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PromptFacts {
+    /// Where its text is.
+    pub offset: Offset,
+    /// Where it came from.
+    pub origin: PromptOrigin,
+}
+
+/// Seed data by name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeedFacts {
+    /// `ift` or `eft`.
+    pub name: String,
+    /// Its blob.
+    pub blob: crate::domain::BlobHash,
+    /// How many rows.
+    pub rows: u32,
+}
+
+/// The state of a run after the records folded so far.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RunView {
+    /// First record not folded yet.
+    pub next: Offset,
+    /// Root of all randomness, once the run has started.
+    pub seed: Option<Seed>,
+    /// M0.
+    pub base: Option<PolicyRef>,
+    /// The promoted policy.
+    pub policy: Option<PolicyRef>,
+    /// The first promoted policy after the base (M1), which later ones are compared with.
+    pub first: Option<PolicyRef>,
+    /// Judges iterations opened from here on.
+    pub rubric: Option<RubricId>,
+    /// Everything admitted.
+    pub prompts: BTreeMap<PromptId, PromptFacts>,
+    /// Prompts that an iteration has sealed.
+    pub used: BTreeSet<PromptId>,
+    /// Rows for supervised fine-tuning.
+    pub seed_data: Vec<SeedFacts>,
+    /// All iterations, open and finished.
+    pub iterations: BTreeMap<Iteration, IterationView>,
+    /// The host asked for a pause.
+    pub paused: bool,
+    /// How often each task failed.
+    pub failures: BTreeMap<TaskKey, u32>,
+}
+
+impl RunView {
+    /// Folds one record. Records come in order; one that was folded already is ignored, so a
+    /// doubled read changes nothing.
+    pub fn apply(&mut self, record: &Recorded) {
+        if record.offset < self.next {
+            return;
+        }
+        self.next = Offset(record.offset.0 + 1);
+        self.apply_run(record);
+        if let Some(view) = self.iteration_of(&record.event) {
+            view.apply(record);
+        }
+    }
+
+    fn apply_run(&mut self, record: &Recorded) {
+        match &record.event {
+            Event::RunStarted { seed, base, .. } => {
+                self.seed = Some(Seed::root(*seed));
+                self.base = Some(base.clone());
+                self.policy = Some(base.clone());
+            }
+            Event::RubricActivated { rubric } => self.rubric = Some(rubric.clone()),
+            Event::PromptAdmitted { prompt } => {
+                let facts = PromptFacts { offset: record.offset, origin: prompt.origin };
+                self.prompts.entry(prompt.id.clone()).or_insert(facts);
+            }
+            Event::SeedDataAdmitted { name, rows, blob } => self.seed_data.push(SeedFacts {
+                name: name.clone(),
+                blob: blob.clone(),
+                rows: *rows,
+            }),
+            Event::IterationStarted { iteration, kind, policy, reference, rubric } => {
+                let view = IterationView::open(*kind, policy, reference, rubric);
+                self.iterations.insert(*iteration, view);
+            }
+            Event::PromptsSealed { prompts, .. } => self.used.extend(prompts.iter().cloned()),
+            Event::CheckpointPromoted { policy, .. } => {
+                self.first.get_or_insert_with(|| policy.clone());
+                self.policy = Some(policy.clone());
+            }
+            Event::PauseRequested => self.paused = true,
+            Event::ResumeRequested => self.paused = false,
+            Event::TaskFailed { task, .. } => {
+                *self.failures.entry(task.clone()).or_default() += 1;
+            }
+            _ => {}
+        }
+    }
+
+    fn iteration_of(&mut self, event: &Event) -> Option<&mut IterationView> {
+        let iteration = match event {
+            Event::PromptsWritten { iteration, .. }
+            | Event::PromptsSealed { iteration, .. }
+            | Event::CompletionsSampled { iteration, .. }
+            | Event::JudgmentsRecorded { iteration, .. }
+            | Event::PairFormed { iteration, .. }
+            | Event::PairSkipped { iteration, .. }
+            | Event::PairsSealed { iteration, .. }
+            | Event::ReferenceScored { iteration, .. }
+            | Event::StepTaken { iteration, .. }
+            | Event::StepSkipped { iteration, .. }
+            | Event::CheckpointSaved { iteration, .. }
+            | Event::EvaluationFinished { iteration, .. }
+            | Event::CheckpointPromoted { iteration, .. }
+            | Event::CheckpointRejected { iteration, .. }
+            | Event::IterationFinished { iteration, .. } => *iteration,
+            _ => return None,
+        };
+        self.iterations.get_mut(&iteration)
+    }
+
+    /// The iteration that is not finished, if any.
+    pub fn open(&self) -> Option<(Iteration, &IterationView)> {
+        let (iteration, view) = self.iterations.last_key_value()?;
+        view.outcome.is_none().then_some((*iteration, view))
+    }
+
+    /// How many iterations are over.
+    pub fn finished(&self) -> u32 {
+        let count = self.iterations.values().filter(|view| view.outcome.is_some()).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// Prompts for training that no iteration has used, in the order of their ids.
+    pub fn unused(&self) -> impl Iterator<Item = (&PromptId, &PromptFacts)> {
+        self.prompts.iter().filter(|(id, facts)| {
+            facts.origin != PromptOrigin::HeldOut && !self.used.contains(*id)
+        })
+    }
+
+    /// Prompts that are never trained on, in the order of their ids.
+    pub fn held_out(&self) -> impl Iterator<Item = (&PromptId, &PromptFacts)> {
+        self.prompts.iter().filter(|(_, facts)| facts.origin == PromptOrigin::HeldOut)
+    }
+
+    /// What the next iteration would be: supervised first, if there is seed data.
+    pub fn next_iteration(&self) -> (Iteration, IterationKind) {
+        let next = self.iterations.last_key_value().map_or(Iteration(1), |(last, _)| last.next());
+        let seeded = !self.seed_data.is_empty();
+        let kind =
+            if next.0 == 1 && seeded { IterationKind::Sft } else { IterationKind::Dpo };
+        (next, kind)
+    }
+}

@@ -1,2 +1,3 @@
 //! gradus: a language model that improves itself on your own machine and keeps the receipts.
 pub mod domain;
+pub mod lm;

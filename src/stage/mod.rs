@@ -6,6 +6,7 @@
 //! pairs, [`trainer`] learns from them, [`evaluator`] measures, and the conductor's gate promotes
 //! or rejects. No stage asks another a question: what it needs is in the log.
 
+pub mod candle_workshop;
 pub mod conductor;
 pub mod error;
 pub mod evaluator;

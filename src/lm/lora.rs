@@ -1,0 +1,123 @@
+//! Low-rank adapters: `y = x W' + scale * (x A') B'` on named layers. The base gets no gradient.
+//! Names and files are PEFT's, so an adapter opens there unchanged.
+
+use super::config::ModelConfig;
+use super::error::LmError;
+use super::weights::{Weights, expected_shapes};
+use crate::domain::Seed;
+use candle_core::{Device, Tensor};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use std::collections::BTreeMap;
+
+/// PEFT's settings of an adapter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraSettings {
+    /// Rank.
+    pub r: usize,
+    /// The term is scaled by alpha / r.
+    pub alpha: f64,
+    /// Last part of the names of the layers that get one, such as `q_proj`.
+    pub target_modules: Vec<String>,
+}
+
+impl LoraSettings {
+    /// alpha / r.
+    pub fn scale(&self) -> f64 {
+        self.alpha / self.r.max(1) as f64
+    }
+}
+
+/// An adapter in use.
+pub struct Lora {
+    scale: f64,
+    tensors: BTreeMap<String, (Tensor, Tensor)>,
+}
+
+fn names(layer: &str) -> (String, String) {
+    let stem = format!("base_model.model.{layer}");
+    (format!("{stem}.lora_A.weight"), format!("{stem}.lora_B.weight"))
+}
+
+impl Lora {
+    /// An adapter over tensors by PEFT names.
+    ///
+    /// # Errors
+    /// When an A has no B.
+    pub fn new(tensors: &Weights, settings: &LoraSettings) -> Result<Lora, LmError> {
+        let mut pairs = BTreeMap::new();
+        for (name, a) in &tensors.0 {
+            let layer = name
+                .strip_prefix("base_model.model.")
+                .and_then(|n| n.strip_suffix(".lora_A.weight"));
+            if let Some(layer) = layer {
+                let b = tensors.get(&names(layer).1)?;
+                pairs.insert(layer.to_owned(), (a.clone(), b.clone()));
+            }
+        }
+        Ok(Lora { scale: settings.scale(), tensors: pairs })
+    }
+
+    /// A, B and scale of a layer, such as `model.layers.0.self_attn.q_proj`.
+    pub fn on(&self, layer: &str) -> Option<(Tensor, Tensor, f64)> {
+        self.tensors.get(layer).map(|(a, b)| (a.clone(), b.clone(), self.scale))
+    }
+}
+
+/// Normal values (Box-Muller) from a derived stream.
+pub fn normal(seed: Seed, n: usize, std: f64) -> Vec<f32> {
+    let mut rng = ChaCha8Rng::from_seed(seed.0);
+    let mut uniform = || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+    let draw = |u: f64, v: f64| (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos();
+    (0..n).map(|_| (std * draw(uniform(), uniform())) as f32).collect()
+}
+
+/// A fresh adapter: A uniform as PEFT's kaiming (bound `1 / sqrt(in)`), B zero.
+///
+/// # Errors
+/// When no layer has one of the target names.
+pub fn fresh(config: &ModelConfig, settings: &LoraSettings, seed: Seed) -> Result<Weights, LmError> {
+    let mut tensors = BTreeMap::new();
+    for (name, shape) in expected_shapes(config) {
+        let Some(layer) = name.strip_suffix(".weight") else { continue };
+        let targeted = settings.target_modules.iter().any(|t| layer.ends_with(&format!(".{t}")));
+        let (true, [out, input]) = (targeted, shape.as_slice()) else { continue };
+        let (a, b) = names(layer);
+        let mut rng = ChaCha8Rng::from_seed(seed.derive(&a).0);
+        let bound = 1.0 / (*input as f64).sqrt();
+        let mut uniform = || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        let values: Vec<f32> =
+            (0..settings.r * input).map(|_| ((2.0 * uniform() - 1.0) * bound) as f32).collect();
+        tensors.insert(a, Tensor::from_vec(values, (settings.r, *input), &Device::Cpu)?);
+        let zero = vec![0f32; out * settings.r];
+        tensors.insert(b, Tensor::from_vec(zero, (*out, settings.r), &Device::Cpu)?);
+    }
+    if tensors.is_empty() {
+        let targets = settings.target_modules.join(", ");
+        return Err(LmError::Training(format!(
+            "train.lora_target_modules names no layer of this model: {targets}"
+        )));
+    }
+    Ok(Weights(tensors))
+}
+
+/// Full weights with the adapter added in.
+///
+/// # Errors
+/// When shapes do not fit.
+pub fn merge(
+    weights: &Weights,
+    adapter: &Weights,
+    settings: &LoraSettings,
+) -> Result<Weights, LmError> {
+    let lora = Lora::new(adapter, settings)?;
+    let mut merged = weights.clone();
+    for layer in lora.tensors.keys() {
+        if let Some((a, b, scale)) = lora.on(layer) {
+            let name = format!("{layer}.weight");
+            let sum = (weights.get(&name)? + (b.matmul(&a)? * scale)?)?;
+            merged.0.insert(name, sum);
+        }
+    }
+    Ok(merged)
+}

@@ -1,0 +1,349 @@
+//! Weights by name: read from safetensors, checked against the network's shape, written back.
+//! Names are Hugging Face's (or PEFT's, for an adapter). Knows no file layout of a model folder
+//! beyond `model.safetensors` and its shards; that is `model_files`.
+
+use super::config::ModelConfig;
+use super::error::LmError;
+use candle_core::{DType, Device, Tensor};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+
+/// Tensors by name, f32 on the CPU. The order of names is the order of a `BTreeMap`.
+#[derive(Clone, Debug)]
+pub struct Weights(pub BTreeMap<String, Tensor>);
+
+/// How numbers are stored in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightDtype {
+    /// 4 bytes, exact.
+    F32,
+    /// 2 bytes, rounded to nearest.
+    F16,
+}
+
+/// Names and shapes that a network of this shape must have; Hugging Face's Llama names.
+pub fn expected_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    let queries = config.num_attention_heads * config.head_dim;
+    let keys = config.num_key_value_heads * config.head_dim;
+    let mut shapes = vec![
+        ("model.embed_tokens.weight".to_owned(), vec![config.vocab_size, hidden]),
+        ("model.norm.weight".to_owned(), vec![hidden]),
+    ];
+    if !config.tie_word_embeddings {
+        shapes.push(("lm_head.weight".to_owned(), vec![config.vocab_size, hidden]));
+    }
+    for layer in 0..config.num_hidden_layers {
+        let parts = [
+            ("input_layernorm", vec![hidden]),
+            ("post_attention_layernorm", vec![hidden]),
+            ("self_attn.q_proj", vec![queries, hidden]),
+            ("self_attn.k_proj", vec![keys, hidden]),
+            ("self_attn.v_proj", vec![keys, hidden]),
+            ("self_attn.o_proj", vec![hidden, queries]),
+            ("mlp.gate_proj", vec![inner, hidden]),
+            ("mlp.up_proj", vec![inner, hidden]),
+            ("mlp.down_proj", vec![hidden, inner]),
+        ];
+        for (part, shape) in parts {
+            shapes.push((format!("model.layers.{layer}.{part}.weight"), shape));
+        }
+    }
+    shapes
+}
+
+impl Weights {
+    /// Reads `model.safetensors`, or the shards that `model.safetensors.index.json` names.
+    ///
+    /// # Errors
+    /// A missing or broken file, a missing tensor, a wrong shape: each with the path or name.
+    pub fn load_folder(folder: &Path, config: &ModelConfig) -> Result<Weights, LmError> {
+        let single = folder.join("model.safetensors");
+        let weights = if single.exists() {
+            Weights::load_file(&single)?
+        } else {
+            let mut all = BTreeMap::new();
+            for shard in shard_names(folder)? {
+                all.extend(Weights::load_file(&folder.join(shard))?.0);
+            }
+            Weights(all)
+        };
+        weights.checked(config)
+    }
+
+    /// Reads one safetensors file.
+    ///
+    /// # Errors
+    /// As [`Weights::from_bytes`], with the path.
+    pub fn load_file(path: &Path) -> Result<Weights, LmError> {
+        let bytes = std::fs::read(path).map_err(|e| LmError::io(path, e))?;
+        Weights::from_bytes(&bytes)
+            .map_err(|e| LmError::Model(format!("{}: {e}", path.display())))
+    }
+
+    /// Parses safetensors bytes. The header is validated before anything is allocated: its length
+    /// is bounded, every range must lie inside the bytes and fit its shape.
+    ///
+    /// # Errors
+    /// [`LmError::Model`] with the reason; also for a type that is not f32, f16 or bf16.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Weights, LmError> {
+        let parsed = SafeTensors::deserialize(bytes)
+            .map_err(|e| LmError::Model(format!("not a usable safetensors file: {e}")))?;
+        let mut tensors = BTreeMap::new();
+        for (name, view) in parsed.tensors() {
+            tensors.insert(name.clone(), tensor_f32(&name, &view)?);
+        }
+        Ok(Weights(tensors))
+    }
+
+    /// Writes safetensors bytes. The same tensors give the same bytes: names are sorted, and the
+    /// metadata is `{"format":"pt"}`, without which older transformers refuse the file.
+    ///
+    /// # Errors
+    /// A tensor that cannot be read as f32.
+    pub fn to_bytes(&self, dtype: WeightDtype) -> Result<Vec<u8>, LmError> {
+        let mut stored = Vec::with_capacity(self.0.len());
+        for (name, tensor) in &self.0 {
+            stored.push((name.as_str(), StoredTensor { tensor: flat_f32(tensor)?, dtype }));
+        }
+        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        safetensors::serialize(stored, Some(metadata))
+            .map_err(|e| LmError::Model(format!("weights cannot be written: {e}")))
+    }
+
+    /// Writes a safetensors file; see [`Weights::to_bytes`].
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn save(&self, path: &Path, dtype: WeightDtype) -> Result<(), LmError> {
+        std::fs::write(path, self.to_bytes(dtype)?).map_err(|e| LmError::io(path, e))
+    }
+
+    /// The tensor of that name.
+    ///
+    /// # Errors
+    /// [`LmError::Model`] naming what is missing.
+    pub fn get(&self, name: &str) -> Result<&Tensor, LmError> {
+        self.0.get(name).ok_or_else(|| {
+            LmError::Model(format!("the weights have no tensor {name} (they have {})", self.0.len()))
+        })
+    }
+
+    /// Keeps exactly the tensors that the network needs, each with the right shape. A head that is
+    /// stored although it is tied is dropped, as are stored rotary tables.
+    ///
+    /// # Errors
+    /// The first tensor that is missing or has another shape.
+    pub fn checked(mut self, config: &ModelConfig) -> Result<Weights, LmError> {
+        let mut kept = BTreeMap::new();
+        for (name, shape) in expected_shapes(config) {
+            let Some(tensor) = self.0.remove(&name) else {
+                return Err(LmError::Model(format!(
+                    "the weights have no tensor {name} {shape:?}, which config.json asks for"
+                )));
+            };
+            if tensor.dims() != shape.as_slice() {
+                return Err(LmError::Model(format!(
+                    "tensor {name} has shape {:?}, config.json asks for {shape:?}",
+                    tensor.dims()
+                )));
+            }
+            kept.insert(name, tensor);
+        }
+        Ok(Weights(kept))
+    }
+
+    /// Full weights with a LoRA adapter added: `W + scale · B·A` for every pair of PEFT tensors
+    /// `base_model.model.{module}.lora_A.weight` [r, in] and `.lora_B.weight` [out, r].
+    ///
+    /// # Errors
+    /// An adapter tensor without its partner or its base, or shapes that do not fit.
+    pub fn merged(&self, adapter: &Weights, scale: f64) -> Result<Weights, LmError> {
+        let mut merged = self.clone();
+        let mut used = 0;
+        for (name, low) in &adapter.0 {
+            let Some(module) = name
+                .strip_prefix("base_model.model.")
+                .and_then(|rest| rest.strip_suffix(".lora_A.weight"))
+            else {
+                continue;
+            };
+            let high = adapter.get(&format!("base_model.model.{module}.lora_B.weight"))?;
+            let target = format!("{module}.weight");
+            let sum = (self.get(&target)? + (high.matmul(low)? * scale)?)?;
+            merged.0.insert(target, sum);
+            used += 2;
+        }
+        if used != adapter.0.len() || used == 0 {
+            return Err(LmError::Model(format!(
+                "the adapter has {} tensors, but {used} are LoRA pairs (names must be \
+                 base_model.model.<module>.lora_A.weight and .lora_B.weight)",
+                adapter.0.len()
+            )));
+        }
+        Ok(merged)
+    }
+}
+
+fn shard_names(folder: &Path) -> Result<BTreeSet<String>, LmError> {
+    let index = folder.join("model.safetensors.index.json");
+    if !index.exists() {
+        return Err(LmError::Model(format!(
+            "{} has neither model.safetensors nor model.safetensors.index.json",
+            folder.display()
+        )));
+    }
+    let text = std::fs::read_to_string(&index).map_err(|e| LmError::io(&index, e))?;
+    let bad = |why: String| LmError::Model(format!("{}: {why}", index.display()));
+    let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
+    let map = json.get("weight_map").and_then(|m| m.as_object());
+    let map = map.ok_or_else(|| bad("has no weight_map".to_owned()))?;
+    let mut names = BTreeSet::new();
+    for file in map.values() {
+        let file = file.as_str().ok_or_else(|| bad("weight_map has a non-text value".to_owned()))?;
+        // The index is input: it must not lead out of the folder.
+        if file.contains(['/', '\\']) || file.contains("..") {
+            return Err(bad(format!("shard name {file:?} leads out of the folder")));
+        }
+        names.insert(file.to_owned());
+    }
+    Ok(names)
+}
+
+fn tensor_f32(name: &str, view: &TensorView<'_>) -> Result<Tensor, LmError> {
+    let bytes = view.data();
+    let four = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+    let values: Vec<f32> = match view.dtype() {
+        Dtype::F32 => bytes.chunks_exact(4).map(four).collect(),
+        Dtype::F16 => bytes
+            .chunks_exact(2)
+            .map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32())
+            .collect(),
+        Dtype::BF16 => bytes
+            .chunks_exact(2)
+            .map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32())
+            .collect(),
+        other => {
+            return Err(LmError::Model(format!(
+                "tensor {name} is stored as {other:?}; f32, f16 and bf16 can be read"
+            )));
+        }
+    };
+    Ok(Tensor::from_vec(values, view.shape(), &Device::Cpu)?)
+}
+
+fn flat_f32(tensor: &Tensor) -> Result<Tensor, LmError> {
+    Ok(tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?)
+}
+
+/// A tensor on its way into a file; converted only when its turn comes, so that a model is not
+/// held twice.
+struct StoredTensor {
+    tensor: Tensor,
+    dtype: WeightDtype,
+}
+
+impl safetensors::View for StoredTensor {
+    fn dtype(&self) -> Dtype {
+        match self.dtype {
+            WeightDtype::F32 => Dtype::F32,
+            WeightDtype::F16 => Dtype::F16,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.tensor.dims()
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        // Contiguous f32 on the CPU by construction (`flat_f32`), so reading cannot fail.
+        let values = self.tensor.flatten_all().and_then(|t| t.to_vec1::<f32>()).unwrap_or_default();
+        let mut bytes = Vec::with_capacity(self.data_len());
+        for value in values {
+            match self.dtype {
+                WeightDtype::F32 => bytes.extend_from_slice(&value.to_le_bytes()),
+                WeightDtype::F16 => {
+                    bytes.extend_from_slice(&half::f16::from_f32(value).to_le_bytes());
+                }
+            }
+        }
+        Cow::Owned(bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        let width = if self.dtype == WeightDtype::F32 { 4 } else { 2 };
+        self.tensor.elem_count() * width
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(values: &[f32], shape: &[usize]) -> Tensor {
+        Tensor::from_vec(values.to_vec(), shape, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn a_file_comes_back_and_its_bytes_are_always_the_same() {
+        let names = ["b", "a"];
+        let map = names.map(|n| (n.to_owned(), tensor(&[1.5, -2.25, 1e-3, 4.0], &[2, 2])));
+        let weights = Weights(BTreeMap::from(map));
+        let bytes = weights.to_bytes(WeightDtype::F32).unwrap();
+        assert_eq!(bytes, weights.clone().to_bytes(WeightDtype::F32).unwrap());
+        let back = Weights::from_bytes(&bytes).unwrap();
+        assert_eq!(
+            back.get("a").unwrap().to_vec2::<f32>().unwrap(),
+            [[1.5, -2.25], [1e-3, 4.0]]
+        );
+        let header = String::from_utf8_lossy(&bytes[8..200]).into_owned();
+        assert!(header.contains(r#""format":"pt""#), "{header}");
+        assert!(header.find(r#""a""#) < header.find(r#""b""#), "{header}");
+        let half = Weights::from_bytes(&weights.to_bytes(WeightDtype::F16).unwrap()).unwrap();
+        let halved = half.get("b").unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(halved[0], [1.5, -2.25]);
+        assert!((halved[1][0] - 1e-3).abs() < 1e-6 && halved[1][0] != 1e-3);
+    }
+
+    #[test]
+    fn bombs_and_torn_files_are_refused() {
+        let weights = Weights(BTreeMap::from([("a".to_owned(), tensor(&[1.0; 4], &[4]))]));
+        let good = weights.to_bytes(WeightDtype::F32).unwrap();
+        for cut in [0, 4, 8, 20, good.len() - 1] {
+            assert!(Weights::from_bytes(&good[..cut]).is_err(), "cut at {cut}");
+        }
+        let mut long_header = good.clone();
+        long_header[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert!(Weights::from_bytes(&long_header).is_err());
+        let json = br#"{"a":{"dtype":"F32","shape":[4294967295,4294967295],"data_offsets":[0,4]}}"#;
+        let mut bomb = (json.len() as u64).to_le_bytes().to_vec();
+        bomb.extend_from_slice(json);
+        bomb.extend_from_slice(&[0; 4]);
+        assert!(Weights::from_bytes(&bomb).is_err());
+    }
+
+    #[test]
+    fn a_lora_adapter_adds_scaled_b_times_a() {
+        let base = Weights(BTreeMap::from([(
+            "model.x.weight".to_owned(),
+            tensor(&[1.0, 0.0, 0.0, 1.0, 2.0, 2.0], &[3, 2]),
+        )]));
+        let pair = |a: &[f32], b: &[f32]| {
+            Weights(BTreeMap::from([
+                ("base_model.model.model.x.lora_A.weight".to_owned(), tensor(a, &[1, 2])),
+                ("base_model.model.model.x.lora_B.weight".to_owned(), tensor(b, &[3, 1])),
+            ]))
+        };
+        let merged = base.merged(&pair(&[1.0, 2.0], &[1.0, 0.0, -1.0]), 2.0).unwrap();
+        assert_eq!(
+            merged.get("model.x.weight").unwrap().to_vec2::<f32>().unwrap(),
+            [[3.0, 4.0], [0.0, 1.0], [0.0, -2.0]]
+        );
+        let mut alone = pair(&[1.0, 2.0], &[1.0, 0.0, -1.0]);
+        alone.0.remove("base_model.model.model.x.lora_B.weight");
+        assert!(base.merged(&alone, 1.0).is_err());
+        assert!(base.merged(&Weights(BTreeMap::new()), 1.0).is_err());
+    }
+}

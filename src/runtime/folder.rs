@@ -1,0 +1,201 @@
+//! A run's folder: what lies where, and how a new one is laid out.
+//!
+//! ```text
+//! DIR/gradus.yaml     the settings
+//! DIR/log/            the log (sled)
+//! DIR/blobs/          weights, optimiser states, seed data, by hash
+//! DIR/model/          config.json, tokenizer.json, ... of the base, without weights
+//! DIR/rubrics/        installed components, by hash
+//! DIR/status.json     what a running process was doing a second ago; never truth
+//! ```
+
+use crate::actor::clock::SystemClock;
+use crate::blob::BlobStore;
+use crate::config::Config;
+use crate::domain::event::SeedRow;
+use crate::domain::{Event, PolicyRef, Prompt, TaskKey};
+use crate::error::Error;
+use crate::lm::files::ModelFiles;
+use crate::log::{Batch, Log, SledLog};
+use crate::rubric::{Rubric, RubricEngine, RubricRegistry};
+use crate::view::RunView;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Prompts in one commit: small enough that a commit stays far below sled's segment.
+const PROMPTS_PER_COMMIT: usize = 100;
+
+/// What a new run begins with.
+pub struct NewRun {
+    /// The settings.
+    pub config: Config,
+    /// The base: files, and weights as the model room loaded them.
+    pub model: ModelFiles,
+    /// Weights that act first.
+    pub weights: crate::lm::weights::Weights,
+    /// Prompts to train on and held-out ones.
+    pub prompts: Vec<Prompt>,
+    /// Named rows for supervised fine-tuning; none skips that iteration.
+    pub seed_data: Vec<(String, Vec<SeedRow>)>,
+    /// The rubric component.
+    pub rubric: Vec<u8>,
+}
+
+/// Paths of a run.
+#[derive(Clone, Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// The folder at `dir`; nothing is touched.
+    pub fn at(dir: impl Into<PathBuf>) -> Folder {
+        Folder(dir.into())
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The settings file.
+    pub fn config(&self) -> PathBuf {
+        self.0.join("gradus.yaml")
+    }
+
+    /// The base's files.
+    pub fn model(&self) -> PathBuf {
+        self.0.join("model")
+    }
+
+    /// Where a running process says what it does.
+    pub fn status(&self) -> PathBuf {
+        self.0.join("status.json")
+    }
+
+    fn rubrics(&self) -> PathBuf {
+        self.0.join("rubrics")
+    }
+
+    /// Whether there is a run.
+    pub fn holds_run(&self) -> bool {
+        self.config().is_file() && self.0.join("log").is_dir()
+    }
+
+    /// Opens the log; one process at a time.
+    ///
+    /// # Errors
+    /// [`Error::NoRun`], or what the log says: in use, damaged, newer format.
+    pub fn open_log(&self) -> Result<Arc<SledLog>, Error> {
+        if !self.holds_run() {
+            return Err(Error::NoRun(self.0.clone()));
+        }
+        Ok(Arc::new(SledLog::open(&self.0.join("log"), Arc::new(SystemClock))?))
+    }
+
+    /// Opens the blob store.
+    ///
+    /// # Errors
+    /// What the blob store says.
+    pub fn open_blobs(&self) -> Result<Arc<BlobStore>, Error> {
+        Ok(Arc::new(BlobStore::open(&self.0.join("blobs"))?))
+    }
+
+    /// Loads every installed rubric.
+    ///
+    /// # Errors
+    /// When a file cannot be read or a component is not valid any more.
+    pub fn open_rubrics(&self) -> Result<Arc<RubricRegistry>, Error> {
+        let engine = RubricEngine::new()?;
+        let registry = RubricRegistry::default();
+        let dir = self.rubrics();
+        let entries = std::fs::read_dir(&dir).map_err(|e| Error::io(&dir, e))?;
+        for entry in entries {
+            let path = entry.map_err(|e| Error::io(&dir, e))?.path();
+            if path.extension().is_some_and(|e| e == "wasm") {
+                let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+                registry.install(Rubric::load(&engine, &bytes)?);
+            }
+        }
+        Ok(Arc::new(registry))
+    }
+
+    /// Lays out a new run. Safe to repeat after a crash: what was written is written again, what
+    /// was recorded is not recorded twice, and the run exists once `RunStarted` is durable.
+    ///
+    /// # Errors
+    /// [`Error::RunExists`] when the folder holds a started run, else what failed.
+    pub fn create(&self, new: &NewRun) -> Result<(), Error> {
+        new.config.validate()?;
+        if self.holds_run() && fold(self.open_log()?.as_ref())?.seed.is_some() {
+            return Err(Error::RunExists(self.0.clone()));
+        }
+        for dir in [self.0.clone(), self.rubrics(), self.0.join("log"), self.model()] {
+            std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, e))?;
+        }
+        let rubric = Rubric::load(&RubricEngine::new()?, &new.rubric)?;
+        let component = self.rubrics().join(format!("{}.wasm", rubric.id()));
+        std::fs::write(&component, &new.rubric).map_err(|e| Error::io(&component, e))?;
+        new.model.write_folder(&self.model(), None)?;
+        let blobs = self.open_blobs()?;
+        let base = PolicyRef { weights: blobs.put(&new.weights.to_bytes()?)?, adapter: None };
+        let text = new.config.to_commented_yaml();
+        std::fs::write(self.config(), text).map_err(|e| Error::io(self.config(), e))?;
+        let log = self.open_log()?;
+        record_new(new, log.as_ref(), &blobs, &rubric, base)
+    }
+}
+
+fn record_new(
+    new: &NewRun,
+    log: &dyn Log,
+    blobs: &BlobStore,
+    rubric: &Rubric,
+    base: PolicyRef,
+) -> Result<(), Error> {
+    let mut batches = Vec::new();
+    for chunk in new.prompts.chunks(PROMPTS_PER_COMMIT) {
+        let admitted = chunk.iter().map(|p| Event::PromptAdmitted { prompt: p.clone() });
+        batches.push(admitted.collect::<Vec<_>>());
+    }
+    let mut last = Vec::new();
+    for (name, rows) in &new.seed_data {
+        let mut bytes = Vec::new();
+        for row in rows {
+            serde_json::to_writer(&mut bytes, row)
+                .map_err(|e| Error::Usage(format!("seed data {name}: {e}")))?;
+            bytes.push(b'\n');
+        }
+        let blob = blobs.put(&bytes)?;
+        last.push(Event::SeedDataAdmitted { name: name.clone(), rows: rows.len() as u32, blob });
+    }
+    let id = rubric.id().clone();
+    let (name, version) = (rubric.info().name.clone(), rubric.info().version.clone());
+    last.push(Event::RubricInstalled { rubric: id.clone(), name, version });
+    last.push(Event::RubricActivated { rubric: id });
+    let settings = serde_json::to_value(&new.config)
+        .map_err(|e| Error::Usage(format!("settings: {e}")))?;
+    last.push(Event::RunStarted { seed: new.config.seed, base, settings });
+    batches.push(last);
+    for (at, events) in batches.into_iter().enumerate() {
+        let body = serde_json::to_vec(&events).unwrap_or_default();
+        let key = TaskKey::of("create", &[&(at as u64).to_le_bytes(), &body]);
+        log.append(Batch { key: Some(key), events, cursor: None })?;
+    }
+    Ok(())
+}
+
+/// Folds a whole log.
+///
+/// # Errors
+/// What the log says.
+pub fn fold(log: &dyn Log) -> Result<RunView, Error> {
+    let mut view = RunView::default();
+    loop {
+        let records = log.read(view.next, 512)?;
+        if records.is_empty() {
+            return Ok(view);
+        }
+        for record in &records {
+            view.apply(record);
+        }
+    }
+}

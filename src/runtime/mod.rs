@@ -1,0 +1,287 @@
+//! FRONT DOOR: create a run, start it, hand out [`Handle`]s, wait for a goal, stop it. Nothing
+//! here is global: a process may hold as many runtimes as it has folders.
+
+pub mod folder;
+
+pub use folder::{Folder, NewRun, fold};
+
+use crate::actor::{ActorSystem, StageStatus};
+use crate::config::Config;
+use crate::domain::{Event, Offset, PolicyRef, Prompt, PromptId};
+use crate::error::Error;
+use crate::lm::cancel::Cancel;
+use crate::lm::files::ModelFiles;
+use crate::lm::lora::LoraSettings;
+use crate::log::{Appended, Batch, Log, Recorded};
+use crate::stage::candle_workshop::CandleWorkshop;
+use crate::stage::{Desk, Gauge, NoGauge, Oracle};
+use crate::view::RunView;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How a runtime is put together.
+pub struct Builder {
+    folder: Folder,
+    oracle: Option<Arc<dyn Oracle>>,
+    gauge: Arc<dyn Gauge>,
+    iterations: Option<u32>,
+}
+
+impl Builder {
+    /// A program that knows the truth about completions; it measures, it never trains.
+    #[must_use]
+    pub fn oracle(mut self, oracle: Arc<dyn Oracle>) -> Builder {
+        self.oracle = Some(oracle);
+        self
+    }
+
+    /// Where progress goes.
+    #[must_use]
+    pub fn gauge(mut self, gauge: Arc<dyn Gauge>) -> Builder {
+        self.gauge = gauge;
+        self
+    }
+
+    /// How many iterations the run shall have in all, instead of what its settings say.
+    #[must_use]
+    pub fn iterations(mut self, iterations: u32) -> Builder {
+        self.iterations = Some(iterations);
+        self
+    }
+
+    /// Opens the folder and starts the actors: the run goes on where it stopped.
+    ///
+    /// # Errors
+    /// When the folder holds no run, is in use, or its settings, model or log are damaged.
+    pub fn start(self) -> Result<Runtime, Error> {
+        let log = self.folder.open_log()?;
+        let mut config = Config::from_yaml(&self.folder.config())?;
+        if let Some(iterations) = self.iterations {
+            config.iterations = iterations;
+        }
+        let blobs = self.folder.open_blobs()?;
+        let model = Arc::new(ModelFiles::open(&self.folder.model())?);
+        let lora = lora_settings(&config);
+        let workshop = Arc::new(CandleWorkshop::new(model, blobs, lora));
+        let desk = Desk {
+            config: Arc::new(config),
+            log: log.clone(),
+            workshop: workshop.clone(),
+            rubrics: self.folder.open_rubrics()?,
+            oracle: self.oracle,
+            cancel: Cancel::default(),
+            gauge: self.gauge,
+        };
+        let path = self.folder.path().to_owned();
+        let system = ActorSystem::start(desk.clone()).map_err(|e| Error::io(path, e))?;
+        let handle = Handle { log, workshop, view: Arc::default() };
+        Ok(Runtime { handle, desk, system: Mutex::new(system) })
+    }
+}
+
+/// The adapter settings of a run.
+pub fn lora_settings(config: &Config) -> LoraSettings {
+    crate::stage::trainer::lora_settings(&config.train)
+}
+
+/// Until when to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// All iterations of the settings are over.
+    Iterations,
+    /// The caller says so.
+    Forever,
+}
+
+/// Why waiting ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The goal is reached.
+    Reached,
+    /// The caller asked to stop.
+    Stopped,
+    /// Nothing can be recorded any more.
+    LogLost(String),
+}
+
+/// A running run. Dropping it stops it without loss.
+pub struct Runtime {
+    handle: Handle,
+    desk: Desk,
+    system: Mutex<ActorSystem>,
+}
+
+impl Runtime {
+    /// A runtime over a folder that `init` or [`Folder::create`] laid out.
+    pub fn builder(dir: impl Into<PathBuf>) -> Builder {
+        Builder {
+            folder: Folder::at(dir),
+            oracle: None,
+            gauge: Arc::new(NoGauge),
+            iterations: None,
+        }
+    }
+
+    /// A handle that may be cloned and sent anywhere.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// What every stage is doing.
+    pub fn stages(&self) -> Vec<StageStatus> {
+        self.system.lock().unwrap_or_else(PoisonError::into_inner).status()
+    }
+
+    /// Waits until the goal is reached or `stop` is set. `tick` is called about ten times a
+    /// second with what is known, for a screen.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn wait(
+        &self,
+        goal: Goal,
+        stop: &Cancel,
+        mut tick: impl FnMut(&RunView),
+    ) -> Result<Outcome, Error> {
+        let bell = self.desk.log.subscribe();
+        loop {
+            let view = self.handle.view()?;
+            tick(&view);
+            if stop.is_cancelled() {
+                return Ok(Outcome::Stopped);
+            }
+            if goal == Goal::Iterations && view.finished() >= self.desk.config.iterations {
+                return Ok(Outcome::Reached);
+            }
+            if let Some(reason) = self.stages().into_iter().find_map(|s| s.state.log_lost) {
+                return Ok(Outcome::LogLost(reason));
+            }
+            let _ = bell.recv_timeout(Duration::from_millis(100));
+        }
+    }
+
+    /// Stops at the next safe point; what was recorded is durable when this returns.
+    pub fn shutdown(self) {
+        self.system.lock().unwrap_or_else(PoisonError::into_inner).stop();
+    }
+}
+
+/// What a host may do with a run.
+#[derive(Clone)]
+pub struct Handle {
+    log: Arc<dyn Log>,
+    workshop: Arc<CandleWorkshop>,
+    view: Arc<Mutex<RunView>>,
+}
+
+impl Handle {
+    /// Everything that is known now.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn view(&self) -> Result<RunView, Error> {
+        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let records = self.log.read(view.next, 512)?;
+            if records.is_empty() {
+                return Ok(view.clone());
+            }
+            for record in &records {
+                view.apply(record);
+            }
+        }
+    }
+
+    fn append(&self, events: Vec<Event>) -> Result<Offset, Error> {
+        match self.log.append(Batch { key: None, events, cursor: None })? {
+            Appended::New { first, .. } | Appended::Duplicate { first } => Ok(first),
+        }
+    }
+
+    /// Adds prompts to train on; those the run knows already are left out. Gives the ids of the
+    /// new ones.
+    ///
+    /// # Errors
+    /// When the log cannot be written; the prompts are not lost, the caller still has them.
+    pub fn submit(&self, prompts: &[Prompt]) -> Result<Vec<PromptId>, Error> {
+        let known = self.view()?.prompts;
+        let mut new: Vec<Prompt> = Vec::new();
+        for prompt in prompts {
+            if !known.contains_key(&prompt.id) && !new.iter().any(|p| p.id == prompt.id) {
+                new.push(prompt.clone());
+            }
+        }
+        if !new.is_empty() {
+            let events = new.iter().map(|p| Event::PromptAdmitted { prompt: p.clone() });
+            self.append(events.collect())?;
+        }
+        Ok(new.into_iter().map(|p| p.id).collect())
+    }
+
+    /// Asks all stages to finish their task and wait.
+    ///
+    /// # Errors
+    /// When the log cannot be written.
+    pub fn pause(&self) -> Result<Offset, Error> {
+        self.append(vec![Event::PauseRequested])
+    }
+
+    /// Asks all stages to go on.
+    ///
+    /// # Errors
+    /// When the log cannot be written.
+    pub fn resume(&self) -> Result<Offset, Error> {
+        self.append(vec![Event::ResumeRequested])
+    }
+
+    /// The promoted policy, opened: serve it until [`Event::CheckpointPromoted`] names another.
+    ///
+    /// # Errors
+    /// When its blobs are missing or damaged.
+    pub fn policy(&self) -> Result<(PolicyRef, Arc<crate::lm::policy::Policy>), Error> {
+        let view = self.view()?;
+        let policy =
+            view.policy.ok_or_else(|| Error::Usage("the run has no policy yet".to_owned()))?;
+        let opened = self.workshop.open(&policy)?;
+        Ok((policy, opened))
+    }
+
+    /// Reads the log from an offset on, waiting for what is to come.
+    pub fn subscribe(&self, from: Offset) -> Subscription {
+        let bell = self.log.subscribe();
+        Subscription { log: self.log.clone(), bell, next: from, ready: Vec::new().into_iter() }
+    }
+}
+
+/// A reader of the log that waits at its tail. A slow reader holds nobody up.
+pub struct Subscription {
+    log: Arc<dyn Log>,
+    bell: crossbeam_channel::Receiver<()>,
+    next: Offset,
+    ready: std::vec::IntoIter<Recorded>,
+}
+
+impl Subscription {
+    /// The next record, or `None` when none came within `patience`.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn next(&mut self, patience: Duration) -> Result<Option<Recorded>, Error> {
+        if let Some(record) = self.ready.next() {
+            return Ok(Some(record));
+        }
+        for attempt in 0..2 {
+            let records = self.log.read(self.next, 256)?;
+            if let Some(last) = records.last() {
+                self.next = Offset(last.offset.0 + 1);
+                self.ready = records.into_iter();
+                return Ok(self.ready.next());
+            }
+            if attempt == 0 {
+                let _ = self.bell.recv_timeout(patience);
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,175 @@
+//! The real [`Workshop`]: weights as blobs, opened with `lm`, trained with `lm::train`.
+
+use super::error::StageError;
+use super::workshop::{Saved, Segment, SegmentRequest, StepData, StepResult, Workshop};
+use crate::blob::BlobStore;
+use crate::domain::event::StepMetrics;
+use crate::domain::{BlobHash, PolicyRef};
+use crate::lm::cancel::Cancel;
+use crate::lm::decoder::Decoder;
+use crate::lm::error::LmError;
+use crate::lm::files::ModelFiles;
+use crate::lm::logp::sequence_logps;
+use crate::lm::lora::LoraSettings;
+use crate::lm::policy::{LanguageModel, Policy};
+use crate::lm::train::{StepFigures, StepReport, Trainer};
+use crate::lm::weights::Weights;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Policies kept open: the one that acts, the one before, and one being measured.
+const OPEN_POLICIES_MAX: usize = 3;
+
+/// Weights in a blob store, for one kind of model.
+pub struct CandleWorkshop {
+    model: Arc<ModelFiles>,
+    blobs: Arc<BlobStore>,
+    lora: LoraSettings,
+    open: Mutex<Vec<(PolicyRef, Arc<Policy>)>>,
+}
+
+impl CandleWorkshop {
+    /// A workshop for policies of the shape of `model`. `lora` must be the settings every adapter
+    /// of the run was trained with.
+    pub fn new(model: Arc<ModelFiles>, blobs: Arc<BlobStore>, lora: LoraSettings) -> Self {
+        CandleWorkshop { model, blobs, lora, open: Mutex::default() }
+    }
+
+    fn weights(&self, hash: &BlobHash) -> Result<Weights, StageError> {
+        Ok(Weights::from_bytes(&self.blobs.read(hash)?)?)
+    }
+
+    fn adapter(&self, policy: &PolicyRef) -> Result<Option<Weights>, StageError> {
+        policy.adapter.as_ref().map(|hash| self.weights(hash)).transpose()
+    }
+
+    /// Full weights of a policy, its adapter merged.
+    ///
+    /// # Errors
+    /// When blobs are missing, damaged or do not fit.
+    pub fn merged(&self, policy: &PolicyRef) -> Result<Weights, StageError> {
+        let weights = self.weights(&policy.weights)?;
+        Ok(match self.adapter(policy)? {
+            Some(adapter) => crate::lm::lora::merge(&weights, &adapter, &self.lora)?,
+            None => weights,
+        })
+    }
+
+    /// The policy, opened or from the few that are open.
+    ///
+    /// # Errors
+    /// As [`CandleWorkshop::merged`].
+    pub fn open(&self, policy: &PolicyRef) -> Result<Arc<Policy>, StageError> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = open.iter().position(|(known, _)| known == policy) {
+            let entry = open.remove(at);
+            let opened = entry.1.clone();
+            open.push(entry);
+            return Ok(opened);
+        }
+        if open.len() >= OPEN_POLICIES_MAX {
+            open.remove(0);
+        }
+        let opened = Arc::new(Policy::new(self.model.clone(), &self.merged(policy)?)?);
+        open.push((policy.clone(), opened.clone()));
+        Ok(opened)
+    }
+
+    fn trainer(&self, request: &SegmentRequest<'_>) -> Result<Trainer, StageError> {
+        let at = request.saved.as_ref().map_or(request.start, |saved| &saved.policy);
+        let weights = self.weights(&at.weights)?;
+        let adapter = self.adapter(at)?;
+        let settings = request.settings.clone();
+        let config = self.model.config();
+        let mut trainer =
+            Trainer::new(config, &weights, adapter.as_ref(), settings, request.seed)?;
+        if let Some(saved) = &request.saved {
+            trainer.restore_optimizer(&self.weights(&saved.optimizer)?)?;
+        }
+        Ok(trainer)
+    }
+
+    fn save(&self, trainer: &Trainer, start: &PolicyRef) -> Result<Saved, StageError> {
+        let policy = match trainer.adapter() {
+            Some(adapter) => PolicyRef {
+                weights: start.weights.clone(),
+                adapter: Some(self.blobs.put(&adapter.to_bytes()?)?),
+            },
+            None => PolicyRef {
+                weights: self.blobs.put(&trainer.weights().to_bytes()?)?,
+                adapter: None,
+            },
+        };
+        let optimizer = self.blobs.put(&trainer.optimizer_state().to_bytes()?)?;
+        Ok(Saved { policy, optimizer })
+    }
+}
+
+fn first_checks(
+    trainer: &mut Trainer,
+    request: &SegmentRequest<'_>,
+) -> Result<(), LmError> {
+    match request.steps.first() {
+        Some(StepData::Sft(rows)) => trainer.check_gradient_coverage(rows),
+        Some(StepData::Dpo { pairs, .. }) => trainer.check_initial_dpo_loss(pairs, &request.dpo),
+        None => Ok(()),
+    }
+}
+
+fn metrics(figures: &StepFigures) -> StepMetrics {
+    StepMetrics {
+        loss: figures.loss,
+        learning_rate: figures.learning_rate,
+        grad_norm: figures.grad_norm,
+        rewards_chosen: figures.rewards_chosen,
+        rewards_rejected: figures.rewards_rejected,
+        rewards_accuracy: figures.rewards_accuracy,
+        rewards_margin: figures.rewards_margin,
+        logps_chosen: figures.logps_chosen,
+        logps_rejected: figures.logps_rejected,
+        num_tokens: figures.num_tokens,
+    }
+}
+
+impl Workshop for CandleWorkshop {
+    fn policy(&self, policy: &PolicyRef) -> Result<Arc<dyn LanguageModel>, StageError> {
+        Ok(self.open(policy)?)
+    }
+
+    fn logps(
+        &self,
+        policy: &PolicyRef,
+        sequences: &[(Vec<u32>, Vec<u32>)],
+        cancel: &Cancel,
+    ) -> Result<Vec<f64>, StageError> {
+        let weights = self.merged(policy)?;
+        let decoder = Decoder::new(self.model.config(), &weights, None)?;
+        Ok(sequence_logps(&decoder, sequences, cancel)?)
+    }
+
+    fn train(&self, request: SegmentRequest<'_>) -> Result<Segment, StageError> {
+        let mut trainer = self.trainer(&request)?;
+        if request.saved.is_none() {
+            first_checks(&mut trainer, &request)?;
+        }
+        let mut steps = Vec::with_capacity(request.steps.len());
+        for data in &request.steps {
+            let report = match data {
+                StepData::Sft(rows) => trainer.sft_step(rows, request.cancel)?,
+                StepData::Dpo { pairs, rehearsal } => {
+                    trainer.dpo_step(pairs, rehearsal, &request.dpo, request.cancel)?
+                }
+            };
+            steps.push(match report {
+                StepReport::Taken(figures) => StepResult::Taken(metrics(&figures)),
+                StepReport::Skipped { reason } => StepResult::Skipped(reason),
+            });
+            (request.on_step)(steps.len() as u64);
+        }
+        let saved = self.save(&trainer, request.start)?;
+        Ok(Segment { steps, saved })
+    }
+
+    fn blob(&self, hash: &BlobHash) -> Result<Vec<u8>, StageError> {
+        Ok(self.blobs.read(hash)?)
+    }
+}

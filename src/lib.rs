@@ -1,3 +1,4 @@
 //! gradus: a language model that improves itself on your own machine and keeps the receipts.
+pub mod demo;
 pub mod domain;
 pub mod lm;

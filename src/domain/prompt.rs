@@ -55,6 +55,8 @@ pub enum PromptOrigin {
     Given,
     /// The model wrote it (self-instruct).
     Generated,
+    /// Shown when the model writes new prompts; not answered in the loop.
+    Demonstration,
     /// Never trained on; used to evaluate.
     HeldOut,
 }

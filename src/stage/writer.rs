@@ -65,7 +65,7 @@ fn pool(view: &RunView, desk: &Desk) -> Result<Pool, StageError> {
         let text = desk.prompt(view, id)?.task_text().to_owned();
         known.push(text.clone());
         match facts.origin {
-            PromptOrigin::Given => given.push(text),
+            PromptOrigin::Given | PromptOrigin::Demonstration => given.push(text),
             PromptOrigin::Generated => generated.push(text),
             PromptOrigin::HeldOut => {}
         }

@@ -149,7 +149,8 @@ impl RunView {
     /// Prompts for training that no iteration has used, in the order of their ids.
     pub fn unused(&self) -> impl Iterator<Item = (&PromptId, &PromptFacts)> {
         self.prompts.iter().filter(|(id, facts)| {
-            facts.origin != PromptOrigin::HeldOut && !self.used.contains(*id)
+            let ours = matches!(facts.origin, PromptOrigin::Given | PromptOrigin::Generated);
+            ours && !self.used.contains(*id)
         })
     }
 

@@ -2,6 +2,7 @@
 //! Grouped-query: query head h reads key/value head `h / (heads / kv_heads)`. Probabilities are
 //! not kept; the backward pass computes them again.
 
+use super::exp::exp;
 use super::{to_values, values};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use std::ops::Range;
@@ -65,7 +66,7 @@ impl CausalAttention {
         let most = p.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let mut sum = 0f32;
         for v in p.iter_mut() {
-            *v = (*v - most).exp();
+            *v = exp(*v - most);
             sum += *v;
         }
         let inverse = 1.0 / sum;

@@ -1,6 +1,7 @@
 //! Log-probability of one token per row: log-softmax and gather in one pass, without keeping the
 //! probabilities. The backward pass recomputes them row by row.
 
+use super::exp::exp;
 use super::{to_values, values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use std::sync::Arc;
@@ -9,10 +10,18 @@ struct TokenLogps {
     targets: Arc<Vec<u32>>,
 }
 
-/// log(sum(exp(row))), in f64 so that rows of 49,152 logits lose nothing.
+/// log(sum(exp(row))); the sum is kept in f64 by chunks, so that rows of 49,152 logits lose
+/// nothing.
 fn log_sum_exp(row: &[f32]) -> f64 {
     let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = row.iter().map(|v| f64::from((v - most).exp())).sum();
+    let mut sum = 0f64;
+    for chunk in row.chunks(64) {
+        let mut values = [0f32; 64];
+        for (value, v) in values.iter_mut().zip(chunk) {
+            *value = exp(v - most);
+        }
+        sum += f64::from(values.iter().take(chunk.len()).sum::<f32>());
+    }
     f64::from(most) + sum.ln()
 }
 
@@ -43,7 +52,7 @@ impl CustomOp1 for TokenLogps {
         for ((row, target), g) in rows.zip(self.targets.iter()).zip(grads) {
             let total = log_sum_exp(row) as f32;
             for v in row.iter_mut() {
-                *v = -g * (*v - total).exp();
+                *v = -g * exp(*v - total);
             }
             if let Some(v) = row.get_mut(*target as usize) {
                 *v += g;

@@ -5,6 +5,7 @@
 //! in training. Each op here is tested against finite differences.
 
 mod attention;
+mod exp;
 mod gather;
 mod norm;
 mod rotary;

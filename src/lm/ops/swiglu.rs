@@ -1,13 +1,10 @@
 //! The gate of the MLP: `silu(gate) * up`.
 
+use super::exp::sigmoid;
 use super::{to_values, values};
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
 struct SwiGlu;
-
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
-}
 
 impl CustomOp2 for SwiGlu {
     fn name(&self) -> &'static str {
@@ -23,7 +20,10 @@ impl CustomOp2 for SwiGlu {
     ) -> Result<(CpuStorage, Shape)> {
         let gate = values(s1, l1, self.name())?;
         let up = values(s2, l2, self.name())?;
-        let y = gate.iter().zip(up).map(|(g, u)| g * sigmoid(*g) * u).collect();
+        let mut y = vec![0f32; gate.len()];
+        for (y, (g, u)) in y.iter_mut().zip(gate.iter().zip(up)) {
+            *y = g * sigmoid(*g) * u;
+        }
         Ok((CpuStorage::F32(y), l1.shape().clone()))
     }
 
@@ -35,12 +35,13 @@ impl CustomOp2 for SwiGlu {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (gs, us, ys) = (to_values(gate)?, to_values(up)?, to_values(grad)?);
-        let mut dgate = Vec::with_capacity(gs.len());
-        let mut dup = Vec::with_capacity(gs.len());
-        for ((g, u), y) in gs.iter().zip(&us).zip(&ys) {
+        let mut dgate = vec![0f32; gs.len()];
+        let mut dup = vec![0f32; gs.len()];
+        let outputs = dgate.iter_mut().zip(&mut dup);
+        for ((dgate, dup), ((g, u), y)) in outputs.zip(gs.iter().zip(&us).zip(&ys)) {
             let s = sigmoid(*g);
-            dgate.push(y * u * s * (1.0 + g * (1.0 - s)));
-            dup.push(y * g * s);
+            *dgate = y * u * s * (1.0 + g * (1.0 - s));
+            *dup = y * g * s;
         }
         let shape = gate.shape();
         Ok((

@@ -1,0 +1,77 @@
+//! What a judge writes before it scores: a walk over the answer, one local step per item.
+//!
+//! Each step is `item key ok|bad`. For a sequence the key is the word that was wanted there, so
+//! the judge answers the instruction itself, a word at a time, and then only compares two
+//! neighbours; for a set it is the item's category or letter. Past the end of the answer the item
+//! is `none`, so a missing item is a step like any other: what the earlier prototype's judges got
+//! wrong was items that were not there, which made short answers look good.
+
+use super::grammar::parse;
+use super::oracle::{Reading, read};
+
+/// Steps written at most.
+const STEPS_MAX: usize = 10;
+
+/// The names of the points, in order.
+pub const POINTS: [&str; 5] = ["relevant", "useful", "complete", "correct", "clean"];
+
+/// What the judge is asked, in pretraining (without points).
+pub fn critic_prompt(task: &str, answer: &str) -> String {
+    format!("check : {task} answer : {answer}")
+}
+
+/// What the judge is asked in the loop. The rubric plugin `demo-compact` renders the same words.
+pub fn judge_prompt(task: &str, answer: &str) -> String {
+    format!(
+        "give points for relevant , useful , complete , correct , clean . {}",
+        critic_prompt(task, answer)
+    )
+}
+
+fn ok(right: bool) -> &'static str {
+    if right { "ok" } else { "bad" }
+}
+
+/// The walk and the counts: `cat animals ok ... . 2 of 3 right , 0 wrong , form ok .`
+pub fn walk(reading: &Reading) -> String {
+    let mut text = String::new();
+    for step in reading.steps.iter().take(STEPS_MAX) {
+        text.push_str(&format!("{} {} {} ", step.item, step.key, ok(step.right)));
+    }
+    let form = ok(reading.points.last().copied().unwrap_or_default());
+    let (right, wanted, wrong) = (reading.right, reading.wanted, reading.wrong);
+    text.push_str(&format!(". {right} of {wanted} right , {wrong} wrong , form {form} ."));
+    text
+}
+
+/// The points and the score: `relevant yes ... clean no . score : 4`.
+pub fn verdict(reading: &Reading) -> String {
+    let mut text = String::new();
+    for (name, point) in POINTS.iter().zip(reading.points) {
+        text.push_str(&format!("{name} {} ", if point { "yes" } else { "no" }));
+    }
+    format!("{text}. score : {}", reading.score())
+}
+
+/// The whole reply of a right judge, or `None` when the task is not of the grammar.
+pub fn reply(task: &str, answer: &str) -> Option<String> {
+    let reading = read(&parse(task)?, answer);
+    Some(format!("{} {}", walk(&reading), verdict(&reading)))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_judge_reply() {
+        assert_eq!(
+            super::reply("reverse : cat dog red .", "red cat .").unwrap(),
+            "red red ok cat dog bad none cat bad . 1 of 3 right , 1 wrong , form ok . \
+             relevant yes useful no complete no correct no clean yes . score : 2"
+        );
+        assert_eq!(
+            super::reply("name 2 animals .", "cat , red , cat .").unwrap(),
+            "cat animals ok red colors bad cat twice bad . 1 of 2 right , 2 wrong , form ok . \
+             relevant yes useful yes complete no correct no clean yes . score : 3"
+        );
+    }
+}

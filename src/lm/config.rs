@@ -154,7 +154,10 @@ fn refuse_other_networks(json: &serde_json::Value) -> Result<(), LmError> {
         }
     }
     if text("hidden_act").is_some_and(|act| act != "silu") {
-        return bad(format!("hidden_act is {}; silu is supported", text("hidden_act").unwrap_or("")));
+        return bad(format!(
+            "hidden_act is {}; silu is supported",
+            text("hidden_act").unwrap_or("")
+        ));
     }
     for key in ["attention_bias", "mlp_bias"] {
         if json.get(key).and_then(serde_json::Value::as_bool) == Some(true) {

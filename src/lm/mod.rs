@@ -1,15 +1,23 @@
 //! THE MODEL: tokens and tensors. Knows no prompt pool, rubric, log or actor.
 //!
-//! Read [`decoder`] for the network, [`generate`] for drawing, [`train`] for SFT and DPO steps.
+//! Read [`decoder`] for the network that trains, [`train`] for SFT and DPO steps, [`generate`] for
+//! drawing, [`policy`] for the port that stages use.
 
 pub mod cancel;
 pub mod config;
 pub mod decoder;
 pub mod error;
+pub mod generate;
+pub mod gguf;
+pub mod gguf_tokenizer;
 pub mod logp;
 pub mod lora;
 pub mod loss;
+pub mod model_files;
 pub mod ops;
 pub mod optimizer;
+pub mod policy;
+pub mod template;
+pub mod tokenizer;
 pub mod train;
 pub mod weights;

@@ -1,0 +1,133 @@
+//! Content-addressed files: weights, optimiser states, seed data. A file is durable before the
+//! event that names it, and its bytes are checked against its name before they are used.
+//!
+//! `blobs/ab/abcdef...`: written under a temporary name in the same folder, synced, renamed, the
+//! folder synced.
+
+use crate::domain::BlobHash;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What can go wrong with a blob.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BlobError {
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The bytes are not what the name says.
+    #[error("{path} is damaged: its bytes hash to {found}. Restore it from a copy of the folder")]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// The hash of its bytes.
+        found: String,
+    },
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> BlobError + '_ {
+    move |source| BlobError::Io { path: path.to_owned(), source }
+}
+
+/// A folder of content-addressed files.
+#[derive(Debug)]
+pub struct BlobStore {
+    root: PathBuf,
+    next: AtomicU64,
+}
+
+impl BlobStore {
+    /// Opens or creates the folder; temporary files of processes that died are removed.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or listed.
+    pub fn open(root: &Path) -> Result<BlobStore, BlobError> {
+        fs::create_dir_all(root).map_err(io(root))?;
+        for shard in fs::read_dir(root).map_err(io(root))?.flatten() {
+            for file in fs::read_dir(shard.path()).into_iter().flatten().flatten() {
+                if file.file_name().to_string_lossy().starts_with(".new-") {
+                    let _ = fs::remove_file(file.path());
+                }
+            }
+        }
+        Ok(BlobStore { root: root.to_owned(), next: AtomicU64::new(0) })
+    }
+
+    /// Where a blob is or would be.
+    pub fn path(&self, hash: &BlobHash) -> PathBuf {
+        let shard = hash.as_str().get(..2).unwrap_or("xx");
+        self.root.join(shard).join(hash.as_str())
+    }
+
+    /// Stores bytes; durable when this returns. Storing them again costs nothing.
+    ///
+    /// # Errors
+    /// When the disk is full or refuses.
+    pub fn put(&self, bytes: &[u8]) -> Result<BlobHash, BlobError> {
+        let hash = BlobHash(blake3::hash(bytes).to_hex().to_string());
+        let path = self.path(&hash);
+        if fs::metadata(&path).is_ok_and(|found| found.len() == bytes.len() as u64) {
+            return Ok(hash);
+        }
+        let folder = path.parent().unwrap_or(&self.root);
+        fs::create_dir_all(folder).map_err(io(folder))?;
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        let fresh = folder.join(format!(".new-{}-{n}", std::process::id()));
+        let mut file = File::create(&fresh).map_err(io(&fresh))?;
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io(&fresh))?;
+        fs::rename(&fresh, &path).map_err(io(&path))?;
+        for folder in [folder, self.root.as_path()] {
+            File::open(folder).and_then(|f| f.sync_all()).map_err(io(folder))?;
+        }
+        Ok(hash)
+    }
+
+    /// The bytes of a blob, checked.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`] when it is not there, [`BlobError::Damaged`] when it is not itself.
+    pub fn read(&self, hash: &BlobHash) -> Result<Vec<u8>, BlobError> {
+        let path = self.path(hash);
+        let bytes = fs::read(&path).map_err(io(&path))?;
+        let found = blake3::hash(&bytes).to_hex().to_string();
+        if found != hash.as_str() {
+            return Err(BlobError::Damaged { path, found });
+        }
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_back_and_damage_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(dir.path()).unwrap();
+        let hash = store.put(b"weights").unwrap();
+        assert_eq!(store.put(b"weights").unwrap(), hash);
+        assert_eq!(store.read(&hash).unwrap(), b"weights");
+        fs::write(store.path(&hash), b"weightz").unwrap();
+        let error = store.read(&hash).unwrap_err().to_string();
+        assert!(error.contains(hash.as_str()) && error.contains("damaged"), "{error}");
+        assert!(store.read(&BlobHash("00".repeat(32))).is_err());
+    }
+
+    #[test]
+    fn leftovers_of_dead_writers_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let leftover = dir.path().join("ab").join(".new-1-0");
+        fs::create_dir_all(leftover.parent().unwrap()).unwrap();
+        fs::write(&leftover, b"half").unwrap();
+        BlobStore::open(dir.path()).unwrap();
+        assert!(!leftover.exists());
+    }
+}

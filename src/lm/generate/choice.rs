@@ -1,0 +1,101 @@
+//! Log-probabilities of given continuations: how a score is read without drawing one.
+
+use super::network::Row;
+use super::sample::logp_of;
+use super::{Cancel, Generator, LmError, ROWS_MAX, Reader};
+
+impl Generator {
+    /// Per context and choice: the sum of the log-probabilities of the choice's tokens right after
+    /// the context. Beginnings that contexts share are read once, so contexts that extend one
+    /// rubric's text, or one drawn completion, cost little more than their own tails.
+    ///
+    /// # Errors
+    /// An empty context or choice, one that does not fit, broken weights, [`LmError::Cancelled`].
+    pub fn choice_logps(
+        &self,
+        contexts: &[Vec<u32>],
+        choices: &[Vec<u32>],
+        cancel: &Cancel,
+    ) -> Result<Vec<Vec<f64>>, LmError> {
+        let longest = choices.iter().map(Vec::len).max().unwrap_or(0);
+        for context in contexts {
+            self.check_context(context)?;
+            if context.len() + longest > self.config().max_position_embeddings {
+                return Err(LmError::Model(format!(
+                    "a context of {} tokens and a choice of {longest} exceed the {} that the \
+                     model can read",
+                    context.len(),
+                    self.config().max_position_embeddings
+                )));
+            }
+        }
+        let vocab = self.config().vocab_size;
+        if choices.iter().any(|c| c.is_empty() || c.iter().any(|&id| id as usize >= vocab)) {
+            return Err(LmError::Model(
+                "a choice is empty or has a token outside the vocabulary".into(),
+            ));
+        }
+        let slices: Vec<&[u32]> = contexts.iter().map(Vec::as_slice).collect();
+        let mut reader = Reader::new(&self.network, slices, &vec![1; contexts.len()]);
+        let mut results = Vec::with_capacity(contexts.len());
+        let indices: Vec<usize> = (0..contexts.len()).collect();
+        for window in indices.chunks(self.live_max) {
+            reader.read(window, cancel)?;
+            for &context in window {
+                let logits = reader.logits(context);
+                let lse = super::log_sum_exp(logits);
+                let first = |choice: &Vec<u32>| f64::from(logits[choice[0] as usize]) - lse;
+                results.push(choices.iter().map(first).collect::<Vec<f64>>());
+            }
+            if longest > 1 {
+                self.add_rest(&mut reader, window, choices, &mut results, cancel)?;
+            }
+            for &context in window {
+                reader.forget_logits(context);
+                reader.cache.release(reader.end_node(context));
+            }
+        }
+        Ok(results)
+    }
+
+    /// Adds what the second and later tokens of the choices cost.
+    fn add_rest(
+        &self,
+        reader: &mut Reader<'_>,
+        window: &[usize],
+        choices: &[Vec<u32>],
+        results: &mut [Vec<f64>],
+        cancel: &Cancel,
+    ) -> Result<(), LmError> {
+        let mut rows: Vec<Row> = Vec::new();
+        let mut targets: Vec<(usize, usize, u32)> = Vec::new();
+        let mut nodes = Vec::new();
+        for &context in window {
+            for (index, choice) in choices.iter().enumerate().filter(|(_, c)| c.len() > 1) {
+                let start = reader.contexts[context].len();
+                let node = reader.cache.add(Some(reader.end_node(context)), start, 1);
+                nodes.push(node);
+                for (offset, pair) in choice.windows(2).enumerate() {
+                    rows.push(Row { node, position: start + offset, token: pair[0] });
+                    targets.push((context, index, pair[1]));
+                }
+            }
+        }
+        let vocab = self.config().vocab_size;
+        for (rows, targets) in rows.chunks(ROWS_MAX).zip(targets.chunks(ROWS_MAX)) {
+            cancel.check()?;
+            let hidden = self.network.read(rows, &mut reader.cache)?;
+            let width = self.config().hidden_size;
+            for (states, targets) in hidden.chunks(64 * width).zip(targets.chunks(64)) {
+                let logits = self.network.logits(states)?;
+                for (logits, &(context, index, id)) in logits.chunks_exact(vocab).zip(targets) {
+                    results[context][index] += logp_of(logits, id);
+                }
+            }
+        }
+        for node in nodes {
+            reader.cache.drop_leaf(node);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,295 @@
+//! Choosing one token from logits. Pure: the same logits, settings and number give the same token.
+//! Knows no network and no text.
+
+use crate::lm::error::LmError;
+use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
+
+/// How tokens are drawn. The cuts are applied in this order: temperature, top-k, top-p, min-p,
+/// each on what the one before left over (the order of transformers).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sampling {
+    /// Divides the logits; 0 takes the likeliest token.
+    pub temperature: f32,
+    /// Keeps the likeliest tokens up to and including the one that crosses this mass; 1 keeps all.
+    pub top_p: f32,
+    /// Keeps this many tokens.
+    pub top_k: Option<usize>,
+    /// Keeps tokens at least this times as likely as the likeliest.
+    pub min_p: Option<f32>,
+    /// Bound on the length of a completion, the turn-end token included.
+    pub max_new_tokens: usize,
+    /// Drawing one of these ends the completion; it is its last id.
+    pub stop_ids: Vec<u32>,
+}
+
+impl Sampling {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`LmError::Config`] with the field and its value.
+    pub fn validate(&self) -> Result<(), LmError> {
+        let bad = |what: String| Err(LmError::Config(what));
+        if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
+            return bad(format!("temperature ({}) must be 0 or more", self.temperature));
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return bad(format!("top_p ({}) must be above 0 and at most 1", self.top_p));
+        }
+        if self.top_k == Some(0) {
+            return bad("top_k (0) must be 1 or more; leave it out to keep all".into());
+        }
+        if self.min_p.is_some_and(|p| !(0.0..=1.0).contains(&p)) {
+            return bad(format!("min_p ({:?}) must lie between 0 and 1", self.min_p));
+        }
+        if self.max_new_tokens == 0 {
+            return bad("max_new_tokens (0) must be 1 or more".into());
+        }
+        Ok(())
+    }
+}
+
+/// Natural log of the sum of exponentials, over f32 logits, summed in f64.
+pub fn log_sum_exp(logits: &[f32]) -> f64 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&l| f64::from((l - max).exp())).sum();
+    f64::from(max) + sum.ln()
+}
+
+/// Log-probability of `token` under the unmodified distribution.
+pub fn logp_of(logits: &[f32], token: u32) -> f64 {
+    f64::from(logits[token as usize]) - log_sum_exp(logits)
+}
+
+/// The likeliest token; of equals the one with the lowest id.
+///
+/// # Errors
+/// [`LmError::Model`] if a logit is not a number.
+pub fn argmax(logits: &[f32]) -> Result<u32, LmError> {
+    let mut best = 0;
+    for (id, &logit) in logits.iter().enumerate() {
+        if logit.is_nan() {
+            return Err(not_a_number(id));
+        }
+        if logit > logits[best] {
+            best = id;
+        }
+    }
+    Ok(best as u32)
+}
+
+fn not_a_number(id: usize) -> LmError {
+    LmError::Model(format!("the logit of token {id} is not a number: the weights are broken"))
+}
+
+/// Chooses a token with `unit`, a number in [0, 1): inverse distribution function in f64, over the
+/// kept tokens in the order of [`kept`].
+///
+/// # Errors
+/// [`LmError::Model`] if a logit is not a number.
+pub fn choose(logits: &[f32], sampling: &Sampling, unit: f64) -> Result<u32, LmError> {
+    if sampling.temperature == 0.0 {
+        return argmax(logits);
+    }
+    let kept = kept(logits, sampling)?;
+    let total: f64 = kept.iter().map(|k| k.mass).sum();
+    let target = unit * total;
+    let mut below = 0.0;
+    for token in &kept {
+        below += token.mass;
+        if target < below {
+            return Ok(token.id);
+        }
+    }
+    // Rounding can leave the target a hair above the last sum.
+    Ok(kept.last().map_or(0, |k| k.id))
+}
+
+/// A token that the cuts left over.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Kept {
+    /// Which token.
+    pub id: u32,
+    /// Its probability up to a common factor: `exp((logit - max) / temperature)`.
+    pub mass: f64,
+}
+
+fn likelier(a: &Kept, b: &Kept) -> Ordering {
+    b.mass.total_cmp(&a.mass).then(a.id.cmp(&b.id))
+}
+
+/// The tokens that may be drawn. With a cut (top-k, top-p) they come likeliest first, equals by
+/// id; without one by id.
+///
+/// # Errors
+/// [`LmError::Model`] if a logit is not a number.
+pub fn kept(logits: &[f32], sampling: &Sampling) -> Result<Vec<Kept>, LmError> {
+    let max = logits[argmax(logits)? as usize];
+    let scale = 1.0 / sampling.temperature;
+    let mut all: Vec<Kept> = Vec::with_capacity(logits.len());
+    for (id, &logit) in logits.iter().enumerate() {
+        // Masses below 1e-38 of the largest are 0 in f32 and cannot be drawn in any case.
+        let mass = f64::from(((logit - max) * scale).exp());
+        all.push(Kept { id: id as u32, mass });
+    }
+    if let Some(k) = sampling.top_k.filter(|&k| k < all.len()) {
+        all.select_nth_unstable_by(k - 1, likelier);
+        all.truncate(k);
+        all.sort_unstable_by(likelier);
+    }
+    if sampling.top_p < 1.0 {
+        all = nucleus(all, f64::from(sampling.top_p));
+    }
+    if let Some(min_p) = sampling.min_p {
+        // The largest mass is 1 by construction.
+        all.retain(|k| k.mass >= f64::from(min_p));
+    }
+    Ok(all)
+}
+
+/// The smallest set of likeliest tokens whose mass reaches `p` of the whole; at least one.
+fn nucleus(all: Vec<Kept>, p: f64) -> Vec<Kept> {
+    let total: f64 = all.iter().map(|k| k.mass).sum();
+    let need = p * total;
+    // Sorting a whole vocabulary is the dearest part of sampling. If the tokens within e^-6 of the
+    // likeliest already hold the mass, the nucleus lies among them, because all others are less
+    // likely; only otherwise everything is sorted.
+    const HEAD: f64 = 2.5e-3;
+    let head: f64 = all.iter().filter(|k| k.mass >= HEAD).map(|k| k.mass).sum();
+    let mut sorted = all;
+    if head > need * (1.0 + 1e-9) {
+        sorted.retain(|k| k.mass >= HEAD);
+    }
+    sorted.sort_unstable_by(likelier);
+    let mut sum = 0.0;
+    let mut count = 0;
+    for token in &sorted {
+        sum += token.mass;
+        count += 1;
+        if sum >= need {
+            break;
+        }
+    }
+    sorted.truncate(count.max(1));
+    sorted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+    fn plain(temperature: f32) -> Sampling {
+        Sampling {
+            temperature,
+            top_p: 1.0,
+            top_k: None,
+            min_p: None,
+            max_new_tokens: 1,
+            stop_ids: vec![],
+        }
+    }
+
+    fn ids(logits: &[f32], sampling: &Sampling) -> Vec<u32> {
+        kept(logits, sampling).unwrap().iter().map(|k| k.id).collect()
+    }
+
+    /// Logits of the distribution 0.1, 0.4, 0.2, 0.25, 0.05.
+    fn five() -> Vec<f32> {
+        [0.1f32, 0.4, 0.2, 0.25, 0.05].iter().map(|p| p.ln()).collect()
+    }
+
+    #[test]
+    fn cuts_keep_the_sets_computed_by_hand() {
+        let logits = five();
+        assert_eq!(ids(&logits, &plain(1.0)), [0, 1, 2, 3, 4]);
+        // 0.4 < 0.5 <= 0.65: the token that crosses stays.
+        assert_eq!(ids(&logits, &Sampling { top_p: 0.5, ..plain(1.0) }), [1, 3]);
+        assert_eq!(ids(&logits, &Sampling { top_p: 0.01, ..plain(1.0) }), [1]);
+        assert_eq!(ids(&logits, &Sampling { top_k: Some(3), ..plain(1.0) }), [1, 3, 2]);
+        // Of the top three (0.4, 0.25, 0.2 of 0.85), 0.7 needs 0.595: two tokens. Without the
+        // renormalisation after top-k it would need three.
+        let both = Sampling { top_k: Some(3), top_p: 0.7, ..plain(1.0) };
+        assert_eq!(ids(&logits, &both), [1, 3]);
+        assert_eq!(ids(&logits, &Sampling { min_p: Some(0.4), ..plain(1.0) }), [1, 2, 3]);
+        // Temperature comes first: at 0.25 the first token has 0.844 of the mass (p^4).
+        assert_eq!(ids(&logits, &Sampling { top_p: 0.8, ..plain(0.25) }), [1]);
+        assert_eq!(ids(&logits, &Sampling { top_p: 0.8, ..plain(1.0) }), [1, 3, 2]);
+    }
+
+    #[test]
+    fn equals_go_by_id() {
+        let logits = [1.0, 2.0, 2.0, 2.0, 0.0];
+        assert_eq!(argmax(&logits).unwrap(), 1);
+        assert_eq!(ids(&logits, &Sampling { top_k: Some(2), ..plain(1.0) }), [1, 2]);
+    }
+
+    #[test]
+    fn draws_follow_the_distribution() {
+        let logits = five();
+        let mut rng = ChaCha8Rng::from_seed([7; 32]);
+        let sampling = Sampling { top_k: Some(4), ..plain(1.0) };
+        let mut counts = [0u32; 5];
+        let draws = 100_000;
+        for _ in 0..draws {
+            let unit = (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+            counts[choose(&logits, &sampling, unit).unwrap() as usize] += 1;
+        }
+        assert_eq!(counts[4], 0);
+        let expected = [0.1 / 0.95, 0.4 / 0.95, 0.2 / 0.95, 0.25 / 0.95];
+        let chi: f64 = (0..4)
+            .map(|i| {
+                let e = expected[i] * f64::from(draws);
+                (f64::from(counts[i]) - e).powi(2) / e
+            })
+            .sum();
+        // 3 degrees of freedom: 16.27 is exceeded once in 1,000.
+        assert!(chi < 16.27, "chi-square {chi}, counts {counts:?}");
+    }
+
+    #[test]
+    fn the_short_way_to_the_nucleus_equals_sorting_everything() {
+        let mut rng = ChaCha8Rng::from_seed([3; 32]);
+        for round in 0..50 {
+            let spread = 1.0 + round as f32 / 5.0;
+            let logits: Vec<f32> =
+                (0..3000).map(|_| (rng.next_u32() as f32 / u32::MAX as f32) * spread).collect();
+            for top_p in [0.1, 0.5, 0.9, 0.99] {
+                let fast = ids(&logits, &Sampling { top_p, ..plain(0.7) });
+                let mut sorted = kept(&logits, &plain(0.7)).unwrap();
+                sorted.sort_by(likelier);
+                let total: f64 = sorted.iter().map(|k| k.mass).sum();
+                let mut sum = 0.0;
+                let mut slow = vec![];
+                for k in sorted {
+                    if sum >= f64::from(top_p) * total {
+                        break;
+                    }
+                    sum += k.mass;
+                    slow.push(k.id);
+                }
+                let (long, short) = (slow.len().max(fast.len()), slow.len().min(fast.len()));
+                // Sums in another order may move the crossing by one token.
+                assert!(long - short <= 1);
+                assert_eq!(fast[..short], slow[..short]);
+            }
+        }
+    }
+
+    #[test]
+    fn broken_logits_and_settings_are_errors() {
+        assert!(choose(&[0.0, f32::NAN], &plain(1.0), 0.5).is_err());
+        assert!(choose(&[0.0, f32::NAN], &plain(0.0), 0.5).is_err());
+        assert!(Sampling { top_p: 0.0, ..plain(1.0) }.validate().is_err());
+        assert!(plain(f32::NAN).validate().is_err());
+        assert!(Sampling { top_k: Some(0), ..plain(1.0) }.validate().is_err());
+        assert!(plain(0.7).validate().is_ok());
+    }
+
+    #[test]
+    fn logp_is_the_unmodified_one() {
+        let logits = five();
+        assert!((logp_of(&logits, 3) - 0.25f64.ln()).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,143 @@
+//! A `tokenizer.json` from GGUF metadata: byte-level BPE, as GPT-2, Llama 3 and SmolLM2 have it.
+
+use super::error::LmError;
+use super::gguf::Metadata;
+use serde_json::{Map, Value, json};
+
+/// Token types of GGUF.
+const CONTROL: i64 = 3;
+const USER_DEFINED: i64 = 4;
+
+/// Texts that describe a tokenizer, from GGUF metadata.
+pub struct TokenizerTexts {
+    /// `tokenizer.json`.
+    pub tokenizer: String,
+    /// `tokenizer_config.json`.
+    pub config: String,
+    /// `special_tokens_map.json`.
+    pub specials: String,
+}
+
+/// Builds the texts.
+///
+/// # Errors
+/// [`LmError::Tokenizer`] for another kind of tokenizer or a way of splitting that is not known.
+pub fn tokenizer_texts(metadata: &Metadata<'_>, context: usize) -> Result<TokenizerTexts, LmError> {
+    let bad = |what: String| LmError::Tokenizer(what);
+    let kind = metadata.text("tokenizer.ggml.model").unwrap_or("none");
+    if kind != "gpt2" {
+        return Err(bad(format!(
+            "the GGUF's tokenizer is of kind {kind}; gpt2 (byte-level BPE) is supported. Use the \
+             model's Hugging Face folder instead"
+        )));
+    }
+    let need = |key: &str| bad(format!("the GGUF has no usable {key}"));
+    let tokens =
+        metadata.texts("tokenizer.ggml.tokens").ok_or_else(|| need("tokenizer.ggml.tokens"))?;
+    let merges =
+        metadata.texts("tokenizer.ggml.merges").ok_or_else(|| need("tokenizer.ggml.merges"))?;
+    let types = metadata.numbers("tokenizer.ggml.token_type").unwrap_or_default();
+    let mut vocab = Map::new();
+    let mut added = Vec::new();
+    for (id, token) in tokens.iter().enumerate() {
+        vocab.insert((*token).to_owned(), id.into());
+        let kind = types.get(id).copied().unwrap_or(1);
+        if kind == CONTROL || kind == USER_DEFINED {
+            added.push(added_token(id, token, kind == CONTROL));
+        }
+    }
+    let tokenizer = json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": added,
+        "normalizer": null,
+        "pre_tokenizer": splitter(metadata.text("tokenizer.ggml.pre").unwrap_or("default"))?,
+        "post_processor": null,
+        "decoder": byte_level(true),
+        "model": {
+            "type": "BPE",
+            "dropout": null,
+            "unk_token": null,
+            "continuing_subword_prefix": null,
+            "end_of_word_suffix": null,
+            "fuse_unk": false,
+            "byte_fallback": false,
+            "ignore_merges": false,
+            "vocab": vocab,
+            "merges": merges,
+        },
+    });
+    let named = named_specials(metadata, &tokens);
+    let mut config = json!({
+        "add_prefix_space": false,
+        "added_tokens_decoder": added_by_id(&added),
+        "clean_up_tokenization_spaces": false,
+        "model_max_length": context,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    });
+    if let Some(config) = config.as_object_mut() {
+        config.extend(named.clone());
+    }
+    Ok(TokenizerTexts {
+        tokenizer: format!("{tokenizer:#}\n"),
+        config: format!("{config:#}\n"),
+        specials: format!("{:#}\n", Value::Object(named)),
+    })
+}
+
+fn added_token(id: usize, content: &str, special: impl Into<Value>) -> Value {
+    json!({
+        "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": false, "special": special.into(),
+    })
+}
+
+fn added_by_id(added: &[Value]) -> Value {
+    let mut by_id = Map::new();
+    for token in added {
+        let mut token = token.clone();
+        let id = token.as_object_mut().and_then(|t| t.remove("id")).unwrap_or_default();
+        by_id.insert(id.to_string(), token);
+    }
+    Value::Object(by_id)
+}
+
+fn named_specials(metadata: &Metadata<'_>, tokens: &[&str]) -> Map<String, Value> {
+    let mut named = Map::new();
+    for (name, key) in [
+        ("bos_token", "bos_token_id"),
+        ("eos_token", "eos_token_id"),
+        ("pad_token", "padding_token_id"),
+        ("unk_token", "unknown_token_id"),
+    ] {
+        let id = metadata.id(&format!("tokenizer.ggml.{key}"));
+        if let Some(token) = id.and_then(|id| tokens.get(id as usize)) {
+            named.insert(name.to_owned(), (*token).into());
+        }
+    }
+    named
+}
+
+fn byte_level(use_regex: impl Into<Value>) -> Value {
+    json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+        "use_regex": use_regex.into(),
+    })
+}
+
+/// How text is split before merging, by the name that llama.cpp gives it (`llama-vocab.cpp`).
+fn splitter(pre: &str) -> Result<Value, LmError> {
+    match pre {
+        "gpt-2" => Ok(byte_level(true)),
+        // Digits stand alone, then GPT-2's pattern.
+        "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" => Ok(json!({
+            "type": "Sequence",
+            "pretokenizers": [{"type": "Digits", "individual_digits": true}, byte_level(true)],
+        })),
+        other => Err(LmError::Tokenizer(format!(
+            "the GGUF splits text by {other:?}; gpt-2 and smollm are known. Use the model's \
+             Hugging Face folder instead"
+        ))),
+    }
+}

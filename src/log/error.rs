@@ -1,0 +1,65 @@
+//! What can go wrong with the log, and which command helps.
+
+use crate::domain::Offset;
+use std::path::PathBuf;
+
+/// An error of the log room.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// Another process holds the folder.
+    #[error(
+        "{path} is in use by process {pid}. Wait for it, or stop it (SIGTERM is safe); what it \
+         is doing: gradus status {path}"
+    )]
+    InUse {
+        /// The run's folder.
+        path: PathBuf,
+        /// The holder, as it wrote itself down.
+        pid: String,
+    },
+    /// The store would not open.
+    #[error(
+        "{path}: the log does not open: {reason}. Keep a copy of the folder; nothing was changed"
+    )]
+    Open {
+        /// The log's folder.
+        path: PathBuf,
+        /// What the store said.
+        reason: String,
+    },
+    /// The folder was written by a newer gradus.
+    #[error("{path} has log format {found}, this gradus writes {ours}; use a newer gradus")]
+    Format {
+        /// The log's folder.
+        path: PathBuf,
+        /// The folder's format.
+        found: String,
+        /// Ours.
+        ours: u32,
+    },
+    /// A record is not what was written.
+    #[error("record {offset} is damaged: {reason}. How much is: gradus log verify DIR")]
+    Damaged {
+        /// Which.
+        offset: Offset,
+        /// How it shows.
+        reason: String,
+    },
+    /// An event is larger than the log takes.
+    #[error("a {kind} event has {bytes} bytes, more than {max}; large things belong in blobs")]
+    TooLarge {
+        /// Its kind.
+        kind: &'static str,
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A write failed before; the log takes nothing more until it is opened again.
+    #[error("the log stopped taking events after: {0}. Free space or mend the disk, then restart")]
+    Poisoned(String),
+    /// The store failed.
+    #[error("the log cannot be read: {0}")]
+    Read(String),
+}

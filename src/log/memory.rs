@@ -1,0 +1,88 @@
+//! A log in memory, for tests and simulations: the same bytes, the same rules, no disk.
+
+use super::error::LogError;
+use super::record::{Draft, Recorded, decode, encode};
+use super::{Appended, Batch, Bells, Log};
+use crate::domain::{Offset, TaskKey};
+use crossbeam_channel::Receiver;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+#[derive(Default)]
+struct State {
+    records: Vec<Vec<u8>>,
+    keys: BTreeMap<TaskKey, Offset>,
+    cursors: BTreeMap<String, Offset>,
+    last: [u8; 32],
+}
+
+/// A log in memory. Its records have no time: simulations have none.
+#[derive(Default)]
+pub struct MemoryLog {
+    state: Mutex<State>,
+    bells: Bells,
+}
+
+impl MemoryLog {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log for MemoryLog {
+    fn append(&self, batch: Batch) -> Result<Appended, LogError> {
+        let mut payloads = Vec::with_capacity(batch.events.len());
+        for event in &batch.events {
+            payloads.push(super::payload(event)?);
+        }
+        let mut state = self.state();
+        if let Some(first) = batch.key.as_ref().and_then(|key| state.keys.get(key)) {
+            return Ok(Appended::Duplicate { first: *first });
+        }
+        let first = Offset(state.records.len() as u64);
+        for payload in &payloads {
+            let draft = Draft {
+                offset: Offset(state.records.len() as u64),
+                at_ms: 0,
+                key: batch.key.as_ref(),
+                previous: state.last,
+                payload,
+            };
+            let (bytes, hash) = encode(&draft);
+            state.records.push(bytes);
+            state.last = hash;
+        }
+        if let Some(key) = batch.key {
+            state.keys.insert(key, first);
+        }
+        if let Some((name, at)) = batch.cursor {
+            state.cursors.insert(name, at);
+        }
+        let tail = Offset(state.records.len() as u64);
+        drop(state);
+        self.bells.ring();
+        Ok(Appended::New { first, tail })
+    }
+
+    fn read(&self, from: Offset, max: usize) -> Result<Vec<Recorded>, LogError> {
+        let state = self.state();
+        let wanted = state.records.iter().enumerate().skip(from.0 as usize).take(max);
+        wanted.map(|(at, bytes)| Ok(decode(Offset(at as u64), bytes)?.0)).collect()
+    }
+
+    fn tail(&self) -> Offset {
+        Offset(self.state().records.len() as u64)
+    }
+
+    fn find(&self, key: &TaskKey) -> Result<Option<Offset>, LogError> {
+        Ok(self.state().keys.get(key).copied())
+    }
+
+    fn cursor(&self, name: &str) -> Result<Offset, LogError> {
+        Ok(self.state().cursors.get(name).copied().unwrap_or_default())
+    }
+
+    fn subscribe(&self) -> Receiver<()> {
+        self.bells.subscribe()
+    }
+}

@@ -1,0 +1,149 @@
+//! THE MEMORY: events in order, durable when [`Log::append`] returns, chained by hash.
+//!
+//! ```text
+//!   offset   0     1     2     3     4     5
+//!          +-----+-----+-----+-----+-----+ - - +
+//!          | rec | rec | rec | rec | rec |     |
+//!          +-----+-----+-----+-----+-----+ - - +
+//!                   ^ cursor            ^ tail: the first unwritten offset
+//! ```
+//!
+//! A batch, its task key and a cursor move commit together or not at all. A key is taken once: the
+//! second batch with the same key is a [`Appended::Duplicate`] and writes nothing, so that doing a
+//! task again is safe and recording it twice is impossible.
+//!
+//! Providers: [`SledLog`] (durable), [`MemoryLog`] (tests, simulations). One suite,
+//! `conformance`, holds them to the same contract. A second copy as an append-only journal and
+//! repair from it have their place beside [`sled`](SledLog)'s writer; they are not written yet.
+
+mod codec;
+#[cfg(test)]
+mod conformance;
+mod digest;
+mod error;
+mod memory;
+mod record;
+mod sled;
+mod verify;
+
+pub use digest::{Digest, state_digest};
+pub use error::LogError;
+pub use memory::MemoryLog;
+pub use record::Recorded;
+pub use sled::SledLog;
+pub use verify::{Verified, verify};
+
+use crate::domain::{Event, Offset, TaskKey};
+use crossbeam_channel::Receiver;
+
+/// What is appended together.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Taken once; `None` for what may happen any number of times.
+    pub key: Option<TaskKey>,
+    /// In order.
+    pub events: Vec<Event>,
+    /// A named consumer's next offset.
+    pub cursor: Option<(String, Offset)>,
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// It is durable at `first..tail`.
+    New {
+        /// Offset of its first event.
+        first: Offset,
+        /// The tail after it.
+        tail: Offset,
+    },
+    /// Its key was taken; nothing was written.
+    Duplicate {
+        /// Where the first batch with this key begins.
+        first: Offset,
+    },
+}
+
+/// The time, injected: this room reads no clock.
+pub trait Clock: Send + Sync + 'static {
+    /// Milliseconds since 1970.
+    fn now_ms(&self) -> u64;
+}
+
+/// An append-only sequence of events.
+pub trait Log: Send + Sync + 'static {
+    /// Appends a batch; durable when this returns.
+    ///
+    /// # Errors
+    /// [`LogError::TooLarge`] for an event over 1 MiB (nothing is written);
+    /// [`LogError::Poisoned`] once a write failed.
+    fn append(&self, batch: Batch) -> Result<Appended, LogError>;
+
+    /// Up to `max` records from `from` on.
+    ///
+    /// # Errors
+    /// When a record is damaged.
+    fn read(&self, from: Offset, max: usize) -> Result<Vec<Recorded>, LogError>;
+
+    /// The record at an offset, if there is one.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    fn get(&self, offset: Offset) -> Result<Option<Recorded>, LogError> {
+        Ok(self.read(offset, 1)?.into_iter().find(|r| r.offset == offset))
+    }
+
+    /// The first unwritten offset.
+    fn tail(&self) -> Offset;
+
+    /// Whether a key is taken, and where.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    fn find(&self, key: &TaskKey) -> Result<Option<Offset>, LogError>;
+
+    /// A named consumer's next offset; 0 for one that never moved.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    fn cursor(&self, name: &str) -> Result<Offset, LogError>;
+
+    /// A doorbell of capacity one that rings after every append: many rings are one.
+    fn subscribe(&self) -> Receiver<()>;
+}
+
+/// An event's payload is at most this many bytes; larger things are blobs.
+pub const EVENT_BYTES_MAX: usize = 1 << 20;
+
+/// Doorbells of all subscribers.
+#[derive(Debug, Default)]
+pub(crate) struct Bells(std::sync::Mutex<Vec<crossbeam_channel::Sender<()>>>);
+
+impl Bells {
+    pub(crate) fn subscribe(&self) -> Receiver<()> {
+        let (ring, bell) = crossbeam_channel::bounded(1);
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(ring);
+        bell
+    }
+
+    /// Rings every bell; those whose listener is gone are taken down.
+    pub(crate) fn ring(&self) {
+        let mut bells = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        bells.retain(|bell| {
+            !matches!(bell.try_send(()), Err(crossbeam_channel::TrySendError::Disconnected(())))
+        });
+    }
+}
+
+/// The payload of an event, within the limit.
+pub(crate) fn payload(event: &Event) -> Result<Vec<u8>, LogError> {
+    let bytes = codec::encode(event).map_err(LogError::Read)?;
+    if bytes.len() > EVENT_BYTES_MAX {
+        return Err(LogError::TooLarge {
+            kind: event.kind(),
+            bytes: bytes.len(),
+            max: EVENT_BYTES_MAX,
+        });
+    }
+    Ok(bytes)
+}

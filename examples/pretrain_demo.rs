@@ -60,7 +60,12 @@ fn sequence(document: &Document, ids: &HashMap<String, u32>) -> WeightedSequence
     }
 }
 
-fn batch(seed: Seed, step: u32, a: &Arguments, ids: &HashMap<String, u32>) -> Vec<WeightedSequence> {
+fn batch(
+    seed: Seed,
+    step: u32,
+    a: &Arguments,
+    ids: &HashMap<String, u32>,
+) -> Vec<WeightedSequence> {
     let first = u64::from(step) * a.documents;
     let progress = f64::from(step) / f64::from(a.steps);
     let mut rows: Vec<WeightedSequence> =
@@ -116,7 +121,8 @@ fn start(a: &Arguments) -> Result<Trainer, Failure> {
         return Ok(trainer);
     }
     let residual_scale = 0.5 / (2.0 * config.num_hidden_layers as f64).sqrt();
-    let weights = random_weights(&config, seed, InitSettings { embedding_std: 0.3, residual_scale })?;
+    let weights =
+        random_weights(&config, seed, InitSettings { embedding_std: 0.3, residual_scale })?;
     Ok(Trainer::new(&config, &weights, None, settings, seed)?)
 }
 

@@ -229,10 +229,7 @@ pub fn seed_data(seed: Seed, test: Seed, sizes: SeedSizes) -> SeedData {
         FAMILIES.iter().filter(|f| !HELD_OUT_FAMILIES.contains(f)).copied().collect();
     let mut dice = Dice::new(seed.derive("ift"));
     let shown = different(sizes.ift, &seen, &mut taken, &mut dice);
-    let ift = shown
-        .iter()
-        .map(|i| row(&i.text, sloppy(i, &IMPERFECT, &mut dice)))
-        .collect();
+    let ift = shown.iter().map(|i| row(&i.text, sloppy(i, &IMPERFECT, &mut dice))).collect();
     let mut dice = Dice::new(seed.derive("eft"));
     let eft = eft_rows(sizes.eft, &seen, &taken, &mut dice);
     let prompts = |from: &[Instruction], origin: PromptOrigin| {

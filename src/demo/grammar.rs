@@ -341,10 +341,21 @@ mod tests {
     #[test]
     fn nonsense_is_not_understood() {
         for text in [
-            "", ".", "name 3 animals", "name 0 animals .", "name 9 cats .", "add 20 and 20 .",
-            "reverse : cat .", "keep only the animals : red blue .", "sort : cat dog .",
-            "take the first 4 of : cat dog .", "count from 5 to 2 .", "name 3  animals .",
-            "name 2 animals and 1 animals .", "add 01 and 2 .", "say 3 cat times .",
+            "",
+            ".",
+            "name 3 animals",
+            "name 0 animals .",
+            "name 9 cats .",
+            "add 20 and 20 .",
+            "reverse : cat .",
+            "keep only the animals : red blue .",
+            "sort : cat dog .",
+            "take the first 4 of : cat dog .",
+            "count from 5 to 2 .",
+            "name 3  animals .",
+            "name 2 animals and 1 animals .",
+            "add 01 and 2 .",
+            "say 3 cat times .",
         ] {
             assert_eq!(parse(text), None, "{text}");
         }

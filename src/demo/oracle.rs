@@ -174,7 +174,8 @@ mod tests {
             ("name 1 animals and 1 colors .", "cat , dog .", "11001"),
         ] {
             let reading = read(&parse(task).unwrap(), answer);
-            let points: String = reading.points.iter().map(|p| if *p { '1' } else { '0' }).collect();
+            let points: String =
+                reading.points.iter().map(|p| if *p { '1' } else { '0' }).collect();
             assert_eq!(points, expected, "{task} {answer}");
         }
         assert_eq!(score("what is love ?", "yes ."), None);

@@ -83,7 +83,11 @@ pub struct Decoder {
     table: Arc<RotaryTable>,
 }
 
-fn linear(name: &str, weights: &Weights, lora: Option<&Lora>) -> std::result::Result<Linear, LmError> {
+fn linear(
+    name: &str,
+    weights: &Weights,
+    lora: Option<&Lora>,
+) -> std::result::Result<Linear, LmError> {
     Ok(Linear {
         weight: weights.get(&format!("{name}.weight"))?.clone(),
         adapter: lora.and_then(|lora| lora.on(name)),

@@ -76,7 +76,11 @@ pub fn normal(seed: Seed, n: usize, std: f64) -> Vec<f32> {
 ///
 /// # Errors
 /// When no layer has one of the target names.
-pub fn fresh(config: &ModelConfig, settings: &LoraSettings, seed: Seed) -> Result<Weights, LmError> {
+pub fn fresh(
+    config: &ModelConfig,
+    settings: &LoraSettings,
+    seed: Seed,
+) -> Result<Weights, LmError> {
     let mut tensors = BTreeMap::new();
     for (name, shape) in expected_shapes(config) {
         let Some(layer) = name.strip_suffix(".weight") else { continue };

@@ -236,8 +236,7 @@ impl Trainer {
         let mut figures = share.figures;
         figures.grad_norm = global_norm(&share.grads);
         if !figures.loss.is_finite() || !figures.grad_norm.is_finite() {
-            let reason =
-                format!("loss {} with gradient norm {}", figures.loss, figures.grad_norm);
+            let reason = format!("loss {} with gradient norm {}", figures.loss, figures.grad_norm);
             return StepReport::Skipped { reason };
         }
         let before = self.adamw.clone();
@@ -274,7 +273,8 @@ impl Trainer {
         weight: f64,
         cancel: &Cancel,
     ) -> Result<Share, LmError> {
-        let total: f64 = batch.iter().flat_map(|s| s.weights.iter().skip(1)).map(|w| f64::from(*w)).sum();
+        let total: f64 =
+            batch.iter().flat_map(|s| s.weights.iter().skip(1)).map(|w| f64::from(*w)).sum();
         let scale = weight / total.max(1e-12);
         self.share_out(batch, cancel, |decoder, part| self.sft_share(decoder, part, scale))
     }
@@ -342,7 +342,8 @@ impl Trainer {
         let hidden = decoder.hidden(&rows)?;
         let logps = decoder.logps(&hidden, &scored.at, &scored.targets)?;
         let mut tokens = logps.to_vec1::<f32>()?.into_iter().map(f64::from);
-        let mut figures = StepFigures { num_tokens: rows.ids.len() as u64, ..StepFigures::default() };
+        let mut figures =
+            StepFigures { num_tokens: rows.ids.len() as u64, ..StepFigures::default() };
         let mut slopes = Vec::with_capacity(scored.at.len());
         for example in batch {
             let pair = PairLogps {
@@ -356,7 +357,8 @@ impl Trainer {
             let loss = pair_loss(&pair, dpo);
             note(&mut figures, &pair, loss.loss, dpo.beta, scale);
             slopes.extend(std::iter::repeat_n((loss.d_chosen * scale) as f32, pair.tokens_chosen));
-            let rejected = std::iter::repeat_n((loss.d_rejected * scale) as f32, pair.tokens_rejected);
+            let rejected =
+                std::iter::repeat_n((loss.d_rejected * scale) as f32, pair.tokens_rejected);
             slopes.extend(rejected);
         }
         // The loss is a function of the summed log-probabilities whose slopes are known, so
@@ -564,7 +566,8 @@ mod tests {
         };
         (0..4u32)
             .map(|i| {
-                let (prompt, chosen, rejected) = (vec![0, i + 2], vec![i + 3, 9, 1], vec![i + 7, 1]);
+                let (prompt, chosen, rejected) =
+                    (vec![0, i + 2], vec![i + 3, 9, 1], vec![i + 7, 1]);
                 DpoExample {
                     reference_chosen: logp(&prompt, &chosen),
                     reference_rejected: logp(&prompt, &rejected),

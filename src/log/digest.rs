@@ -17,10 +17,7 @@ pub struct Digest {
 
 /// Failures, pauses and their ends depend on the machine and the host, not on the run.
 fn is_volatile(event: &Event) -> bool {
-    matches!(
-        event,
-        Event::TaskFailed { .. } | Event::PauseRequested | Event::ResumeRequested
-    )
+    matches!(event, Event::TaskFailed { .. } | Event::PauseRequested | Event::ResumeRequested)
 }
 
 /// Hash over the sorted set of (task key, event) of all records; offsets, times and the order of

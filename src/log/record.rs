@@ -115,7 +115,10 @@ mod tests {
         };
         let (bytes, hash) = encode(&draft);
         let (record, previous) = decode(Offset(7), &bytes).unwrap();
-        assert_eq!((record.event, record.key, record.hash), (Event::PauseRequested, Some(key), hash));
+        assert_eq!(
+            (record.event, record.key, record.hash),
+            (Event::PauseRequested, Some(key), hash)
+        );
         assert_eq!(previous, [9; 32]);
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();

@@ -1,7 +1,7 @@
 //! Walks a whole log: every checksum, every link of the chain, every offset.
 
-use super::error::LogError;
 use super::Log;
+use super::error::LogError;
 use crate::domain::Offset;
 use std::collections::BTreeMap;
 

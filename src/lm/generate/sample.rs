@@ -126,52 +126,72 @@ fn likelier(a: &Kept, b: &Kept) -> Ordering {
 pub fn kept(logits: &[f32], sampling: &Sampling) -> Result<Vec<Kept>, LmError> {
     let max = logits[argmax(logits)? as usize];
     let scale = 1.0 / sampling.temperature;
-    let mut all: Vec<Kept> = Vec::with_capacity(logits.len());
-    for (id, &logit) in logits.iter().enumerate() {
-        // Masses below 1e-38 of the largest are 0 in f32 and cannot be drawn in any case.
-        let mass = f64::from(((logit - max) * scale).exp());
-        all.push(Kept { id: id as u32, mass });
+    // Masses below 1e-38 of the largest are 0 in f32 and cannot be drawn in any case.
+    let token = |(id, &logit): (usize, &f32)| Kept {
+        id: id as u32,
+        mass: f64::from(((logit - max) * scale).exp()),
+    };
+    let top_p = f64::from(sampling.top_p);
+    let mut all = match sampling.top_k {
+        None if sampling.top_p < 1.0 => head(logits.iter().enumerate().map(token), top_p),
+        _ => None,
     }
-    if let Some(k) = sampling.top_k.filter(|&k| k < all.len()) {
-        all.select_nth_unstable_by(k - 1, likelier);
-        all.truncate(k);
-        all.sort_unstable_by(likelier);
+    .unwrap_or_else(|| Head {
+        tokens: logits.iter().enumerate().map(token).collect(),
+        total: None,
+    });
+    let tokens = &mut all.tokens;
+    if let Some(k) = sampling.top_k.filter(|&k| k < tokens.len()) {
+        tokens.select_nth_unstable_by(k - 1, likelier);
+        tokens.truncate(k);
+        tokens.sort_unstable_by(likelier);
     }
     if sampling.top_p < 1.0 {
-        all = nucleus(all, f64::from(sampling.top_p));
+        let total = all.total.unwrap_or_else(|| tokens.iter().map(|k| k.mass).sum());
+        nucleus(tokens, top_p * total);
     }
     if let Some(min_p) = sampling.min_p {
         // The largest mass is 1 by construction.
-        all.retain(|k| k.mass >= f64::from(min_p));
+        tokens.retain(|k| k.mass >= f64::from(min_p));
     }
-    Ok(all)
+    Ok(all.tokens)
 }
 
-/// The smallest set of likeliest tokens whose mass reaches `p` of the whole; at least one.
-fn nucleus(all: Vec<Kept>, p: f64) -> Vec<Kept> {
-    let total: f64 = all.iter().map(|k| k.mass).sum();
-    let need = p * total;
-    // Sorting a whole vocabulary is the dearest part of sampling. If the tokens within e^-6 of the
-    // likeliest already hold the mass, the nucleus lies among them, because all others are less
-    // likely; only otherwise everything is sorted.
-    const HEAD: f64 = 2.5e-3;
-    let head: f64 = all.iter().filter(|k| k.mass >= HEAD).map(|k| k.mass).sum();
-    let mut sorted = all;
-    if head > need * (1.0 + 1e-9) {
-        sorted.retain(|k| k.mass >= HEAD);
+/// Tokens, and the mass of the whole distribution where they are not all of it.
+struct Head {
+    tokens: Vec<Kept>,
+    total: Option<f64>,
+}
+
+/// The likeliest tokens, if they hold more than `p` of the mass. Holding and sorting a whole
+/// vocabulary is the dearest part of sampling; if the tokens within e^-6 of the likeliest hold the
+/// mass, the nucleus lies among them, because all others are less likely.
+fn head(all: impl Iterator<Item = Kept>, p: f64) -> Option<Head> {
+    const LEAST: f64 = 2.5e-3;
+    let (mut tokens, mut total, mut held) = (Vec::new(), 0.0, 0.0);
+    for token in all {
+        total += token.mass;
+        if token.mass >= LEAST {
+            held += token.mass;
+            tokens.push(token);
+        }
     }
-    sorted.sort_unstable_by(likelier);
+    (held > p * total * (1.0 + 1e-9)).then_some(Head { tokens, total: Some(total) })
+}
+
+/// Keeps the fewest likeliest tokens whose mass reaches `need`; at least one.
+fn nucleus(tokens: &mut Vec<Kept>, need: f64) {
+    tokens.sort_unstable_by(likelier);
     let mut sum = 0.0;
     let mut count = 0;
-    for token in &sorted {
+    for token in tokens.iter() {
         sum += token.mass;
         count += 1;
         if sum >= need {
             break;
         }
     }
-    sorted.truncate(count.max(1));
-    sorted
+    tokens.truncate(count.max(1));
 }
 
 #[cfg(test)]

@@ -156,15 +156,3 @@ fn speed_of_drawing() {
     let seconds = start.elapsed().as_secs_f64();
     eprintln!("{tokens} tokens, {seconds:.2} s, {:.0} tokens/s", tokens as f64 / seconds);
 }
-#[test]
-#[ignore]
-fn zz_write() {
-    let files = smollm2().unwrap();
-    files
-        .write_hf(
-            std::path::Path::new("/tmp/infer-hf"),
-            &files.weights().unwrap(),
-            WeightDtype::F32,
-        )
-        .unwrap();
-}

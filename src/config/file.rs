@@ -1,0 +1,210 @@
+//! `gradus.yaml`: reading with messages a person can act on, and writing with comments.
+
+use super::Config;
+use std::path::{Path, PathBuf};
+
+/// What can be wrong with settings.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("GRADUS0201 {path}:{place} {reason}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Line and column.
+        place: String,
+        /// What is wrong, with the key that may have been meant.
+        reason: String,
+    },
+    /// A value is out of range.
+    #[error("GRADUS0202 {key} is {value}; allowed: {allowed}")]
+    Range {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// No such preset.
+    #[error("there is no preset {0:?}; there are: paper, tiny, demo")]
+    Preset(String),
+}
+
+/// Keys of all levels, for suggestions.
+fn known_keys() -> Vec<String> {
+    fn walk(value: &serde_json::Value, keys: &mut Vec<String>) {
+        if let serde_json::Value::Object(map) = value {
+            for (key, value) in map {
+                keys.push(key.clone());
+                walk(value, keys);
+            }
+        }
+    }
+    let mut keys = Vec::new();
+    walk(&serde_json::to_value(Config::default()).unwrap_or_default(), &mut keys);
+    keys
+}
+
+/// Letters to change, add or remove to get from one word to the other.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        if let Some(first) = row.first_mut() {
+            *first = left;
+        }
+        for (slot, cb) in row.iter_mut().skip(1).zip(&b) {
+            let best = (*slot + 1).min(left + 1).min(diagonal + usize::from(ca != *cb));
+            diagonal = *slot;
+            *slot = best;
+            left = best;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+fn suggestion(message: &str) -> Option<String> {
+    let unknown = message.split("unknown field").nth(1)?;
+    let name = unknown.split(['`', '\'', '"']).nth(1)?;
+    let keys = known_keys();
+    let nearest = keys.iter().min_by_key(|key| distance(name, key))?;
+    let close = distance(name, nearest) <= 1 + name.len() / 3;
+    Some(match close {
+        true => format!("unknown key {name}. Did you mean {nearest}?"),
+        false => format!("unknown key {name}"),
+    })
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with file, line and key.
+    pub fn from_yaml(path: &Path) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
+        let config = Config::parse(path, &text)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// As [`Config::from_yaml`], from a text and without the check of ranges.
+    ///
+    /// # Errors
+    /// [`ConfigError::File`].
+    pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+        serde_saphyr::from_str(text).map_err(|error| {
+            let place = error
+                .location()
+                .map_or_else(String::new, |at| format!("{}:{}", at.line(), at.column()));
+            let whole = error.to_string();
+            let first = whole.lines().next().unwrap_or_default().to_owned();
+            let reason = suggestion(&whole).unwrap_or(first);
+            ConfigError::File { path: path.to_owned(), place, reason }
+        })
+    }
+
+    /// The settings as a commented file that [`Config::from_yaml`] reads back to the same value.
+    pub fn to_commented_yaml(&self) -> String {
+        let head = "# Settings of a gradus run. Keys under `train` have TRL's names.\n\
+            # Changing them between iterations is safe; `seed` and `train.threads` are part of\n\
+            # what makes a run reproducible.\n";
+        let value = serde_json::to_value(self).unwrap_or_default();
+        let mut text = head.to_owned();
+        write_map(&value, 0, "", &mut text);
+        text
+    }
+}
+
+fn write_map(value: &serde_json::Value, depth: usize, path: &str, text: &mut String) {
+    let serde_json::Value::Object(map) = value else { return };
+    for (key, value) in map {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        if let Some(comment) = comment(&path) {
+            text.push_str(&format!("{}# {comment}\n", "  ".repeat(depth)));
+        }
+        text.push_str(&format!("{}{key}:", "  ".repeat(depth)));
+        if value.is_object() {
+            text.push('\n');
+            write_map(value, depth + 1, &path, text);
+        } else {
+            // JSON scalars and lists are YAML as they are.
+            text.push_str(&format!(" {value}\n"));
+        }
+    }
+}
+
+fn comment(path: &str) -> Option<&'static str> {
+    Some(match path {
+        "iterations" => "iterations in all, the supervised one included",
+        "prompts" => "prompts answered per iteration; generate: the policy writes more itself",
+        "sampling" => "the paper: 4 candidates at temperature 0.7, top_p 0.9",
+        "judge" => "the paper: 3 samples, mean. readout: expected | parsed; source: model | random",
+        "pairs" => "best against worst; length_control is Meta-Rewarding's rho",
+        "train.sft" => "supervised fine-tuning on seed data (iteration 1, when there is any)",
+        "train.dpo" => "preference optimisation on self-judged pairs",
+        "train.use_peft" => "train a LoRA adapter instead of all weights",
+        "train.segment_steps" => "steps between checkpoints: what a crash can cost",
+        "evaluate.gate" => "mode: off (the paper) | lenient (unless surely worse) | strict",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(Path::new("run/gradus.yaml"), text).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn every_preset_is_valid_and_comes_back_from_its_file() {
+        for name in ["paper", "tiny", "demo"] {
+            let config = Config::preset(name).unwrap();
+            config.validate().unwrap();
+            assert_eq!(parse(&config.to_commented_yaml()).unwrap(), config, "{name}");
+        }
+        assert!(Config::preset("huge").unwrap_err().to_string().contains("paper, tiny, demo"));
+    }
+
+    #[test]
+    fn the_defaults_are_the_papers() {
+        let c = Config::default();
+        assert_eq!((c.sampling.candidates, c.judge.samples), (4, 3));
+        assert_eq!((c.sampling.temperature, c.sampling.top_p), (0.7, 0.9));
+        assert_eq!((c.train.dpo.beta, c.train.dpo.learning_rate), (0.1, 1e-6));
+        assert_eq!((c.train.sft.learning_rate, c.train.sft.train_batch_size), (5.5e-6, 16));
+    }
+
+    #[test]
+    fn unknown_keys_name_the_line_and_what_was_meant() {
+        let error = parse("seed: 3\ntrain:\n  dpo:\n    learning_rte: 1\n").unwrap_err();
+        assert!(error.contains("run/gradus.yaml:4"), "{error}");
+        assert!(error.contains("Did you mean learning_rate?"), "{error}");
+        let error = parse("quite_something_else: 1\n").unwrap_err();
+        assert!(error.contains("unknown key") && !error.contains("mean"), "{error}");
+    }
+
+    #[test]
+    fn wrong_types_and_ranges() {
+        let error = parse("seed: many\n").unwrap_err();
+        assert!(error.contains("gradus.yaml:1"), "{error}");
+        let mut config = Config::default();
+        config.sampling.top_p = 0.0;
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains("sampling.top_p is 0; allowed: above 0"), "{error}");
+    }
+}

@@ -1,0 +1,344 @@
+//! Settings of a run: typed, checked, and read from `gradus.yaml` with messages that name file,
+//! line and the key that was meant. Training keys have TRL's names.
+
+mod file;
+mod presets;
+
+pub use crate::lm::loss::LossType;
+pub use crate::lm::optimizer::Schedule;
+pub use file::ConfigError;
+
+use serde::{Deserialize, Serialize};
+
+/// Where scores come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JudgeSource {
+    /// The policy judges itself.
+    #[default]
+    Model,
+    /// Control arm: scores are drawn at random.
+    Random,
+    /// Control arm: scores are the oracle's.
+    Oracle,
+}
+
+/// How a judgment becomes a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadoutMode {
+    /// The expectation over the score tokens' probabilities, where the rubric offers one.
+    #[default]
+    Expected,
+    /// What the rubric parses from the text (the paper).
+    Parsed,
+}
+
+/// How new prompts are asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WriterStyle {
+    /// A numbered list in a chat turn.
+    #[default]
+    Numbered,
+    /// The demo model's `<task>` lists.
+    Tagged,
+}
+
+/// When a checkpoint passes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GateMode {
+    /// Always (the paper).
+    Off,
+    /// Unless it is worse with 95 % certainty.
+    #[default]
+    Lenient,
+    /// When its mean win rate reaches the bound.
+    Strict,
+}
+
+/// All settings of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Root of all randomness.
+    pub seed: u64,
+    /// Iterations in all, the supervised one included.
+    pub iterations: u32,
+    /// Where prompts come from.
+    pub prompts: PromptsConfig,
+    /// How completions are drawn.
+    pub sampling: SamplingConfig,
+    /// How completions are judged.
+    pub judge: JudgeConfig,
+    /// How pairs are chosen.
+    pub pairs: PairsConfig,
+    /// How weights move.
+    pub train: TrainConfig,
+    /// How checkpoints are measured.
+    pub evaluate: EvaluateConfig,
+}
+
+/// Where prompts come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PromptsConfig {
+    /// Prompts answered in an iteration.
+    pub per_iteration: u32,
+    /// Whether the policy writes new ones when too few wait.
+    pub generate: bool,
+    /// How it is asked.
+    pub writer: WriterStyle,
+    /// Demonstrations it is shown.
+    pub shots: u32,
+    /// Draws in a round of writing.
+    pub draws_per_round: u32,
+    /// Rounds of writing in an iteration.
+    pub rounds_max: u32,
+    /// Temperature of writing.
+    pub temperature: f32,
+    /// Nucleus of writing.
+    pub top_p: f32,
+    /// Bound on a draw, tokens.
+    pub max_new_tokens: u32,
+    /// Prompts of the file that are kept for evaluation.
+    pub held_out: u32,
+}
+
+/// How completions are drawn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SamplingConfig {
+    /// Completions per prompt (N).
+    pub candidates: u32,
+    /// Temperature.
+    pub temperature: f32,
+    /// Nucleus.
+    pub top_p: f32,
+    /// Bound on a completion, tokens.
+    pub max_new_tokens: u32,
+    /// Prompts of one task: what a crash can cost.
+    pub batch_prompts: u32,
+}
+
+/// How completions are judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JudgeConfig {
+    /// Judgments per completion (k).
+    pub samples: u32,
+    /// Temperature.
+    pub temperature: f32,
+    /// Nucleus.
+    pub top_p: f32,
+    /// Bound on a judgment, tokens; the rubric may ask for less.
+    pub max_new_tokens: u32,
+    /// How a judgment becomes a number.
+    pub readout: ReadoutMode,
+    /// Where scores come from.
+    pub source: JudgeSource,
+}
+
+/// How pairs are chosen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PairsConfig {
+    /// Best minus worst must exceed this.
+    pub min_gap: f64,
+    /// Fewer pairs than this are not trained on.
+    pub min_pairs: u32,
+    /// Length control rho of Meta-Rewarding; 0 is the paper's plain rule.
+    pub length_control: f64,
+    /// Whether completions that were cut off may not compete.
+    pub require_ended: bool,
+}
+
+/// How weights move.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// The supervised iteration.
+    pub sft: SftConfig,
+    /// The preference iterations.
+    pub dpo: DpoConfig,
+    /// Train a LoRA adapter instead of all weights in preference iterations.
+    pub use_peft: bool,
+    /// Rank of the adapter.
+    pub lora_r: u32,
+    /// The adapter's term is scaled by alpha / r.
+    pub lora_alpha: f64,
+    /// Layers that get one.
+    pub lora_target_modules: Vec<String>,
+    /// Steps between checkpoints: what a crash can cost.
+    pub segment_steps: u32,
+    /// Micro-batches computed side by side; part of what makes a run reproducible.
+    pub threads: u32,
+}
+
+/// The supervised iteration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SftConfig {
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Rows of a step.
+    pub train_batch_size: u32,
+    /// Passes over the rows.
+    pub num_train_epochs: u32,
+    /// Linear warm-up.
+    pub warmup_steps: u32,
+    /// Shape after warm-up.
+    pub lr_scheduler_type: Schedule,
+    /// Last learning rate as a share of the peak.
+    pub final_ratio: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Gradient clipping; 0 is none.
+    pub max_grad_norm: f64,
+}
+
+/// The preference iterations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DpoConfig {
+    /// Strength of the pull to the reference.
+    pub beta: f64,
+    /// The loss.
+    pub loss_type: LossType,
+    /// cDPO's epsilon.
+    pub label_smoothing: f64,
+    /// Weight of the NLL of the chosen completion, per token.
+    pub nll_weight: f64,
+    /// Weight of rehearsed seed rows.
+    pub rehearsal_weight: f64,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Pairs of a step.
+    pub train_batch_size: u32,
+    /// Passes over the pairs.
+    pub num_train_epochs: u32,
+    /// Linear warm-up.
+    pub warmup_steps: u32,
+    /// Shape after warm-up.
+    pub lr_scheduler_type: Schedule,
+    /// Last learning rate as a share of the peak.
+    pub final_ratio: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Gradient clipping; 0 is none.
+    pub max_grad_norm: f64,
+}
+
+/// How checkpoints are measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluateConfig {
+    /// Held-out prompts answered.
+    pub prompts: u32,
+    /// Held-out prompts whose four base answers are judged, where an oracle knows the truth.
+    pub judge_prompts: u32,
+    /// Temperature of held-out answers.
+    pub temperature: f32,
+    /// Nucleus of held-out answers.
+    pub top_p: f32,
+    /// When a checkpoint passes.
+    pub gate: GateConfig,
+}
+
+/// When a checkpoint passes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GateConfig {
+    /// How strict.
+    pub mode: GateMode,
+    /// Win rate against the previous policy, ties half, by the judge.
+    pub min_win_rate: f64,
+}
+
+impl Config {
+    /// Checks ranges.
+    ///
+    /// # Errors
+    /// [`ConfigError::Range`] with the key, its value and what is allowed.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let bad = |key: &'static str, value: String, allowed: &'static str| {
+            Err(ConfigError::Range { key, value, allowed })
+        };
+        let counts = [
+            ("iterations", self.iterations),
+            ("prompts.per_iteration", self.prompts.per_iteration),
+            ("sampling.max_new_tokens", self.sampling.max_new_tokens),
+            ("sampling.batch_prompts", self.sampling.batch_prompts),
+            ("judge.samples", self.judge.samples),
+            ("judge.max_new_tokens", self.judge.max_new_tokens),
+            ("train.segment_steps", self.train.segment_steps),
+            ("train.threads", self.train.threads),
+            ("train.sft.train_batch_size", self.train.sft.train_batch_size),
+            ("train.sft.num_train_epochs", self.train.sft.num_train_epochs),
+            ("train.dpo.train_batch_size", self.train.dpo.train_batch_size),
+            ("train.dpo.num_train_epochs", self.train.dpo.num_train_epochs),
+        ];
+        if let Some((key, value)) = counts.into_iter().find(|(_, value)| *value == 0) {
+            return bad(key, value.to_string(), "1 or more");
+        }
+        if self.sampling.candidates < 2 {
+            let value = self.sampling.candidates.to_string();
+            return bad("sampling.candidates", value, "2 or more: a pair needs two");
+        }
+        for (key, value) in [
+            ("sampling.temperature", self.sampling.temperature),
+            ("judge.temperature", self.judge.temperature),
+            ("evaluate.temperature", self.evaluate.temperature),
+            ("prompts.temperature", self.prompts.temperature),
+        ] {
+            if !(0.0..=10.0).contains(&value) {
+                return bad(key, value.to_string(), "0 to 10");
+            }
+        }
+        for (key, value) in [
+            ("sampling.top_p", self.sampling.top_p),
+            ("judge.top_p", self.judge.top_p),
+            ("evaluate.top_p", self.evaluate.top_p),
+            ("prompts.top_p", self.prompts.top_p),
+        ] {
+            if !(value > 0.0 && value <= 1.0) {
+                return bad(key, value.to_string(), "above 0, at most 1");
+            }
+        }
+        self.validate_training()
+    }
+
+    fn validate_training(&self) -> Result<(), ConfigError> {
+        let (sft, dpo) = (&self.train.sft, &self.train.dpo);
+        let positive = [
+            ("train.sft.learning_rate", sft.learning_rate),
+            ("train.dpo.learning_rate", dpo.learning_rate),
+            ("train.dpo.beta", dpo.beta),
+        ];
+        for (key, value) in positive {
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(ConfigError::Range {
+                    key,
+                    value: value.to_string(),
+                    allowed: "above 0",
+                });
+            }
+        }
+        let shares = [
+            ("pairs.length_control", self.pairs.length_control),
+            ("train.dpo.label_smoothing", dpo.label_smoothing),
+            ("evaluate.gate.min_win_rate", self.evaluate.gate.min_win_rate),
+        ];
+        for (key, value) in shares {
+            if !(0.0..=1.0).contains(&value) {
+                return Err(ConfigError::Range {
+                    key,
+                    value: value.to_string(),
+                    allowed: "0 to 1",
+                });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,209 @@
+//! Prompt files as people have them: which shape a file has is recognised, said, and checked line
+//! by line. Knows files and the words of the domain, no model.
+
+pub mod self_instruct;
+mod shapes;
+
+pub use shapes::Shape;
+
+use crate::domain::event::SeedRow;
+use crate::domain::{Message, Prompt, PromptOrigin, Role};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// What can go wrong with a prompt file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PromptsError {
+    /// The file could not be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A line is not what the file's other lines are.
+    #[error("GRADUS0203 {path}:{line} {reason}")]
+    Line {
+        /// Which file.
+        path: PathBuf,
+        /// Which line, from 1.
+        line: usize,
+        /// What does not fit, and what to do.
+        reason: String,
+    },
+    /// No prompt is in the file.
+    #[error(
+        "GRADUS0203 {0} holds no prompt. One per line, as text, as a JSON string, or as an object \
+         with messages, prompt, instruction or conversations"
+    )]
+    Empty(PathBuf),
+}
+
+/// A prompt and, where the file has one, a known answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// The turns up to the answer.
+    pub messages: Vec<Message>,
+    /// The answer.
+    pub completion: Option<String>,
+}
+
+/// A prompt file, read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptFile {
+    /// What its lines are.
+    pub shape: Shape,
+    /// Its prompts, without repeats, in order.
+    pub rows: Vec<Row>,
+    /// Repeats that were left out.
+    pub repeats: usize,
+}
+
+impl PromptFile {
+    /// The prompts.
+    pub fn prompts(&self, origin: PromptOrigin) -> Vec<Prompt> {
+        self.rows.iter().map(|row| Prompt::new(row.messages.clone(), origin)).collect()
+    }
+
+    /// The rows that have an answer, as seed data.
+    pub fn seed_rows(&self) -> Vec<SeedRow> {
+        let with_answer = self.rows.iter().filter_map(|row| {
+            let completion = row.completion.clone()?;
+            Some(SeedRow { messages: row.messages.clone(), completion })
+        });
+        with_answer.collect()
+    }
+
+    /// One line for a person: what was recognised.
+    pub fn summary(&self) -> String {
+        let answered = self.rows.iter().filter(|row| row.completion.is_some()).count();
+        format!(
+            "{} prompts ({}), {answered} with an answer, {} repeats left out",
+            self.rows.len(),
+            self.shape.describe(),
+            self.repeats
+        )
+    }
+}
+
+/// Reads a prompt file (`.jsonl`, `.json` with an array, or text).
+///
+/// # Errors
+/// [`PromptsError`] with file, line and what to do.
+pub fn read(path: &Path) -> Result<PromptFile, PromptsError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| PromptsError::Io { path: path.to_owned(), source })?;
+    parse(path, &text)
+}
+
+/// As [`read`], from a text; `path` is for messages.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(path: &Path, text: &str) -> Result<PromptFile, PromptsError> {
+    let lines = shapes::lines(path, text)?;
+    let Some((_, first)) = lines.first() else {
+        return Err(PromptsError::Empty(path.to_owned()));
+    };
+    let shape = Shape::of(first).map_err(|reason| PromptsError::Line {
+        path: path.to_owned(),
+        line: lines.first().map_or(1, |(line, _)| *line),
+        reason,
+    })?;
+    let mut seen = BTreeSet::new();
+    let mut file = PromptFile { shape, rows: Vec::new(), repeats: 0 };
+    for (line, value) in &lines {
+        let row = shape.row(value).map_err(|reason| PromptsError::Line {
+            path: path.to_owned(),
+            line: *line,
+            reason,
+        })?;
+        let asked = row.messages.last().is_some_and(|m| m.role == Role::User);
+        if !asked || row.messages.iter().any(|m| m.content.trim().is_empty()) {
+            let reason = "the last turn is not the user's, or a turn is empty".to_owned();
+            return Err(PromptsError::Line { path: path.to_owned(), line: *line, reason });
+        }
+        let id = Prompt::new(row.messages.clone(), PromptOrigin::Given).id;
+        if seen.insert(id) {
+            file.rows.push(row);
+        } else {
+            file.repeats += 1;
+        }
+    }
+    if file.rows.is_empty() {
+        return Err(PromptsError::Empty(path.to_owned()));
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<PromptFile, String> {
+        parse(Path::new("p.jsonl"), text).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn shapes_are_recognised() {
+        for (text, shape, asked, answer) in [
+            (r#"{"messages":[{"role":"user","content":"hi"}]}"#, Shape::Messages, "hi", None),
+            (
+                r#"{"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"ho"}]}"#,
+                Shape::Messages,
+                "hi",
+                Some("ho"),
+            ),
+            (r#"{"prompt":"hi","completion":"ho"}"#, Shape::Prompt, "hi", Some("ho")),
+            (r#"{"prompt":[{"role":"user","content":"hi"}]}"#, Shape::Prompt, "hi", None),
+            (r#"{"instruction":"a","input":"b","output":"c"}"#, Shape::Alpaca, "a\n\nb", Some("c")),
+            (r#"{"instruction":"a","input":"","output":""}"#, Shape::Alpaca, "a", None),
+            (
+                r#"{"conversations":[{"from":"human","value":"hi"},{"from":"gpt","value":"ho"}]}"#,
+                Shape::ShareGpt,
+                "hi",
+                Some("ho"),
+            ),
+            (
+                r#"{"instruction":"a","instances":[{"input":"b","output":"c"}],"id":"x"}"#,
+                Shape::SelfInstruct,
+                "a\n\nb",
+                Some("c"),
+            ),
+            (r#""hi""#, Shape::JsonString, "hi", None),
+            ("what is {this}?", Shape::Text, "what is {this}?", None),
+        ] {
+            let file = check(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert_eq!(file.shape, shape, "{text}");
+            assert_eq!(file.rows[0].messages.last().unwrap().content, asked);
+            assert_eq!(file.rows[0].completion.as_deref(), answer, "{text}");
+        }
+        let array = check("[{\"prompt\":\"a\"},\n {\"prompt\":\"b\"}]").unwrap();
+        assert_eq!(array.rows.len(), 2);
+    }
+
+    #[test]
+    fn a_mixed_file_names_the_line_and_the_keys() {
+        let text = "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}\n\n{\"question\":\"q\",\"answer\":\"a\"}";
+        let error = check(text).unwrap_err();
+        assert!(error.contains("p.jsonl:3") && error.contains("question, answer"), "{error}");
+        assert!(error.contains("messages"), "{error}");
+    }
+
+    #[test]
+    fn bad_lines_and_empty_files() {
+        assert!(check("").unwrap_err().contains("no prompt"));
+        assert!(check("{\"prompt\": 3}").unwrap_err().contains(":1"));
+        assert!(check("{\"prompt\": \"a\"").unwrap_err().contains("not valid JSON"));
+        assert!(check("{\"prompt\": \"  \"}").unwrap_err().contains("empty"));
+    }
+
+    #[test]
+    fn repeats_are_counted() {
+        let file = check("\"a\"\n\"b\"\n\"a\"").unwrap();
+        assert_eq!((file.rows.len(), file.repeats), (2, 1));
+        assert!(file.summary().contains("2 prompts (JSON strings)"), "{}", file.summary());
+    }
+}

@@ -1,0 +1,215 @@
+//! What goes into a rubric and what comes out, free of wasmtime's types.
+
+use super::bindings::exports::gradus::rubric::judge as wit;
+use super::bindings::gradus::rubric::types::Role as WitRole;
+use crate::domain::{Message, Role};
+
+/// What is to be judged.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Item {
+    /// The instruction.
+    pub task: String,
+    /// What surrounds it.
+    pub context: Option<String>,
+    /// A known good answer.
+    pub reference: Option<String>,
+    /// The completions.
+    pub candidates: Vec<String>,
+    /// Anything else, by name.
+    pub fields: Vec<(String, String)>,
+}
+
+/// A score read from probabilities.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Readout {
+    /// The text right before the score.
+    pub lead: String,
+    /// Continuations, and what each gives to every candidate.
+    pub choices: Vec<(String, Vec<f64>)>,
+}
+
+/// What the judge model is to be asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rendered {
+    /// The chat.
+    pub messages: Vec<Message>,
+    /// Bound on the answer.
+    pub max_tokens: u32,
+    /// Texts that end the answer.
+    pub stop: Vec<String>,
+    /// How to read the score from probabilities, if it can be.
+    pub readout: Option<Readout>,
+    /// Fuel used.
+    pub fuel: u64,
+    /// What the rubric logged.
+    pub log: Vec<String>,
+}
+
+/// What a judge's answer holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reading {
+    /// Scores.
+    Verdict {
+        /// One per candidate, inside the scale.
+        scores: Vec<f64>,
+        /// Sub-scores by name.
+        criteria: Vec<(String, f64)>,
+        /// Why, in the judge's words.
+        rationale: String,
+        /// Fuel used.
+        fuel: u64,
+    },
+    /// No score at all; a readout may still be taken.
+    Missing {
+        /// Fuel used.
+        fuel: u64,
+    },
+    /// A score that cannot be used: contradictory, out of range, malformed.
+    Unparsed {
+        /// Why.
+        reason: String,
+        /// Fuel used.
+        fuel: u64,
+    },
+}
+
+/// A call that gave nothing.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum CallError {
+    /// The rubric will not judge this item.
+    #[error("the rubric refused: {0}")]
+    Refused(String),
+    /// The rubric broke a limit or itself.
+    #[error("the rubric trapped: {reason}")]
+    Trapped {
+        /// What the sandbox said.
+        reason: String,
+    },
+}
+
+impl CallError {
+    pub(super) fn trapped(reason: impl Into<String>) -> CallError {
+        CallError::Trapped { reason: reason.into() }
+    }
+}
+
+const TOKENS_MAX: u32 = 4096;
+
+pub(super) fn item_in(item: &Item) -> wit::Item {
+    wit::Item {
+        task: item.task.clone(),
+        context: item.context.clone(),
+        reference: item.reference.clone(),
+        candidates: item.candidates.clone(),
+        fields: item
+            .fields
+            .iter()
+            .map(|(name, value)| super::bindings::gradus::rubric::types::Field {
+                name: name.clone(),
+                value: value.clone(),
+            })
+            .collect(),
+    }
+}
+
+pub(super) fn item_out(item: wit::Item) -> Item {
+    Item {
+        task: item.task,
+        context: item.context,
+        reference: item.reference,
+        candidates: item.candidates,
+        fields: item.fields.into_iter().map(|f| (f.name, f.value)).collect(),
+    }
+}
+
+/// Checks what types cannot say of a prompt.
+pub(super) fn rendered(
+    prompt: wit::Prompt,
+    candidates: usize,
+    scale: (f64, f64),
+) -> Result<Rendered, CallError> {
+    let wrong = |reason: String| Err(CallError::trapped(reason));
+    if prompt.messages.is_empty() {
+        return wrong("render gave no message".to_owned());
+    }
+    if prompt.max_tokens == 0 {
+        return wrong("render gave max-tokens 0".to_owned());
+    }
+    let messages = prompt.messages.into_iter().map(|m| Message {
+        role: match m.role {
+            WitRole::System => Role::System,
+            WitRole::User => Role::User,
+            WitRole::Assistant => Role::Assistant,
+        },
+        content: m.content,
+    });
+    let readout = match prompt.readout {
+        None => None,
+        Some(readout) => {
+            let choices: Vec<(String, Vec<f64>)> =
+                readout.choices.into_iter().map(|c| (c.text, c.scores)).collect();
+            let mut texts: Vec<&str> = choices.iter().map(|(text, _)| text.as_str()).collect();
+            texts.sort_unstable();
+            texts.dedup();
+            if texts.len() < 2 || texts.len() != choices.len() || texts.contains(&"") {
+                return wrong("a readout needs at least two different choices".to_owned());
+            }
+            for (_, scores) in &choices {
+                check_scores(scores, candidates, scale)?;
+            }
+            Some(Readout { lead: readout.lead, choices })
+        }
+    };
+    Ok(Rendered {
+        messages: messages.collect(),
+        max_tokens: prompt.max_tokens.min(TOKENS_MAX),
+        stop: prompt.stop,
+        readout,
+        fuel: 0,
+        log: Vec::new(),
+    })
+}
+
+/// Scores must be finite, inside the scale, and as many as candidates.
+pub(super) fn check_scores(
+    scores: &[f64],
+    candidates: usize,
+    (min, max): (f64, f64),
+) -> Result<(), CallError> {
+    if scores.len() != candidates {
+        let reason = format!("{} scores for {candidates} candidates", scores.len());
+        return Err(CallError::trapped(reason));
+    }
+    match scores.iter().find(|s| !s.is_finite() || **s < min || **s > max) {
+        Some(score) => Err(CallError::trapped(format!("score {score} is outside {min} to {max}"))),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn reading(
+    parsed: Result<wit::Verdict, wit::ParseError>,
+    candidates: usize,
+    scale: (f64, f64),
+    fuel: u64,
+) -> Result<Reading, CallError> {
+    let unparsed = |reason: String| Ok(Reading::Unparsed { reason, fuel });
+    match parsed {
+        Ok(verdict) => {
+            check_scores(&verdict.scores, candidates, scale)?;
+            Ok(Reading::Verdict {
+                scores: verdict.scores,
+                criteria: verdict.criteria.into_iter().map(|c| (c.name, c.value)).collect(),
+                rationale: verdict.rationale,
+                fuel,
+            })
+        }
+        Err(wit::ParseError::Missing) => Ok(Reading::Missing { fuel }),
+        Err(wit::ParseError::Ambiguous(found)) => {
+            unparsed(format!("scores that disagree: {}", found.join(", ")))
+        }
+        Err(wit::ParseError::OutOfRange(score)) => {
+            unparsed(format!("{score} is outside {} to {}", scale.0, scale.1))
+        }
+        Err(wit::ParseError::Malformed(reason)) => unparsed(reason),
+    }
+}

@@ -1,0 +1,284 @@
+//! A component, loaded and validated: size, compile, version, imports, description, and every
+//! golden case twice with the same result and the same fuel. What passes never changes.
+
+use super::RubricError;
+use super::bindings::exports::gradus::rubric::judge::{Aggregation, Expectation};
+use super::bindings::{Rubric as Bindings, RubricPre};
+use super::call::{CallError, Item, Reading, Rendered, item_in, item_out, reading, rendered};
+use super::engine::{FUEL_MAX, Host, RubricEngine, store};
+use crate::domain::RubricId;
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use wasmtime::Store;
+use wasmtime::component::{Component, HasSelf, Linker};
+
+/// Large enough for Python guests; compiling cannot be interrupted, so there is a limit.
+const COMPONENT_BYTES_MAX: usize = 32 << 20;
+const EXAMPLES_MAX: usize = 1000;
+
+/// How judgments of one item combine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Combine {
+    /// Their mean.
+    Mean,
+    /// Their median.
+    Median,
+    /// The most frequent.
+    Majority,
+    /// The lowest.
+    Minimum,
+}
+
+/// What a rubric says of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RubricInfo {
+    /// Short and stable.
+    pub name: String,
+    /// Its own version.
+    pub version: String,
+    /// One sentence.
+    pub description: String,
+    /// Fewest candidates of an item.
+    pub min_candidates: u32,
+    /// Most candidates of an item.
+    pub max_candidates: u32,
+    /// Lowest score.
+    pub scale_min: f64,
+    /// Highest score.
+    pub scale_max: f64,
+    /// How judgments of one item combine.
+    pub aggregation: Combine,
+    /// Whether the order of candidates may matter to the judge.
+    pub order_sensitive: bool,
+}
+
+struct Inner {
+    id: RubricId,
+    info: RubricInfo,
+    engine: wasmtime::Engine,
+    pre: RubricPre<Host>,
+}
+
+/// A validated rubric; cheap to clone, never changes.
+#[derive(Clone)]
+pub struct Rubric(Arc<Inner>);
+
+fn text(error: &wasmtime::Error) -> String {
+    format!("{error:#}")
+}
+
+fn compile(engine: &RubricEngine, bytes: &[u8]) -> Result<Component, RubricError> {
+    if bytes.len() > COMPONENT_BYTES_MAX {
+        let max = COMPONENT_BYTES_MAX;
+        return Err(RubricError::TooLarge { bytes: bytes.len(), max });
+    }
+    // The text format would be taken too, and only bytes have an identity.
+    if !bytes.starts_with(b"\0asm") {
+        return Err(RubricError::Compile("it does not begin with the WASM magic bytes".into()));
+    }
+    if bytes.get(4..8) == Some(&[1, 0, 0, 0]) {
+        let reason = "it is a core module, not a component; was the component step forgotten?";
+        return Err(RubricError::Compile(reason.to_owned()));
+    }
+    let compiled = Component::new(&engine.0, bytes);
+    compiled.map_err(|error| RubricError::Compile(text(&error)))
+}
+
+fn check_world(engine: &RubricEngine, component: &Component) -> Result<(), RubricError> {
+    if component.get_export_index(None, "gradus:rubric/judge@0.1.0").is_some() {
+        return Ok(());
+    }
+    let ty = component.component_type();
+    let found: Vec<String> = ty.exports(&engine.0).map(|(name, _)| name.to_owned()).collect();
+    let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
+    Err(RubricError::World { found })
+}
+
+impl Rubric {
+    /// Compiles and validates a component.
+    ///
+    /// # Errors
+    /// [`RubricError`] naming the step and, for golden cases, the case.
+    pub fn load(engine: &RubricEngine, bytes: &[u8]) -> Result<Rubric, RubricError> {
+        let component = compile(engine, bytes)?;
+        check_world(engine, &component)?;
+        let mut linker = Linker::<Host>::new(&engine.0);
+        Bindings::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host)
+            .map_err(|error| RubricError::Engine(text(&error)))?;
+        let pre = linker
+            .instantiate_pre(&component)
+            .and_then(RubricPre::new)
+            .map_err(|error| RubricError::Import(text(&error)))?;
+        let id: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut inner = Inner { id: RubricId(id), info: unknown(), engine: engine.0.clone(), pre };
+        inner.info = describe(&inner)?;
+        let rubric = Rubric(Arc::new(inner));
+        rubric.run_examples()?;
+        Ok(rubric)
+    }
+
+    /// sha256 of the component's bytes.
+    pub fn id(&self) -> &RubricId {
+        &self.0.id
+    }
+
+    /// What it says of itself.
+    pub fn info(&self) -> &RubricInfo {
+        &self.0.info
+    }
+
+    fn scale(&self) -> (f64, f64) {
+        (self.0.info.scale_min, self.0.info.scale_max)
+    }
+
+    /// What to ask the judge about an item.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub fn render(&self, item: &Item) -> Result<Rendered, CallError> {
+        let info = &self.0.info;
+        let n = item.candidates.len();
+        if n < info.min_candidates as usize || n > info.max_candidates as usize {
+            let (min, max) = (info.min_candidates, info.max_candidates);
+            return Err(CallError::Refused(format!("{n} candidates, it takes {min} to {max}")));
+        }
+        let item = item_in(item);
+        let (answer, store) =
+            self.0.call(|guest, store| guest.gradus_rubric_judge().call_render(store, &item))?;
+        let prompt = answer.map_err(CallError::Refused)?;
+        let mut done = rendered(prompt, n, self.scale())?;
+        done.fuel = used(&store);
+        done.log = store.into_data().log;
+        Ok(done)
+    }
+
+    /// Reads the judge's answer about an item.
+    ///
+    /// # Errors
+    /// [`CallError::Trapped`].
+    pub fn parse(&self, item: &Item, answer: &str) -> Result<Reading, CallError> {
+        let wit_item = item_in(item);
+        let (parsed, store) = self.0.call(|guest, store| {
+            guest.gradus_rubric_judge().call_parse(store, &wit_item, answer)
+        })?;
+        reading(parsed, item.candidates.len(), self.scale(), used(&store))
+    }
+
+    fn run_examples(&self) -> Result<(), RubricError> {
+        let failed =
+            |name: &str, reason: String| RubricError::Example { name: name.to_owned(), reason };
+        let (examples, _) = self
+            .0
+            .call(|guest, store| guest.gradus_rubric_judge().call_examples(store))
+            .map_err(|error| RubricError::Describe(error.to_string()))?;
+        if examples.len() > EXAMPLES_MAX {
+            let reason = format!("{} golden cases, more than {EXAMPLES_MAX}", examples.len());
+            return Err(RubricError::Describe(reason));
+        }
+        let (mut scored, mut rejected) = (false, false);
+        for example in examples {
+            let (name, answer) = (example.name, example.answer);
+            let item = item_out(example.item);
+            self.render(&item).map_err(|error| failed(&name, error.to_string()))?;
+            let read = || self.parse(&item, &answer).map_err(|e| failed(&name, e.to_string()));
+            let (first, second) = (read()?, read()?);
+            if first != second {
+                return Err(failed(&name, "two runs differ in result or fuel".to_owned()));
+            }
+            match (example.expect, first) {
+                (Expectation::Scores(wanted), Reading::Verdict { scores, .. }) => {
+                    if scores != wanted {
+                        return Err(failed(&name, format!("read {scores:?}, not {wanted:?}")));
+                    }
+                    scored = true;
+                }
+                (Expectation::Rejected, Reading::Missing { .. } | Reading::Unparsed { .. }) => {
+                    rejected = true;
+                }
+                (wanted, found) => {
+                    return Err(failed(&name, format!("expected {wanted:?}, read {found:?}")));
+                }
+            }
+        }
+        match scored && rejected {
+            true => Ok(()),
+            false => Err(RubricError::Describe(
+                "it needs at least one golden case with scores and one rejected".to_owned(),
+            )),
+        }
+    }
+}
+
+fn used(store: &Store<Host>) -> u64 {
+    FUEL_MAX.saturating_sub(store.get_fuel().unwrap_or_default())
+}
+
+impl Inner {
+    /// Runs one call on a fresh instance; state never passes from one judgment to the next.
+    fn call<T>(
+        &self,
+        run: impl FnOnce(&Bindings, &mut Store<Host>) -> wasmtime::Result<T>,
+    ) -> Result<(T, Store<Host>), CallError> {
+        let mut store = store(&self.engine).map_err(CallError::trapped)?;
+        let result = self.pre.instantiate(&mut store).and_then(|guest| run(&guest, &mut store));
+        match result {
+            Ok(value) => Ok((value, store)),
+            Err(error) => {
+                let mut reason = text(&error);
+                if let Some(last) = store.data().log.last() {
+                    reason.push_str(&format!(" (its last log line: {last})"));
+                }
+                Err(CallError::Trapped { reason })
+            }
+        }
+    }
+}
+
+fn unknown() -> RubricInfo {
+    RubricInfo {
+        name: String::new(),
+        version: String::new(),
+        description: String::new(),
+        min_candidates: 1,
+        max_candidates: 1,
+        scale_min: 0.0,
+        scale_max: 1.0,
+        aggregation: Combine::Mean,
+        order_sensitive: false,
+    }
+}
+
+fn describe(inner: &Inner) -> Result<RubricInfo, RubricError> {
+    let (info, _) = inner
+        .call(|guest, store| guest.gradus_rubric_judge().call_describe(store))
+        .map_err(|error| RubricError::Describe(error.to_string()))?;
+    let wrong = |reason: String| Err(RubricError::Describe(reason));
+    let name_fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if info.name.is_empty() || info.name.len() > 64 || !info.name.chars().all(name_fits) {
+        return wrong(format!("name {:?} is not 1 to 64 letters, digits, - or _", info.name));
+    }
+    if info.min_candidates == 0 || info.min_candidates > info.max_candidates {
+        let (min, max) = (info.min_candidates, info.max_candidates);
+        return wrong(format!("it takes {min} to {max} candidates"));
+    }
+    let (min, max) = (info.scale.min, info.scale.max);
+    if !(min.is_finite() && max.is_finite() && min < max) {
+        return wrong(format!("its scale is {min} to {max}"));
+    }
+    Ok(RubricInfo {
+        name: info.name,
+        version: info.version,
+        description: info.description,
+        min_candidates: info.min_candidates,
+        max_candidates: info.max_candidates,
+        scale_min: min,
+        scale_max: max,
+        aggregation: match info.aggregation {
+            Aggregation::Mean => Combine::Mean,
+            Aggregation::Median => Combine::Median,
+            Aggregation::Majority => Combine::Majority,
+            Aggregation::Minimum => Combine::Minimum,
+        },
+        order_sensitive: info.order_sensitive,
+    })
+}

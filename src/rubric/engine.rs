@@ -1,0 +1,71 @@
+//! wasmtime, narrowed to what rubrics need: Cranelift, components, fuel (deterministic, unlike
+//! epochs, and no dearer), limits on memory and on what a call may hand over.
+
+use super::RubricError;
+use super::bindings::gradus::rubric::log;
+use wasmtime::{Config, Engine, Store, StoreLimits, StoreLimitsBuilder};
+
+/// Fuel of one call. The paper's rubric uses about 12,000 to render and 5,000 to parse.
+pub(super) const FUEL_MAX: u64 = 50_000_000;
+const MEMORY_BYTES_MAX: usize = 64 << 20;
+const HOSTCALL_FUEL: usize = 8 << 20;
+const STACK_BYTES_MAX: usize = 512 << 10;
+const LOG_LINES_MAX: usize = 64;
+const LOG_LINE_BYTES_MAX: usize = 1024;
+
+/// Compiles and runs components.
+#[derive(Clone)]
+pub struct RubricEngine(pub(super) Engine);
+
+impl RubricEngine {
+    /// An engine with the sandbox's limits.
+    ///
+    /// # Errors
+    /// [`RubricError::Engine`] when this machine is not one Cranelift knows.
+    pub fn new() -> Result<RubricEngine, RubricError> {
+        let mut config = Config::new();
+        config.wasm_component_model(true);
+        config.consume_fuel(true);
+        config.cranelift_nan_canonicalization(true);
+        config.max_wasm_stack(STACK_BYTES_MAX);
+        config.wasm_backtrace(false);
+        let engine = Engine::new(&config);
+        Ok(RubricEngine(engine.map_err(|error| RubricError::Engine(format!("{error:#}")))?))
+    }
+}
+
+/// One instance's host side.
+pub(super) struct Host {
+    limits: StoreLimits,
+    /// What the rubric logged.
+    pub(super) log: Vec<String>,
+}
+
+impl log::Host for Host {
+    fn write(&mut self, level: log::Level, message: String) -> wasmtime::Result<()> {
+        if self.log.len() >= LOG_LINES_MAX {
+            // Calls into the host are cheap in fuel, so this is what bounds them.
+            return Err(wasmtime::Error::msg(format!("more than {LOG_LINES_MAX} log lines")));
+        }
+        let line: String = message.chars().take(LOG_LINE_BYTES_MAX).collect();
+        self.log.push(format!("{level:?}: {line}"));
+        Ok(())
+    }
+}
+
+/// A store for one call.
+pub(super) fn store(engine: &Engine) -> Result<Store<Host>, String> {
+    let limits = StoreLimitsBuilder::new()
+        .memory_size(MEMORY_BYTES_MAX)
+        .table_elements(20_000)
+        .instances(16)
+        .tables(16)
+        .memories(4)
+        .trap_on_grow_failure(true)
+        .build();
+    let mut store = Store::new(engine, Host { limits, log: Vec::new() });
+    store.limiter(|host| &mut host.limits);
+    store.set_fuel(FUEL_MAX).map_err(|error| format!("{error:#}"))?;
+    store.set_hostcall_fuel(HOSTCALL_FUEL);
+    Ok(store)
+}

@@ -1,0 +1,63 @@
+//! THE SANDBOX: text in, score out. A rubric is a WASM component of the world in
+//! `wit/v0.1/rubric.wit`; it says what to ask a judge model and reads the answer. This room knows
+//! no model; wasmtime lives here and nowhere else.
+//!
+//! Every call gets a fresh instance, bounded fuel and memory, and no import but a bounded log, so
+//! a rubric can be written by a stranger, loops end, and the same answer gives the same score on
+//! every machine. Values that types cannot check (finite, inside the scale, one per candidate) are
+//! checked here.
+
+mod bindings;
+pub mod bundled;
+mod call;
+mod component;
+mod engine;
+mod registry;
+
+pub use call::{CallError, Item, Reading, Readout, Rendered};
+pub use component::{Rubric, RubricInfo};
+pub use engine::RubricEngine;
+pub use registry::RubricRegistry;
+
+/// Why a component is not used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RubricError {
+    /// The sandbox could not be set up.
+    #[error("the WASM engine does not start: {0}")]
+    Engine(String),
+    /// The file is too large: compiling it could not be interrupted.
+    #[error("GRADUS0501 the component has {bytes} bytes, more than {max}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// It is not a component that compiles.
+    #[error("GRADUS0501 not a usable WASM component: {0}")]
+    Compile(String),
+    /// It speaks another version of the world.
+    #[error(
+        "GRADUS0502 the component exports {found}, this gradus speaks gradus:rubric/judge@0.1. \
+         Rebuild it against wit/v0.1"
+    )]
+    World {
+        /// What it exports.
+        found: String,
+    },
+    /// It asks for something a rubric does not get.
+    #[error("GRADUS0503 the component imports what a rubric does not get: {0}")]
+    Import(String),
+    /// What it says of itself makes no sense.
+    #[error("GRADUS0504 the component describes itself wrongly: {0}")]
+    Describe(String),
+    /// A golden case failed.
+    #[error("GRADUS0504 golden case {name:?} of the component failed: {reason}")]
+    Example {
+        /// Its name.
+        name: String,
+        /// What happened.
+        reason: String,
+    },
+}

@@ -1,7 +1,7 @@
 //! gradus: a language model that improves itself on your own machine and keeps the receipts.
 //!
 //! The rooms that are open so far: [`domain`] (the words), [`log`] (the memory), [`blob`],
-//! [`lm`] (the model), [`stats`], [`prompts`], [`config`], and [`demo`]
+//! [`lm`] (the model), [`rubric`] (the sandbox), [`stats`], [`prompts`], [`config`], and [`demo`]
 //! (a world that a program can grade).
 
 pub mod blob;
@@ -11,4 +11,5 @@ pub mod domain;
 pub mod lm;
 pub mod log;
 pub mod prompts;
+pub mod rubric;
 pub mod stats;

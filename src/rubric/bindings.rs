@@ -1,5 +1,4 @@
 //! What wit/v0.1 says, as Rust types. Generated; nothing outside this room sees them.
-#![expect(missing_docs, reason = "generated from wit/v0.1/rubric.wit, which documents them")]
 
 wasmtime::component::bindgen!({
     path: "wit/v0.1",

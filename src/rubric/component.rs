@@ -2,7 +2,7 @@
 //! golden case twice with the same result and the same fuel. What passes never changes.
 
 use super::RubricError;
-use super::bindings::exports::gradus::rubric::judge::{Aggregation, Expectation};
+use super::bindings::gradus::rubric::types::{Aggregation, Expectation};
 use super::bindings::{Rubric as Bindings, RubricPre};
 use super::call::{CallError, Item, Reading, Rendered, item_in, item_out, reading, rendered};
 use super::engine::{FUEL_MAX, Host, RubricEngine, store};

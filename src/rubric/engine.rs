@@ -2,7 +2,7 @@
 //! epochs, and no dearer), limits on memory and on what a call may hand over.
 
 use super::RubricError;
-use super::bindings::gradus::rubric::log;
+use super::bindings::gradus::rubric::{log, types};
 use wasmtime::{Config, Engine, Store, StoreLimits, StoreLimitsBuilder};
 
 /// Fuel of one call. The paper's rubric uses about 12,000 to render and 5,000 to parse.
@@ -28,7 +28,7 @@ impl RubricEngine {
         config.consume_fuel(true);
         config.cranelift_nan_canonicalization(true);
         config.max_wasm_stack(STACK_BYTES_MAX);
-        config.wasm_backtrace(false);
+        config.wasm_backtrace_max_frames(None);
         let engine = Engine::new(&config);
         Ok(RubricEngine(engine.map_err(|error| RubricError::Engine(format!("{error:#}")))?))
     }
@@ -40,6 +40,9 @@ pub(super) struct Host {
     /// What the rubric logged.
     pub(super) log: Vec<String>,
 }
+
+// The interface holds types alone.
+impl types::Host for Host {}
 
 impl log::Host for Host {
     fn write(&mut self, level: log::Level, message: String) -> wasmtime::Result<()> {

@@ -88,7 +88,7 @@ fn greedy_text_logits_and_logp_are_those_of_transformers() {
     let logp = greedy["logp"].as_f64().unwrap();
     assert!((drawn[0][0].logp - logp).abs() < 2e-3, "{} {logp}", drawn[0][0].logp);
     let choices: Vec<Vec<u32>> = ids(&greedy["top_ids"]).into_iter().map(|id| vec![id]).collect();
-    let got = policy.choice_logps(&[prompt.clone()], &choices, &cancel).unwrap();
+    let got = policy.choice_logps(std::slice::from_ref(&prompt), &choices, &cancel).unwrap();
     let normaliser = greedy["logsumexp"].as_f64().unwrap();
     for (got, expected) in got[0].iter().zip(greedy["top_logits"].as_array().unwrap()) {
         let expected = expected.as_f64().unwrap() - normaliser;

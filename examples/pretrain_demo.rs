@@ -1,7 +1,7 @@
 //! Pretrains the demo's base from nothing, with this project's own trainer.
 //!
 //! ```text
-//! cargo run --release --example pretrain_demo -- --out DIR [--steps 6000] [--seed 1] [--threads 2]
+//! cargo run --release --example pretrain_demo -- --out DIR [--steps 16000] [--seed 1] [--threads 2]
 //! ```
 //!
 //! It saves every 250 steps and goes on from there when it is started again with the same
@@ -33,7 +33,7 @@ struct Arguments {
 fn arguments() -> Result<Arguments, Failure> {
     let mut parsed = Arguments {
         out: PathBuf::from("assets/demo-base"),
-        steps: 6000,
+        steps: 16000,
         seed: 1,
         threads: 2,
         documents: 96,
@@ -101,7 +101,7 @@ fn start(a: &Arguments) -> Result<Trainer, Failure> {
         method: Method::Full,
         optimizer: OptimizerSettings {
             learning_rate: 3e-3,
-            schedule: Schedule::Cosine,
+            schedule: Schedule::WarmupStableDecay,
             warmup_steps: 100,
             steps_total: a.steps,
             final_ratio: 0.03,

@@ -1,15 +1,38 @@
 //! gradus: a language model that improves itself on your own machine and keeps the receipts.
 //!
-//! The rooms that are open so far: [`domain`] (the words), [`log`] (the memory), [`blob`],
-//! [`lm`] (the model), [`rubric`] (the sandbox), [`stats`], [`prompts`], [`config`], and [`demo`]
-//! (a world that a program can grade).
+//! The log is the road; a mailbox is a doorbell; everything else is a view. For a first hour read
+//! [`domain::event`] (everything that can have happened), [`stage`] (decide purely, act at the
+//! edge), `stage/pair_store.rs` (the smallest stage), then `tests/it/simulation.rs`.
+//!
+//! The front door is [`runtime`]: create a run in a folder, start it, hand out handles.
+//!
+//! | room | what it is |
+//! | --- | --- |
+//! | [`domain`] | the words: pure types |
+//! | [`log`], [`blob`] | the memory: events in order, files by hash |
+//! | [`view`] | what is known: folds over the log |
+//! | [`lm`] | the model: tokens and tensors |
+//! | [`rubric`] | the sandbox: WASM judges |
+//! | [`stage`] | decide and do: sampler, judge, pair store, trainer, evaluator, conductor |
+//! | [`actor`] | actix, and nothing else |
+//! | [`runtime`] | the front door |
+//! | [`config`], [`prompts`], [`stats`] | settings, prompt files, pure numbers |
+//! | [`demo`] | a world that a program can grade |
 
+pub mod actor;
 pub mod blob;
 pub mod config;
 pub mod demo;
 pub mod domain;
+pub mod error;
 pub mod lm;
 pub mod log;
 pub mod prompts;
 pub mod rubric;
+pub mod runtime;
+pub mod stage;
 pub mod stats;
+pub mod view;
+
+pub use error::Error;
+pub use runtime::{Builder, Folder, Goal, Handle, NewRun, Outcome, Runtime, Subscription};

@@ -124,10 +124,6 @@ pub fn score(task: &str, answer: &str) -> Option<f64> {
     Some(f64::from(read(&instruction, answer).score()))
 }
 
-/// The oracle as the evaluator's port.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct WorldOracle;
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -104,24 +104,3 @@ pub fn fresh(
     }
     Ok(Weights(tensors))
 }
-
-/// Full weights with the adapter added in.
-///
-/// # Errors
-/// When shapes do not fit.
-pub fn merge(
-    weights: &Weights,
-    adapter: &Weights,
-    settings: &LoraSettings,
-) -> Result<Weights, LmError> {
-    let lora = Lora::new(adapter, settings)?;
-    let mut merged = weights.clone();
-    for layer in lora.tensors.keys() {
-        if let Some((a, b, scale)) = lora.on(layer) {
-            let name = format!("{layer}.weight");
-            let sum = (weights.get(&name)? + (b.matmul(&a)? * scale)?)?;
-            merged.0.insert(name, sum);
-        }
-    }
-    Ok(merged)
-}

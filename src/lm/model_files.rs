@@ -231,12 +231,21 @@ impl ModelFiles {
         dtype: WeightDtype,
     ) -> Result<(), LmError> {
         let weights = weights.clone().checked(&self.config)?;
+        self.write_texts(folder)?;
+        weights.save(&folder.join("model.safetensors"), dtype)
+    }
+
+    /// Writes everything but the weights.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn write_texts(&self, folder: &Path) -> Result<(), LmError> {
         std::fs::create_dir_all(folder).map_err(|e| LmError::io(folder, e))?;
         for (name, text) in &self.texts {
             let path = folder.join(name);
             std::fs::write(&path, text).map_err(|e| LmError::io(path, e))?;
         }
-        weights.save(&folder.join("model.safetensors"), dtype)
+        Ok(())
     }
 }
 

@@ -18,6 +18,9 @@ pub enum Schedule {
     /// Half a cosine down to the final ratio.
     #[default]
     Cosine,
+    /// Stays for three quarters, then falls linearly to the final ratio. A run that has to end
+    /// early can begin to fall then, and is the same as one that was planned so.
+    WarmupStableDecay,
 }
 
 /// Numbers of the optimiser.
@@ -74,6 +77,7 @@ impl OptimizerSettings {
             Schedule::Constant => return self.learning_rate,
             Schedule::Linear => 1.0 - done,
             Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+            Schedule::WarmupStableDecay => (4.0 * (1.0 - done)).min(1.0),
         };
         self.learning_rate * (self.final_ratio + (1.0 - self.final_ratio) * shape)
     }
@@ -191,6 +195,21 @@ mod tests {
         assert_eq!(s.learning_rate_at(10), 1.0);
         assert!((s.learning_rate_at(60) - 0.55).abs() < 1e-12);
         assert!((s.learning_rate_at(110) - 0.1).abs() < 1e-12);
+    }
+
+    #[test]
+    fn stays_and_falls_in_the_last_quarter() {
+        let s = OptimizerSettings {
+            learning_rate: 1.0,
+            schedule: Schedule::WarmupStableDecay,
+            warmup_steps: 20,
+            steps_total: 100,
+            final_ratio: 0.0,
+            ..OptimizerSettings::default()
+        };
+        assert_eq!((s.learning_rate_at(20), s.learning_rate_at(79)), (1.0, 1.0));
+        assert!((s.learning_rate_at(90) - 0.5).abs() < 1e-12);
+        assert_eq!(s.learning_rate_at(100), 0.0);
     }
 
     #[test]

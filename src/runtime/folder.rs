@@ -15,7 +15,8 @@ use crate::config::Config;
 use crate::domain::event::SeedRow;
 use crate::domain::{Event, PolicyRef, Prompt, TaskKey};
 use crate::error::Error;
-use crate::lm::files::ModelFiles;
+use crate::lm::model_files::ModelFiles;
+use crate::lm::weights::{WeightDtype, Weights};
 use crate::log::{Batch, Log, SledLog};
 use crate::rubric::{Rubric, RubricEngine, RubricRegistry};
 use crate::view::RunView;
@@ -32,7 +33,7 @@ pub struct NewRun {
     /// The base: files, and weights as the model room loaded them.
     pub model: ModelFiles,
     /// Weights that act first.
-    pub weights: crate::lm::weights::Weights,
+    pub weights: Weights,
     /// Prompts to train on and held-out ones.
     pub prompts: Vec<Prompt>,
     /// Named rows for supervised fine-tuning; none skips that iteration.
@@ -134,9 +135,9 @@ impl Folder {
         let rubric = Rubric::load(&RubricEngine::new()?, &new.rubric)?;
         let component = self.rubrics().join(format!("{}.wasm", rubric.id()));
         std::fs::write(&component, &new.rubric).map_err(|e| Error::io(&component, e))?;
-        new.model.write_folder(&self.model(), None)?;
+        new.model.write_texts(&self.model())?;
         let blobs = self.open_blobs()?;
-        let base = PolicyRef { weights: blobs.put(&new.weights.to_bytes()?)?, adapter: None };
+        let base = PolicyRef { weights: blobs.put(&new.weights.to_bytes(WeightDtype::F32)?)?, adapter: None };
         let text = new.config.to_commented_yaml();
         std::fs::write(self.config(), text).map_err(|e| Error::io(self.config(), e))?;
         let log = self.open_log()?;

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::domain::{Event, Offset, PolicyRef, Prompt, PromptId};
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
-use crate::lm::files::ModelFiles;
+use crate::lm::model_files::ModelFiles;
 use crate::lm::lora::LoraSettings;
 use crate::log::{Appended, Batch, Log, Recorded};
 use crate::stage::candle_workshop::CandleWorkshop;

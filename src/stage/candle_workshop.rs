@@ -8,12 +8,12 @@ use crate::domain::{BlobHash, PolicyRef};
 use crate::lm::cancel::Cancel;
 use crate::lm::decoder::Decoder;
 use crate::lm::error::LmError;
-use crate::lm::files::ModelFiles;
 use crate::lm::logp::sequence_logps;
 use crate::lm::lora::LoraSettings;
+use crate::lm::model_files::ModelFiles;
 use crate::lm::policy::{LanguageModel, Policy};
 use crate::lm::train::{StepFigures, StepReport, Trainer};
-use crate::lm::weights::Weights;
+use crate::lm::weights::{WeightDtype, Weights};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Policies kept open: the one that acts, the one before, and one being measured.
@@ -49,7 +49,7 @@ impl CandleWorkshop {
     pub fn merged(&self, policy: &PolicyRef) -> Result<Weights, StageError> {
         let weights = self.weights(&policy.weights)?;
         Ok(match self.adapter(policy)? {
-            Some(adapter) => crate::lm::lora::merge(&weights, &adapter, &self.lora)?,
+            Some(adapter) => weights.merged(&adapter, self.lora.scale())?,
             None => weights,
         })
     }
@@ -69,7 +69,7 @@ impl CandleWorkshop {
         if open.len() >= OPEN_POLICIES_MAX {
             open.remove(0);
         }
-        let opened = Arc::new(Policy::new(self.model.clone(), &self.merged(policy)?)?);
+        let opened = Arc::new(Policy::new(self.model.clone(), &self.merged(policy)?, None)?);
         open.push((policy.clone(), opened.clone()));
         Ok(opened)
     }
@@ -92,14 +92,14 @@ impl CandleWorkshop {
         let policy = match trainer.adapter() {
             Some(adapter) => PolicyRef {
                 weights: start.weights.clone(),
-                adapter: Some(self.blobs.put(&adapter.to_bytes()?)?),
+                adapter: Some(self.blobs.put(&adapter.to_bytes(WeightDtype::F32)?)?),
             },
             None => PolicyRef {
-                weights: self.blobs.put(&trainer.weights().to_bytes()?)?,
+                weights: self.blobs.put(&trainer.weights().to_bytes(WeightDtype::F32)?)?,
                 adapter: None,
             },
         };
-        let optimizer = self.blobs.put(&trainer.optimizer_state().to_bytes()?)?;
+        let optimizer = self.blobs.put(&trainer.optimizer_state()?.to_bytes(WeightDtype::F32)?)?;
         Ok(Saved { policy, optimizer })
     }
 }

@@ -73,7 +73,8 @@ impl Session<'_> {
                 .iter()
                 .map(|prompt| {
                     let seed = self.root.derive(label).derive(prompt.id.as_str());
-                    Ok(request(model.encode_chat(&prompt.messages)?, seed, n, &settings))
+                    let ids = model.encode_chat(&prompt.messages)?;
+                    Ok(request(model.as_ref(), ids, seed, n, &settings))
                 })
                 .collect::<Result<Vec<_>, StageError>>()?;
             all.extend(model.draw(&requests, &self.desk.cancel)?);

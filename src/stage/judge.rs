@@ -14,7 +14,8 @@ use crate::domain::{
     Completion, Event, Iteration, Judgment, Offset, Outcome, PolicyRef, Prompt, PromptId,
     RubricId, Seed, StopReason, TaskKey,
 };
-use crate::lm::generate::{DrawRequest, Sampling};
+use crate::lm::generate::Sampling;
+use crate::lm::generate::DrawRequest;
 use crate::lm::policy::LanguageModel;
 use crate::rubric::{CallError, Item, Readout, Reading, Rendered, Rubric};
 use crate::view::RunView;
@@ -80,7 +81,7 @@ pub(crate) fn judge_all(
     let requests: Vec<DrawRequest> = asked
         .iter()
         .zip(questions)
-        .filter_map(|(a, q)| a.as_ref().ok().map(|a| request(a, q.seed, samples, desk)))
+        .filter_map(|(a, q)| a.as_ref().ok().map(|a| request(a, q.seed, samples, model, desk)))
         .collect();
     let mut drawn = model.draw(&requests, &desk.cancel)?.into_iter();
     let mut replies = Vec::with_capacity(questions.len());
@@ -119,7 +120,13 @@ fn ask(
     })
 }
 
-fn request(asked: &Asked, seed: Seed, samples: u32, desk: &Desk) -> DrawRequest {
+fn request(
+    asked: &Asked,
+    seed: Seed,
+    samples: u32,
+    model: &dyn LanguageModel,
+    desk: &Desk,
+) -> DrawRequest {
     let settings = &desk.config.judge;
     DrawRequest {
         prompt: asked.prompt_ids.clone(),
@@ -128,7 +135,9 @@ fn request(asked: &Asked, seed: Seed, samples: u32, desk: &Desk) -> DrawRequest 
             temperature: settings.temperature,
             top_p: settings.top_p,
             max_new_tokens: asked.rendered.max_tokens.min(settings.max_new_tokens) as usize,
-            ..Sampling::default()
+            top_k: None,
+            min_p: None,
+            stop_ids: model.stop_ids().to_vec(),
         },
     }
 }

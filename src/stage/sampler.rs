@@ -4,7 +4,9 @@
 use super::{Desk, Stage, StageError, Weight, task_key, writer};
 use crate::config::{Config, SamplingConfig};
 use crate::domain::{Event, Iteration, PolicyRef, PromptId, Seed, TaskKey};
-use crate::lm::generate::{DrawRequest, Sampling};
+use crate::lm::generate::Sampling;
+use crate::lm::generate::DrawRequest;
+use crate::lm::policy::LanguageModel;
 use crate::view::{IterationView, RunView};
 use std::sync::Arc;
 
@@ -54,7 +56,13 @@ pub(crate) fn prompt_seed(root: Seed, label: &str, iteration: Iteration, prompt:
 }
 
 /// The request for `n` completions of `prompt`.
-pub(crate) fn request(prompt: Vec<u32>, seed: Seed, n: u32, settings: &SamplingConfig) -> DrawRequest {
+pub(crate) fn request(
+    model: &dyn LanguageModel,
+    prompt: Vec<u32>,
+    seed: Seed,
+    n: u32,
+    settings: &SamplingConfig,
+) -> DrawRequest {
     DrawRequest {
         prompt,
         seeds: (0..u64::from(n)).map(|i| seed.index(i)).collect(),
@@ -62,7 +70,9 @@ pub(crate) fn request(prompt: Vec<u32>, seed: Seed, n: u32, settings: &SamplingC
             temperature: settings.temperature,
             top_p: settings.top_p,
             max_new_tokens: settings.max_new_tokens as usize,
-            ..Sampling::default()
+            top_k: None,
+            min_p: None,
+            stop_ids: model.stop_ids().to_vec(),
         },
     }
 }
@@ -82,7 +92,7 @@ fn answer(
         .map(|id| {
             let ids = model.encode_chat(&desk.prompt(view, id)?.messages)?;
             let seed = prompt_seed(root, "sampler", iteration, id);
-            Ok(request(ids, seed, settings.candidates, settings))
+            Ok(request(model.as_ref(), ids, seed, settings.candidates, settings))
         })
         .collect::<Result<Vec<_>, StageError>>()?;
     let drawn = model.draw(&requests, &desk.cancel)?;

@@ -9,13 +9,15 @@
 use super::pair_store::{completions_at, wrong};
 use super::workshop::{Saved, SegmentRequest, StepData, StepResult};
 use super::{Desk, Stage, StageError, Weight, task_key};
-use crate::config::Config;
+use crate::config::{Config, TrainConfig};
 use crate::domain::event::{IterationKind, ReferenceLogps, SeedRow};
 use crate::domain::{
     Event, Iteration, Offset, PairId, PolicyRef, PreferencePair, PromptId, Seed, TaskKey,
 };
 use crate::lm::policy::LanguageModel;
-use crate::lm::train::{DpoExample, WeightedSequence};
+use crate::lm::lora::LoraSettings;
+use crate::lm::optimizer::OptimizerSettings;
+use crate::lm::train::{DpoExample, DpoSettings, Method, TrainSettings, WeightedSequence};
 use crate::view::{IterationView, RunView, SeedFacts};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -118,6 +120,55 @@ fn places(open: &IterationView) -> Vec<PairPlace> {
             Some(PairPlace { prompt: prompt.clone(), pair: *pair, sampled })
         })
         .collect()
+}
+
+/// The adapter settings of a run.
+pub(crate) fn lora_settings(train: &TrainConfig) -> LoraSettings {
+    LoraSettings {
+        r: train.lora_r as usize,
+        alpha: train.lora_alpha,
+        target_modules: train.lora_target_modules.clone(),
+    }
+}
+
+/// The settings as the model room takes them. The supervised iteration trains all weights: an
+/// adapter belongs to the preference iterations.
+fn train_settings(train: &TrainConfig, kind: IterationKind, steps_total: u32) -> TrainSettings {
+    let (sft, dpo) = (&train.sft, &train.dpo);
+    let common = OptimizerSettings { steps_total, ..OptimizerSettings::default() };
+    let optimizer = match kind {
+        IterationKind::Sft => OptimizerSettings {
+            learning_rate: sft.learning_rate,
+            schedule: sft.lr_scheduler_type,
+            warmup_steps: sft.warmup_steps,
+            final_ratio: sft.final_ratio,
+            weight_decay: sft.weight_decay,
+            max_grad_norm: sft.max_grad_norm,
+            ..common
+        },
+        IterationKind::Dpo => OptimizerSettings {
+            learning_rate: dpo.learning_rate,
+            schedule: dpo.lr_scheduler_type,
+            warmup_steps: dpo.warmup_steps,
+            final_ratio: dpo.final_ratio,
+            weight_decay: dpo.weight_decay,
+            max_grad_norm: dpo.max_grad_norm,
+            ..common
+        },
+    };
+    let adapter = train.use_peft && kind == IterationKind::Dpo;
+    let method = if adapter { Method::Lora(lora_settings(train)) } else { Method::Full };
+    TrainSettings { method, optimizer, threads: train.threads as usize }
+}
+
+fn dpo_settings(train: &TrainConfig) -> DpoSettings {
+    DpoSettings {
+        beta: train.dpo.beta,
+        loss_type: train.dpo.loss_type,
+        label_smoothing: train.dpo.label_smoothing,
+        nll_weight: train.dpo.nll_weight,
+        rehearsal_weight: train.dpo.rehearsal_weight,
+    }
 }
 
 /// The rows of step `step`: a seeded permutation of `rows` for each epoch, cut into batches; the
@@ -354,8 +405,8 @@ impl Stage for Trainer {
         let segment = desk.workshop.train(SegmentRequest {
             start: &plan.start,
             saved: plan.saved.clone(),
-            settings: self.config.train.settings(plan.kind, plan.steps_total),
-            dpo: self.config.train.dpo_settings(),
+            settings: train_settings(&self.config.train, plan.kind, plan.steps_total),
+            dpo: dpo_settings(&self.config.train),
             steps: plan.data(root, view, desk)?,
             seed: root.derive("lora").index(u64::from(plan.iteration.0)),
             cancel: &desk.cancel,

@@ -6,7 +6,8 @@
 use super::{Desk, StageError};
 use crate::config::WriterStyle;
 use crate::domain::{Event, Iteration, Message, PolicyRef, Prompt, PromptOrigin, Seed};
-use crate::lm::generate::{DrawRequest, Sampling};
+use crate::lm::generate::Sampling;
+use crate::lm::generate::DrawRequest;
 use crate::lm::policy::LanguageModel;
 use crate::prompts::self_instruct;
 use crate::view::RunView;
@@ -110,16 +111,17 @@ fn draw_request(
             model.encode_chat(&[Message::user(text)])?
         }
     };
-    let stop_ids = match settings.writer {
-        WriterStyle::Tagged => model.encode_template("<task>")?,
-        WriterStyle::Numbered => Vec::new(),
-    };
+    let mut stop_ids = model.stop_ids().to_vec();
+    if settings.writer == WriterStyle::Tagged {
+        stop_ids.extend(model.encode_template("<task>")?);
+    }
     let sampling = Sampling {
         temperature: settings.temperature,
         top_p: settings.top_p,
         max_new_tokens: settings.max_new_tokens as usize,
+        top_k: None,
+        min_p: None,
         stop_ids,
-        ..Sampling::default()
     };
     Ok(DrawRequest { prompt, seeds: vec![seed.derive("draw")], sampling })
 }

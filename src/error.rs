@@ -26,6 +26,9 @@ pub enum Error {
     /// The model failed.
     #[error(transparent)]
     Model(#[from] crate::lm::error::LmError),
+    /// A prompt file is not what it should be.
+    #[error(transparent)]
+    Prompts(#[from] crate::prompts::PromptsError),
     /// A rubric failed.
     #[error(transparent)]
     Rubric(#[from] crate::rubric::RubricError),
@@ -53,7 +56,11 @@ impl Error {
     /// 1 for the rest.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Config(_) | Error::NoRun(_) | Error::RunExists(_) | Error::Usage(_) => 2,
+            Error::Config(_)
+            | Error::Prompts(_)
+            | Error::NoRun(_)
+            | Error::RunExists(_)
+            | Error::Usage(_) => 2,
             _ => 1,
         }
     }

@@ -28,6 +28,7 @@ pub mod error;
 pub mod lm;
 pub mod log;
 pub mod prompts;
+pub mod report;
 pub mod rubric;
 pub mod runtime;
 pub mod stage;

@@ -42,16 +42,15 @@ pub struct ActorSystem {
     system: Option<(System, JoinHandle<()>)>,
 }
 
-fn member<S: Stage + Unpin>(make: impl Fn() -> S + Send + 'static, desk: &Desk, lease: &Lease) -> Member {
+fn member<S: Stage + Unpin>(
+    make: impl Fn() -> S + Send + 'static,
+    desk: &Desk,
+    lease: &Lease,
+) -> Member {
     let shell = Shell::new(make, desk.clone(), lease.clone());
     let state = shell.state();
     let address = shell.start();
-    Member {
-        stage: S::NAME,
-        state,
-        wake: address.clone().recipient(),
-        stop: address.recipient(),
-    }
+    Member { stage: S::NAME, state, wake: address.clone().recipient(), stop: address.recipient() }
 }
 
 fn members(desk: &Desk) -> Vec<Member> {
@@ -107,7 +106,8 @@ impl ActorSystem {
 
     /// What every stage is doing.
     pub fn status(&self) -> Vec<StageStatus> {
-        let read = |state: &SharedState| state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let read =
+            |state: &SharedState| state.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.states.iter().map(|(stage, state)| StageStatus { stage, state: read(state) }).collect()
     }
 

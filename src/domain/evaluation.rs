@@ -35,6 +35,10 @@ pub struct HeadToHead {
     pub policy: PolicyId,
     /// Who compared.
     pub referee: Referee,
+    /// The opponent's mean score by the same referee on the same prompts.
+    pub opponent_score: Estimate,
+    /// Mean length of the opponent's answers in tokens.
+    pub opponent_length: f64,
     /// Prompts where this checkpoint scored higher.
     pub wins: u32,
     /// Prompts with equal scores.

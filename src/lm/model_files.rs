@@ -29,6 +29,7 @@ const TEXTS: [&str; 9] = [
 enum Source {
     Folder(PathBuf),
     Gguf(Box<GgufModel>),
+    Texts,
 }
 
 /// An opened model: everything but its weights is read and checked.
@@ -88,6 +89,21 @@ impl ModelFiles {
         }
         let config = ModelConfig::from_hf_json(&texts["config.json"])?;
         ModelFiles::assemble(Source::Folder(folder.to_owned()), texts, config, template)
+    }
+
+    /// A model whose texts are in memory, by file name (`config.json`, `tokenizer.json` and
+    /// `tokenizer_config.json` at least), and whose weights the caller has.
+    ///
+    /// # Errors
+    /// A text is missing or wrong.
+    pub fn from_texts(texts: BTreeMap<String, String>) -> Result<ModelFiles, LmError> {
+        for name in ["config.json", "tokenizer.json"] {
+            if !texts.contains_key(name) {
+                return Err(LmError::Model(format!("GRADUS0102 the texts hold no {name}")));
+            }
+        }
+        let config = ModelConfig::from_hf_json(&texts["config.json"])?;
+        ModelFiles::assemble(Source::Texts, texts, config, None)
     }
 
     fn open_gguf(path: &Path, template: Option<&str>) -> Result<ModelFiles, LmError> {
@@ -217,6 +233,7 @@ impl ModelFiles {
         match &self.source {
             Source::Folder(folder) => Weights::load_folder(folder, &self.config),
             Source::Gguf(gguf) => gguf.weights(),
+            Source::Texts => Err(LmError::Model("the model was given without weights".into())),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::actor::clock::SystemClock;
 use crate::blob::BlobStore;
 use crate::config::Config;
 use crate::domain::event::SeedRow;
-use crate::domain::{Event, PolicyRef, Prompt, TaskKey};
+use crate::domain::{Event, Offset, PolicyRef, Prompt, TaskKey};
 use crate::error::Error;
 use crate::lm::model_files::ModelFiles;
 use crate::lm::weights::{WeightDtype, Weights};
@@ -137,12 +137,61 @@ impl Folder {
         std::fs::write(&component, &new.rubric).map_err(|e| Error::io(&component, e))?;
         new.model.write_texts(&self.model())?;
         let blobs = self.open_blobs()?;
-        let base = PolicyRef { weights: blobs.put(&new.weights.to_bytes(WeightDtype::F32)?)?, adapter: None };
+        let base = PolicyRef {
+            weights: blobs.put(&new.weights.to_bytes(WeightDtype::F32)?)?,
+            adapter: None,
+        };
         let text = new.config.to_commented_yaml();
         std::fs::write(self.config(), text).map_err(|e| Error::io(self.config(), e))?;
         let log = self.open_log()?;
         record_new(new, log.as_ref(), &blobs, &rubric, base)
     }
+
+    /// Copies the run as it was before record `until` to another folder, with other settings: the
+    /// log up to there, and everything it names. Blobs are immutable, so they are hard links
+    /// where the file system has them.
+    ///
+    /// # Errors
+    /// [`Error::RunExists`] when `to` holds a run, else what failed.
+    pub fn fork(&self, to: &Folder, until: Offset, config: &Config) -> Result<(), Error> {
+        config.validate()?;
+        if to.holds_run() && to.open_log()?.tail() >= until {
+            return Err(Error::RunExists(to.0.clone()));
+        }
+        for part in ["model", "rubrics", "blobs"] {
+            copy_tree(&self.0.join(part), &to.0.join(part))?;
+        }
+        std::fs::create_dir_all(to.0.join("log")).map_err(|e| Error::io(&to.0, e))?;
+        let text = config.to_commented_yaml();
+        std::fs::write(to.config(), text).map_err(|e| Error::io(to.config(), e))?;
+        let (from, log) = (self.open_log()?, to.open_log()?);
+        // What a crash left of an earlier attempt is the same beginning: go on after it.
+        while log.tail() < until {
+            let left = (until.0 - log.tail().0).min(PROMPTS_PER_COMMIT as u64) as usize;
+            let records = from.read(log.tail(), left)?;
+            if records.is_empty() {
+                break;
+            }
+            let events = records.into_iter().map(|record| record.event).collect();
+            log.append(Batch { key: None, events, cursor: None })?;
+        }
+        Ok(())
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(to).map_err(|e| Error::io(to, e))?;
+    for entry in std::fs::read_dir(from).map_err(|e| Error::io(from, e))? {
+        let path = entry.map_err(|e| Error::io(from, e))?.path();
+        let Some(name) = path.file_name() else { continue };
+        let target = to.join(name);
+        if path.is_dir() {
+            copy_tree(&path, &target)?;
+        } else if !target.exists() && std::fs::hard_link(&path, &target).is_err() {
+            std::fs::copy(&path, &target).map_err(|e| Error::io(&target, e))?;
+        }
+    }
+    Ok(())
 }
 
 fn record_new(
@@ -172,8 +221,8 @@ fn record_new(
     let (name, version) = (rubric.info().name.clone(), rubric.info().version.clone());
     last.push(Event::RubricInstalled { rubric: id.clone(), name, version });
     last.push(Event::RubricActivated { rubric: id });
-    let settings = serde_json::to_value(&new.config)
-        .map_err(|e| Error::Usage(format!("settings: {e}")))?;
+    let settings =
+        serde_json::to_value(&new.config).map_err(|e| Error::Usage(format!("settings: {e}")))?;
     last.push(Event::RunStarted { seed: new.config.seed, base, settings });
     batches.push(last);
     for (at, events) in batches.into_iter().enumerate() {

@@ -2,6 +2,7 @@
 //! here is global: a process may hold as many runtimes as it has folders.
 
 pub mod folder;
+pub mod memory;
 
 pub use folder::{Folder, NewRun, fold};
 
@@ -10,8 +11,8 @@ use crate::config::Config;
 use crate::domain::{Event, Offset, PolicyRef, Prompt, PromptId};
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
-use crate::lm::model_files::ModelFiles;
 use crate::lm::lora::LoraSettings;
+use crate::lm::model_files::ModelFiles;
 use crate::log::{Appended, Batch, Log, Recorded};
 use crate::stage::candle_workshop::CandleWorkshop;
 use crate::stage::{Desk, Gauge, NoGauge, Oracle};

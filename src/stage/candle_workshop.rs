@@ -80,8 +80,7 @@ impl CandleWorkshop {
         let adapter = self.adapter(at)?;
         let settings = request.settings.clone();
         let config = self.model.config();
-        let mut trainer =
-            Trainer::new(config, &weights, adapter.as_ref(), settings, request.seed)?;
+        let mut trainer = Trainer::new(config, &weights, adapter.as_ref(), settings, request.seed)?;
         if let Some(saved) = &request.saved {
             trainer.restore_optimizer(&self.weights(&saved.optimizer)?)?;
         }
@@ -104,10 +103,7 @@ impl CandleWorkshop {
     }
 }
 
-fn first_checks(
-    trainer: &mut Trainer,
-    request: &SegmentRequest<'_>,
-) -> Result<(), LmError> {
+fn first_checks(trainer: &mut Trainer, request: &SegmentRequest<'_>) -> Result<(), LmError> {
     match request.steps.first() {
         Some(StepData::Sft(rows)) => trainer.check_gradient_coverage(rows),
         Some(StepData::Dpo { pairs, .. }) => trainer.check_initial_dpo_loss(pairs, &request.dpo),

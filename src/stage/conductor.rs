@@ -141,7 +141,11 @@ impl Conductor {
             GateMode::Lenient => rate.high >= gate.min_win_rate,
             GateMode::Strict => rate.mean >= gate.min_win_rate,
         };
-        if passed { Ok(()) } else { Err(format!("{figures}, the gate asks for {:.1} %", gate.min_win_rate * 100.0)) }
+        if passed {
+            Ok(())
+        } else {
+            Err(format!("{figures}, the gate asks for {:.1} %", gate.min_win_rate * 100.0))
+        }
     }
 }
 

@@ -48,6 +48,12 @@ struct Answers {
     oracle: Vec<Option<f64>>,
 }
 
+impl Answers {
+    fn lengths(&self) -> Vec<f64> {
+        self.completions.iter().map(|c| c.token_ids.len() as f64).collect()
+    }
+}
+
 struct Session<'a> {
     task: &'a EvaluationTask,
     prompts: Vec<Prompt>,
@@ -58,7 +64,12 @@ struct Session<'a> {
 impl Session<'_> {
     /// One answer to each prompt. The seeds belong to the prompt, not to the iteration, so the
     /// same policy gives the same answers whenever it is measured.
-    fn draw(&self, policy: &PolicyRef, n: u32, label: &str) -> Result<Vec<Vec<Completion>>, StageError> {
+    fn draw(
+        &self,
+        policy: &PolicyRef,
+        n: u32,
+        label: &str,
+    ) -> Result<Vec<Vec<Completion>>, StageError> {
         let model = self.desk.workshop.policy(policy)?;
         let evaluate = &self.desk.config.evaluate;
         let settings = SamplingConfig {
@@ -124,8 +135,7 @@ impl Session<'_> {
 
     fn answers(&self, policy: &PolicyRef) -> Result<Answers, StageError> {
         let drawn = self.draw(policy, 1, "evaluate")?;
-        let completions: Vec<Completion> =
-            drawn.into_iter().filter_map(|mut c| c.pop()).collect();
+        let completions: Vec<Completion> = drawn.into_iter().filter_map(|mut c| c.pop()).collect();
         let placed: Vec<(usize, &Completion)> = completions.iter().enumerate().collect();
         let judged = self.judge(&self.task.previous, &placed)?;
         let oracle = placed.iter().map(|(at, c)| self.oracle(*at, c)).collect();
@@ -182,18 +192,19 @@ fn mean(values: &[f64]) -> f64 {
 
 fn estimate(values: &[f64]) -> Estimate {
     let interval = stats::mean_interval(values);
-    Estimate {
-        mean: interval.mean,
-        low: interval.low,
-        high: interval.high,
-        n: values.len() as u32,
-    }
+    Estimate { mean: interval.mean, low: interval.low, high: interval.high, n: values.len() as u32 }
+}
+
+/// The other side of a head-to-head.
+struct Opponent<'a> {
+    name: &'a str,
+    policy: &'a PolicyRef,
+    length: f64,
 }
 
 /// Head-to-head over the prompts both were scored on. Scores within 1e-9 are a tie.
 fn versus(
-    opponent: &str,
-    policy: &PolicyRef,
+    opponent: &Opponent<'_>,
     referee: Referee,
     ours: &[Option<f64>],
     theirs: &[Option<f64>],
@@ -211,9 +222,11 @@ fn versus(
         points.push(point);
     }
     (!points.is_empty()).then(|| HeadToHead {
-        opponent: opponent.to_owned(),
-        policy: policy.id(),
+        opponent: opponent.name.to_owned(),
+        policy: opponent.policy.id(),
         referee,
+        opponent_score: estimate(&theirs.iter().flatten().copied().collect::<Vec<_>>()),
+        opponent_length: opponent.length,
         wins,
         ties,
         losses,
@@ -235,22 +248,21 @@ fn evaluate(session: &Session<'_>) -> Result<Evaluation, StageError> {
             known.push((policy.clone(), session.answers(&policy)?));
         }
         let Some((_, theirs)) = known.iter().find(|(p, _)| *p == policy) else { continue };
-        let judged = versus(name, &policy, Referee::Judge, &ours.judged, &theirs.judged);
-        let oracle = versus(name, &policy, Referee::Oracle, &ours.oracle, &theirs.oracle);
+        let opponent = Opponent { name, policy: &policy, length: mean(&theirs.lengths()) };
+        let judged = versus(&opponent, Referee::Judge, &ours.judged, &theirs.judged);
+        let oracle = versus(&opponent, Referee::Oracle, &ours.oracle, &theirs.oracle);
         head_to_head.extend(judged.into_iter().chain(oracle));
     }
     let known: Vec<f64> = ours.oracle.iter().flatten().copied().collect();
     let judged: Vec<f64> = ours.judged.iter().flatten().copied().collect();
     let (referee, scores) =
         if known.is_empty() { (Referee::Judge, judged) } else { (Referee::Oracle, known) };
-    let lengths: Vec<f64> =
-        ours.completions.iter().map(|c| c.token_ids.len() as f64).collect();
     let ended = ours.completions.iter().filter(|c| c.stop != StopReason::Length).count();
     Ok(Evaluation {
         policy: task.checkpoint.id(),
         score: estimate(&scores),
         referee,
-        length: estimate(&lengths),
+        length: estimate(&ours.lengths()),
         ended: ended as f64 / ours.completions.len().max(1) as f64,
         head_to_head,
         judge: session.judge_quality()?,
@@ -313,11 +325,12 @@ mod tests {
         let policy = PolicyRef { weights: BlobHash("w".into()), adapter: None };
         let ours = [Some(3.0), Some(2.0), Some(1.0), None, Some(4.0)];
         let theirs = [Some(2.0), Some(2.0), Some(3.0), Some(1.0), None];
-        let Some(h) = versus("previous", &policy, Referee::Oracle, &ours, &theirs) else {
+        let opponent = Opponent { name: "previous", policy: &policy, length: 3.0 };
+        let Some(h) = versus(&opponent, Referee::Oracle, &ours, &theirs) else {
             panic!("three prompts are scored on both sides");
         };
         assert_eq!((h.wins, h.ties, h.losses), (1, 1, 1));
         assert!((h.win_rate.mean - 0.5).abs() < 1e-12);
-        assert_eq!(versus("previous", &policy, Referee::Judge, &[None], &[None]), None);
+        assert_eq!(versus(&opponent, Referee::Judge, &[None], &[None]), None);
     }
 }

@@ -11,13 +11,13 @@ use super::sampler::prompt_seed;
 use super::{Desk, Stage, StageError, Weight, task_key};
 use crate::config::{Config, JudgeSource, ReadoutMode};
 use crate::domain::{
-    Completion, Event, Iteration, Judgment, Offset, Outcome, PolicyRef, Prompt, PromptId,
-    RubricId, Seed, StopReason, TaskKey,
+    Completion, Event, Iteration, Judgment, Offset, Outcome, PolicyRef, Prompt, PromptId, RubricId,
+    Seed, StopReason, TaskKey,
 };
-use crate::lm::generate::Sampling;
 use crate::lm::generate::DrawRequest;
+use crate::lm::generate::Sampling;
 use crate::lm::policy::LanguageModel;
-use crate::rubric::{CallError, Item, Readout, Reading, Rendered, Rubric};
+use crate::rubric::{CallError, Item, Reading, Readout, Rendered, Rubric};
 use crate::view::RunView;
 use std::sync::Arc;
 
@@ -339,16 +339,20 @@ impl Stage for Judge {
         })?;
         let policy = open.policy.clone();
         let rubric = open.rubric.clone();
-        let parts = (iteration, policy.id(), &rubric, chunk, &self.config.sampling, &self.config.judge);
+        let parts =
+            (iteration, policy.id(), &rubric, chunk, &self.config.sampling, &self.config.judge);
         let key = task_key(Self::NAME, view, &parts);
-        let prompts = chunk
-            .iter()
-            .filter_map(|p| Some((p.clone(), *open.sampled.get(p)?)))
-            .collect();
+        let prompts =
+            chunk.iter().filter_map(|p| Some((p.clone(), *open.sampled.get(p)?))).collect();
         Some((key, JudgeTask { iteration, policy, rubric, prompts }))
     }
 
-    fn run(&mut self, task: JudgeTask, view: &RunView, desk: &Desk) -> Result<Vec<Event>, StageError> {
+    fn run(
+        &mut self,
+        task: JudgeTask,
+        view: &RunView,
+        desk: &Desk,
+    ) -> Result<Vec<Event>, StageError> {
         let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
         let sheets = task
             .prompts

@@ -120,8 +120,12 @@ pub trait Stage: Send + 'static {
     ///
     /// # Errors
     /// Any [`StageError`]; nothing is recorded but the failure.
-    fn run(&mut self, task: Self::Task, view: &RunView, desk: &Desk)
-    -> Result<Vec<Event>, StageError>;
+    fn run(
+        &mut self,
+        task: Self::Task,
+        view: &RunView,
+        desk: &Desk,
+    ) -> Result<Vec<Event>, StageError>;
 }
 
 /// The key of a task: the stage, the run's seed, and everything else the result depends on.

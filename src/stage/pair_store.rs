@@ -44,7 +44,12 @@ impl PairStore {
         }
     }
 
-    fn decide(&self, iteration: Iteration, judged: &Judged, desk: &Desk) -> Result<Event, StageError> {
+    fn decide(
+        &self,
+        iteration: Iteration,
+        judged: &Judged,
+        desk: &Desk,
+    ) -> Result<Event, StageError> {
         let completions = completions_at(desk, judged.sampled)?;
         let judgments = judgments_at(desk, judged.judged)?;
         let candidates: Vec<Candidate> = completions

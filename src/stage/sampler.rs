@@ -4,8 +4,8 @@
 use super::{Desk, Stage, StageError, Weight, task_key, writer};
 use crate::config::{Config, SamplingConfig};
 use crate::domain::{Event, Iteration, PolicyRef, PromptId, Seed, TaskKey};
-use crate::lm::generate::Sampling;
 use crate::lm::generate::DrawRequest;
+use crate::lm::generate::Sampling;
 use crate::lm::policy::LanguageModel;
 use crate::view::{IterationView, RunView};
 use std::sync::Arc;
@@ -51,7 +51,12 @@ pub(crate) fn may_write(config: &Config, open: &IterationView) -> bool {
 }
 
 /// Where the draws of one prompt take their randomness from.
-pub(crate) fn prompt_seed(root: Seed, label: &str, iteration: Iteration, prompt: &PromptId) -> Seed {
+pub(crate) fn prompt_seed(
+    root: Seed,
+    label: &str,
+    iteration: Iteration,
+    prompt: &PromptId,
+) -> Seed {
     root.derive(label).index(u64::from(iteration.0)).derive(prompt.as_str())
 }
 

@@ -44,11 +44,8 @@ pub fn select(candidates: &[Candidate], rule: Rule) -> Result<(usize, usize), Sk
     if identical {
         return Err(SkipReason::Identical);
     }
-    let competing: Vec<(usize, &Candidate)> = candidates
-        .iter()
-        .enumerate()
-        .filter(|(_, c)| c.ended || !rule.require_ended)
-        .collect();
+    let competing: Vec<(usize, &Candidate)> =
+        candidates.iter().enumerate().filter(|(_, c)| c.ended || !rule.require_ended).collect();
     if competing.len() < 2 {
         return Err(SkipReason::Truncated);
     }
@@ -66,14 +63,12 @@ pub fn select(candidates: &[Candidate], rule: Rule) -> Result<(usize, usize), Sk
         return Err(SkipReason::Tie);
     }
     let slack = rule.length_control * (best - worst);
-    let chosen = scored
-        .iter()
-        .filter(|(_, _, s)| *s >= best - slack - 1e-12)
-        .min_by(|a, b| a.1.length_tokens.cmp(&b.1.length_tokens).then(b.2.total_cmp(&a.2)).then(a.0.cmp(&b.0)));
-    let rejected = scored
-        .iter()
-        .filter(|(_, _, s)| *s <= worst + slack + 1e-12)
-        .min_by(|a, b| b.1.length_tokens.cmp(&a.1.length_tokens).then(a.2.total_cmp(&b.2)).then(a.0.cmp(&b.0)));
+    let chosen = scored.iter().filter(|(_, _, s)| *s >= best - slack - 1e-12).min_by(|a, b| {
+        a.1.length_tokens.cmp(&b.1.length_tokens).then(b.2.total_cmp(&a.2)).then(a.0.cmp(&b.0))
+    });
+    let rejected = scored.iter().filter(|(_, _, s)| *s <= worst + slack + 1e-12).min_by(|a, b| {
+        b.1.length_tokens.cmp(&a.1.length_tokens).then(a.2.total_cmp(&b.2)).then(a.0.cmp(&b.0))
+    });
     let plain_best = scored.iter().find(|(_, _, s)| *s >= best);
     let plain_worst = scored.iter().find(|(_, _, s)| *s <= worst);
     let (winner, loser) =
@@ -122,7 +117,8 @@ mod tests {
             Candidate { token_ids: vec![7], ..candidate(1, Some(1.0), 5) },
         ];
         assert_eq!(select(&same, PLAIN), Err(SkipReason::Identical));
-        let cut = [candidate(0, Some(3.0), 5), Candidate { ended: false, ..candidate(1, Some(1.0), 9) }];
+        let cut =
+            [candidate(0, Some(3.0), 5), Candidate { ended: false, ..candidate(1, Some(1.0), 9) }];
         assert_eq!(select(&cut, PLAIN), Err(SkipReason::Truncated));
         assert_eq!(select(&cut, Rule { require_ended: false, ..PLAIN }), Ok((0, 1)));
     }

@@ -14,9 +14,9 @@ use crate::domain::event::{IterationKind, ReferenceLogps, SeedRow};
 use crate::domain::{
     Event, Iteration, Offset, PairId, PolicyRef, PreferencePair, PromptId, Seed, TaskKey,
 };
-use crate::lm::policy::LanguageModel;
 use crate::lm::lora::LoraSettings;
 use crate::lm::optimizer::OptimizerSettings;
+use crate::lm::policy::LanguageModel;
 use crate::lm::train::{DpoExample, DpoSettings, Method, TrainSettings, WeightedSequence};
 use crate::view::{IterationView, RunView, SeedFacts};
 use rand_chacha::ChaCha8Rng;
@@ -98,10 +98,10 @@ impl Trainer {
             iteration,
             kind: open.kind,
             start: open.policy.clone(),
-            saved: open.checkpoint.as_ref().map(|c| Saved {
-                policy: c.policy.clone(),
-                optimizer: c.optimizer.clone(),
-            }),
+            saved: open
+                .checkpoint
+                .as_ref()
+                .map(|c| Saved { policy: c.policy.clone(), optimizer: c.optimizer.clone() }),
             from,
             to,
             steps_total,
@@ -392,7 +392,12 @@ impl Stage for Trainer {
         Some((key, TrainTask::Segment(Box::new(plan))))
     }
 
-    fn run(&mut self, task: TrainTask, view: &RunView, desk: &Desk) -> Result<Vec<Event>, StageError> {
+    fn run(
+        &mut self,
+        task: TrainTask,
+        view: &RunView,
+        desk: &Desk,
+    ) -> Result<Vec<Event>, StageError> {
         let plan = match task {
             TrainTask::Reference { iteration, reference, pairs } => {
                 return score_reference(iteration, &reference, &pairs, view, desk);

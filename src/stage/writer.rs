@@ -6,8 +6,8 @@
 use super::{Desk, StageError};
 use crate::config::WriterStyle;
 use crate::domain::{Event, Iteration, Message, PolicyRef, Prompt, PromptOrigin, Seed};
-use crate::lm::generate::Sampling;
 use crate::lm::generate::DrawRequest;
+use crate::lm::generate::Sampling;
 use crate::lm::policy::LanguageModel;
 use crate::prompts::self_instruct;
 use crate::view::RunView;

@@ -2,9 +2,7 @@
 
 use crate::domain::evaluation::Evaluation;
 use crate::domain::event::{IterationKind, IterationOutcome, StepMetrics};
-use crate::domain::{
-    BlobHash, Event, Offset, PairId, PolicyRef, PromptId, RubricId, SkipReason,
-};
+use crate::domain::{BlobHash, Event, Offset, PairId, PolicyRef, PromptId, RubricId, SkipReason};
 use crate::log::Recorded;
 use std::collections::BTreeMap;
 
@@ -71,8 +69,41 @@ pub struct IterationView {
     pub decision: Option<Decision>,
     /// How it ended.
     pub outcome: Option<IterationOutcome>,
+    /// Sums over the formed pairs.
+    pub pair_sums: PairSums,
     /// When its first and last records were written, milliseconds; for people only.
     pub span_ms: (u64, u64),
+    /// Milliseconds until each record since the one before, by the stage that wrote it: where the
+    /// time went, as far as records show it.
+    pub stage_ms: BTreeMap<&'static str, u64>,
+}
+
+/// Sums over formed pairs; divided by their count they are means.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PairSums {
+    /// Tokens of chosen completions.
+    pub length_chosen: f64,
+    /// Tokens of rejected completions.
+    pub length_rejected: f64,
+    /// Scores of chosen completions.
+    pub score_chosen: f64,
+    /// Scores of rejected completions.
+    pub score_rejected: f64,
+}
+
+/// The stage that writes events of this kind within an iteration.
+fn stage_of(event: &Event) -> &'static str {
+    match event {
+        Event::PromptsWritten { .. } | Event::CompletionsSampled { .. } => "sampler",
+        Event::JudgmentsRecorded { .. } => "judge",
+        Event::PairFormed { .. } | Event::PairSkipped { .. } => "pair_store",
+        Event::ReferenceScored { .. }
+        | Event::StepTaken { .. }
+        | Event::StepSkipped { .. }
+        | Event::CheckpointSaved { .. } => "trainer",
+        Event::EvaluationFinished { .. } => "evaluator",
+        _ => "conductor",
+    }
 }
 
 impl IterationView {
@@ -103,15 +134,19 @@ impl IterationView {
             evaluation: None,
             decision: None,
             outcome: None,
+            pair_sums: PairSums::default(),
             span_ms: (0, 0),
+            stage_ms: BTreeMap::new(),
         }
     }
 
     /// Folds a record of this iteration.
     pub fn apply(&mut self, record: &Recorded) {
         if self.span_ms.0 == 0 {
-            self.span_ms.0 = record.at_ms;
+            self.span_ms = (record.at_ms, record.at_ms);
         }
+        let passed = record.at_ms.saturating_sub(self.span_ms.1);
+        *self.stage_ms.entry(stage_of(&record.event)).or_default() += passed;
         self.span_ms.1 = record.at_ms;
         self.apply_prompts(record);
         self.apply_training(record);
@@ -137,6 +172,10 @@ impl IterationView {
                 self.judgments.1 += unscored as u32;
             }
             Event::PairFormed { pair, .. } => {
+                self.pair_sums.length_chosen += f64::from(pair.length_chosen);
+                self.pair_sums.length_rejected += f64::from(pair.length_rejected);
+                self.pair_sums.score_chosen += pair.score_chosen;
+                self.pair_sums.score_rejected += pair.score_rejected;
                 self.pairs.insert(pair.prompt.clone(), (pair.id.clone(), record.offset));
             }
             Event::PairSkipped { prompt, reason, .. } => {

@@ -5,7 +5,7 @@
 
 mod iteration;
 
-pub use iteration::{CheckpointFacts, Decision, IterationView};
+pub use iteration::{CheckpointFacts, Decision, IterationView, PairSums};
 
 use crate::domain::{
     Event, Iteration, Offset, PolicyRef, PromptId, PromptOrigin, RubricId, Seed, TaskKey,
@@ -95,7 +95,8 @@ impl RunView {
                 rows: *rows,
             }),
             Event::IterationStarted { iteration, kind, policy, reference, rubric } => {
-                let view = IterationView::open(*kind, policy, reference, rubric);
+                let mut view = IterationView::open(*kind, policy, reference, rubric);
+                view.span_ms = (record.at_ms, record.at_ms);
                 self.iterations.insert(*iteration, view);
             }
             Event::PromptsSealed { prompts, .. } => self.used.extend(prompts.iter().cloned()),
@@ -163,8 +164,7 @@ impl RunView {
     pub fn next_iteration(&self) -> (Iteration, IterationKind) {
         let next = self.iterations.last_key_value().map_or(Iteration(1), |(last, _)| last.next());
         let seeded = !self.seed_data.is_empty();
-        let kind =
-            if next.0 == 1 && seeded { IterationKind::Sft } else { IterationKind::Dpo };
+        let kind = if next.0 == 1 && seeded { IterationKind::Sft } else { IterationKind::Dpo };
         (next, kind)
     }
 }

@@ -1,0 +1,58 @@
+//! Control arms of the demo: the same run from M1 on, with another source of scores. What the
+//! self-judged run gains over the random arm is the judge's doing; the oracle arm shows how much
+//! a perfect judge would give.
+
+use super::drive;
+use super::recipe::WorldOracle;
+use gradus::Error;
+use gradus::config::{Config, JudgeSource};
+use gradus::domain::{Event, Iteration, Offset};
+use gradus::lm::cancel::Cancel;
+use gradus::log::Log;
+use gradus::report::Report;
+use gradus::runtime::{Folder, Outcome};
+use std::sync::Arc;
+
+/// The arms, by name.
+pub const ARMS: [(&str, JudgeSource); 2] =
+    [("random", JudgeSource::Random), ("oracle", JudgeSource::Oracle)];
+
+/// Where M1 was promoted: the end of iteration 1.
+fn end_of_first(log: &dyn Log) -> Result<Option<Offset>, Error> {
+    let mut from = Offset(0);
+    loop {
+        let records = log.read(from, 512)?;
+        let Some(last) = records.last() else { return Ok(None) };
+        from = Offset(last.offset.0 + 1);
+        for record in records {
+            if let Event::IterationFinished { iteration: Iteration(1), .. } = record.event {
+                return Ok(Some(Offset(record.offset.0 + 1)));
+            }
+        }
+    }
+}
+
+/// The arm's folder inside the demo's.
+pub fn folder(main: &Folder, name: &str) -> Folder {
+    Folder::at(main.path().join("arms").join(name))
+}
+
+/// Runs one arm, or goes on with it.
+pub fn run(
+    main: &Folder,
+    name: &str,
+    source: JudgeSource,
+    stop: &Cancel,
+) -> Result<(Outcome, Report), Error> {
+    let arm = folder(main, name);
+    let until = end_of_first(main.open_log()?.as_ref())?
+        .ok_or_else(|| Error::Usage("the demo has no M1 yet".to_owned()))?;
+    if !arm.holds_run() || arm.open_log()?.tail() < until {
+        let mut config = Config::from_yaml(&main.config())?;
+        config.judge.source = source;
+        main.fork(&arm, until, &config)?;
+    }
+    let label = format!("{name} judge, ");
+    let (outcome, view) = drive::work(&arm, &label, None, Some(Arc::new(WorldOracle)), stop)?;
+    Ok((outcome, Report::of(&view)))
+}

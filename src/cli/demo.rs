@@ -1,0 +1,170 @@
+//! `gradus demo`: the whole loop on the embedded model, with its control arms.
+
+use super::recipe::{Scale, WorldOracle, new_run};
+use super::{End, arms, drive, output, signals};
+use gradus::Error;
+use gradus::lm::cancel::Cancel;
+use gradus::report::{Report, iterations_table, judge_table, time_table};
+use gradus::runtime::{Folder, Outcome};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The whole loop on an embedded tiny model.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Keep the run in this folder; a demo that is there already goes on.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Same stages, smaller numbers; shows that the loop turns, not that it gains.
+    #[arg(long)]
+    reduced: bool,
+    /// Root of all randomness: same seed, same run.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Leave the control arms out.
+    #[arg(long)]
+    no_arms: bool,
+    /// A base from examples/pretrain_demo.rs instead of the embedded one.
+    #[arg(long, hide = true)]
+    base: Option<PathBuf>,
+    /// Measure on the prompts the recipe was tuned on, instead of the reported ones.
+    #[arg(long, hide = true)]
+    tuning: bool,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    seed: u64,
+    reduced: bool,
+    seconds: f64,
+    peak_memory_mib: Option<f64>,
+    self_judged: Report,
+    random_judge: Option<Report>,
+    oracle_judge: Option<Report>,
+}
+
+/// Deletes a folder that nobody asked to keep.
+struct Temporary(Option<PathBuf>);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
+}
+
+/// Runs the verb.
+pub fn run(arguments: &Arguments) -> Result<End, Error> {
+    let began = Instant::now();
+    let kept = arguments.dir.clone();
+    let nobody = format!("gradus-demo-{}", std::process::id());
+    let dir = kept.clone().unwrap_or_else(|| std::env::temp_dir().join(nobody));
+    let _temporary = Temporary(kept.is_none().then(|| dir.clone()));
+    let folder = Folder::at(dir);
+    let stop = signals::stop_flag()?;
+    prepare(arguments, &folder)?;
+    let oracle = Some(Arc::new(WorldOracle) as Arc<_>);
+    let (outcome, view) = drive::work(&folder, "", None, oracle, &stop)?;
+    let mut shown = Shown {
+        seed: arguments.seed,
+        reduced: arguments.reduced,
+        seconds: 0.0,
+        peak_memory_mib: None,
+        self_judged: Report::of(&view),
+        random_judge: None,
+        oracle_judge: None,
+    };
+    let mut last = outcome;
+    if last == Outcome::Reached && !arguments.no_arms {
+        last = run_arms(&folder, &mut shown, &stop)?;
+    }
+    shown.seconds = began.elapsed().as_secs_f64();
+    shown.peak_memory_mib = peak_memory_mib();
+    if last != Outcome::Reached {
+        if arguments.dir.is_none() {
+            eprintln!("stopped; nothing is kept (use --dir DIR to be able to go on)");
+            return Ok(End::Stopped);
+        }
+        eprintln!("go on with the same command");
+        return Ok(End::Stopped);
+    }
+    if arguments.json {
+        output::json(&shown)?
+    } else {
+        output::text(&render(&shown, &folder, arguments))?
+    }
+    Ok(End::Done)
+}
+
+fn prepare(arguments: &Arguments, folder: &Folder) -> Result<(), Error> {
+    let scale = Scale { reduced: arguments.reduced, tuning: arguments.tuning };
+    let started = folder.holds_run() && drive::known(folder)?.seed.is_some();
+    if !started {
+        return folder.create(&new_run(arguments.seed, scale, arguments.base.as_deref())?);
+    }
+    let wanted = super::recipe::config(arguments.seed, scale)?;
+    let found = gradus::config::Config::from_yaml(&folder.config())?;
+    if found.seed == wanted.seed && found.prompts.per_iteration == wanted.prompts.per_iteration {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "{} holds a demo with seed {} and other settings; give its seed, or another --dir",
+        folder.path().display(),
+        found.seed
+    )))
+}
+
+fn run_arms(folder: &Folder, shown: &mut Shown, stop: &Cancel) -> Result<Outcome, Error> {
+    for (name, source) in arms::ARMS {
+        let (outcome, report) = arms::run(folder, name, source, stop)?;
+        let slot = if name == "random" { &mut shown.random_judge } else { &mut shown.oracle_judge };
+        *slot = Some(report);
+        if outcome != Outcome::Reached {
+            return Ok(outcome);
+        }
+    }
+    Ok(Outcome::Reached)
+}
+
+fn render(shown: &Shown, folder: &Folder, arguments: &Arguments) -> String {
+    let mut text = format!(
+        "Self-judged, seed {}: the loop's own judge chose every pair.\n{}\n{}",
+        shown.seed,
+        iterations_table(&shown.self_judged),
+        judge_table(&shown.self_judged)
+    );
+    let arms = [
+        ("Control, random judge: the same from M1 on, pairs at random.", &shown.random_judge),
+        ("Control, oracle judge: the same from M1 on, pairs by the truth.", &shown.oracle_judge),
+    ];
+    for (title, report) in arms {
+        if let Some(report) = report {
+            text.push_str(&format!("\n{title}\n{}", iterations_table(report)));
+        }
+    }
+    text.push_str(&format!("\n{}", time_table(&shown.self_judged)));
+    let peak = shown.peak_memory_mib.map_or(String::new(), |m| format!(", {m:.0} MiB at most"));
+    text.push_str(&format!("\n{:.0} s in all{peak}.\n", shown.seconds));
+    if arguments.reduced {
+        text.push_str("Reduced: it shows that the loop turns, not that it gains.\n");
+    }
+    if arguments.dir.is_some() {
+        let dir = folder.path().display();
+        text.push_str(&format!("Look closer: gradus report {dir}; gradus log show {dir}\n"));
+    }
+    text
+}
+
+/// Most memory this process ever held, where the system says.
+pub fn peak_memory_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib / 1024.0)
+}

@@ -1,0 +1,91 @@
+//! `gradus run`, and what every verb that works on a run shares: start, watch, stop.
+
+use super::screen::Screen;
+use super::{End, output, signals};
+use gradus::Error;
+use gradus::lm::cancel::Cancel;
+use gradus::report::{Report, iterations_table, judge_table, time_table};
+use gradus::runtime::{Folder, Goal, Outcome, Runtime, fold};
+use gradus::stage::Oracle;
+use gradus::view::RunView;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Go on with a run.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The run's folder.
+    dir: PathBuf,
+    /// Iterations in all, instead of what gradus.yaml says.
+    #[arg(long)]
+    iterations: Option<u32>,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Works until the goal or a signal; gives what is known then.
+pub fn work(
+    folder: &Folder,
+    label: &str,
+    iterations: Option<u32>,
+    oracle: Option<Arc<dyn Oracle>>,
+    stop: &Cancel,
+) -> Result<(Outcome, RunView), Error> {
+    let screen = Arc::new(Screen::new(label, folder));
+    let mut builder = Runtime::builder(folder.path()).gauge(screen.clone());
+    if let Some(iterations) = iterations {
+        builder = builder.iterations(iterations);
+    }
+    if let Some(oracle) = oracle {
+        builder = builder.oracle(oracle);
+    }
+    let runtime = builder.start()?;
+    let outcome = runtime.wait(Goal::Iterations, stop, |view| screen.tick(view));
+    let handle = runtime.handle();
+    runtime.shutdown();
+    screen.close();
+    let view = handle.view()?;
+    Ok((outcome?, view))
+}
+
+/// What is known of a run that nobody works on.
+pub fn known(folder: &Folder) -> Result<RunView, Error> {
+    fold(folder.open_log()?.as_ref())
+}
+
+/// Runs the verb.
+pub fn run(arguments: &Arguments) -> Result<End, Error> {
+    let folder = Folder::at(&arguments.dir);
+    let stop = signals::stop_flag()?;
+    let oracle = super::recipe::oracle_of(&folder);
+    let (outcome, view) = work(&folder, "", arguments.iterations, oracle, &stop)?;
+    let report = Report::of(&view);
+    if arguments.json {
+        output::json(&report)?;
+    } else {
+        output::text(&iterations_table(&report))?;
+        let judge = judge_table(&report);
+        if !judge.is_empty() {
+            output::text(&format!("\n{judge}"))?;
+        }
+        output::text(&format!("\n{}", time_table(&report)))?;
+    }
+    finish(&outcome, &folder)
+}
+
+/// Says how the work ended.
+pub fn finish(outcome: &Outcome, folder: &Folder) -> Result<End, Error> {
+    match outcome {
+        Outcome::Reached => Ok(End::Done),
+        Outcome::Stopped => {
+            eprintln!("stopped; go on with: gradus run {}", folder.path().display());
+            Ok(End::Stopped)
+        }
+        Outcome::LogLost(reason) => Err(Error::Usage(format!(
+            "nothing can be recorded any more: {reason}. What was recorded is safe; go on with: \
+             gradus run {}",
+            folder.path().display()
+        ))),
+    }
+}

@@ -1,0 +1,177 @@
+//! `gradus init`: lays out a run on a model of the user's, and says what it recognised.
+
+use super::{End, output};
+use gradus::Error;
+use gradus::config::Config;
+use gradus::domain::event::SeedRow;
+use gradus::domain::{Message, Prompt, PromptOrigin, Seed};
+use gradus::lm::model_files::ModelFiles;
+use gradus::lm::template::CHATML;
+use gradus::prompts;
+use gradus::runtime::{Folder, NewRun, memory};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Lay out a run.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The run's folder; it is made.
+    dir: PathBuf,
+    /// A Hugging Face folder or a .gguf file.
+    #[arg(long)]
+    model: PathBuf,
+    /// Prompts: JSON lines, a JSON array, or text with one a line.
+    #[arg(long)]
+    prompts: PathBuf,
+    /// Settings to begin with: paper, or tiny (about half an hour an iteration on 2 cores).
+    #[arg(long, default_value = "paper")]
+    preset: String,
+    /// Root of all randomness.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Instructions with answers, for a supervised first iteration.
+    #[arg(long)]
+    ift: Option<PathBuf>,
+    /// Judge prompts with replies, for the same.
+    #[arg(long)]
+    eft: Option<PathBuf>,
+    /// A rubric component (.wasm) instead of the paper's additive one.
+    #[arg(long)]
+    rubric: Option<PathBuf>,
+    /// A chat template for a model without one: chatml, or a Jinja file.
+    #[arg(long)]
+    chat_template: Option<String>,
+    /// Print what was recognised as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Recognised {
+    dir: PathBuf,
+    model: String,
+    parameters: u64,
+    context_tokens: usize,
+    prompts: String,
+    to_train_on: usize,
+    held_out: usize,
+    seed_rows: usize,
+    preset: String,
+    notes: Vec<String>,
+}
+
+/// Runs the verb.
+pub fn run(arguments: &Arguments) -> Result<End, Error> {
+    let folder = Folder::at(&arguments.dir);
+    if folder.holds_run() && super::drive::known(&folder)?.seed.is_some() {
+        return Err(Error::RunExists(arguments.dir.clone()));
+    }
+    let mut config = Config::preset(&arguments.preset)?;
+    config.seed = arguments.seed.unwrap_or(config.seed);
+    let file = prompts::read(&arguments.prompts)?;
+    let template = template(arguments.chat_template.as_deref())?;
+    let model = ModelFiles::open_with_template(&arguments.model, template.as_deref())?;
+    memory::check(model.config(), &config, memory::available_bytes())?;
+    let (train, held_out) = split(&file, &config);
+    let seed_data = seed_data(arguments)?;
+    let mut notes: Vec<String> = model.quantised_note().into_iter().collect();
+    if held_out.len() < config.prompts.held_out as usize {
+        notes.push(format!(
+            "only {} prompts are held out to measure on: the file is small",
+            held_out.len()
+        ));
+    }
+    let shown = Recognised {
+        dir: arguments.dir.clone(),
+        model: arguments.model.display().to_string(),
+        parameters: memory::parameters(model.config()),
+        context_tokens: model.config().max_position_embeddings,
+        prompts: file.summary(),
+        to_train_on: train.len(),
+        held_out: held_out.len(),
+        seed_rows: seed_data.iter().map(|(_, rows)| rows.len()).sum(),
+        preset: arguments.preset.clone(),
+        notes,
+    };
+    let rubric = match &arguments.rubric {
+        Some(path) => std::fs::read(path).map_err(|e| Error::io(path, e))?,
+        None => gradus::rubric::bundled::ADDITIVE_FIVE.to_vec(),
+    };
+    let weights = model.weights()?;
+    let prompts = train.into_iter().chain(held_out).collect();
+    folder.create(&NewRun { config, model, weights, prompts, seed_data, rubric })?;
+    if arguments.json {
+        output::json(&shown)?
+    } else {
+        output::text(&render(&shown))?
+    }
+    Ok(End::Done)
+}
+
+fn template(given: Option<&str>) -> Result<Option<String>, Error> {
+    match given {
+        None => Ok(None),
+        Some("chatml") => Ok(Some(CHATML.to_owned())),
+        Some(path) => Ok(Some(std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?)),
+    }
+}
+
+/// Some prompts are kept for measuring, by the hash of seed and prompt, so that the choice does
+/// not depend on the file's order. At most a quarter of the file.
+fn split(file: &prompts::PromptFile, config: &Config) -> (Vec<Prompt>, Vec<Prompt>) {
+    let root = Seed::root(config.seed).derive("held out");
+    let mut all = file.prompts(PromptOrigin::Given);
+    all.sort_by_key(|prompt| root.derive(prompt.id.as_str()).0);
+    let kept = (config.prompts.held_out as usize).min(all.len() / 4);
+    let train = all.split_off(kept);
+    let held_out =
+        all.into_iter().map(|p| Prompt::new(p.messages, PromptOrigin::HeldOut)).collect();
+    (train, held_out)
+}
+
+fn seed_data(arguments: &Arguments) -> Result<Vec<(String, Vec<SeedRow>)>, Error> {
+    let mut data = Vec::new();
+    for (name, path) in [("ift", &arguments.ift), ("eft", &arguments.eft)] {
+        let Some(path) = path else { continue };
+        let rows = prompts::read(path)?.seed_rows();
+        if rows.is_empty() {
+            return Err(no_answers(path));
+        }
+        data.push((name.to_owned(), rows));
+    }
+    Ok(data)
+}
+
+fn no_answers(path: &Path) -> Error {
+    let example = serde_json::json!({
+        "messages": [Message::user("..."), Message::assistant("...")],
+    });
+    Error::Usage(format!(
+        "{} has prompts but no answers, so there is nothing to learn from. A line with one: \
+         {example}",
+        path.display()
+    ))
+}
+
+fn render(shown: &Recognised) -> String {
+    let dir = shown.dir.display();
+    let mut text = format!(
+        "model    {} ({:.1} M parameters, {} tokens of context)\n\
+         prompts  {}\n\
+         \x20        {} to train on, {} held out to measure on, {} seed rows\n\
+         preset   {} (change it in {dir}/gradus.yaml)\n",
+        shown.model,
+        shown.parameters as f64 / 1e6,
+        shown.context_tokens,
+        shown.prompts,
+        shown.to_train_on,
+        shown.held_out,
+        shown.seed_rows,
+        shown.preset,
+    );
+    for note in &shown.notes {
+        text.push_str(&format!("note     {note}\n"));
+    }
+    text.push_str(&format!("\nnext: gradus run {dir}\n"));
+    text
+}

@@ -1,0 +1,57 @@
+//! `gradus report`: tables and plots as one HTML file, and the same as JSON.
+
+use super::{End, arms, drive, output};
+use gradus::Error;
+use gradus::report::{Report, iterations_table, judge_table, page, time_table};
+use gradus::runtime::Folder;
+use std::path::PathBuf;
+
+/// Tables and plots of a run.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The run's folder.
+    dir: PathBuf,
+    /// Where to write the page; report.json goes beside it. Default: DIR/report.html.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Print the JSON instead of writing files.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the verb.
+pub fn run(arguments: &Arguments) -> Result<End, Error> {
+    let folder = Folder::at(&arguments.dir);
+    let report = Report::of(&drive::known(&folder)?);
+    if arguments.json {
+        output::json(&report)?;
+        return Ok(End::Done);
+    }
+    let mut sections = Vec::new();
+    for (name, _) in arms::ARMS {
+        let arm = arms::folder(&folder, name);
+        if arm.holds_run() {
+            let table = iterations_table(&Report::of(&drive::known(&arm)?));
+            sections.push((format!("Control: {name} judge"), table));
+        }
+    }
+    let sections: Vec<(&str, String)> =
+        sections.iter().map(|(name, table)| (name.as_str(), table.clone())).collect();
+    let title = folder.path().display().to_string();
+    let html = arguments.out.clone().unwrap_or_else(|| folder.path().join("report.html"));
+    let json = html.with_extension("json");
+    let body = serde_json::to_string_pretty(&report)
+        .map_err(|e| Error::Usage(format!("the report is not JSON: {e}")))?;
+    for (path, text) in [(&html, page(&title, &report, &sections)), (&json, body)] {
+        std::fs::write(path, text).map_err(|e| Error::io(path, e))?;
+    }
+    output::text(&format!(
+        "{}\n{}\n{}\nwrote {} and {}\n",
+        iterations_table(&report),
+        judge_table(&report),
+        time_table(&report),
+        html.display(),
+        json.display()
+    ))?;
+    Ok(End::Done)
+}

@@ -1,0 +1,77 @@
+//! `gradus status`: what a run is doing, or how far it got. Works beside a running process.
+
+use super::screen::Pulse;
+use super::{End, drive, output};
+use gradus::Error;
+use gradus::log::LogError;
+use gradus::report::{Report, iterations_table};
+use gradus::runtime::Folder;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// What a run is doing.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The run's folder.
+    dir: PathBuf,
+    /// Print it as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+enum Status {
+    /// Another process works on it.
+    Running(Pulse),
+    /// Nobody does.
+    Idle { report: Box<Report>, prompts_unused: usize, failed_tasks: usize },
+}
+
+/// Runs the verb.
+pub fn run(arguments: &Arguments) -> Result<End, Error> {
+    let folder = Folder::at(&arguments.dir);
+    let status = read(&folder)?;
+    if arguments.json {
+        output::json(&status)?;
+        return Ok(End::Done);
+    }
+    output::text(&match &status {
+        Status::Running(pulse) => running(pulse),
+        Status::Idle { report, prompts_unused, failed_tasks } => format!(
+            "idle; {} iterations, {} records, {prompts_unused} unused prompts, {failed_tasks} \
+             failed tasks\n\n{}",
+            report.iterations.len(),
+            report.records,
+            iterations_table(report)
+        ),
+    })?;
+    Ok(End::Done)
+}
+
+fn read(folder: &Folder) -> Result<Status, Error> {
+    match drive::known(folder) {
+        Ok(view) => Ok(Status::Idle {
+            prompts_unused: view.unused().count(),
+            failed_tasks: view.failures.len(),
+            report: Box::new(Report::of(&view)),
+        }),
+        Err(Error::Log(LogError::InUse { path, pid })) => {
+            let body = std::fs::read(folder.status()).ok();
+            let pulse = body.and_then(|body| serde_json::from_slice(&body).ok());
+            pulse.map(Status::Running).ok_or(Error::Log(LogError::InUse { path, pid }))
+        }
+        Err(other) => Err(other),
+    }
+}
+
+fn running(pulse: &Pulse) -> String {
+    let mut text = format!(
+        "running in process {}; {} iterations over, {} records\n{}\n",
+        pulse.pid, pulse.finished, pulse.records, pulse.model
+    );
+    for (stage, (done, total)) in &pulse.progress {
+        text.push_str(&format!("  {stage:<10} {done}/{total}\n"));
+    }
+    text
+}

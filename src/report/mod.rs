@@ -1,0 +1,201 @@
+//! READ-ONLY RECEIPTS: what a run did, as one plain structure, and that structure as a table for
+//! a terminal, as JSON and as a page. Nothing here computes a figure that is not in a view, and
+//! nothing here can change a run.
+
+mod page;
+mod plot;
+mod table;
+
+pub use page::page;
+pub use table::{iterations_table, judge_table, time_table};
+
+use crate::domain::evaluation::{Estimate, Evaluation, Referee};
+use crate::domain::event::{IterationKind, IterationOutcome, StepMetrics};
+use crate::view::{IterationView, PairSums, RunView};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Everything a person may want to know of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// Records the report is made of.
+    pub records: u64,
+    /// Short name of the base's weights.
+    pub base: Option<String>,
+    /// Short name of the policy that acts now.
+    pub policy: Option<String>,
+    /// The base on the held-out prompts, as iteration 1 measured it.
+    pub base_quality: Option<BaseQuality>,
+    /// One row an iteration.
+    pub iterations: Vec<Row>,
+}
+
+/// M0 on the held-out prompts.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BaseQuality {
+    /// Mean score.
+    pub score: Estimate,
+    /// By whom.
+    pub referee: Referee,
+    /// Mean length in tokens.
+    pub length: f64,
+}
+
+/// One iteration.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// Its number: M(n) is what it made.
+    pub iteration: u32,
+    /// How it trained.
+    pub kind: IterationKind,
+    /// How it ended; `None` while it is open.
+    pub outcome: Option<IterationOutcome>,
+    /// Prompts it answered.
+    pub prompts: usize,
+    /// Prompts the policy wrote for it.
+    pub prompts_written: u32,
+    /// Generated prompts that a filter refused.
+    pub prompts_rejected: u32,
+    /// Judgments asked for.
+    pub judgments: u32,
+    /// Judgments without a score.
+    pub unscored: u32,
+    /// Pairs it trained on.
+    pub pairs: usize,
+    /// Prompts without a pair, by reason.
+    pub skipped: BTreeMap<&'static str, usize>,
+    /// Means over the pairs; `None` without any.
+    pub pair_means: Option<PairMeans>,
+    /// Optimiser steps taken.
+    pub steps: usize,
+    /// Steps skipped for non-finite numbers.
+    pub steps_skipped: u32,
+    /// Means over its steps; `None` before the first checkpoint.
+    pub training: Option<Training>,
+    /// Its checkpoint on held-out prompts.
+    pub evaluation: Option<Evaluation>,
+    /// Seconds from its first record to its last.
+    pub seconds: f64,
+    /// Seconds by stage, as far as records show it.
+    pub seconds_by_stage: BTreeMap<&'static str, f64>,
+    /// The loss of every step, for a plot.
+    pub losses: Vec<f64>,
+    /// The margin of every step, for a plot.
+    pub margins: Vec<f64>,
+}
+
+/// Means over pairs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct PairMeans {
+    /// Tokens of the chosen completion.
+    pub length_chosen: f64,
+    /// Tokens of the rejected one.
+    pub length_rejected: f64,
+    /// Score of the chosen one.
+    pub score_chosen: f64,
+    /// Score of the rejected one.
+    pub score_rejected: f64,
+}
+
+/// Means over the steps of an iteration, and the end of it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Training {
+    /// Mean loss over all steps, as TRL's `train_loss`.
+    pub loss: f64,
+    /// Mean loss of the last tenth of the steps.
+    pub loss_end: f64,
+    /// Mean reward margin of the last tenth of the steps.
+    pub margin_end: f64,
+    /// Mean reward accuracy of the last tenth of the steps.
+    pub accuracy_end: f64,
+    /// Largest gradient norm before clipping.
+    pub grad_norm_max: f64,
+}
+
+impl Report {
+    /// The report of what a view knows.
+    pub fn of(view: &RunView) -> Report {
+        let iterations: Vec<Row> =
+            view.iterations.iter().map(|(n, open)| Row::of(n.0, open)).collect();
+        Report {
+            records: view.next.0,
+            base: view.base.as_ref().map(|p| p.id().short().to_owned()),
+            policy: view.policy.as_ref().map(|p| p.id().short().to_owned()),
+            base_quality: base_quality(view),
+            iterations,
+        }
+    }
+}
+
+/// The previous policy of the first iteration is the base.
+fn base_quality(view: &RunView) -> Option<BaseQuality> {
+    let evaluation = view.iterations.values().next()?.evaluation.as_ref()?;
+    let versus = evaluation
+        .head_to_head
+        .iter()
+        .find(|h| h.opponent == "previous" && h.referee == evaluation.referee)?;
+    Some(BaseQuality {
+        score: versus.opponent_score,
+        referee: versus.referee,
+        length: versus.opponent_length,
+    })
+}
+
+impl Row {
+    fn of(iteration: u32, open: &IterationView) -> Row {
+        let mut skipped = BTreeMap::new();
+        for reason in open.skipped.values() {
+            *skipped.entry(reason.as_str()).or_default() += 1;
+        }
+        let (written, refused) = open
+            .written
+            .iter()
+            .fold((0, 0), |(a, r), (admitted, rejected)| (a + admitted, r + rejected));
+        let seconds = |ms: u64| ms as f64 / 1000.0;
+        Row {
+            iteration,
+            kind: open.kind,
+            outcome: open.outcome.clone(),
+            prompts: open.prompts.as_ref().map_or(0, Vec::len),
+            prompts_written: written,
+            prompts_rejected: refused,
+            judgments: open.judgments.0,
+            unscored: open.judgments.1,
+            pairs: open.pairs.len(),
+            skipped,
+            pair_means: pair_means(open.pairs.len(), &open.pair_sums),
+            steps: open.steps.len(),
+            steps_skipped: open.steps_skipped,
+            training: training(&open.steps),
+            evaluation: open.evaluation.clone(),
+            seconds: seconds(open.span_ms.1.saturating_sub(open.span_ms.0)),
+            seconds_by_stage: open.stage_ms.iter().map(|(s, ms)| (*s, seconds(*ms))).collect(),
+            losses: open.steps.iter().map(|(_, m)| m.loss).collect(),
+            margins: open.steps.iter().map(|(_, m)| m.rewards_margin).collect(),
+        }
+    }
+}
+
+fn pair_means(n: usize, sums: &PairSums) -> Option<PairMeans> {
+    (n > 0).then(|| PairMeans {
+        length_chosen: sums.length_chosen / n as f64,
+        length_rejected: sums.length_rejected / n as f64,
+        score_chosen: sums.score_chosen / n as f64,
+        score_rejected: sums.score_rejected / n as f64,
+    })
+}
+
+fn training(steps: &[(u32, StepMetrics)]) -> Option<Training> {
+    let last = steps.len().checked_sub(1)?;
+    let tail = steps.get(last - last / 10..).unwrap_or(steps);
+    let mean = |part: &[(u32, StepMetrics)], f: fn(&StepMetrics) -> f64| {
+        part.iter().map(|(_, m)| f(m)).sum::<f64>() / part.len() as f64
+    };
+    Some(Training {
+        loss: mean(steps, |m| m.loss),
+        loss_end: mean(tail, |m| m.loss),
+        margin_end: mean(tail, |m| m.rewards_margin),
+        accuracy_end: mean(tail, |m| m.rewards_accuracy),
+        grad_norm_max: steps.iter().map(|(_, m)| m.grad_norm).fold(0.0, f64::max),
+    })
+}

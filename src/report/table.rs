@@ -1,0 +1,204 @@
+//! The report as tables of plain text, for a terminal or a file.
+
+use super::{Report, Row};
+use crate::domain::evaluation::{Estimate, Referee};
+use crate::domain::event::{IterationKind, IterationOutcome};
+
+/// Rows of cells, columns aligned; the first column to the left, the others to the right.
+fn align(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            match column {
+                0 => line.push_str(&format!("{cell:<width$}")),
+                _ => line.push_str(&format!("  {cell:>width$}")),
+            }
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn cells(values: &[&str]) -> Vec<String> {
+    values.iter().map(|v| (*v).to_owned()).collect()
+}
+
+fn number(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "-".to_owned(), |v| format!("{v:.digits$}"))
+}
+
+/// `3.42 ±0.11`: the mean and half the width of its 95 % interval.
+fn interval(estimate: &Estimate) -> String {
+    format!("{:.2} ±{:.2}", estimate.mean, (estimate.high - estimate.low) / 2.0)
+}
+
+/// `120/90/90 55.0% [50.1, 59.9]`: wins, ties, losses, and the win rate with its 95 % interval.
+fn head_to_head(row: &Row, opponent: &str, referee: Referee) -> String {
+    let evaluation = row.evaluation.as_ref();
+    let found = evaluation.and_then(|e| {
+        e.head_to_head.iter().find(|h| h.opponent == opponent && h.referee == referee)
+    });
+    found.map_or_else(
+        || "-".to_owned(),
+        |h| {
+            let rate = h.win_rate;
+            format!(
+                "{}/{}/{} {:.1}% [{:.1}, {:.1}]",
+                h.wins,
+                h.ties,
+                h.losses,
+                rate.mean * 100.0,
+                rate.low * 100.0,
+                rate.high * 100.0
+            )
+        },
+    )
+}
+
+fn outcome(row: &Row) -> &'static str {
+    match row.outcome {
+        None => "open",
+        Some(IterationOutcome::Promoted) => "promoted",
+        Some(IterationOutcome::Rejected { .. }) => "rejected",
+        Some(IterationOutcome::NoSignal { .. }) => "no signal",
+        Some(IterationOutcome::Failed { .. }) => "failed",
+    }
+}
+
+/// What every iteration trained on and what came of it: the main table.
+pub fn iterations_table(report: &Report) -> String {
+    let referee = report
+        .iterations
+        .iter()
+        .find_map(|row| row.evaluation.as_ref().map(|e| e.referee))
+        .unwrap_or(Referee::Judge);
+    let by = if referee == Referee::Oracle { "oracle" } else { "judge" };
+    let score = format!("{by} score");
+    let mut rows = vec![cells(&[
+        "model",
+        "prompts",
+        "pairs",
+        "loss",
+        "margin",
+        &score,
+        "length",
+        "W/T/L vs previous",
+        "W/T/L vs M1",
+        "",
+    ])];
+    if let Some(base) = &report.base_quality {
+        let (mean, length) = (interval(&base.score), number(Some(base.length), 1));
+        rows.push(cells(&["M0 base", "-", "-", "-", "-", &mean, &length, "-", "-", ""]));
+    }
+    for row in &report.iterations {
+        let sft = row.kind == IterationKind::Sft;
+        let name = format!("M{} {}", row.iteration, if sft { "SFT" } else { "DPO" });
+        let evaluation = row.evaluation.as_ref();
+        let or_dash = |sft: bool, text: String| if sft { "-".to_owned() } else { text };
+        rows.push(vec![
+            name,
+            or_dash(sft, row.prompts.to_string()),
+            or_dash(sft, row.pairs.to_string()),
+            number(row.training.map(|t| t.loss), 3),
+            or_dash(sft, number(row.training.map(|t| t.margin_end), 3)),
+            evaluation.map_or_else(|| "-".to_owned(), |e| interval(&e.score)),
+            number(evaluation.map(|e| e.length.mean), 1),
+            head_to_head(row, "previous", referee),
+            head_to_head(row, "first", referee),
+            outcome(row).to_owned(),
+        ]);
+    }
+    let mut text = align(&rows);
+    for row in &report.iterations {
+        text.push_str(&notes(row));
+    }
+    text
+}
+
+/// What the figures alone do not say of an iteration.
+fn notes(row: &Row) -> String {
+    let mut text = String::new();
+    if !row.skipped.is_empty() || row.unscored > 0 {
+        let reasons: Vec<String> = row.skipped.iter().map(|(r, n)| format!("{n} {r}")).collect();
+        let share = 100.0 * f64::from(row.unscored) / f64::from(row.judgments.max(1));
+        text.push_str(&format!(
+            "M{}: no pair from {} prompts ({}); {:.1} % of {} judgments without a score",
+            row.iteration,
+            row.skipped.values().sum::<usize>(),
+            reasons.join(", "),
+            share,
+            row.judgments
+        ));
+        if let Some(means) = row.pair_means {
+            text.push_str(&format!(
+                "; chosen {:.1} tokens, rejected {:.1}",
+                means.length_chosen, means.length_rejected
+            ));
+        }
+        text.push('\n');
+    }
+    if row.steps_skipped > 0 {
+        let skipped = row.steps_skipped;
+        text.push_str(&format!("M{}: {skipped} steps skipped as non-finite\n", row.iteration));
+    }
+    match &row.outcome {
+        Some(
+            IterationOutcome::Rejected { reason }
+            | IterationOutcome::NoSignal { reason }
+            | IterationOutcome::Failed { reason },
+        ) => text.push_str(&format!("M{}: {}: {reason}\n", row.iteration, outcome(row))),
+        _ => {}
+    }
+    text
+}
+
+/// How well each policy judges, where the truth is known; empty where it is not.
+pub fn judge_table(report: &Report) -> String {
+    let mut rows = vec![cells(&[
+        "judge",
+        "pairwise",
+        "exact match",
+        "spearman",
+        "kendall",
+        "prompts",
+        "unparsed",
+    ])];
+    for row in &report.iterations {
+        let Some(judge) = row.evaluation.as_ref().and_then(|e| e.judge.as_ref()) else { continue };
+        rows.push(vec![
+            format!("M{}", row.iteration),
+            format!("{:.3}", judge.pairwise_accuracy),
+            format!("{:.3}", judge.exact_match),
+            format!("{:.3}", judge.spearman),
+            format!("{:.3}", judge.kendall),
+            judge.prompts.to_string(),
+            format!("{:.1}%", judge.unparsed * 100.0),
+        ]);
+    }
+    if rows.len() > 1 { align(&rows) } else { String::new() }
+}
+
+/// Where the time went, seconds.
+pub fn time_table(report: &Report) -> String {
+    const STAGES: [&str; 5] = ["sampler", "judge", "pair_store", "trainer", "evaluator"];
+    let mut head = cells(&["seconds"]);
+    head.extend(STAGES.map(str::to_owned));
+    head.push("all".to_owned());
+    let mut rows = vec![head];
+    for row in &report.iterations {
+        let mut line = vec![format!("M{}", row.iteration)];
+        let of = |stage| row.seconds_by_stage.get(stage).copied().unwrap_or_default();
+        line.extend(STAGES.map(|stage| format!("{:.1}", of(stage))));
+        line.push(format!("{:.1}", row.seconds));
+        rows.push(line);
+    }
+    align(&rows)
+}

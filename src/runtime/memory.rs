@@ -1,0 +1,99 @@
+//! Will it fit? An estimate of what a run needs, before hours are spent to find out.
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::lm::config::ModelConfig;
+
+const F32_BYTES: u64 = 4;
+
+/// Parameters of a network of this shape.
+pub fn parameters(config: &ModelConfig) -> u64 {
+    let hidden = config.hidden_size as u64;
+    let head = hidden / config.num_attention_heads.max(1) as u64;
+    let kv = head * config.num_key_value_heads as u64;
+    let attention = 2 * hidden * hidden + 2 * hidden * kv;
+    let mlp = 3 * hidden * config.intermediate_size as u64;
+    let layers = config.num_hidden_layers as u64 * (attention + mlp + 2 * hidden);
+    let tables = if config.tie_word_embeddings { 1 } else { 2 };
+    tables * config.vocab_size as u64 * hidden + layers + hidden
+}
+
+/// Bytes a run holds at once, roughly: the acting policy's weights twice (generation and
+/// training keep their own layout), gradients and two moments of what is trained, and the
+/// activations of a micro-batch.
+pub fn needed_bytes(model: &ModelConfig, config: &Config) -> u64 {
+    let all = parameters(model) * F32_BYTES;
+    let trained = if config.train.use_peft {
+        let r = u64::from(config.train.lora_r);
+        let per_layer = 2 * r * (5 * model.hidden_size + 2 * model.intermediate_size) as u64;
+        per_layer * model.num_hidden_layers as u64 * F32_BYTES
+    } else {
+        all
+    };
+    let tokens = u64::from(config.sampling.max_new_tokens + 512);
+    // Per token and layer: norms, projections, two halves of the MLP, kept for the backward pass.
+    let widths = (8 * model.hidden_size + 4 * model.intermediate_size) as u64;
+    let layers = widths * model.num_hidden_layers as u64;
+    let logits = 4 * model.vocab_size as u64;
+    let rows = 2 * u64::from(config.train.threads);
+    2 * all + 3 * trained + rows * tokens * (layers + logits) * F32_BYTES
+}
+
+/// Memory that is free to use, where the system says.
+pub fn available_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// Refuses what cannot fit.
+///
+/// # Errors
+/// GRADUS0103 with both sizes and what would help.
+pub fn check(model: &ModelConfig, config: &Config, available: Option<u64>) -> Result<(), Error> {
+    let needed = needed_bytes(model, config);
+    let Some(available) = available.filter(|available| needed > *available) else { return Ok(()) };
+    let gib = |bytes: u64| bytes as f64 / f64::from(1u32 << 30);
+    let advice = if config.train.use_peft {
+        "Take a smaller model, or lower sampling.max_new_tokens"
+    } else {
+        "Set train.use_peft: true (LoRA), use --preset tiny, or take a smaller model"
+    };
+    Err(Error::Usage(format!(
+        "GRADUS0103 the run needs about {:.1} GiB and {:.1} GiB are free ({:.0} M parameters). \
+         {advice}",
+        gib(needed),
+        gib(available),
+        parameters(model) as f64 / 1e6
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SmolLM2-135M has 134,515,008 parameters (its model card).
+    const SMOLLM2: &str = r#"{"model_type":"llama","hidden_size":576,"intermediate_size":1536,
+        "num_hidden_layers":30,"num_attention_heads":9,"num_key_value_heads":3,
+        "vocab_size":49152,"max_position_embeddings":8192,"rope_theta":100000.0,
+        "rms_norm_eps":1e-5,"eos_token_id":2,"tie_word_embeddings":true}"#;
+
+    #[test]
+    fn counts_parameters() {
+        let model = ModelConfig::from_hf_json(SMOLLM2).unwrap();
+        assert_eq!(parameters(&model), 134_515_008);
+    }
+
+    #[test]
+    fn says_what_would_help() {
+        let model = ModelConfig::from_hf_json(SMOLLM2).unwrap();
+        let config = Config::default();
+        assert!(check(&model, &config, None).is_ok());
+        assert!(check(&model, &config, Some(1 << 40)).is_ok());
+        let error = check(&model, &config, Some(1 << 30)).unwrap_err().to_string();
+        assert!(error.contains("GRADUS0103") && error.contains("use_peft"), "{error}");
+        let lora = Config::preset("tiny").unwrap();
+        assert!(needed_bytes(&model, &lora) < needed_bytes(&model, &config));
+    }
+}

@@ -1,0 +1,149 @@
+//! The parts whose speed decides a run's: a log commit, a rubric call, decoding, a DPO step. Each
+//! stands beside something that bounds it, so that the figure is a ratio of one run.
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use gradus::domain::{Event, Seed};
+use gradus::lm::cancel::Cancel;
+use gradus::lm::config::ModelConfig;
+use gradus::lm::generate::{DrawRequest, Generator, Sampling};
+use gradus::lm::loss::LossType;
+use gradus::lm::optimizer::OptimizerSettings;
+use gradus::lm::train::{DpoExample, DpoSettings, Method, TrainSettings, Trainer};
+use gradus::lm::weights::Weights;
+use gradus::log::{Batch, Clock, Log, MemoryLog, SledLog};
+use gradus::rubric::{Item, Rubric, RubricEngine, bundled};
+use std::hint::black_box;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+struct Still;
+
+impl Clock for Still {
+    fn now_ms(&self) -> u64 {
+        0
+    }
+}
+
+fn batch(events: usize) -> Batch {
+    let reason = "x".repeat(300);
+    let event = Event::PromptRejected { text: "a prompt".to_owned(), reason };
+    Batch { key: None, events: vec![event; events], cursor: None }
+}
+
+/// A batch of 200 events of 350 bytes: our log, beside a plain file with one fsync.
+fn log_commit(c: &mut Criterion) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut group = c.benchmark_group("log commit of 200 events");
+    group.throughput(Throughput::Elements(200)).sample_size(20);
+    let sled = SledLog::open(&dir.path().join("log"), Arc::new(Still)).unwrap();
+    group.bench_function("sled", |b| {
+        b.iter_batched(|| batch(200), |batch| sled.append(batch).unwrap(), BatchSize::SmallInput);
+    });
+    let memory = MemoryLog::default();
+    group.bench_function("memory", |b| {
+        b.iter_batched(|| batch(200), |batch| memory.append(batch).unwrap(), BatchSize::SmallInput);
+    });
+    let mut file = std::fs::File::create(dir.path().join("plain")).unwrap();
+    let body = serde_json::to_vec(&batch(200).events).unwrap();
+    group.bench_function("plain file and fdatasync", |b| {
+        b.iter(|| {
+            file.write_all(&body).unwrap();
+            file.sync_data().unwrap();
+        });
+    });
+    group.finish();
+}
+
+fn rubric_call(c: &mut Criterion) {
+    let engine = RubricEngine::new().unwrap();
+    let rubric = Rubric::load(&engine, bundled::ADDITIVE_FIVE).unwrap();
+    let item = Item {
+        task: "Name three animals.".to_owned(),
+        candidates: vec!["A cat, a dog and a cow.".to_owned()],
+        ..Item::default()
+    };
+    let reply = "The answer names three animals and is clear.\n\nScore: 4";
+    let mut group = c.benchmark_group("rubric");
+    group.bench_function("render", |b| b.iter(|| rubric.render(black_box(&item)).unwrap()));
+    group.bench_function("parse", |b| b.iter(|| rubric.parse(&item, black_box(reply)).unwrap()));
+    group.sample_size(10).bench_function("load", |b| {
+        b.iter(|| Rubric::load(&engine, bundled::ADDITIVE_FIVE).unwrap());
+    });
+    group.finish();
+}
+
+fn demo_base() -> (ModelConfig, Weights) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-base");
+    let text = std::fs::read_to_string(dir.join("config.json")).unwrap();
+    let weights = Weights::load_file(&dir.join("model.safetensors")).unwrap();
+    (ModelConfig::from_hf_json(&text).unwrap(), weights)
+}
+
+/// 64 prompts of 32 tokens: one completion each, and four, which share the prompt's prefill.
+fn decode(c: &mut Criterion) {
+    let (config, weights) = demo_base();
+    let generator = Generator::new(&config, &weights).unwrap();
+    let request = |candidates: u64, n: u32| DrawRequest {
+        prompt: (0..32).map(|i| 8 + (i * 7 + n) % 90).collect(),
+        seeds: (0..candidates).map(|i| Seed::root(1).index(i)).collect(),
+        sampling: Sampling {
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: None,
+            min_p: None,
+            max_new_tokens: 32,
+            stop_ids: Vec::new(),
+        },
+    };
+    let mut group = c.benchmark_group("decode 64 prompts by 32 tokens");
+    group.sample_size(10);
+    for candidates in [1, 4] {
+        let requests: Vec<DrawRequest> = (0..64).map(|n| request(candidates, n)).collect();
+        group.throughput(Throughput::Elements(64 * 32 * candidates));
+        group.bench_function(format!("{candidates} each"), |b| {
+            b.iter(|| generator.draw(&requests, &Cancel::default()).unwrap());
+        });
+    }
+    group.finish();
+}
+
+/// 16 pairs of 32 + 12 tokens on the demo's model.
+fn dpo_step(c: &mut Criterion) {
+    let (config, weights) = demo_base();
+    let settings = |threads| TrainSettings {
+        method: Method::Full,
+        optimizer: OptimizerSettings::default(),
+        threads,
+    };
+    let ids = |from: u32, n: u32| (0..n).map(|i| 8 + (from + i * 5) % 90).collect::<Vec<u32>>();
+    let pairs: Vec<DpoExample> = (0..16)
+        .map(|n| DpoExample {
+            prompt: ids(n, 32),
+            chosen: ids(n + 3, 12),
+            rejected: ids(n + 9, 12),
+            reference_chosen: -20.0,
+            reference_rejected: -20.0,
+        })
+        .collect();
+    let dpo = DpoSettings {
+        beta: 0.1,
+        loss_type: LossType::Sigmoid,
+        label_smoothing: 0.0,
+        nll_weight: 0.0,
+        rehearsal_weight: 0.0,
+    };
+    let mut group = c.benchmark_group("dpo step of 16 pairs");
+    group.throughput(Throughput::Elements(16 * 2 * 44)).sample_size(10);
+    for threads in [1, 2] {
+        let mut trainer =
+            Trainer::new(&config, &weights, None, settings(threads), Seed::root(1)).unwrap();
+        group.bench_function(format!("{threads} threads"), |b| {
+            b.iter(|| trainer.dpo_step(&pairs, &[], &dpo, &Cancel::default()).unwrap());
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(parts, log_commit, rubric_call, decode, dpo_step);
+criterion_main!(parts);

@@ -1,0 +1,5 @@
+//! One integration binary: what no single room can test about itself.
+
+mod cli;
+mod crash;
+mod tidy;

@@ -63,8 +63,8 @@ pub fn run(arguments: &Arguments) -> Result<End, Error> {
     let workshop = CandleWorkshop::new(files, folder.open_blobs()?, lora_settings(&config));
     let model = workshop.open(&policy)?;
     let sampling = Sampling {
-        temperature: arguments.temperature.unwrap_or(config.sampling.temperature),
-        top_p: arguments.top_p.unwrap_or(config.sampling.top_p),
+        temperature: arguments.temperature.unwrap_or(config.sampling.temperature as f32),
+        top_p: arguments.top_p.unwrap_or(config.sampling.top_p as f32),
         top_k: None,
         min_p: None,
         max_new_tokens: arguments.max_new_tokens.unwrap_or(config.sampling.max_new_tokens) as usize,

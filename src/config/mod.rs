@@ -97,9 +97,9 @@ pub struct PromptsConfig {
     /// Rounds of writing in an iteration.
     pub rounds_max: u32,
     /// Temperature of writing.
-    pub temperature: f32,
+    pub temperature: f64,
     /// Nucleus of writing.
-    pub top_p: f32,
+    pub top_p: f64,
     /// Bound on a draw, tokens.
     pub max_new_tokens: u32,
     /// Prompts of the file that are kept for evaluation.
@@ -113,9 +113,9 @@ pub struct SamplingConfig {
     /// Completions per prompt (N).
     pub candidates: u32,
     /// Temperature.
-    pub temperature: f32,
+    pub temperature: f64,
     /// Nucleus.
-    pub top_p: f32,
+    pub top_p: f64,
     /// Bound on a completion, tokens.
     pub max_new_tokens: u32,
     /// Prompts of one task: what a crash can cost.
@@ -129,9 +129,9 @@ pub struct JudgeConfig {
     /// Judgments per completion (k).
     pub samples: u32,
     /// Temperature.
-    pub temperature: f32,
+    pub temperature: f64,
     /// Nucleus.
-    pub top_p: f32,
+    pub top_p: f64,
     /// Bound on a judgment, tokens; the rubric may ask for less.
     pub max_new_tokens: u32,
     /// How a judgment becomes a number.
@@ -239,9 +239,9 @@ pub struct EvaluateConfig {
     /// Held-out prompts whose four base answers are judged, where an oracle knows the truth.
     pub judge_prompts: u32,
     /// Temperature of held-out answers.
-    pub temperature: f32,
+    pub temperature: f64,
     /// Nucleus of held-out answers.
-    pub top_p: f32,
+    pub top_p: f64,
     /// When a checkpoint passes.
     pub gate: GateConfig,
 }

@@ -169,7 +169,7 @@ fn tiny() -> Config {
 fn demo() -> Config {
     let mut config = Config { iterations: 3, ..Config::default() };
     config.prompts = PromptsConfig {
-        per_iteration: 800,
+        per_iteration: 600,
         generate: true,
         writer: WriterStyle::Tagged,
         shots: 4,
@@ -178,7 +178,7 @@ fn demo() -> Config {
         temperature: 1.0,
         top_p: 0.98,
         max_new_tokens: 18,
-        held_out: 300,
+        held_out: 400,
     };
     config.sampling = SamplingConfig {
         candidates: 4,
@@ -199,13 +199,13 @@ fn demo() -> Config {
     config.train.sft = SftConfig {
         learning_rate: 8e-4,
         train_batch_size: 32,
-        num_train_epochs: 4,
+        num_train_epochs: 3,
         warmup_steps: 10,
         final_ratio: 0.1,
         ..SftConfig::default()
     };
     config.train.dpo = DpoConfig {
-        learning_rate: 2e-4,
+        learning_rate: 1.5e-4,
         train_batch_size: 16,
         num_train_epochs: 2,
         warmup_steps: 10,
@@ -214,8 +214,8 @@ fn demo() -> Config {
         ..DpoConfig::default()
     };
     config.evaluate = EvaluateConfig {
-        prompts: 300,
-        judge_prompts: 80,
+        prompts: 400,
+        judge_prompts: 150,
         temperature: 1.0,
         top_p: 1.0,
         gate: GateConfig::default(),

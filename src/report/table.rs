@@ -149,13 +149,13 @@ fn notes(row: &Row) -> String {
         let skipped = row.steps_skipped;
         text.push_str(&format!("M{}: {skipped} steps skipped as non-finite\n", row.iteration));
     }
-    match &row.outcome {
-        Some(
-            IterationOutcome::Rejected { reason }
-            | IterationOutcome::NoSignal { reason }
-            | IterationOutcome::Failed { reason },
-        ) => text.push_str(&format!("M{}: {}: {reason}\n", row.iteration, outcome(row))),
-        _ => {}
+    if let Some(
+        IterationOutcome::Rejected { reason }
+        | IterationOutcome::NoSignal { reason }
+        | IterationOutcome::Failed { reason },
+    ) = &row.outcome
+    {
+        text.push_str(&format!("M{}: {}: {reason}\n", row.iteration, outcome(row)));
     }
     text
 }

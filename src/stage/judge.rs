@@ -132,8 +132,8 @@ fn request(
         prompt: asked.prompt_ids.clone(),
         seeds: (0..u64::from(samples)).map(|i| seed.index(i)).collect(),
         sampling: Sampling {
-            temperature: settings.temperature,
-            top_p: settings.top_p,
+            temperature: settings.temperature as f32,
+            top_p: settings.top_p as f32,
             max_new_tokens: asked.rendered.max_tokens.min(settings.max_new_tokens) as usize,
             top_k: None,
             min_p: None,

@@ -72,8 +72,8 @@ pub(crate) fn request(
         prompt,
         seeds: (0..u64::from(n)).map(|i| seed.index(i)).collect(),
         sampling: Sampling {
-            temperature: settings.temperature,
-            top_p: settings.top_p,
+            temperature: settings.temperature as f32,
+            top_p: settings.top_p as f32,
             max_new_tokens: settings.max_new_tokens as usize,
             top_k: None,
             min_p: None,

@@ -116,8 +116,8 @@ fn draw_request(
         stop_ids.extend(model.encode_template("<task>")?);
     }
     let sampling = Sampling {
-        temperature: settings.temperature,
-        top_p: settings.top_p,
+        temperature: settings.temperature as f32,
+        top_p: settings.top_p as f32,
         max_new_tokens: settings.max_new_tokens as usize,
         top_k: None,
         min_p: None,

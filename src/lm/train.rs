@@ -232,6 +232,29 @@ impl Trainer {
         Ok(self.apply(share))
     }
 
+    /// The gradients of a supervised batch by tensor name, flat; nothing moves.
+    ///
+    /// # Errors
+    /// As [`Trainer::sft_step`].
+    pub fn sft_gradient(
+        &self,
+        batch: &[WeightedSequence],
+    ) -> Result<BTreeMap<String, Vec<f32>>, LmError> {
+        Ok(self.sft_gradients(batch, 1.0, &Cancel::default())?.grads)
+    }
+
+    /// The gradients of a preference batch by tensor name, flat; nothing moves.
+    ///
+    /// # Errors
+    /// As [`Trainer::sft_step`].
+    pub fn dpo_gradient(
+        &self,
+        batch: &[DpoExample],
+        dpo: &DpoSettings,
+    ) -> Result<BTreeMap<String, Vec<f32>>, LmError> {
+        Ok(self.dpo_gradients(batch, dpo, &Cancel::default())?.grads)
+    }
+
     fn apply(&mut self, share: Share) -> StepReport {
         let mut figures = share.figures;
         figures.grad_norm = global_norm(&share.grads);

@@ -3,4 +3,5 @@
 mod cli;
 mod crash;
 mod lm_golden;
+mod rubric;
 mod tidy;

@@ -22,7 +22,21 @@ fn leading_number(text: &str) -> Option<(String, &str)> {
         .map_or(text.len(), |(at, _)| at);
     let number = text[..end].trim_end_matches('.');
     number.parse::<f64>().ok()?;
-    Some((number.to_owned(), &text[end..]))
+    let after = &text[end..];
+    // "1e9" and "3rd" begin with a digit and are no score; neither is a score of another scale.
+    let glued = after.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+    (!glued && of_five(after)).then(|| (number.to_owned(), after))
+}
+
+/// Whether what follows a number leaves it on our scale: no denominator, or five.
+fn of_five(after: &str) -> bool {
+    let after = after.trim_start();
+    let denominator = after.strip_prefix('/').or_else(|| after.strip_prefix("out of"));
+    denominator.is_none_or(|rest| {
+        let digits: String =
+            rest.trim_start().chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+        matches!(digits.trim_end_matches('.'), "5" | "5.0" | "")
+    })
 }
 
 /// The score of a line that begins with `Score:` (whatever its case or marks), if it is one.
@@ -38,7 +52,7 @@ fn score_of_line(line: &str) -> Option<String> {
     if !head.eq_ignore_ascii_case("score") {
         return None;
     }
-    let rest = plain[5..].trim_start_matches(|c: char| c == '*' || c == '_' || c == ' ');
+    let rest = plain[5..].trim_start_matches(|c: char| c == '*' || c == '_' || c.is_whitespace());
     let rest = rest.strip_prefix(':').or_else(|| rest.strip_prefix('='))?;
     let (number, after) = leading_number(rest)?;
     // "Score: 0 to 5" and "Score: 0-5" state the scale, not a score.
@@ -123,6 +137,11 @@ mod tests {
             ("Score: 10", OutOfRange(10.0)),
             ("Score: -1", OutOfRange(-1.0)),
             ("Score: 4.5.1", Missing),
+            ("Score: 1e9", Missing),
+            ("Score: 3rd", Missing),
+            ("Score: 4/10", Missing),
+            ("Score: 4 / 5", Score(4.0)),
+            ("Score\u{a0}: 4", Score(4.0)),
         ] {
             assert_eq!(read(answer), expected, "{answer:?}");
         }

@@ -2,6 +2,8 @@
 
 mod cli;
 mod crash;
+mod fake;
 mod lm_golden;
 mod rubric;
+mod simulation;
 mod tidy;

@@ -16,6 +16,7 @@
 //! | [`stage`] | decide and do: sampler, judge, pair store, trainer, evaluator, conductor |
 //! | [`actor`] | actix, and nothing else |
 //! | [`runtime`] | the front door |
+//! | [`report`] | tables and plots of what happened |
 //! | [`config`], [`prompts`], [`stats`] | settings, prompt files, pure numbers |
 //! | [`demo`] | a world that a program can grade |
 
@@ -37,3 +38,8 @@ pub mod view;
 
 pub use error::Error;
 pub use runtime::{Builder, Folder, Goal, Handle, NewRun, Outcome, Runtime, Subscription};
+
+/// The README's example is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -321,8 +321,7 @@ fn own_template(
     found.ok_or_else(|| {
         LmError::Template(
             "GRADUS0107 the model has no chat template, so \"messages\" prompts can't be rendered. \
-             Set model.chat_template: chatml, or a path to a .jinja file. gradus doctor shows the \
-             rendered first prompt"
+             Give one: --chat-template chatml, or --chat-template FILE with a Jinja template"
                 .into(),
         )
     })

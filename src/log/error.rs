@@ -9,7 +9,7 @@ use std::path::PathBuf;
 pub enum LogError {
     /// Another process holds the folder.
     #[error(
-        "{path} is in use by process {pid}. Wait for it, or stop it (SIGTERM is safe); what it \
+        "GRADUS0601 {path} is in use by process {pid}. Wait for it, or stop it (SIGTERM is safe); what it \
          is doing: gradus status {path}"
     )]
     InUse {

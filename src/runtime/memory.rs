@@ -50,7 +50,7 @@ pub fn available_bytes() -> Option<u64> {
 /// Refuses what cannot fit.
 ///
 /// # Errors
-/// GRADUS0103 with both sizes and what would help.
+/// GRADUS0110 with both sizes and what would help.
 pub fn check(model: &ModelConfig, config: &Config, available: Option<u64>) -> Result<(), Error> {
     let needed = needed_bytes(model, config);
     let Some(available) = available.filter(|available| needed > *available) else { return Ok(()) };
@@ -61,7 +61,7 @@ pub fn check(model: &ModelConfig, config: &Config, available: Option<u64>) -> Re
         "Set train.use_peft: true (LoRA), use --preset tiny, or take a smaller model"
     };
     Err(Error::Usage(format!(
-        "GRADUS0103 the run needs about {:.1} GiB and {:.1} GiB are free ({:.0} M parameters). \
+        "GRADUS0110 the run needs about {:.1} GiB and {:.1} GiB are free ({:.0} M parameters). \
          {advice}",
         gib(needed),
         gib(available),
@@ -92,7 +92,7 @@ mod tests {
         assert!(check(&model, &config, None).is_ok());
         assert!(check(&model, &config, Some(1 << 40)).is_ok());
         let error = check(&model, &config, Some(1 << 30)).unwrap_err().to_string();
-        assert!(error.contains("GRADUS0103") && error.contains("use_peft"), "{error}");
+        assert!(error.contains("GRADUS0110") && error.contains("use_peft"), "{error}");
         let lora = Config::preset("tiny").unwrap();
         assert!(needed_bytes(&model, &lora) < needed_bytes(&model, &config));
     }

@@ -160,13 +160,20 @@ fn no_signal(open: &IterationView, wanted: usize) -> String {
     }
     let list: Vec<String> = reasons.iter().map(|(r, n)| format!("{n} {r}")).collect();
     let (judged, unscored) = open.judgments;
+    let share = f64::from(unscored) / f64::from(judged.max(1));
+    let advice = if share > 0.5 {
+        "GRADUS0301 most judgments have no score: small models often ignore the form they are \
+         asked for. Set judge.readout: expected, raise judge.max_new_tokens, or take another rubric"
+    } else {
+        "GRADUS0304 raise sampling.temperature, sampling.candidates or judge.samples, set \
+         judge.readout: expected for finer scores, or take another rubric"
+    };
     format!(
         "{} prompts gave {} pairs, fewer than pairs.min_pairs = {wanted} ({}); {unscored} of \
-         {judged} judgments have no score. Raise sampling.temperature, sampling.candidates or \
-         judge.samples, or try another rubric",
+         {judged} judgments have no score. {advice}",
         open.prompts.as_ref().map_or(0, Vec::len),
         open.pairs.len(),
-        list.join(", ")
+        list.join(", "),
     )
 }
 

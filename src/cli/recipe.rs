@@ -71,7 +71,7 @@ pub fn config(seed: u64, scale: Scale) -> Result<Config, Error> {
 fn sizes(scale: Scale) -> SeedSizes {
     match scale.reduced {
         true => SeedSizes { ift: 120, eft: 300, held_out: 32 },
-        false => SeedSizes { ift: 600, eft: 1500, held_out: 400 },
+        false => SeedSizes { ift: 600, eft: 1000, held_out: 400 },
     }
 }
 

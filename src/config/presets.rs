@@ -215,7 +215,7 @@ fn demo() -> Config {
     };
     config.evaluate = EvaluateConfig {
         prompts: 400,
-        judge_prompts: 150,
+        judge_prompts: 100,
         temperature: 1.0,
         top_p: 1.0,
         gate: GateConfig::default(),

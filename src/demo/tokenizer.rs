@@ -1,5 +1,5 @@
-//! The files of the world's tokenizer in Hugging Face's shape: one id per word, words divided by
-//! single spaces.
+//! The files of the world's tokenizer in Hugging Face's shape: one id per word. The world writes
+//! words and marks apart; people need not (`Name 3 animals.` is `name 3 animals .`).
 
 use super::words::{self, SPECIALS};
 use crate::lm::config::ModelConfig;
@@ -22,8 +22,8 @@ pub fn tokenizer_json() -> Value {
         "truncation": null,
         "padding": null,
         "added_tokens": added,
-        "normalizer": null,
-        "pre_tokenizer": { "type": "WhitespaceSplit" },
+        "normalizer": { "type": "Lowercase" },
+        "pre_tokenizer": { "type": "Whitespace" },
         "post_processor": null,
         "decoder": null,
         "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>" }
@@ -64,5 +64,32 @@ pub fn model_config() -> ModelConfig {
         tie_word_embeddings: false,
         bos_token_id: Some(1),
         eos_token_ids: vec![2],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lm::tokenizer::TextTokenizer;
+
+    fn asset(name: &str) -> String {
+        let path = format!("{}/assets/demo-base/{name}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn the_embedded_base_has_these_texts() {
+        let value = |name: &str| serde_json::from_str::<Value>(&asset(name)).unwrap();
+        assert_eq!(value("tokenizer.json"), tokenizer_json());
+        assert_eq!(value("tokenizer_config.json"), tokenizer_config_json());
+        assert_eq!(ModelConfig::from_hf_json(&asset("config.json")).unwrap(), model_config());
+    }
+
+    #[test]
+    fn people_may_write_as_they_are_used_to() {
+        let tokenizer = TextTokenizer::from_json(&asset("tokenizer.json")).unwrap();
+        let spaced = tokenizer.encode_trusted("name 3 animals that start with c .").unwrap();
+        assert_eq!(tokenizer.encode_trusted("Name 3 animals that start with C.").unwrap(), spaced);
+        assert_eq!(tokenizer.decode(&spaced).unwrap(), "name 3 animals that start with c .");
     }
 }

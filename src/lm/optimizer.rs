@@ -121,6 +121,9 @@ impl AdamW {
         let (b1, b2) = (settings.beta1, settings.beta2);
         let first = 1.0 - b1.powi(self.step as i32);
         let second = (1.0 - b2.powi(self.step as i32)).sqrt();
+        // The complements are taken before rounding, as torch does: 1 - 0.999 in f32 is off by
+        // 5e-5, which the bias correction would not cancel.
+        let (c1, c2) = ((1.0 - b1) as f32, (1.0 - b2) as f32);
         let (b1, b2) = (b1 as f32, b2 as f32);
         let keep = (1.0 - rate * settings.weight_decay) as f32;
         let (size, second, eps) = ((rate / first) as f32, second as f32, settings.eps as f32);
@@ -130,8 +133,8 @@ impl AdamW {
             let (m, v) = self.moments.entry(name.clone()).or_insert_with(empty);
             for (((x, g), m), v) in values.iter_mut().zip(grad).zip(m).zip(v) {
                 let g = g * clip;
-                *m = b1 * *m + (1.0 - b1) * g;
-                *v = b2 * *v + (1.0 - b2) * g * g;
+                *m = b1 * *m + c1 * g;
+                *v = b2 * *v + c2 * g * g;
                 *x = *x * keep - size * *m / (v.sqrt() / second + eps);
             }
         }

@@ -4,6 +4,7 @@ mod cli;
 mod crash;
 mod fake;
 mod lm_golden;
+mod lm_runs;
 mod rubric;
 mod simulation;
 mod tidy;

@@ -44,11 +44,15 @@ pub fn walk(reading: &Reading) -> String {
     text
 }
 
-/// The points and the score: `relevant yes ... clean no . score : 4`.
+/// The points with their running total, and the score: `relevant yes 1 ... clean no 4 . score : 4`.
+/// The total makes each step a local one; without it a quarter of the judges' scores were not the
+/// number of their own points.
 pub fn verdict(reading: &Reading) -> String {
     let mut text = String::new();
+    let mut total = 0;
     for (name, point) in POINTS.iter().zip(reading.points) {
-        text.push_str(&format!("{name} {} ", if point { "yes" } else { "no" }));
+        total += u32::from(point);
+        text.push_str(&format!("{name} {} {total} ", if point { "yes" } else { "no" }));
     }
     format!("{text}. score : {}", reading.score())
 }
@@ -66,12 +70,12 @@ mod tests {
         assert_eq!(
             super::reply("reverse : cat dog red .", "red cat .").unwrap(),
             "red red ok cat dog bad none cat bad . 1 of 3 right , 1 wrong , form ok . \
-             relevant yes useful no complete no correct no clean yes . score : 2"
+             relevant yes 1 useful no 1 complete no 1 correct no 1 clean yes 2 . score : 2"
         );
         assert_eq!(
             super::reply("name 2 animals .", "cat , red , cat .").unwrap(),
             "cat animals ok red colors bad cat twice bad . 1 of 2 right , 2 wrong , form ok . \
-             relevant yes useful yes complete no correct no clean yes . score : 3"
+             relevant yes 1 useful yes 2 complete no 2 correct no 2 clean yes 3 . score : 3"
         );
     }
 }

@@ -1,0 +1,23 @@
+# What is done often. `just --list` shows it.
+
+# Everything CI does.
+ci:
+    .ci/run
+
+test:
+    cargo test --release
+
+# The loop on the embedded model.
+demo *ARGS:
+    cargo run --release -- demo {{ARGS}}
+
+# Rubric components from their sources.
+plugins:
+    scripts/build-plugins
+
+bench:
+    cargo bench
+
+# Pretrain the demo's base again (hours).
+base:
+    cargo run --release --example pretrain_demo -- --out assets/demo-base

@@ -1,0 +1,36 @@
+//! The rubric sandbox from outside: what the bundled rubrics read and ask, and that no component,
+//! however hostile, does more than fail.
+
+#[path = "rubrics/checks.rs"]
+mod checks;
+#[path = "rubrics/golden.rs"]
+mod golden;
+#[path = "rubrics/guest.rs"]
+mod guest;
+#[path = "rubrics/hostile.rs"]
+mod hostile;
+#[path = "rubrics/refused.rs"]
+mod refused;
+
+use gradus::rubric::{Item, Reading, Rubric, RubricEngine, RubricError};
+
+/// Loads a component into an engine of its own.
+fn try_load(bytes: &[u8]) -> Result<Rubric, RubricError> {
+    Rubric::load(&RubricEngine::new().expect("an engine"), bytes)
+}
+
+fn load(bytes: &[u8]) -> Rubric {
+    try_load(bytes).expect("a rubric that loads")
+}
+
+/// A task with one completion.
+fn item(task: &str, completion: &str) -> Item {
+    Item { task: task.to_owned(), candidates: vec![completion.to_owned()], ..Item::default() }
+}
+
+fn score(reading: &Reading) -> Option<f64> {
+    match reading {
+        Reading::Verdict { scores, .. } => scores.first().copied(),
+        Reading::Missing { .. } | Reading::Unparsed { .. } => None,
+    }
+}

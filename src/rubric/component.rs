@@ -94,6 +94,16 @@ fn check_world(engine: &RubricEngine, component: &Component) -> Result<(), Rubri
     Err(RubricError::World { found })
 }
 
+/// An interface of the right name may still hold functions of other types. wasmtime compares them
+/// when an instance is first used; a trap before that is left to the first real call to report.
+fn check_types(engine: &RubricEngine, pre: &RubricPre<Host>) -> Result<(), RubricError> {
+    let mut store = store(&engine.0).map_err(RubricError::Engine)?;
+    let Ok(instance) = pre.instance_pre().instantiate(&mut store) else { return Ok(()) };
+    Bindings::new(&mut store, &instance).map(drop).map_err(|error| RubricError::World {
+        found: format!("a judge of other types ({})", text(&error)),
+    })
+}
+
 impl Rubric {
     /// Compiles and validates a component.
     ///
@@ -105,10 +115,11 @@ impl Rubric {
         let mut linker = Linker::<Host>::new(&engine.0);
         Bindings::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host)
             .map_err(|error| RubricError::Engine(text(&error)))?;
-        let pre = linker
+        let linked = linker
             .instantiate_pre(&component)
-            .and_then(RubricPre::new)
             .map_err(|error| RubricError::Import(text(&error)))?;
+        let pre = RubricPre::new(linked).map_err(|error| RubricError::Engine(text(&error)))?;
+        check_types(engine, &pre)?;
         let id: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         let mut inner = Inner { id: RubricId(id), info: unknown(), engine: engine.0.clone(), pre };
         inner.info = describe(&inner)?;

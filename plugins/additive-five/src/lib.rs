@@ -14,7 +14,7 @@ use gradus::rubric::types::{
 };
 use read::{Found, read};
 
-struct AdditiveFive;
+pub struct AdditiveFive;
 
 /// A mark that the text does not contain: FNV-1a of the text, moved on until it is absent.
 fn mark(text: &str) -> String {
@@ -99,6 +99,10 @@ impl Guest for AdditiveFive {
             example("no score", "Clear and complete.", Expectation::Rejected),
             example("two scores", "Score: 2\nScore: 5", Expectation::Rejected),
             example("too high", "Score: 50", Expectation::Rejected),
+            example("another scale", "Good.\nScore: 4/10", Expectation::Rejected),
+            example("only quoted", "> An apple. Score: 5\n> Score: 5", Expectation::Rejected),
+            example("quoted, then its own", "> Score: 5\nIt praises itself.\nScore: 4", four()),
+            example("points added up", "Direct.\nScore: 1 + 1 + 1 + 1 = 4", four()),
         ]
     }
 
@@ -106,10 +110,8 @@ impl Guest for AdditiveFive {
         let [response] = item.candidates.as_slice() else {
             return Err(format!("one candidate is wanted, there are {}", item.candidates.len()));
         };
-        let choices = (0..=5).map(|score| Choice {
-            text: format!(" {score}"),
-            scores: vec![f64::from(score)],
-        });
+        let choices = (0..=5)
+            .map(|score| Choice { text: format!(" {score}"), scores: vec![f64::from(score)] });
         Ok(Prompt {
             messages: vec![Message { role: Role::User, content: question(&item, response) }],
             max_tokens: 256,
@@ -120,16 +122,19 @@ impl Guest for AdditiveFive {
 
     fn parse(_item: Item, answer: String) -> Result<Verdict, ParseError> {
         match read(&answer) {
-            Found::Score(score) => Ok(Verdict {
-                scores: vec![score],
-                criteria: Vec::new(),
-                rationale: answer,
-            }),
+            Found::Score(score) => {
+                Ok(Verdict { scores: vec![score], criteria: Vec::new(), rationale: answer })
+            }
             Found::Missing => Err(ParseError::Missing),
             Found::Ambiguous(found) => Err(ParseError::Ambiguous(found)),
             Found::OutOfRange(score) => Err(ParseError::OutOfRange(score)),
+            Found::Malformed(written) => Err(ParseError::Malformed(format!(
+                "a score that is not a number from 0 to 5: {written}"
+            ))),
         }
     }
 }
 
+// Native linkers take no `:` in a symbol's name, and `cargo test` links natively.
+#[cfg(target_family = "wasm")]
 export!(AdditiveFive);

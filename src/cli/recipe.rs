@@ -56,13 +56,13 @@ pub fn config(seed: u64, scale: Scale) -> Result<Config, Error> {
     let mut config = Config::preset("demo")?;
     config.seed = seed;
     if scale.reduced {
-        config.prompts.per_iteration = 64;
+        config.prompts.per_iteration = 48;
         config.prompts.draws_per_round = 48;
         config.pairs.min_pairs = 4;
         config.train.segment_steps = 5;
         config.train.sft.num_train_epochs = 1;
-        config.evaluate.prompts = 32;
-        config.evaluate.judge_prompts = 8;
+        config.evaluate.prompts = 24;
+        config.evaluate.judge_prompts = 6;
         config.sampling.batch_prompts = 16;
     }
     Ok(config)
@@ -70,7 +70,7 @@ pub fn config(seed: u64, scale: Scale) -> Result<Config, Error> {
 
 fn sizes(scale: Scale) -> SeedSizes {
     match scale.reduced {
-        true => SeedSizes { ift: 120, eft: 300, held_out: 32 },
+        true => SeedSizes { ift: 100, eft: 200, held_out: 24 },
         false => SeedSizes { ift: 600, eft: 1000, held_out: 400 },
     }
 }

@@ -61,6 +61,8 @@ pub fn config(seed: u64, scale: Scale) -> Result<Config, Error> {
         config.pairs.min_pairs = 4;
         config.train.segment_steps = 5;
         config.train.sft.num_train_epochs = 1;
+        config.train.sft.warmup_steps = 1;
+        config.train.dpo.warmup_steps = 1;
         config.evaluate.prompts = 24;
         config.evaluate.judge_prompts = 6;
         config.sampling.batch_prompts = 16;

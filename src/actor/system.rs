@@ -15,6 +15,9 @@ use std::sync::PoisonError;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+/// How long a stop waits for computations that look at the cancel flag too seldom.
+const STOP_PATIENCE: Duration = Duration::from_millis(1000);
+
 /// What a stage is doing.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct StageStatus {
@@ -112,7 +115,8 @@ impl ActorSystem {
     }
 
     /// Stops at the next safe point: cancels the tasks in hand (nothing of them is recorded) and
-    /// waits until their threads are gone, so that whatever they appended is durable.
+    /// waits until their threads are gone. A thread inside one long computation (a micro-batch of
+    /// a large model) is left to find the flag by itself; whatever was appended is durable anyway.
     pub fn stop(&mut self) {
         self.desk.cancel.cancel();
         let _ = self.stop_bell.try_send(());
@@ -129,8 +133,14 @@ impl ActorSystem {
                 }
             }
         });
+        let until = std::time::Instant::now() + STOP_PATIENCE;
         for thread in threads {
-            let _ = thread.join();
+            while !thread.is_finished() && std::time::Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if thread.is_finished() {
+                let _ = thread.join();
+            }
         }
         system.stop();
         let _ = thread.join();

@@ -98,6 +98,23 @@ struct Share {
     figures: StepFigures,
 }
 
+impl Share {
+    fn add(&mut self, more: Share) {
+        add_figures(&mut self.figures, &more.figures);
+        add_gradients(&mut self.grads, more.grads);
+    }
+}
+
+/// What the activations of one thread's micro-batch may take; their gradients take as much again.
+pub const MICRO_BATCH_BYTES: usize = 1 << 30;
+
+/// Bytes the forward pass keeps for the backward one, per token: norms, projections and both
+/// halves of the MLP in every layer.
+pub fn activation_bytes_per_token(config: &ModelConfig) -> usize {
+    let widths = 8 * config.hidden_size + 4 * config.intermediate_size;
+    widths * config.num_hidden_layers * size_of::<f32>()
+}
+
 /// Weights in training.
 pub struct Trainer {
     config: ModelConfig,
@@ -299,7 +316,8 @@ impl Trainer {
         let total: f64 =
             batch.iter().flat_map(|s| s.weights.iter().skip(1)).map(|w| f64::from(*w)).sum();
         let scale = weight / total.max(1e-12);
-        self.share_out(batch, cancel, |decoder, part| self.sft_share(decoder, part, scale))
+        let tokens = |row: &WeightedSequence| row.ids.len();
+        self.share_out(batch, tokens, cancel, |decoder, part| self.sft_share(decoder, part, scale))
     }
 
     fn sft_share(
@@ -341,7 +359,10 @@ impl Trainer {
         cancel: &Cancel,
     ) -> Result<Share, LmError> {
         let scale = 1.0 / batch.len().max(1) as f64;
-        self.share_out(batch, cancel, |decoder, part| self.dpo_share(decoder, part, dpo, scale))
+        let tokens = |e: &DpoExample| 2 * e.prompt.len() + e.chosen.len() + e.rejected.len();
+        let compute =
+            |decoder: &Decoder, part: &[DpoExample]| self.dpo_share(decoder, part, dpo, scale);
+        self.share_out(batch, tokens, cancel, compute)
     }
 
     fn dpo_share(
@@ -402,25 +423,36 @@ impl Trainer {
         Ok(grads)
     }
 
-    /// Cuts `batch` into micro-batches of nearly equal size, computes them side by side, and adds
-    /// the shares in order.
+    /// Deals `batch` out to the threads in nearly equal parts, cuts each part into micro-batches
+    /// that fit in [`MICRO_BATCH_BYTES`], computes the parts side by side, and adds the shares in
+    /// order.
     fn share_out<T: Sync>(
         &self,
         batch: &[T],
+        tokens: impl Fn(&T) -> usize + Sync,
         cancel: &Cancel,
         compute: impl Fn(&Decoder, &[T]) -> Result<Share, LmError> + Sync,
     ) -> Result<Share, LmError> {
         cancel.check()?;
         let decoder = self.decoder()?;
         let size = batch.len().div_ceil(self.pool.len()).max(1);
+        let most = MICRO_BATCH_BYTES / activation_bytes_per_token(&self.config).max(1);
+        let part_share = |part: &[T]| {
+            let mut sum = Share::default();
+            for micro in micro_batches(part, &tokens, most) {
+                cancel.check()?;
+                sum.add(compute(&decoder, micro)?);
+            }
+            Ok(sum)
+        };
         let shares: Vec<Result<Share, LmError>> = std::thread::scope(|scope| {
             let running: Vec<_> = batch
                 .chunks(size)
                 .zip(&self.pool)
                 .map(|(part, pool)| {
-                    let (compute, decoder) = (&compute, &decoder);
-                    // One thread per micro-batch: candle's matmul splits over the current pool.
-                    scope.spawn(move || pool.install(|| compute(decoder, part)))
+                    let part_share = &part_share;
+                    // One thread per part: candle's matmul splits over the current pool.
+                    scope.spawn(move || pool.install(|| part_share(part)))
                 })
                 .collect();
             let lost = || Err(LmError::Training("a training thread panicked".to_owned()));
@@ -429,9 +461,7 @@ impl Trainer {
         cancel.check()?;
         let mut sum = Share::default();
         for share in shares {
-            let share = share?;
-            add_figures(&mut sum.figures, &share.figures);
-            add_gradients(&mut sum.grads, share.grads);
+            sum.add(share?);
         }
         Ok(sum)
     }
@@ -500,6 +530,22 @@ fn note(figures: &mut StepFigures, pair: &PairLogps, loss: f64, beta: f64, scale
     figures.rewards_accuracy += if chosen > rejected { scale } else { 0.0 };
     figures.logps_chosen += pair.chosen * scale;
     figures.logps_rejected += pair.rejected * scale;
+}
+
+/// Cuts a part where its tokens would pass `most`; what is longer alone stands alone.
+fn micro_batches<'a, T>(part: &'a [T], tokens: &impl Fn(&T) -> usize, most: usize) -> Vec<&'a [T]> {
+    let mut cuts = Vec::new();
+    let (mut from, mut held) = (0, 0);
+    for (at, item) in part.iter().enumerate() {
+        let size = tokens(item);
+        if at > from && held + size > most {
+            cuts.extend(part.get(from..at));
+            (from, held) = (at, 0);
+        }
+        held += size;
+    }
+    cuts.extend(part.get(from..).filter(|rest| !rest.is_empty()));
+    cuts
 }
 
 fn add_figures(sum: &mut StepFigures, more: &StepFigures) {
@@ -694,6 +740,18 @@ mod tests {
         assert!(matches!(report, StepReport::Skipped { .. }), "{report:?}");
         assert_eq!(before, t.values);
         assert_eq!(t.step(), 0);
+    }
+
+    #[test]
+    fn parts_are_cut_where_they_would_not_fit() {
+        let cut = |sizes: &[usize], most| {
+            let parts = micro_batches(sizes, &|size: &usize| *size, most);
+            parts.into_iter().map(<[usize]>::to_vec).collect::<Vec<_>>()
+        };
+        assert_eq!(cut(&[3, 3, 3], 9), [vec![3, 3, 3]]);
+        assert_eq!(cut(&[3, 3, 3], 8), [vec![3, 3], vec![3]]);
+        assert_eq!(cut(&[20, 1, 1], 8), [vec![20], vec![1, 1]], "what is longer stands alone");
+        assert!(cut(&[], 8).is_empty());
     }
 
     #[test]

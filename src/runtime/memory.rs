@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::error::Error;
 use crate::lm::config::ModelConfig;
+use crate::lm::train::{MICRO_BATCH_BYTES, activation_bytes_per_token};
 
 const F32_BYTES: u64 = 4;
 
@@ -30,13 +31,15 @@ pub fn needed_bytes(model: &ModelConfig, config: &Config) -> u64 {
     } else {
         all
     };
-    let tokens = u64::from(config.sampling.max_new_tokens + 512);
-    // Per token and layer: norms, projections, two halves of the MLP, kept for the backward pass.
-    let widths = (8 * model.hidden_size + 4 * model.intermediate_size) as u64;
-    let layers = widths * model.num_hidden_layers as u64;
-    let logits = 4 * model.vocab_size as u64;
-    let rows = 2 * u64::from(config.train.threads);
-    2 * all + 3 * trained + rows * tokens * (layers + logits) * F32_BYTES
+    let row = u64::from(2 * (config.sampling.max_new_tokens + 256));
+    let batch = config.train.dpo.train_batch_size.max(1).div_ceil(config.train.threads.max(1));
+    let part = u64::from(batch) * row * activation_bytes_per_token(model) as u64;
+    let micro = part.min(MICRO_BATCH_BYTES as u64);
+    let logits = 3
+        * u64::from(batch * 2 * config.sampling.max_new_tokens)
+        * model.vocab_size as u64
+        * F32_BYTES;
+    2 * all + 3 * trained + u64::from(config.train.threads) * (2 * micro + logits)
 }
 
 /// Memory that is free to use, where the system says.

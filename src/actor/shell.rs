@@ -5,7 +5,7 @@
 use super::lease::Lease;
 use super::worker::{Done, Order, Worker};
 use crate::domain::{Event, Offset};
-use crate::stage::{ATTEMPTS_MAX, Desk, Stage};
+use crate::stage::{Desk, Stage};
 use crate::view::RunView;
 use actix::prelude::*;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -112,15 +112,10 @@ impl<S: Stage + Unpin> Shell<S> {
     }
 
     fn start_next(&mut self) {
-        if self.busy() || self.view.paused || self.desk.cancel.is_cancelled() {
+        if self.busy() || self.desk.cancel.is_cancelled() {
             return;
         }
-        let Some((key, task)) = self.decide.next(&self.view) else { return };
-        let failures = self.view.failures.get(&key).copied().unwrap_or_default();
-        if failures >= ATTEMPTS_MAX {
-            return;
-        }
-        let order = Order { key, task, view: self.view.clone(), failures };
+        let Some(order) = Order::next(&self.decide, &self.view) else { return };
         self.set(|state| state.busy = true);
         if !self.worker.as_ref().is_some_and(|worker| worker.order(order)) {
             self.set(|state| state.busy = false);

@@ -4,7 +4,7 @@
 use super::lease::Lease;
 use crate::domain::{Event, TaskKey};
 use crate::log::Batch;
-use crate::stage::{Desk, Stage, StageError, Weight};
+use crate::stage::{ATTEMPTS_MAX, Desk, Stage, StageError, Weight};
 use crate::view::RunView;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
@@ -19,6 +19,19 @@ pub struct Order<T> {
     pub view: RunView,
     /// How often it failed before.
     pub failures: u32,
+}
+
+impl<T> Order<T> {
+    /// What a stage would do now: nothing while the run is paused, while nothing is due, or when
+    /// its next task failed too often.
+    pub fn next<S: Stage<Task = T>>(stage: &S, view: &RunView) -> Option<Order<T>> {
+        if view.paused {
+            return None;
+        }
+        let (key, task) = stage.next(view)?;
+        let failures = view.failures.get(&key).copied().unwrap_or_default();
+        (failures < ATTEMPTS_MAX).then(|| Order { key, task, view: view.clone(), failures })
+    }
 }
 
 /// What became of a task.
@@ -76,7 +89,9 @@ impl<T: Send + 'static> Worker<T> {
     }
 }
 
-fn work<S: Stage>(stage: &mut S, order: Order<S::Task>, desk: &Desk, lease: &Lease) -> Done {
+/// Does an order on the calling thread and appends what came of it. Workers call it on theirs; a
+/// simulation calls it where it likes.
+pub fn work<S: Stage>(stage: &mut S, order: Order<S::Task>, desk: &Desk, lease: &Lease) -> Done {
     let Order { key, task, view, failures } = order;
     let guard = (S::WEIGHT == Weight::Heavy).then(|| lease.hold());
     if desk.cancel.is_cancelled() {

@@ -4,13 +4,32 @@
 //! Departure from the paper: a gate stands between a checkpoint and the policy (the paper always
 //! goes on with the new model), and an iteration with too few pairs ends `NoSignal`.
 
-use super::{Desk, Stage, StageError, Weight, task_key};
+use super::evaluator::Evaluator;
+use super::judge::Judge;
+use super::pair_store::PairStore;
+use super::sampler::Sampler;
+use super::trainer::Trainer;
+use super::{ATTEMPTS_MAX, Desk, Stage, StageError, Weight, task_key};
 use crate::config::{Config, GateMode};
 use crate::domain::evaluation::{Evaluation, Referee};
 use crate::domain::event::{IterationKind, IterationOutcome};
 use crate::domain::{Event, Iteration, PromptId, TaskKey};
 use crate::view::{CheckpointFacts, IterationView, RunView};
 use std::sync::Arc;
+
+/// What is decided once in an iteration, and what was decided. The slot is the task's key, not the
+/// events: they follow from what the view happens to hold (prompts a host has just added), and a
+/// decision must not be taken a second time, differently, by a view that is behind.
+type Decision = (Iteration, Slot, Vec<Event>);
+
+#[derive(Clone, Copy, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Slot {
+    Start,
+    Prompts,
+    Pairs,
+    End,
+}
 
 /// The conductor stage.
 pub struct Conductor {
@@ -23,17 +42,17 @@ impl Conductor {
         Conductor { config }
     }
 
-    fn decide(&self, view: &RunView) -> Option<Vec<Event>> {
+    fn decide(&self, view: &RunView) -> Option<Decision> {
         if view.paused || view.seed.is_none() {
             return None;
         }
         let Some((iteration, open)) = view.open() else {
             return self.open_iteration(view);
         };
-        if self.gave_up(view, open) {
+        if self.gave_up(view) {
             let reason = "a task failed three times; `gradus log show` has the reason".to_owned();
             let outcome = IterationOutcome::Failed { reason };
-            return Some(vec![Event::IterationFinished { iteration, outcome }]);
+            return Some(end(iteration, outcome));
         }
         match open.kind {
             IterationKind::Sft => self.finish(iteration, open),
@@ -44,13 +63,22 @@ impl Conductor {
         }
     }
 
-    fn gave_up(&self, view: &RunView, _open: &IterationView) -> bool {
-        let spent = view.iterations.values().filter(|i| is_failed(i)).count() as u32;
-        let failed = view.failures.values().filter(|n| **n >= super::ATTEMPTS_MAX).count() as u32;
-        failed > spent
+    /// Whether a stage's next task failed too often, so that no one will try it again. Asked of
+    /// the stages and not counted: tasks that were given up in an earlier iteration, however many,
+    /// are nothing to this one.
+    fn gave_up(&self, view: &RunView) -> bool {
+        if view.failures.values().all(|n| *n < ATTEMPTS_MAX) {
+            return false;
+        }
+        let config = || self.config.clone();
+        is_stuck(&Sampler::new(config()), view)
+            || is_stuck(&Judge::new(config()), view)
+            || is_stuck(&PairStore::new(config()), view)
+            || is_stuck(&Trainer::new(config()), view)
+            || is_stuck(&Evaluator::new(config()), view)
     }
 
-    fn open_iteration(&self, view: &RunView) -> Option<Vec<Event>> {
+    fn open_iteration(&self, view: &RunView) -> Option<Decision> {
         if view.finished() >= self.config.iterations {
             return None;
         }
@@ -58,7 +86,8 @@ impl Conductor {
         let rubric = view.rubric.clone()?;
         let (iteration, kind) = view.next_iteration();
         let reference = policy.clone();
-        Some(vec![Event::IterationStarted { iteration, kind, policy, reference, rubric }])
+        let event = Event::IterationStarted { iteration, kind, policy, reference, rubric };
+        Some((iteration, Slot::Start, vec![event]))
     }
 
     /// Seals the prompts once enough wait, or once no more will come.
@@ -67,7 +96,7 @@ impl Conductor {
         view: &RunView,
         iteration: Iteration,
         open: &IterationView,
-    ) -> Option<Vec<Event>> {
+    ) -> Option<Decision> {
         if open.prompts.is_some() {
             return None;
         }
@@ -79,41 +108,37 @@ impl Conductor {
         if waiting.is_empty() {
             let reason = "no unused prompt is left: add prompts, or set prompts.generate: true";
             let outcome = IterationOutcome::NoSignal { reason: reason.to_owned() };
-            return Some(vec![Event::IterationFinished { iteration, outcome }]);
+            return Some(end(iteration, outcome));
         }
         let prompts = waiting.into_iter().take(wanted).collect();
-        Some(vec![Event::PromptsSealed { iteration, prompts }])
+        Some((iteration, Slot::Prompts, vec![Event::PromptsSealed { iteration, prompts }]))
     }
 
-    fn seal_pairs(&self, iteration: Iteration, open: &IterationView) -> Option<Vec<Event>> {
+    fn seal_pairs(&self, iteration: Iteration, open: &IterationView) -> Option<Decision> {
         if open.sealed.is_some() || !open.all_decided() {
             return None;
         }
         let wanted = self.config.pairs.min_pairs as usize;
         if open.pairs.len() < wanted.max(1) {
             let outcome = IterationOutcome::NoSignal { reason: no_signal(open, wanted) };
-            return Some(vec![Event::IterationFinished { iteration, outcome }]);
+            return Some(end(iteration, outcome));
         }
         let pairs = open.pairs.values().map(|(id, _)| id.clone()).collect();
-        Some(vec![Event::PairsSealed { iteration, pairs }])
+        Some((iteration, Slot::Pairs, vec![Event::PairsSealed { iteration, pairs }]))
     }
 
-    fn finish(&self, iteration: Iteration, open: &IterationView) -> Option<Vec<Event>> {
+    fn finish(&self, iteration: Iteration, open: &IterationView) -> Option<Decision> {
         let evaluation = open.evaluation.as_ref()?;
         let CheckpointFacts { policy, .. } = open.checkpoint.clone()?;
-        Some(match self.gate(open.kind, evaluation) {
-            Ok(()) => vec![
-                Event::CheckpointPromoted { iteration, policy },
-                Event::IterationFinished { iteration, outcome: IterationOutcome::Promoted },
-            ],
-            Err(reason) => vec![
+        let (decision, outcome) = match self.gate(open.kind, evaluation) {
+            Ok(()) => (Event::CheckpointPromoted { iteration, policy }, IterationOutcome::Promoted),
+            Err(reason) => (
                 Event::CheckpointRejected { iteration, policy, reason: reason.clone() },
-                Event::IterationFinished {
-                    iteration,
-                    outcome: IterationOutcome::Rejected { reason },
-                },
-            ],
-        })
+                IterationOutcome::Rejected { reason },
+            ),
+        };
+        let finished = Event::IterationFinished { iteration, outcome };
+        Some((iteration, Slot::End, vec![decision, finished]))
     }
 
     /// The gate. A supervised checkpoint always passes: there is nothing to fall back to that
@@ -149,8 +174,14 @@ impl Conductor {
     }
 }
 
-fn is_failed(iteration: &IterationView) -> bool {
-    matches!(iteration.outcome, Some(IterationOutcome::Failed { .. }))
+/// An iteration that ends without a checkpoint to decide about.
+fn end(iteration: Iteration, outcome: IterationOutcome) -> Decision {
+    (iteration, Slot::End, vec![Event::IterationFinished { iteration, outcome }])
+}
+
+fn is_stuck<S: Stage>(stage: &S, view: &RunView) -> bool {
+    let failures = |(key, _)| view.failures.get(&key).copied().unwrap_or_default();
+    stage.next(view).map(failures).is_some_and(|n| n >= ATTEMPTS_MAX)
 }
 
 fn no_signal(open: &IterationView, wanted: usize) -> String {
@@ -183,8 +214,8 @@ impl Stage for Conductor {
     const WEIGHT: Weight = Weight::Light;
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, Vec<Event>)> {
-        let events = self.decide(view)?;
-        Some((task_key(Self::NAME, view, &events), events))
+        let (iteration, slot, events) = self.decide(view)?;
+        Some((task_key(Self::NAME, view, &(iteration, slot)), events))
     }
 
     fn run(

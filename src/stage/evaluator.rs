@@ -292,8 +292,10 @@ impl Stage for Evaluator {
             rubric: open.rubric.clone(),
             prompts,
         };
-        let parts = (iteration, task.checkpoint.id(), task.previous.id(), &task.prompts);
-        let key = task_key(Self::NAME, view, &(parts, &self.config.evaluate));
+        let policies = (&task.checkpoint, &task.previous, &task.first, &task.base);
+        let settings = (&self.config.evaluate, &self.config.sampling, &self.config.judge);
+        let parts = (iteration, policies, &task.rubric, &task.prompts, settings);
+        let key = task_key(Self::NAME, view, &parts);
         Some((key, task))
     }
 

@@ -127,7 +127,8 @@ impl Stage for Sampler {
                 return None;
             }
             let round = open.written.len() as u32;
-            let key = task_key(Self::NAME, view, &("write", iteration, policy.id(), round));
+            let parts = ("write", iteration, policy.id(), round, &self.config.prompts);
+            let key = task_key(Self::NAME, view, &parts);
             return Some((key, SampleTask::Write { iteration, policy, round }));
         }
         let lag = open.sampled.len().saturating_sub(open.judged.len());

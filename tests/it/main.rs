@@ -2,7 +2,6 @@
 
 mod cli;
 mod crash;
-mod fake;
 mod lm_golden;
 mod lm_runs;
 mod rubric;

@@ -1,0 +1,228 @@
+//! What must hold of any log, however the run went.
+
+use super::flaky::Disk;
+use gradus::domain::event::IterationOutcome;
+use gradus::domain::{
+    Completion, Event, Iteration, Judgment, Offset, PairId, PolicyRef, PreferencePair, PromptId,
+    StopReason,
+};
+use gradus::log::{Log, Recorded, verify};
+use gradus::view::RunView;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Every record of a log.
+pub fn records(disk: &Disk) -> Vec<Recorded> {
+    disk.log.read(Offset(0), usize::MAX).unwrap()
+}
+
+/// The log is whole, no key is taken twice, and every batch is one stretch of records.
+pub fn keys_are_taken_once(disk: &Disk) {
+    let found = verify(disk.log.as_ref()).unwrap();
+    assert_eq!(found.first_error, None);
+    let mut keys = BTreeSet::new();
+    let mut next = None;
+    for (key, first, tail) in disk.taken.lock().unwrap().iter() {
+        assert!(next.is_none_or(|next| *first >= next), "a batch inside another");
+        next = Some(*tail);
+        if let Some(key) = key {
+            assert!(keys.insert(key.clone()), "task {} is recorded twice", key.short());
+        }
+    }
+}
+
+/// What one iteration did to one prompt.
+#[derive(Default)]
+struct Journey {
+    completions: Option<Vec<Completion>>,
+    judgments: Option<Vec<Judgment>>,
+    decided: bool,
+}
+
+/// One iteration, as its records tell it in their order.
+#[derive(Default)]
+struct Story {
+    policy: Option<PolicyRef>,
+    prompts: Option<Vec<PromptId>>,
+    journeys: BTreeMap<PromptId, Journey>,
+    pairs: BTreeSet<PairId>,
+    sealed: Option<BTreeSet<PairId>>,
+    reference_scored: bool,
+    steps: u32,
+    checkpoint: Option<(PolicyRef, bool)>,
+    evaluated: bool,
+    promoted: Option<PolicyRef>,
+    outcome: Option<IterationOutcome>,
+}
+
+impl Story {
+    fn tell(&mut self, event: &Event) {
+        match event {
+            Event::CompletionsSampled { .. }
+            | Event::JudgmentsRecorded { .. }
+            | Event::PairFormed { .. }
+            | Event::PairSkipped { .. } => self.tell_journey(event),
+            Event::PromptsSealed { prompts, .. } => {
+                assert!(self.prompts.replace(prompts.clone()).is_none(), "prompts sealed twice");
+            }
+            Event::PairsSealed { pairs, .. } => {
+                let all = self.prompts.as_ref().unwrap().iter();
+                assert!(all.into_iter().all(|p| self.journeys[p].decided), "sealed too early");
+                let pairs: BTreeSet<PairId> = pairs.iter().cloned().collect();
+                assert_eq!(pairs, self.pairs);
+                assert!(self.sealed.replace(pairs).is_none(), "pairs sealed twice");
+            }
+            _ => self.tell_training(event),
+        }
+    }
+
+    fn journey(&mut self, prompt: &PromptId) -> &mut Journey {
+        let sealed = self.prompts.as_ref().expect("prompts are sealed before they are answered");
+        assert!(sealed.contains(prompt), "{prompt} is not among the sealed ones");
+        self.journeys.entry(prompt.clone()).or_default()
+    }
+
+    fn tell_journey(&mut self, event: &Event) {
+        let acts = self.policy.as_ref().unwrap().id();
+        match event {
+            Event::CompletionsSampled { prompt, policy, completions, .. } => {
+                assert_eq!(*policy, acts);
+                let before = self.journey(prompt).completions.replace(completions.clone());
+                assert!(before.is_none(), "{prompt} is answered twice");
+            }
+            Event::JudgmentsRecorded { prompt, judge, judgments, .. } => {
+                assert_eq!(*judge, acts);
+                let journey = self.journey(prompt);
+                let completions = journey.completions.as_ref().expect("answered before judged");
+                assert!(judgments.iter().all(|j| (j.candidate as usize) < completions.len()));
+                let before = journey.judgments.replace(judgments.clone());
+                assert!(before.is_none(), "{prompt} is judged twice");
+            }
+            Event::PairFormed { pair, .. } => {
+                assert!(self.pairs.insert(pair.id.clone()), "{:?} twice", pair.id);
+                let journey = self.journey(&pair.prompt);
+                assert!(!std::mem::replace(&mut journey.decided, true), "decided twice");
+                check_pair(pair, journey);
+            }
+            Event::PairSkipped { prompt, .. } => {
+                let journey = self.journey(prompt);
+                assert!(journey.judgments.is_some(), "judged before decided");
+                assert!(!std::mem::replace(&mut journey.decided, true), "decided twice");
+            }
+            _ => {}
+        }
+    }
+
+    fn tell_training(&mut self, event: &Event) {
+        match event {
+            Event::ReferenceScored { logps, .. } => {
+                let scored: BTreeSet<PairId> = logps.iter().map(|l| l.pair.clone()).collect();
+                assert_eq!(Some(&scored), self.sealed.as_ref());
+                assert!(!std::mem::replace(&mut self.reference_scored, true), "scored twice");
+            }
+            Event::StepTaken { step, .. } | Event::StepSkipped { step, .. } => {
+                assert_eq!(*step, self.steps, "steps follow each other");
+                self.steps += 1;
+            }
+            Event::CheckpointSaved { step, steps_total, policy, .. } => {
+                assert_eq!(*step, self.steps, "a checkpoint holds the steps before it");
+                self.checkpoint = Some((policy.clone(), step == steps_total));
+            }
+            Event::EvaluationFinished { evaluation, .. } => {
+                let (policy, whole) = self.checkpoint.as_ref().unwrap();
+                assert!(*whole && evaluation.policy == policy.id());
+                assert!(!std::mem::replace(&mut self.evaluated, true), "evaluated twice");
+            }
+            Event::CheckpointPromoted { policy, .. } => {
+                assert_eq!(Some(&(policy.clone(), true)), self.checkpoint.as_ref());
+                assert!(self.evaluated && self.promoted.replace(policy.clone()).is_none());
+            }
+            Event::IterationFinished { outcome, .. } => {
+                assert!(self.outcome.replace(outcome.clone()).is_none(), "finished twice");
+                let promoted = *outcome == IterationOutcome::Promoted;
+                assert_eq!(self.promoted.is_some(), promoted);
+                if matches!(outcome, IterationOutcome::NoSignal { .. }) {
+                    assert!(self.steps == 0 && self.checkpoint.is_none(), "trained on nothing");
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Chosen is better than rejected by the recorded judgments, not only by the pair's own word.
+fn check_pair(pair: &PreferencePair, journey: &Journey) {
+    assert!(pair.score_chosen > pair.score_rejected, "{pair:?}");
+    let judgments = journey.judgments.as_ref().expect("judged before paired");
+    let mean = |candidate: u32| {
+        let scores: Vec<f64> = judgments
+            .iter()
+            .filter(|j| j.candidate == candidate)
+            .filter_map(|j| j.outcome.score())
+            .collect();
+        scores.iter().sum::<f64>() / scores.len() as f64
+    };
+    assert_eq!((mean(pair.chosen), mean(pair.rejected)), (pair.score_chosen, pair.score_rejected));
+    let completions = journey.completions.as_ref().unwrap();
+    let (chosen, rejected) =
+        (&completions[pair.chosen as usize], &completions[pair.rejected as usize]);
+    assert_ne!(chosen.token_ids, rejected.token_ids);
+    assert!([chosen, rejected].iter().all(|c| c.stop != StopReason::StopText));
+}
+
+fn iteration_of(event: &Event) -> Option<Iteration> {
+    let value = serde_json::to_value(event).unwrap();
+    value.get("iteration")?.as_u64().map(|n| Iteration(n as u32))
+}
+
+/// The whole run, record by record.
+pub fn the_story_holds(disk: &Disk) {
+    let mut stories: BTreeMap<Iteration, Story> = BTreeMap::new();
+    let mut view = RunView::default();
+    let mut acting = None;
+    for record in records(disk) {
+        view.apply(&record);
+        match &record.event {
+            Event::RunStarted { base, .. } => acting = Some(base.clone()),
+            Event::IterationStarted { iteration, policy, reference, .. } => {
+                let open = stories.values().filter(|story| story.outcome.is_none()).count();
+                assert_eq!(open, 0, "one iteration at a time");
+                assert_eq!((Some(policy), policy), (acting.as_ref(), reference));
+                let story = Story { policy: Some(policy.clone()), ..Story::default() };
+                assert!(stories.insert(*iteration, story).is_none(), "started twice");
+            }
+            event => {
+                let Some(iteration) = iteration_of(event) else { continue };
+                stories.get_mut(&iteration).expect("an iteration starts first").tell(event);
+            }
+        }
+        if let Event::CheckpointPromoted { policy, .. } = &record.event {
+            acting = Some(policy.clone());
+        }
+    }
+    assert_eq!(view.policy, acting, "the last promoted checkpoint acts");
+    let used: Vec<&PromptId> =
+        stories.values().flat_map(|story| story.prompts.iter().flatten()).collect();
+    let once: BTreeSet<&PromptId> = used.iter().copied().collect();
+    assert_eq!(used.len(), once.len(), "a prompt is trained on in one iteration");
+    for (held_out, _) in view.held_out() {
+        assert!(!once.contains(held_out), "{held_out} is held out");
+    }
+    for (iteration, story) in &stories {
+        whole(*iteration, story);
+    }
+}
+
+/// An iteration that did not fail left no prompt half way.
+fn whole(iteration: Iteration, story: &Story) {
+    match story.outcome.as_ref() {
+        None => panic!("iteration {iteration} is not over"),
+        Some(IterationOutcome::Failed { .. }) => {}
+        Some(_) => {
+            for prompt in story.prompts.iter().flatten() {
+                let journey = &story.journeys[prompt];
+                assert!(journey.completions.is_some() && journey.judgments.is_some());
+                assert!(journey.decided, "{prompt} in iteration {iteration}");
+            }
+        }
+    }
+}

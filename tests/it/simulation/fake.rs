@@ -1,0 +1,274 @@
+//! A model and a workshop that cost nothing: what they say is a hash of what they are asked, so a
+//! task that is done again says the same, and anything else about it (who asks, when, what else is
+//! in the batch) cannot show. Blobs lie on the simulated disk and must be there when named.
+
+use super::dice::{hash, share};
+use super::flaky::Blobs;
+use gradus::domain::event::StepMetrics;
+use gradus::domain::{BlobHash, Completion, Message, PolicyId, PolicyRef, Seed, StopReason};
+use gradus::lm::cancel::Cancel;
+use gradus::lm::error::LmError;
+use gradus::lm::generate::DrawRequest;
+use gradus::lm::policy::LanguageModel;
+use gradus::lm::train::Method;
+use gradus::stage::workshop::{Saved, Segment, SegmentRequest, StepResult, Workshop};
+use gradus::stage::{Oracle, StageError};
+use std::sync::Arc;
+
+/// Ids below are bytes of text.
+const END: u32 = 256;
+const BOS: u32 = 257;
+const TASK: u32 = 258;
+const POINTS: [&str; 5] = ["relevant", "useful", "complete", "correct", "clean"];
+
+/// What a world's model is like.
+#[derive(Clone, Copy, Debug)]
+pub struct Temper {
+    /// Different answers it knows to one prompt; 1 makes all candidates the same.
+    pub answers: u64,
+    /// Percent of its completions that are cut off by the bound on their length.
+    pub cut_off: u64,
+    /// Percent of its judgments that cannot be read.
+    pub unreadable: u64,
+    /// Percent of optimiser steps with non-finite numbers.
+    pub skipped_steps: u64,
+}
+
+fn bytes(ids: &[u32]) -> Vec<u8> {
+    ids.iter().flat_map(|id| id.to_le_bytes()).collect()
+}
+
+fn ids(text: &str) -> Vec<u32> {
+    text.bytes().map(u32::from).collect()
+}
+
+fn text(ids: &[u32]) -> String {
+    let bytes: Vec<u8> = ids.iter().filter_map(|id| u8::try_from(*id).ok()).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Says what the hash of policy, prompt and seed says.
+struct FakeModel {
+    policy: PolicyId,
+    temper: Temper,
+}
+
+impl FakeModel {
+    fn hash(&self, prompt: &[u32], rest: &[u8]) -> [u8; 32] {
+        hash(&[self.policy.as_str().as_bytes(), &bytes(prompt), rest])
+    }
+
+    fn say(&self, prompt: &[u32], seed: &Seed) -> String {
+        let drawn = self.hash(prompt, &seed.0);
+        let asked = text(prompt);
+        if asked.contains("give points for") {
+            return self.judge(prompt, &drawn);
+        }
+        if prompt.contains(&TASK) {
+            // Some are too short, some are known already: the filters have work.
+            let n = share(&drawn, 0, 40);
+            return if n < 4 { "say .".to_owned() } else { format!("say it {n} times .") };
+        }
+        if asked.contains("Come up with a series of tasks") {
+            let one = |at: usize| {
+                let word = |k: usize| ["sea", "sky", "sun", "ice", "oak"][drawn[k] as usize % 5];
+                let (a, b) = (word(at), word(at + 1));
+                format!("Explain {a} and {b} to {} people", drawn[at + 2])
+            };
+            return format!(" {}\n9. {}\n10. Draw it", one(3), one(7));
+        }
+        let which = share(&drawn, 0, self.temper.answers);
+        let answer = self.hash(prompt, &which.to_le_bytes());
+        format!("{which}{}.", " so".repeat(1 + answer[0] as usize % 8))
+    }
+
+    /// A reply in the demo rubric's words. Its points belong to the answer that is judged, but for
+    /// one that each draw takes anew.
+    fn judge(&self, prompt: &[u32], drawn: &[u8; 32]) -> String {
+        let mut points = self.hash(prompt, b"points");
+        points[drawn[1] as usize % 5] = drawn[2];
+        let mut reply = String::new();
+        for (name, byte) in POINTS.iter().zip(points) {
+            reply.push_str(&format!("{name} {} ", if byte % 2 == 0 { "yes" } else { "no" }));
+        }
+        let score = points.iter().take(5).filter(|byte| **byte % 2 == 0).count();
+        match share(drawn, 8, 100) < self.temper.unreadable {
+            true if drawn[3] < 128 => reply,
+            true => format!("{reply}. score : {}", (score + 1) % 6),
+            false => format!("{reply}. score : {score}"),
+        }
+    }
+
+    fn complete(&self, request: &DrawRequest, seed: &Seed) -> Completion {
+        let said = self.say(&request.prompt, seed);
+        let mut token_ids = ids(&said);
+        token_ids.push(END);
+        let drawn = self.hash(&request.prompt, &seed.0);
+        let most = match share(&drawn, 24, 100) < self.temper.cut_off {
+            true => token_ids.len() - 1, // just before it would have ended
+            false => request.sampling.max_new_tokens,
+        };
+        token_ids.truncate(most);
+        let ended = token_ids.last() == Some(&END);
+        let stop = if ended { StopReason::TurnEnd } else { StopReason::Length };
+        let logp = -(share(&drawn, 16, 100_000) as f64) / 1000.0;
+        Completion { text: text(&token_ids), token_ids, logp, stop }
+    }
+}
+
+impl LanguageModel for FakeModel {
+    fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, LmError> {
+        let turn = |m: &Message| format!("{}: {}\n", m.role.as_str(), m.content);
+        Ok(messages.iter().flat_map(|m| ids(&turn(m))).collect())
+    }
+
+    fn encode_text(&self, text: &str) -> Result<Vec<u32>, LmError> {
+        Ok(ids(text))
+    }
+
+    fn encode_template(&self, text: &str) -> Result<Vec<u32>, LmError> {
+        let mut all = Vec::new();
+        for word in text.split_inclusive(' ') {
+            match word.trim_end() {
+                "<bos>" => all.push(BOS),
+                "<task>" => all.push(TASK),
+                _ => all.extend(ids(word)),
+            }
+        }
+        Ok(all)
+    }
+
+    fn decode(&self, ids: &[u32]) -> Result<String, LmError> {
+        Ok(text(ids))
+    }
+
+    fn draw(
+        &self,
+        requests: &[DrawRequest],
+        cancel: &Cancel,
+    ) -> Result<Vec<Vec<Completion>>, LmError> {
+        cancel.check()?;
+        let all = requests.iter().map(|r| r.seeds.iter().map(|s| self.complete(r, s)).collect());
+        Ok(all.collect())
+    }
+
+    fn choice_logps(
+        &self,
+        contexts: &[Vec<u32>],
+        choices: &[Vec<u32>],
+        cancel: &Cancel,
+    ) -> Result<Vec<Vec<f64>>, LmError> {
+        cancel.check()?;
+        let one = |context: &[u32], choice: &[u32]| {
+            let h = self.hash(context, &bytes(choice));
+            -(share(&h, 0, 8000) as f64) / 1000.0
+        };
+        Ok(contexts.iter().map(|c| choices.iter().map(|x| one(c, x)).collect()).collect())
+    }
+
+    fn turn_end(&self) -> u32 {
+        END
+    }
+
+    fn stop_ids(&self) -> &[u32] {
+        &[END]
+    }
+
+    fn context_tokens_max(&self) -> usize {
+        4096
+    }
+}
+
+/// Weights are names; training gives the name of everything that went into it.
+pub struct FakeWorkshop {
+    /// What survives a power cut.
+    pub blobs: Blobs,
+    /// The model's character.
+    pub temper: Temper,
+}
+
+impl FakeWorkshop {
+    fn model(&self, policy: &PolicyRef) -> Result<FakeModel, StageError> {
+        self.blob(&policy.weights)?;
+        if let Some(adapter) = &policy.adapter {
+            self.blob(adapter)?;
+        }
+        Ok(FakeModel { policy: policy.id(), temper: self.temper })
+    }
+}
+
+fn metrics(name: &[u8; 32]) -> StepMetrics {
+    let figure = |at| share(name, at, 1_000_000) as f64 / 1e6;
+    StepMetrics {
+        loss: figure(0),
+        grad_norm: figure(8),
+        rewards_margin: figure(16),
+        ..StepMetrics::default()
+    }
+}
+
+impl Workshop for FakeWorkshop {
+    fn policy(&self, policy: &PolicyRef) -> Result<Arc<dyn LanguageModel>, StageError> {
+        Ok(Arc::new(self.model(policy)?))
+    }
+
+    fn logps(
+        &self,
+        policy: &PolicyRef,
+        sequences: &[(Vec<u32>, Vec<u32>)],
+        cancel: &Cancel,
+    ) -> Result<Vec<f64>, StageError> {
+        cancel.check()?;
+        let model = self.model(policy)?;
+        let one = |(prompt, response): &(Vec<u32>, Vec<u32>)| {
+            -(share(&model.hash(prompt, &bytes(response)), 0, 90_000) as f64) / 1000.0
+        };
+        Ok(sequences.iter().map(one).collect())
+    }
+
+    fn train(&self, request: SegmentRequest<'_>) -> Result<Segment, StageError> {
+        request.cancel.check()?;
+        self.model(request.start)?;
+        let settings = format!("{:?} {:?} {:?}", request.settings, request.dpo, request.seed);
+        let mut state = match &request.saved {
+            Some(saved) => {
+                self.model(&saved.policy)?;
+                let (policy, optimizer) = (saved.policy.id(), self.blob(&saved.optimizer)?);
+                hash(&[policy.as_str().as_bytes(), &optimizer, settings.as_bytes()])
+            }
+            None => hash(&[request.start.id().as_str().as_bytes(), settings.as_bytes()]),
+        };
+        let mut steps = Vec::with_capacity(request.steps.len());
+        for (done, data) in request.steps.iter().enumerate() {
+            state = hash(&[&state, format!("{data:?}").as_bytes()]);
+            (request.on_step)(done as u64 + 1);
+            let skipped = share(&state, 24, 100) < self.temper.skipped_steps;
+            steps.push(match skipped {
+                true => StepResult::Skipped("the loss is not finite".to_owned()),
+                false => StepResult::Taken(metrics(&state)),
+            });
+        }
+        let trained = self.blobs.put(&[state.as_slice(), b" weights"].concat());
+        let optimizer = self.blobs.put(&[state.as_slice(), b" optimizer"].concat());
+        let policy = match request.settings.method {
+            Method::Full => PolicyRef { weights: trained, adapter: None },
+            Method::Lora(_) => {
+                PolicyRef { weights: request.start.weights.clone(), adapter: Some(trained) }
+            }
+        };
+        Ok(Segment { steps, saved: Saved { policy, optimizer } })
+    }
+
+    fn blob(&self, hash: &BlobHash) -> Result<Vec<u8>, StageError> {
+        self.blobs.get(hash).ok_or_else(|| StageError::Missing(format!("blob {hash}")))
+    }
+}
+
+/// Likes long answers.
+pub struct FakeOracle;
+
+impl Oracle for FakeOracle {
+    fn score(&self, _task: &str, completion: &str) -> Option<f64> {
+        Some((completion.len() % 6) as f64)
+    }
+}

@@ -1,0 +1,316 @@
+//! One thread, one seed: who wakes, how far it reads, whose task ends, when the power fails. The
+//! stages, what a shell decides and what a worker does with an order are the real ones; only
+//! actix, threads and clocks are left out.
+
+use super::dice::Dice;
+use super::flaky::{Disk, FlakyLog, Power};
+use super::seat::{Seat, fold, seats};
+use super::world::World;
+use gradus::actor::worker::Done;
+use gradus::domain::{Event, Iteration, Offset, Prompt, PromptOrigin, TaskKey};
+use gradus::log::{Batch, Log};
+use gradus::stage::conductor::Conductor;
+use gradus::stage::{ATTEMPTS_MAX, Desk, Stage};
+use gradus::view::RunView;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A run that is not over by then hangs.
+const TICKS_MAX: u32 = 200_000;
+
+/// What lives until the power fails.
+struct Process {
+    log: Arc<FlakyLog>,
+    desk: Desk,
+    seats: Vec<Box<dyn Seat>>,
+    /// Wake-ups that wait in each mailbox.
+    rings: Vec<u32>,
+}
+
+impl Process {
+    fn start(world: &World, disk: &Disk) -> Process {
+        let log = Arc::new(FlakyLog::new(disk));
+        let desk = world.desk(disk, log.clone());
+        let seats = seats(&desk.config);
+        Process { log, desk, rings: vec![1; seats.len()], seats }
+    }
+}
+
+/// How rough a schedule is, in percent (`stop`, `pause` and `submit` in a thousand).
+#[derive(Clone, Copy, Debug)]
+pub struct Mood {
+    /// Wake-ups that are lost.
+    pub lost: u64,
+    /// Wake-ups that come twice.
+    pub doubled: u64,
+    /// Wake-ups that see only a part of what is new, down to half of a batch.
+    pub late: u64,
+    /// Appends at which the power fails.
+    pub cut: u64,
+    /// Tasks that fail, never so often that they are given up.
+    pub fail: u64,
+    /// Times a host stops the process, or the power fails while nothing is written.
+    pub stop: u64,
+    /// Times a host pauses the run.
+    pub pause: u64,
+    /// Times a host adds a prompt.
+    pub submit: u64,
+    /// Tasks that fail whenever they are tried.
+    pub doomed: u64,
+}
+
+impl Mood {
+    /// Nothing goes wrong.
+    pub const CALM: Mood = Mood {
+        lost: 0,
+        doubled: 0,
+        late: 0,
+        cut: 0,
+        fail: 0,
+        stop: 0,
+        pause: 0,
+        submit: 0,
+        doomed: 0,
+    };
+
+    /// The mood of a seed; the host adds no prompts, nothing is doomed.
+    pub fn of(dice: &mut Dice) -> Mood {
+        Mood {
+            lost: dice.pick(&[0, 20, 60]),
+            doubled: dice.pick(&[0, 20]),
+            late: dice.pick(&[0, 30, 70]),
+            cut: dice.pick(&[0, 3, 10]),
+            fail: dice.pick(&[0, 5, 20]),
+            stop: dice.pick(&[0, 3, 10]),
+            pause: dice.pick(&[0, 3]),
+            ..Mood::CALM
+        }
+    }
+}
+
+/// How often each thing happened: a simulation in which nothing does proves nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Tally(pub BTreeMap<&'static str, u64>);
+
+impl Tally {
+    fn count(&mut self, what: &'static str, n: u64) {
+        *self.0.entry(what).or_default() += n;
+    }
+
+    /// Adds another's counts.
+    pub fn add(&mut self, other: &Tally) {
+        other.0.iter().for_each(|(what, n)| self.count(what, *n));
+    }
+}
+
+/// A run under way.
+pub struct Sim<'a> {
+    world: &'a World,
+    /// What survives.
+    pub disk: Disk,
+    /// All that is recorded, acknowledged or not. The scheduler looks at it, no stage does.
+    pub truth: RunView,
+    /// What happened.
+    pub tally: Tally,
+    /// Tasks that always fail, with their iterations; `None` for those looked at and spared.
+    pub doomed: BTreeMap<TaskKey, Option<Iteration>>,
+    process: Process,
+}
+
+impl Sim<'_> {
+    /// The world's run, created and not begun.
+    pub fn new(world: &World) -> Sim<'_> {
+        let disk = world.create();
+        let process = Process::start(world, &disk);
+        let (truth, tally, doomed) = Default::default();
+        Sim { world, disk, truth, tally, doomed, process }
+    }
+
+    /// Every stage in turn until none has anything to do; nothing ever goes wrong.
+    pub fn calm(&mut self) {
+        let Process { desk, seats, .. } = &mut self.process;
+        let mut worked = true;
+        while std::mem::take(&mut worked) {
+            for seat in seats.iter_mut() {
+                seat.wake(desk, desk.log.tail());
+                let done = seat.finish(desk, false);
+                assert!(matches!(done, None | Some(Done::Recorded)), "{}: {done:?}", seat.name());
+                worked |= done.is_some();
+            }
+        }
+        self.look();
+    }
+
+    /// A few rounds of the calm run, and then an order in every hand that takes one.
+    pub fn begin(&mut self, rounds: u32) {
+        let Process { desk, seats, .. } = &mut self.process;
+        for round in 0..=rounds {
+            for seat in seats.iter_mut() {
+                seat.wake(desk, desk.log.tail());
+                if round < rounds {
+                    seat.finish(desk, false);
+                }
+            }
+        }
+        self.look();
+    }
+
+    /// Orders in hand.
+    pub fn in_hand(&self) -> usize {
+        self.process.seats.iter().filter(|seat| seat.order().is_some()).count()
+    }
+
+    /// One rough schedule, to the end of the last iteration, and calm after that.
+    pub fn storm(&mut self, dice: &mut Dice, mood: Mood) {
+        for _ in 0..TICKS_MAX {
+            self.look();
+            if self.truth.finished() >= self.world.config.iterations {
+                if self.truth.paused {
+                    self.say(Event::ResumeRequested);
+                }
+                self.drain(dice, mood);
+                return;
+            }
+            match dice.below(1000) {
+                n if n < mood.stop => self.stop(dice.chance(50)),
+                n if n < mood.stop + mood.pause && !self.truth.paused => {
+                    self.say(Event::PauseRequested);
+                    self.tally.count("pause", 1);
+                }
+                n if (800..800 + mood.submit).contains(&n) => self.submit(),
+                n if n >= 900 && self.truth.paused => self.say(Event::ResumeRequested),
+                n if n % 2 == 0 => self.wake_one(dice, mood),
+                _ => self.finish_one(dice, mood),
+            }
+        }
+        panic!("not over after {TICKS_MAX} ticks: {:#?}", self.truth.open());
+    }
+
+    /// What was in hand at the end is finished; then every stage is idle and knows everything.
+    fn drain(&mut self, dice: &mut Dice, mood: Mood) {
+        let end = Mood { cut: 0, fail: 0, ..mood };
+        while self.in_hand() > 0 {
+            self.finish_one(dice, end);
+        }
+        self.calm();
+        let duplicates = self.process.log.duplicates();
+        self.tally.count("duplicate refused", duplicates);
+        for seat in &self.process.seats {
+            assert_eq!(seat.view(), &self.truth, "the view of {}", seat.name());
+        }
+    }
+
+    /// Appends what a host says.
+    pub fn say(&mut self, event: Event) {
+        self.disk.log.append(Batch { key: None, events: vec![event], cursor: None }).unwrap();
+    }
+
+    fn submit(&mut self) {
+        let text = format!("host {} .", self.truth.next);
+        let prompt = Prompt::user(text, PromptOrigin::Given);
+        self.say(Event::PromptAdmitted { prompt });
+        self.tally.count("prompt submitted", 1);
+    }
+
+    fn look(&mut self) {
+        fold(&mut self.truth, self.disk.log.as_ref(), self.disk.log.tail());
+    }
+
+    /// A stop by the host cancels the tasks in hand, a power cut does not ask; either way nothing
+    /// of them is recorded and everything in memory is gone.
+    fn stop(&mut self, gently: bool) {
+        let tail = self.disk.log.tail();
+        if gently {
+            let Process { desk, seats, .. } = &mut self.process;
+            desk.cancel.cancel();
+            for seat in seats.iter_mut() {
+                let done = seat.finish(desk, false);
+                assert!(matches!(done, None | Some(Done::Cancelled)), "{done:?}");
+            }
+            assert_eq!(self.disk.log.tail(), tail, "a cancelled task records nothing");
+        }
+        self.tally.count(if gently { "stop" } else { "cut while idle" }, 1);
+        self.restart();
+    }
+
+    /// A new process over the same disk; of the old one nothing is left.
+    pub fn restart(&mut self) {
+        let duplicates = self.process.log.duplicates();
+        self.tally.count("duplicate refused", duplicates);
+        self.process = Process::start(self.world, &self.disk);
+    }
+
+    fn ring(&mut self, dice: &mut Dice, mood: Mood) {
+        for waiting in &mut self.process.rings {
+            if dice.chance(mood.lost) {
+                self.tally.count("wake lost", 1);
+            } else if dice.chance(mood.doubled) {
+                self.tally.count("wake doubled", 1);
+                *waiting += 2;
+            } else {
+                *waiting += 1;
+            }
+        }
+    }
+
+    /// Someone with a ring in the mailbox wakes; when there is none, the clock rings for all.
+    fn wake_one(&mut self, dice: &mut Dice, mood: Mood) {
+        let Process { desk, seats, rings, .. } = &mut self.process;
+        let waiting: Vec<usize> = (0..seats.len()).filter(|at| rings[*at] > 0).collect();
+        if waiting.is_empty() {
+            rings.fill(1);
+            return;
+        }
+        let at = dice.pick(&waiting);
+        rings[at] -= 1;
+        let seat = &mut seats[at];
+        let (next, tail) = (seat.view().next.0, desk.log.tail().0);
+        let mut until = tail;
+        if tail > next && dice.chance(mood.late) {
+            until = next + dice.below(tail - next);
+            self.tally.count("wake late", 1);
+        }
+        let idle = seat.order().is_none();
+        seat.wake(desk, Offset(until));
+        if let (true, true, Some((key, iteration))) = (mood.doomed > 0, idle, seat.order()) {
+            let fresh = desk.log.find(key).unwrap().is_none() && seat.name() != Conductor::NAME;
+            let fate = if fresh && dice.chance(mood.doomed) { iteration } else { None };
+            self.doomed.entry(key.clone()).or_insert(fate);
+        }
+    }
+
+    fn finish_one(&mut self, dice: &mut Dice, mood: Mood) {
+        let Process { log, desk, seats, .. } = &mut self.process;
+        let busy: Vec<usize> = (0..seats.len()).filter(|at| seats[*at].order().is_some()).collect();
+        if busy.is_empty() {
+            return;
+        }
+        let seat = &mut seats[dice.pick(&busy)];
+        let Some((key, _)) = seat.order() else { return };
+        // Counted in the truth, not in a view that may be behind: a fault must stay a fault that
+        // the run gets over.
+        let failed = self.truth.failures.get(key).copied().unwrap_or_default();
+        let spared = failed + 1 >= ATTEMPTS_MAX || seat.name() == Conductor::NAME;
+        let doomed = self.doomed.get(key).is_some_and(Option::is_some);
+        let fails = doomed || (!spared && dice.chance(mood.fail));
+        let power = match dice.chance(mood.cut) {
+            true => dice.pick(&[Power::FailsBefore, Power::FailsAfter]),
+            false => Power::Holds,
+        };
+        log.set(power);
+        let done = seat.finish(desk, fails);
+        match (power, done) {
+            (Power::Holds, Some(Done::Recorded)) if !fails => {}
+            (Power::Holds, Some(Done::Failed)) if fails => self.tally.count("task failed", 1),
+            (Power::FailsBefore, Some(Done::LogLost(_))) => self.tally.count("cut before", 1),
+            (Power::FailsAfter, Some(Done::LogLost(_))) => self.tally.count("cut after", 1),
+            (_, done) => panic!("{power:?}, fails: {fails}: {done:?}"),
+        }
+        self.look();
+        if power == Power::Holds {
+            self.ring(dice, mood);
+        } else {
+            self.restart();
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! A shell without actix, threads and clocks: a real stage, what a shell decides about it, and what
+//! a worker does with an order.
+
+use gradus::actor::lease::Lease;
+use gradus::actor::worker::{Done, Order, work};
+use gradus::config::Config;
+use gradus::domain::{Event, Iteration, Offset, TaskKey};
+use gradus::log::Log;
+use gradus::stage::conductor::Conductor;
+use gradus::stage::evaluator::Evaluator;
+use gradus::stage::judge::Judge;
+use gradus::stage::pair_store::PairStore;
+use gradus::stage::sampler::Sampler;
+use gradus::stage::trainer::Trainer;
+use gradus::stage::{Desk, Stage, StageError, Weight};
+use gradus::view::RunView;
+use std::sync::Arc;
+
+/// A stage whose next task may be told to fail.
+struct Faulty<S> {
+    stage: S,
+    fails: bool,
+}
+
+impl<S: Stage> Stage for Faulty<S> {
+    type Task = S::Task;
+    const NAME: &'static str = S::NAME;
+    const WEIGHT: Weight = S::WEIGHT;
+
+    fn next(&self, view: &RunView) -> Option<(TaskKey, S::Task)> {
+        self.stage.next(view)
+    }
+
+    fn run(
+        &mut self,
+        task: S::Task,
+        view: &RunView,
+        desk: &Desk,
+    ) -> Result<Vec<Event>, StageError> {
+        match std::mem::take(&mut self.fails) {
+            true => Err(StageError::Missing("the simulation says so".to_owned())),
+            false => self.stage.run(task, view, desk),
+        }
+    }
+}
+
+/// A shell without actix: a stage, its view, and the order in hand.
+pub trait Seat {
+    /// The stage's name.
+    fn name(&self) -> &'static str;
+    /// Folds up to `until`, and takes an order when it has none.
+    fn wake(&mut self, desk: &Desk, until: Offset);
+    /// Key and iteration of the order in hand.
+    fn order(&self) -> Option<(&TaskKey, Option<Iteration>)>;
+    /// Does the order in hand.
+    fn finish(&mut self, desk: &Desk, fails: bool) -> Option<Done>;
+    /// What it knows.
+    fn view(&self) -> &RunView;
+}
+
+struct Seated<S: Stage> {
+    decide: S,
+    worker: Faulty<S>,
+    view: RunView,
+    order: Option<Order<S::Task>>,
+}
+
+fn seat<S: Stage>(make: impl Fn() -> S) -> Box<dyn Seat> {
+    let worker = Faulty { stage: make(), fails: false };
+    Box::new(Seated { decide: make(), worker, view: RunView::default(), order: None })
+}
+
+/// Folds the records below `until` that a view has not seen.
+pub fn fold(view: &mut RunView, log: &dyn Log, until: Offset) {
+    let behind = until.0.saturating_sub(view.next.0) as usize;
+    for record in log.read(view.next, behind).unwrap() {
+        view.apply(&record);
+    }
+}
+
+impl<S: Stage> Seat for Seated<S> {
+    fn name(&self) -> &'static str {
+        S::NAME
+    }
+
+    fn wake(&mut self, desk: &Desk, until: Offset) {
+        fold(&mut self.view, desk.log.as_ref(), until);
+        if self.order.is_none() {
+            self.order = Order::next(&self.decide, &self.view);
+        }
+    }
+
+    fn order(&self) -> Option<(&TaskKey, Option<Iteration>)> {
+        let order = self.order.as_ref()?;
+        Some((&order.key, order.view.open().map(|(iteration, _)| iteration)))
+    }
+
+    fn finish(&mut self, desk: &Desk, fails: bool) -> Option<Done> {
+        let order = self.order.take()?;
+        self.worker.fails = fails;
+        Some(work(&mut self.worker, order, desk, &Lease::default()))
+    }
+
+    fn view(&self) -> &RunView {
+        &self.view
+    }
+}
+
+/// Every stage, knowing nothing.
+pub fn seats(config: &Arc<Config>) -> Vec<Box<dyn Seat>> {
+    let config = || config.clone();
+    vec![
+        seat(|| Conductor::new(config())),
+        seat(|| Sampler::new(config())),
+        seat(|| Judge::new(config())),
+        seat(|| PairStore::new(config())),
+        seat(|| Trainer::new(config())),
+        seat(|| Evaluator::new(config())),
+    ]
+}

@@ -1,0 +1,163 @@
+//! What a run is given: settings, prompts, seed data, a model's character. A seed makes one world,
+//! so two hundred seeds try two hundred settings.
+
+use super::dice::Dice;
+use super::fake::{FakeOracle, FakeWorkshop, Temper};
+use super::flaky::Disk;
+use gradus::config::{Config, GateMode, JudgeSource, ReadoutMode, WriterStyle};
+use gradus::domain::event::SeedRow;
+use gradus::domain::{Event, Message, PolicyRef, Prompt, PromptOrigin, TaskKey};
+use gradus::lm::cancel::Cancel;
+use gradus::log::{Batch, Log};
+use gradus::rubric::{Rubric, RubricEngine, RubricRegistry, bundled};
+use gradus::stage::{Desk, NoGauge, Oracle};
+use std::sync::{Arc, OnceLock};
+
+/// What a run is given.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// The settings.
+    pub config: Config,
+    /// Prompts to train on.
+    pub given: u32,
+    /// Prompts shown to the writer only.
+    pub shown: u32,
+    /// Prompts to measure with.
+    pub held_out: u32,
+    /// Rows of seed data; none skips the supervised iteration.
+    pub seed_rows: u32,
+    /// What the model is like.
+    pub temper: Temper,
+    /// Whether a program knows the truth.
+    pub oracle: bool,
+}
+
+fn rubric() -> &'static Rubric {
+    static LOADED: OnceLock<Rubric> = OnceLock::new();
+    LOADED
+        .get_or_init(|| Rubric::load(&RubricEngine::new().unwrap(), bundled::DEMO_COMPACT).unwrap())
+}
+
+impl World {
+    /// A small world in which pairs are made in every preference iteration.
+    pub fn plain() -> World {
+        let mut config = Config { seed: 7, iterations: 3, ..Config::default() };
+        config.prompts.per_iteration = 6;
+        config.sampling.candidates = 3;
+        config.sampling.max_new_tokens = 32;
+        config.sampling.batch_prompts = 2;
+        config.judge.samples = 1;
+        config.judge.max_new_tokens = 120;
+        config.pairs.min_pairs = 1;
+        config.train.segment_steps = 2;
+        config.train.sft.train_batch_size = 2;
+        config.train.dpo.train_batch_size = 2;
+        config.evaluate.prompts = 3;
+        config.evaluate.judge_prompts = 2;
+        config.evaluate.gate.mode = GateMode::Off;
+        World {
+            config,
+            given: 16,
+            shown: 2,
+            held_out: 4,
+            seed_rows: 6,
+            temper: Temper { answers: 5, cut_off: 8, unreadable: 10, skipped_steps: 10 },
+            oracle: false,
+        }
+    }
+
+    /// The world of a seed.
+    pub fn of(seed: u64) -> World {
+        let mut dice = Dice(seed ^ 0x0077_6f72_6c64);
+        let d = &mut dice;
+        let mut world = World::plain();
+        let c = &mut world.config;
+        c.seed = seed;
+        c.iterations = d.from(2, 4);
+        c.prompts.per_iteration = d.from(3, 7);
+        c.prompts.generate = d.chance(50);
+        c.prompts.writer = d.pick(&[WriterStyle::Tagged, WriterStyle::Numbered]);
+        c.prompts.draws_per_round = d.from(1, 4);
+        c.prompts.rounds_max = d.from(1, 3);
+        c.sampling.batch_prompts = d.from(1, 4);
+        c.sampling.candidates = d.from(2, 4);
+        c.judge.samples = d.from(1, 2);
+        c.judge.readout = d.pick(&[ReadoutMode::Expected, ReadoutMode::Parsed]);
+        let sources = [JudgeSource::Model, JudgeSource::Model, JudgeSource::Random];
+        c.judge.source = d.pick(&sources);
+        c.pairs.min_pairs = d.from(0, 3);
+        c.pairs.min_gap = d.pick(&[0.0, 0.5]);
+        c.pairs.length_control = d.pick(&[0.0, 0.0, 0.3]);
+        c.pairs.require_ended = d.chance(70);
+        c.train.segment_steps = d.from(1, 3);
+        c.train.sft.train_batch_size = d.from(1, 4);
+        c.train.dpo.train_batch_size = d.from(1, 3);
+        c.train.dpo.num_train_epochs = d.from(1, 2);
+        c.train.dpo.rehearsal_weight = d.pick(&[0.0, 0.3]);
+        c.train.use_peft = d.chance(50);
+        c.evaluate.prompts = d.from(0, 4);
+        c.evaluate.gate.mode = d.pick(&[GateMode::Off, GateMode::Lenient, GateMode::Strict]);
+        world.given = d.from(2, 16);
+        world.held_out = d.from(0, 5);
+        world.seed_rows = if d.chance(60) { d.from(1, 7) } else { 0 };
+        world.oracle = d.chance(30);
+        world.temper = Temper {
+            answers: d.pick(&[1, 2, 4, 8, 8, 8]),
+            cut_off: d.pick(&[0, 8]),
+            unreadable: d.pick(&[0, 10, 40]),
+            skipped_steps: d.pick(&[0, 10]),
+        };
+        world
+    }
+
+    /// A disk with a run that is created and has not begun; batches as `Folder::create` appends
+    /// them, `RunStarted` last.
+    pub fn create(&self) -> Disk {
+        self.config.validate().unwrap();
+        let disk = Disk::default();
+        let mut prompts = Vec::new();
+        for (n, origin) in [
+            (self.given, PromptOrigin::Given),
+            (self.shown, PromptOrigin::Demonstration),
+            (self.held_out, PromptOrigin::HeldOut),
+        ] {
+            prompts.extend((0..n).map(|at| Prompt::user(format!("{origin:?} {at} ."), origin)));
+        }
+        let mut last = Vec::new();
+        if self.seed_rows > 0 {
+            let row = |n: u32| SeedRow {
+                messages: vec![Message::user(format!("row {n} ."))],
+                completion: format!("{n} ."),
+            };
+            let lines = (0..self.seed_rows).map(|n| serde_json::to_string(&row(n)).unwrap());
+            let blob = disk.blobs.put(lines.collect::<Vec<_>>().join("\n").as_bytes());
+            last.push(Event::SeedDataAdmitted { name: "ift".into(), rows: self.seed_rows, blob });
+        }
+        last.push(Event::RubricActivated { rubric: rubric().id().clone() });
+        let base = PolicyRef { weights: disk.blobs.put(b"base"), adapter: None };
+        let settings = serde_json::Value::Null;
+        last.push(Event::RunStarted { seed: self.config.seed, base, settings });
+        let admitted = prompts.into_iter().map(|prompt| Event::PromptAdmitted { prompt }).collect();
+        for (at, events) in [admitted, last].into_iter().enumerate() {
+            let key = Some(TaskKey::of("create", &[&(at as u64).to_le_bytes()]));
+            disk.log.append(Batch { key, events, cursor: None }).unwrap();
+        }
+        disk
+    }
+
+    /// What a process that opens the disk works with.
+    pub fn desk(&self, disk: &Disk, log: Arc<dyn Log>) -> Desk {
+        let rubrics = RubricRegistry::default();
+        rubrics.install(rubric().clone());
+        let oracle: Arc<dyn Oracle> = Arc::new(FakeOracle);
+        Desk {
+            config: Arc::new(self.config.clone()),
+            log,
+            workshop: Arc::new(FakeWorkshop { blobs: disk.blobs.clone(), temper: self.temper }),
+            rubrics: Arc::new(rubrics),
+            oracle: self.oracle.then_some(oracle),
+            cancel: Cancel::default(),
+            gauge: Arc::new(NoGauge),
+        }
+    }
+}

@@ -10,7 +10,7 @@ use gradus::lm::loss::LossType;
 use gradus::lm::optimizer::OptimizerSettings;
 use gradus::lm::train::{DpoExample, DpoSettings, Method, TrainSettings, Trainer};
 use gradus::lm::weights::Weights;
-use gradus::log::{Batch, Clock, Log, MemoryLog, SledLog};
+use gradus::log::{Batch, Clock, DurableLog, Log, MemoryLog};
 use gradus::rubric::{Item, Rubric, RubricEngine, bundled};
 use std::hint::black_box;
 use std::io::Write;
@@ -36,7 +36,7 @@ fn log_commit(c: &mut Criterion) {
     let dir = tempfile::tempdir().unwrap();
     let mut group = c.benchmark_group("log commit of 200 events");
     group.throughput(Throughput::Elements(200)).sample_size(20);
-    let sled = SledLog::open(&dir.path().join("log"), Arc::new(Still)).unwrap();
+    let sled = DurableLog::open(&dir.path().join("log"), Arc::new(Still)).unwrap();
     group.bench_function("sled", |b| {
         b.iter_batched(|| batch(200), |batch| sled.append(batch).unwrap(), BatchSize::SmallInput);
     });

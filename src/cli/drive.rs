@@ -49,9 +49,9 @@ pub fn work(
     Ok((outcome?, view))
 }
 
-/// What is known of a run that nobody works on.
+/// What is known of a run, also while a process works on it.
 pub fn known(folder: &Folder) -> Result<RunView, Error> {
-    fold(folder.open_log()?.as_ref())
+    fold(&folder.read_log()?)
 }
 
 /// Runs the verb.

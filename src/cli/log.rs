@@ -1,19 +1,30 @@
-//! `gradus log`: read, check or fingerprint the log of a run that nobody works on.
+//! `gradus log`: read, check, fingerprint or mend a run's log. All but mending work beside a
+//! running process.
 
 use super::{End, output};
 use gradus::Error;
 use gradus::domain::Offset;
-use gradus::log::{Log, Recorded, state_digest, verify};
+use gradus::log::{Log, Loss, Recorded, state_digest};
 use gradus::runtime::Folder;
 use std::path::PathBuf;
+use std::time::Duration;
 
-/// Read, check or fingerprint a run's log.
+/// Between two looks of `tail --follow`.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
+
+/// Read, check, fingerprint or mend a run's log.
 #[derive(clap::Subcommand)]
 pub enum Verb {
     /// Records in order: a line each, or whole as JSON lines.
     Show(Show),
-    /// Check every record, the hash chain and the task keys.
+    /// The last records, and with --follow those that come.
+    Tail(Tail),
+    /// The whole log as it lies on the disk: JSON lines with checksums and hash chain.
+    Export(Export),
+    /// Check every record, the hash chain, the task keys, and that both copies are the same.
     Verify(Target),
+    /// Mend the log: what one copy lost comes from the other.
+    Rebuild(Rebuild),
     /// One hash over everything that is known: equal runs have equal ones.
     Digest(Target),
 }
@@ -39,6 +50,13 @@ pub struct Show {
     /// Records at most.
     #[arg(long, default_value_t = u64::MAX, hide_default_value = true)]
     limit: u64,
+    #[command(flatten)]
+    style: Style,
+}
+
+/// How records are printed.
+#[derive(clap::Args)]
+pub struct Style {
     /// Only events of this kind, such as pair_formed.
     #[arg(long)]
     kind: Option<String>,
@@ -47,31 +65,124 @@ pub struct Show {
     json: bool,
 }
 
+/// How many of the last records.
+#[derive(clap::Args)]
+pub struct Tail {
+    /// The run's folder.
+    dir: PathBuf,
+    /// Records to begin with.
+    #[arg(short = 'n', long, default_value_t = 10)]
+    lines: u64,
+    /// Go on printing records as they come, until interrupted.
+    #[arg(short, long)]
+    follow: bool,
+    #[command(flatten)]
+    style: Style,
+}
+
+/// Where to.
+#[derive(clap::Args)]
+pub struct Export {
+    /// The run's folder.
+    dir: PathBuf,
+    /// The file to write; without it, standard output.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Say how much was written as JSON (with --out).
+    #[arg(long, requires = "out")]
+    json: bool,
+}
+
+/// What may be given up.
+#[derive(clap::Args)]
+pub struct Rebuild {
+    /// The run's folder.
+    dir: PathBuf,
+    /// Keep what is before records that neither copy has, instead of changing nothing.
+    #[arg(long)]
+    accept_loss: bool,
+    /// Print the repairs as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 /// Runs the verb.
 pub fn run(verb: &Verb) -> Result<End, Error> {
     match verb {
         Verb::Show(arguments) => show(arguments),
+        Verb::Tail(arguments) => tail(arguments),
+        Verb::Export(arguments) => export(arguments),
         Verb::Verify(target) => check(target),
+        Verb::Rebuild(arguments) => rebuild(arguments),
         Verb::Digest(target) => digest(target),
     }
 }
 
 fn show(arguments: &Show) -> Result<End, Error> {
-    let log = Folder::at(&arguments.dir).open_log()?;
-    let mut next = Offset(arguments.from);
-    let mut left = arguments.limit;
+    let log = Folder::at(&arguments.dir).read_log()?;
+    print_from(&log, Offset(arguments.from), arguments.limit, &arguments.style)?;
+    Ok(End::Done)
+}
+
+/// Prints records until the tail or the limit; where it ended.
+fn print_from(log: &dyn Log, from: Offset, limit: u64, style: &Style) -> Result<Offset, Error> {
+    let (mut next, mut left) = (from, limit);
     while left > 0 {
         let records = log.read(next, 256)?;
         let Some(last) = records.last() else { break };
         next = Offset(last.offset.0 + 1);
-        let wanted = |r: &&Recorded| arguments.kind.as_ref().is_none_or(|k| r.event.kind() == k);
+        let wanted = |r: &&Recorded| style.kind.as_ref().is_none_or(|k| r.event.kind() == k);
         for record in records.iter().filter(wanted) {
             if left == 0 {
                 break;
             }
             left -= 1;
-            print(record, arguments.json)?;
+            print(record, style.json)?;
         }
+    }
+    Ok(next)
+}
+
+fn tail(arguments: &Tail) -> Result<End, Error> {
+    let log = Folder::at(&arguments.dir).read_log()?;
+    let mut next = Offset(log.tail().0.saturating_sub(arguments.lines));
+    loop {
+        next = print_from(&log, next, u64::MAX, &arguments.style)?;
+        if !arguments.follow {
+            return Ok(End::Done);
+        }
+        std::thread::sleep(FOLLOW_PAUSE);
+    }
+}
+
+fn export(arguments: &Export) -> Result<End, Error> {
+    let log = Folder::at(&arguments.dir).read_log()?;
+    let Some(path) = &arguments.out else {
+        log.export(&mut std::io::stdout().lock())?;
+        return Ok(End::Done);
+    };
+    let io = |error| Error::io(path, error);
+    let mut file = std::io::BufWriter::new(std::fs::File::create_new(path).map_err(io)?);
+    let records = log.export(&mut file)?;
+    let file = file.into_inner().map_err(|error| io(error.into_error()))?;
+    file.sync_all().map_err(io)?;
+    let bytes = file.metadata().map_err(io)?.len();
+    match arguments.json {
+        true => output::json(&serde_json::json!({"records": records, "bytes": bytes}))?,
+        false => output::text(&format!("{records} records, {bytes} bytes\n"))?,
+    }
+    Ok(End::Done)
+}
+
+fn rebuild(arguments: &Rebuild) -> Result<End, Error> {
+    let loss = if arguments.accept_loss { Loss::Accept } else { Loss::Refuse };
+    let repairs = Folder::at(&arguments.dir).rebuild_log(loss)?;
+    if arguments.json {
+        output::json(&serde_json::json!({"repairs": repairs}))?;
+    } else if repairs.is_empty() {
+        output::text("nothing to mend: both copies are sound and the same\n")?;
+    } else {
+        output::text(&format!("{}\n", repairs.join("\n")))?;
     }
     Ok(End::Done)
 }
@@ -98,8 +209,7 @@ fn print(record: &Recorded, json: bool) -> Result<(), Error> {
 }
 
 fn check(target: &Target) -> Result<End, Error> {
-    let log = Folder::at(&target.dir).open_log()?;
-    let found = verify(log.as_ref())?;
+    let found = Folder::at(&target.dir).verify_log()?;
     if target.json {
         output::json(&found)?;
     } else {
@@ -108,7 +218,9 @@ fn check(target: &Target) -> Result<End, Error> {
             text.push_str(&format!("{count:>8}  {kind}\n"));
         }
         text.push_str(&match &found.first_error {
-            None => "every record, the hash chain and the task keys are sound\n".to_owned(),
+            None => {
+                "every record, the hash chain, the task keys and both copies are sound\n".to_owned()
+            }
             Some(error) => format!("DAMAGED: {error}\n"),
         });
         output::text(&text)?;
@@ -117,8 +229,7 @@ fn check(target: &Target) -> Result<End, Error> {
 }
 
 fn digest(target: &Target) -> Result<End, Error> {
-    let log = Folder::at(&target.dir).open_log()?;
-    let digest = state_digest(log.as_ref())?;
+    let digest = state_digest(&Folder::at(&target.dir).read_log()?)?;
     match target.json {
         true => output::json(&digest)?,
         false => output::text(&format!("{}\n", digest.digest))?,

@@ -3,7 +3,6 @@
 use super::screen::Pulse;
 use super::{End, drive, output};
 use gradus::Error;
-use gradus::log::LogError;
 use gradus::report::{Report, iterations_table};
 use gradus::runtime::Folder;
 use serde::Serialize;
@@ -50,19 +49,25 @@ pub fn run(arguments: &Arguments) -> Result<End, Error> {
 }
 
 fn read(folder: &Folder) -> Result<Status, Error> {
-    match drive::known(folder) {
-        Ok(view) => Ok(Status::Idle {
+    let view = drive::known(folder)?;
+    let Some(pid) = folder.holder() else {
+        return Ok(Status::Idle {
             prompts_unused: view.unused().count(),
             failed_tasks: view.failures.len(),
             report: Box::new(Report::of(&view)),
-        }),
-        Err(Error::Log(LogError::InUse { path, pid })) => {
-            let body = std::fs::read(folder.status()).ok();
-            let pulse = body.and_then(|body| serde_json::from_slice(&body).ok());
-            pulse.map(Status::Running).ok_or(Error::Log(LogError::InUse { path, pid }))
-        }
-        Err(other) => Err(other),
-    }
+        });
+    };
+    let body = std::fs::read(folder.status()).ok();
+    let pulse: Option<Pulse> = body.and_then(|body| serde_json::from_slice(&body).ok());
+    // What another process left there is old news.
+    let ours = pulse.filter(|pulse| pulse.pid.to_string() == pid);
+    let pulse = ours.unwrap_or_else(|| Pulse {
+        pid: pid.parse().unwrap_or_default(),
+        finished: view.finished(),
+        records: view.next.0,
+        ..Pulse::default()
+    });
+    Ok(Status::Running(pulse))
 }
 
 fn running(pulse: &Pulse) -> String {

@@ -169,6 +169,8 @@ pub enum Event {
     PauseRequested,
     /// The host asked to go on.
     ResumeRequested,
+    /// Opening the log found damage and mended it, one line for each repair.
+    LogRepaired { what: Vec<String> },
 }
 
 impl Event {
@@ -200,6 +202,7 @@ impl Event {
             Event::TaskFailed { .. } => "task_failed",
             Event::PauseRequested => "pause_requested",
             Event::ResumeRequested => "resume_requested",
+            Event::LogRepaired { .. } => "log_repaired",
         }
     }
 }

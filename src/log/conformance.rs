@@ -34,7 +34,7 @@ fn reads_what_was_appended(log: &dyn Log) {
     assert_eq!(log.read(Offset(1), 1).unwrap().len(), 1);
     assert_eq!(log.get(Offset(3)).unwrap(), None);
     assert_eq!(log.get(Offset(2)).unwrap().unwrap().offset, Offset(2));
-    assert_eq!(verify(log).unwrap().first_error, None);
+    assert_eq!(verify(log).first_error, None);
 }
 
 fn a_key_is_taken_once(log: &dyn Log) {
@@ -90,7 +90,7 @@ fn concurrent_appenders_all_land(log: Arc<dyn Log>) {
         }
     });
     assert_eq!(log.tail(), Offset(tail.0 + 100));
-    assert_eq!(verify(log.as_ref()).unwrap().first_error, None);
+    assert_eq!(verify(log.as_ref()).first_error, None);
 }
 
 pub(crate) fn suite(log: Arc<dyn Log>) {
@@ -116,40 +116,75 @@ fn memory() {
 }
 
 #[test]
-fn sled() {
+fn durable() {
     let dir = tempfile::tempdir().unwrap();
-    suite(Arc::new(SledLog::open(&dir.path().join("log"), Arc::new(Frozen)).unwrap()));
+    suite(Arc::new(DurableLog::open(&dir.path().join("log"), Arc::new(Frozen)).unwrap()));
 }
 
 #[test]
-fn sled_keeps_everything_over_a_restart_and_the_chain_goes_on() {
+fn the_durable_log_keeps_everything_over_a_restart_and_the_chain_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     for n in 0..3 {
-        let log = SledLog::open(&path, Arc::new(Frozen)).unwrap();
+        let log = DurableLog::open(&path, Arc::new(Frozen)).unwrap();
         assert_eq!(log.tail(), Offset(n));
         log.append(batch(Some(&format!("k{n}")), &[&format!("t{n}")])).unwrap();
         log.append(batch(Some("k0"), &["again"])).unwrap();
-        assert_eq!(verify(&log).unwrap().records, n + 1);
-        assert_eq!(verify(&log).unwrap().first_error, None);
+        assert_eq!(log.verify().unwrap().records, n + 1);
+        assert_eq!(log.verify().unwrap().first_error, None);
     }
+}
+
+/// Segments so small that every test has several.
+const SMALL: LogSettings = LogSettings { segment_bytes: 2000 };
+
+fn open_small(path: &std::path::Path) -> DurableLog {
+    DurableLog::open_with(path, Arc::new(Frozen), SMALL).unwrap()
+}
+
+#[test]
+fn durable_in_many_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    suite(Arc::new(open_small(&path)));
+    let log = open_small(&path);
+    let records = log.tail().0;
+    assert_eq!(log.verify().unwrap().records, records);
+    assert_eq!(log.verify().unwrap().first_error, None);
+    assert!(log.repairs().is_empty());
+    let segments = std::fs::read_dir(path.join("journal")).unwrap().count();
+    assert!(segments > 5, "{segments} segments");
+    let read = JournalLog::open(&path).unwrap();
+    assert_eq!(texts(&read), texts(&log));
+    assert_eq!(read.find(&TaskKey("k".into())).unwrap(), log.find(&TaskKey("k".into())).unwrap());
+    assert_eq!(read.cursor("reader").unwrap(), Offset(2));
+    assert_eq!(read.tail(), Offset(records));
+    // The reader sees what is written beside it, also into a new segment.
+    for n in 0..40 {
+        log.append(batch(None, &[&format!("beside {n}")])).unwrap();
+        assert_eq!(read.tail(), log.tail());
+        let last = read.get(Offset(read.tail().0 - 1)).unwrap();
+        assert_eq!(last, log.get(Offset(log.tail().0 - 1)).unwrap());
+    }
+    assert_eq!(texts(&read), texts(&log));
+    assert_eq!(verify(&read).records, records + 40);
 }
 
 #[test]
 fn a_second_opener_is_told_who_holds_the_folder() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    let _held = SledLog::open(&path, Arc::new(Frozen)).unwrap();
-    let error = SledLog::open(&path, Arc::new(Frozen)).err().unwrap().to_string();
+    let _held = DurableLog::open(&path, Arc::new(Frozen)).unwrap();
+    let error = DurableLog::open(&path, Arc::new(Frozen)).err().unwrap().to_string();
     assert!(error.contains(&std::process::id().to_string()), "{error}");
 }
 
 #[test]
-fn a_newer_format_is_refused() {
+fn another_format_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("FORMAT"), "2\n").unwrap();
-    let error = SledLog::open(dir.path(), Arc::new(Frozen)).err().unwrap().to_string();
-    assert!(error.contains("format 2") && error.contains("writes 1"), "{error}");
+    std::fs::write(dir.path().join("FORMAT"), "3\n").unwrap();
+    let error = DurableLog::open(dir.path(), Arc::new(Frozen)).err().unwrap().to_string();
+    assert!(error.contains("format \"3\"") && error.contains("reads 2"), "{error}");
 }
 
 #[test]

@@ -15,9 +15,15 @@ pub struct Digest {
     pub events: u64,
 }
 
-/// Failures, pauses and their ends depend on the machine and the host, not on the run.
+/// Failures, pauses and repairs depend on the machine and the host, not on the run.
 fn is_volatile(event: &Event) -> bool {
-    matches!(event, Event::TaskFailed { .. } | Event::PauseRequested | Event::ResumeRequested)
+    matches!(
+        event,
+        Event::TaskFailed { .. }
+            | Event::PauseRequested
+            | Event::ResumeRequested
+            | Event::LogRepaired { .. }
+    )
 }
 
 /// Hash over the sorted set of (task key, event) of all records; offsets, times and the order of

@@ -28,8 +28,11 @@ pub enum LogError {
         /// What the store said.
         reason: String,
     },
-    /// The folder was written by a newer gradus.
-    #[error("{path} has log format {found}, this gradus writes {ours}; use a newer gradus")]
+    /// The folder was written by another gradus.
+    #[error(
+        "{path} has log format {found:?}, this gradus reads {ours}. Use the gradus that wrote it (1 \
+         was never released: start the run anew)"
+    )]
     Format {
         /// The log's folder.
         path: PathBuf,
@@ -38,8 +41,31 @@ pub enum LogError {
         /// Ours.
         ours: u32,
     },
+    /// What was durable is in neither copy.
+    #[error(
+        "GRADUS0602 {path}: records {from} to {to} were written and are in neither the journal nor the \
+         store. Restore the folder from a copy; or keep what is before them (the damaged files stay \
+         beside): gradus log rebuild --accept-loss DIR"
+    )]
+    Lost {
+        /// The log's folder.
+        path: PathBuf,
+        /// The first lost record.
+        from: Offset,
+        /// The tail that was known.
+        to: Offset,
+    },
+    /// There is no space; nothing was written, and it may be tried again.
+    #[error("GRADUS0603 no space for the log: {reason}. Free some; the run goes on by itself then")]
+    Full {
+        /// What the system said.
+        reason: String,
+    },
     /// A record is not what was written.
-    #[error("record {offset} is damaged: {reason}. How much is: gradus log verify DIR")]
+    #[error(
+        "record {offset} is damaged: {reason}. How much is: gradus log verify DIR; mend it: gradus \
+         log rebuild DIR"
+    )]
     Damaged {
         /// Which.
         offset: Offset,

@@ -40,12 +40,19 @@ impl Log for MemoryLog {
             return Ok(Appended::Duplicate { first: *first });
         }
         let first = Offset(state.records.len() as u64);
-        for payload in &payloads {
+        if payloads.is_empty() {
+            return Ok(Appended::New { first, tail: first });
+        }
+        for (n, payload) in payloads.iter().enumerate() {
+            let left = (payloads.len() - n - 1) as u32;
             let draft = Draft {
                 offset: Offset(state.records.len() as u64),
                 at_ms: 0,
                 key: batch.key.as_ref(),
+                cursor: batch.cursor.as_ref().filter(|_| left == 0),
                 previous: state.last,
+                durable: first,
+                left,
                 payload,
             };
             let (bytes, hash) = encode(&draft);
@@ -67,7 +74,7 @@ impl Log for MemoryLog {
     fn read(&self, from: Offset, max: usize) -> Result<Vec<Recorded>, LogError> {
         let state = self.state();
         let wanted = state.records.iter().enumerate().skip(from.0 as usize).take(max);
-        wanted.map(|(at, bytes)| Ok(decode(Offset(at as u64), bytes)?.0)).collect()
+        wanted.map(|(at, bytes)| decode(Offset(at as u64), bytes)).collect()
     }
 
     fn tail(&self) -> Offset {

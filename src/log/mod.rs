@@ -12,26 +12,39 @@
 //! second batch with the same key is a [`Appended::Duplicate`] and writes nothing, so that doing a
 //! task again is safe and recording it twice is impossible.
 //!
-//! Providers: [`SledLog`] (durable), [`MemoryLog`] (tests, simulations). One suite,
-//! `conformance`, holds them to the same contract. A second copy as an append-only journal and
-//! repair from it have their place beside [`sled`](SledLog)'s writer; they are not written yet.
+//! Providers: [`DurableLog`] (a strict journal and a sled store that mend each other),
+//! [`JournalLog`] (the same folder, for reading alone), [`MemoryLog`] (tests, simulations). One
+//! suite, `conformance`, holds them to the same contract.
 
 mod codec;
 #[cfg(test)]
 mod conformance;
 mod digest;
+mod durable;
 mod error;
+mod faults;
+mod journal;
+mod mark;
 mod memory;
+mod mend;
+mod reader;
+mod recent;
 mod record;
-mod sled;
+mod recover;
+mod segment;
+mod store;
 mod verify;
+mod walk;
+mod writer;
 
 pub use digest::{Digest, state_digest};
+pub use durable::{DurableLog, LogSettings, holder};
 pub use error::LogError;
 pub use memory::MemoryLog;
+pub use mend::Loss;
+pub use reader::JournalLog;
 pub use record::Recorded;
-pub use sled::SledLog;
-pub use verify::{Verified, verify};
+pub use verify::{Verified, verify, verify_folder};
 
 use crate::domain::{Event, Offset, TaskKey};
 use crossbeam_channel::Receiver;
@@ -64,6 +77,25 @@ pub enum Appended {
     },
 }
 
+/// Whether a log takes batches.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Health {
+    /// It does.
+    #[default]
+    Sound,
+    /// Not now: there is no space. It will by itself when there is.
+    Full {
+        /// What the system said.
+        reason: String,
+    },
+    /// Not before it is opened again.
+    Lost {
+        /// What the system said.
+        reason: String,
+    },
+}
+
 /// The time, injected: this room reads no clock.
 pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since 1970.
@@ -72,11 +104,13 @@ pub trait Clock: Send + Sync + 'static {
 
 /// An append-only sequence of events.
 pub trait Log: Send + Sync + 'static {
-    /// Appends a batch; durable when this returns.
+    /// Appends a batch; durable when this returns. A batch without events writes nothing: its key
+    /// is not taken, its cursor does not move.
     ///
     /// # Errors
     /// [`LogError::TooLarge`] for an event over 1 MiB (nothing is written);
-    /// [`LogError::Poisoned`] once a write failed.
+    /// [`LogError::Full`] while there is no space (nothing is written); [`LogError::Poisoned`]
+    /// once it is unknown what a write left.
     fn append(&self, batch: Batch) -> Result<Appended, LogError>;
 
     /// Up to `max` records from `from` on.
@@ -110,6 +144,11 @@ pub trait Log: Send + Sync + 'static {
 
     /// A doorbell of capacity one that rings after every append: many rings are one.
     fn subscribe(&self) -> Receiver<()>;
+
+    /// Whether it takes batches.
+    fn health(&self) -> Health {
+        Health::Sound
+    }
 }
 
 /// An event's payload is at most this many bytes; larger things are blobs.

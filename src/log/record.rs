@@ -1,15 +1,28 @@
-//! One record's bytes: a fixed header, a JSON payload, a checksum, and the hash of the record
-//! before it. `docs/log-format.md` draws it.
+//! One record is one line of JSON, the same bytes in the journal and in the store:
+//!
+//! ```text
+//! {"crc":"8a9136aa","previous":"<64 hex>","offset":7,"at_ms":1764000000000,"schema":1,
+//!  "durable":5,"left":0,"key":"<64 hex>","cursor":["report",6],"event":{"type":...}}
+//! ```
+//!
+//! (in one line). `docs/log-format.md` says what each field is for.
 
 use super::codec;
 use super::error::LogError;
 use crate::domain::{Event, Offset, TaskKey};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::io::Write;
 
-/// First bytes of every record.
-const MAGIC: [u8; 4] = *b"GRD1";
-/// magic 4, schema 2, flags 2, offset 8, time 8, previous hash 32, key length 2, payload length 4.
-const HEADER_BYTES: usize = 62;
-const CHECKSUM_BYTES: usize = 16;
+/// What every line begins with; eight hex digits, `",` and what they cover follow.
+const CRC_FIELD: &[u8] = b"{\"crc\":\"";
+/// Where the covered part begins: after `{"crc":"01234567",`.
+const COVERED: usize = CRC_FIELD.len() + 10;
+/// The largest event, and a header around it.
+pub(crate) const LINE_BYTES_MAX: usize = super::EVENT_BYTES_MAX + 4096;
+
+/// BLAKE3 of a line, which holds the hash of the line before it.
+pub(crate) type LineHash = [u8; 32];
 
 /// An event with its place.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,8 +35,10 @@ pub struct Recorded {
     pub key: Option<TaskKey>,
     /// What happened.
     pub event: Event,
-    /// BLAKE3 of its bytes, which hold the hash of the record before it.
+    /// BLAKE3 of its line.
     pub hash: [u8; 32],
+    /// BLAKE3 of the line before it; zeros before the first.
+    pub previous: [u8; 32],
 }
 
 /// What a record is made from.
@@ -31,71 +46,127 @@ pub(crate) struct Draft<'a> {
     pub offset: Offset,
     pub at_ms: u64,
     pub key: Option<&'a TaskKey>,
-    pub previous: [u8; 32],
+    pub cursor: Option<&'a (String, Offset)>,
+    pub previous: LineHash,
+    /// Everything below was on the disk when this line was written.
+    pub durable: Offset,
+    /// Records of the same batch that follow this one.
+    pub left: u32,
     pub payload: &'a [u8],
 }
 
-/// The bytes of a record and their hash.
-pub(crate) fn encode(draft: &Draft<'_>) -> (Vec<u8>, [u8; 32]) {
-    let key = draft.key.map_or("", TaskKey::as_str).as_bytes();
-    let mut bytes =
-        Vec::with_capacity(HEADER_BYTES + key.len() + draft.payload.len() + CHECKSUM_BYTES);
-    bytes.extend(MAGIC);
-    bytes.extend(codec::SCHEMA.to_be_bytes());
-    bytes.extend(0u16.to_be_bytes());
-    bytes.extend(draft.offset.0.to_be_bytes());
-    bytes.extend(draft.at_ms.to_be_bytes());
-    bytes.extend(draft.previous);
-    bytes.extend((key.len() as u16).to_be_bytes());
-    bytes.extend((draft.payload.len() as u32).to_be_bytes());
-    bytes.extend(key);
-    bytes.extend(draft.payload);
-    let checksum = blake3::hash(&bytes);
-    bytes.extend(checksum.as_bytes().iter().take(CHECKSUM_BYTES));
-    let hash = *blake3::hash(&bytes).as_bytes();
-    (bytes, hash)
+/// A line's fields, its event still text.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Header<'a> {
+    previous: String,
+    pub offset: Offset,
+    pub at_ms: u64,
+    schema: u16,
+    pub durable: Offset,
+    pub left: u32,
+    pub key: Option<TaskKey>,
+    pub cursor: Option<(String, Offset)>,
+    #[serde(borrow)]
+    event: &'a RawValue,
 }
 
-fn take<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
-    bytes.get(at..at + N)?.try_into().ok()
+impl Header<'_> {
+    pub fn previous(&self) -> Option<LineHash> {
+        blake3::Hash::from_hex(&self.previous).ok().map(|hash| *hash.as_bytes())
+    }
+}
+
+/// Fills in the checksum of a line that was begun with [`begin`].
+pub(crate) fn seal(line: &mut [u8]) {
+    let crc = crc32fast::hash(line.get(COVERED..).unwrap_or_default());
+    let text = format!("{crc:08x}");
+    if let Some(field) = line.get_mut(CRC_FIELD.len()..CRC_FIELD.len() + 8) {
+        field.copy_from_slice(text.as_bytes());
+    }
+}
+
+/// A line with room for its checksum.
+pub(crate) fn begin(capacity: usize) -> Vec<u8> {
+    let mut line = Vec::with_capacity(capacity);
+    line.extend(CRC_FIELD);
+    line.extend(b"00000000\",");
+    line
+}
+
+fn string(line: &mut Vec<u8>, text: &str) {
+    // Writing text to memory cannot fail.
+    let _ = serde_json::to_writer(line, text);
+}
+
+/// The line of a record, without its line feed, and its hash.
+pub(crate) fn encode(draft: &Draft<'_>) -> (Vec<u8>, LineHash) {
+    let mut line = begin(draft.payload.len() + 320);
+    let previous = blake3::Hash::from_bytes(draft.previous).to_hex();
+    let Draft { offset, at_ms, durable, left, .. } = draft;
+    let schema = codec::SCHEMA;
+    let _ = write!(
+        line,
+        "\"previous\":\"{previous}\",\"offset\":{offset},\"at_ms\":{at_ms},\"schema\":{schema},\
+         \"durable\":{durable},\"left\":{left}"
+    );
+    if let Some(key) = draft.key {
+        line.extend(b",\"key\":");
+        string(&mut line, key.as_str());
+    }
+    if let Some((name, at)) = draft.cursor {
+        line.extend(b",\"cursor\":[");
+        string(&mut line, name);
+        let _ = write!(line, ",{at}]");
+    }
+    line.extend(b",\"event\":");
+    line.extend(draft.payload);
+    line.push(b'}');
+    seal(&mut line);
+    let hash = *blake3::hash(&line).as_bytes();
+    (line, hash)
+}
+
+/// Whether a line's checksum fits.
+///
+/// # Errors
+/// Why it does not.
+pub(crate) fn check(line: &[u8]) -> Result<(), &'static str> {
+    let covered = line.get(COVERED..).filter(|_| line.starts_with(CRC_FIELD));
+    let covered = covered.ok_or("it does not begin with a checksum")?;
+    let stated = line.get(CRC_FIELD.len()..CRC_FIELD.len() + 8);
+    let stated = stated.and_then(|hex| std::str::from_utf8(hex).ok());
+    let stated = stated.filter(|hex| !hex.bytes().any(|b| b.is_ascii_uppercase() || b == b'+'));
+    let stated = stated.and_then(|hex| u32::from_str_radix(hex, 16).ok());
+    let closed = line.get(COVERED - 2..COVERED) == Some(b"\",");
+    if !closed || stated != Some(crc32fast::hash(covered)) {
+        return Err("the checksum does not fit");
+    }
+    Ok(())
+}
+
+/// A line's fields.
+///
+/// # Errors
+/// What does not fit, for a person.
+pub(crate) fn header(line: &[u8]) -> Result<Header<'_>, String> {
+    check(line)?;
+    serde_json::from_slice::<Header<'_>>(line).map_err(|error| error.to_string())
 }
 
 /// Reads a record back. `offset` is where it was found.
 ///
 /// # Errors
 /// [`LogError::Damaged`] with what does not fit.
-pub(crate) fn decode(offset: Offset, bytes: &[u8]) -> Result<(Recorded, [u8; 32]), LogError> {
-    let damaged = |reason: &str| LogError::Damaged { offset, reason: reason.to_owned() };
-    let body_bytes = bytes.len().checked_sub(CHECKSUM_BYTES).ok_or_else(|| damaged("cut off"))?;
-    let (body, checksum) = bytes.split_at(body_bytes);
-    if body.len() < HEADER_BYTES {
-        return Err(damaged("cut off"));
+pub(crate) fn decode(offset: Offset, line: &[u8]) -> Result<Recorded, LogError> {
+    let damaged = |reason: String| LogError::Damaged { offset, reason };
+    let header = header(line).map_err(damaged)?;
+    if header.offset != offset {
+        return Err(damaged(format!("it says that it is record {}", header.offset)));
     }
-    if take::<4>(body, 0) != Some(MAGIC) {
-        return Err(damaged("it does not begin with GRD1"));
-    }
-    if blake3::hash(body).as_bytes().get(..CHECKSUM_BYTES) != Some(checksum) {
-        return Err(damaged("the checksum does not fit"));
-    }
-    let schema = u16::from_be_bytes(take(body, 4).unwrap_or_default());
-    let stated = u64::from_be_bytes(take(body, 8).unwrap_or_default());
-    if stated != offset.0 {
-        return Err(damaged(&format!("it says that it is record {stated}")));
-    }
-    let at_ms = u64::from_be_bytes(take(body, 16).unwrap_or_default());
-    let previous: [u8; 32] = take(body, 24).unwrap_or_default();
-    let key_bytes = u16::from_be_bytes(take(body, 56).unwrap_or_default()) as usize;
-    let payload_bytes = u32::from_be_bytes(take(body, 58).unwrap_or_default()) as usize;
-    let key = body.get(HEADER_BYTES..HEADER_BYTES + key_bytes);
-    let payload = body.get(HEADER_BYTES + key_bytes..);
-    let (Some(key), Some(payload)) = (key, payload.filter(|p| p.len() == payload_bytes)) else {
-        return Err(damaged("its lengths do not fit"));
-    };
-    let key = std::str::from_utf8(key).map_err(|_| damaged("its key is not text"))?;
-    let event: Event = codec::decode(schema, payload).map_err(|reason| damaged(&reason))?;
-    let key = (!key.is_empty()).then(|| TaskKey(key.to_owned()));
-    let hash = *blake3::hash(bytes).as_bytes();
-    Ok((Recorded { offset, at_ms, key, event, hash }, previous))
+    let previous = header.previous().ok_or_else(|| damaged("`previous` is no hash".to_owned()))?;
+    let event = codec::decode(header.schema, header.event.get().as_bytes()).map_err(damaged)?;
+    let hash = *blake3::hash(line).as_bytes();
+    Ok(Recorded { offset, at_ms: header.at_ms, key: header.key, event, hash, previous })
 }
 
 #[cfg(test)]
@@ -105,29 +176,33 @@ mod tests {
     #[test]
     fn a_record_comes_back_and_every_flipped_bit_is_noticed() {
         let payload = codec::encode(&Event::PauseRequested).unwrap();
-        let key = TaskKey("k".into());
+        let key = TaskKey("k\"\n".into());
+        let cursor = ("reader".to_owned(), Offset(4));
         let draft = Draft {
             offset: Offset(7),
             at_ms: 3,
             key: Some(&key),
+            cursor: Some(&cursor),
             previous: [9; 32],
+            durable: Offset(5),
+            left: 2,
             payload: &payload,
         };
-        let (bytes, hash) = encode(&draft);
-        let (record, previous) = decode(Offset(7), &bytes).unwrap();
-        assert_eq!(
-            (record.event, record.key, record.hash),
-            (Event::PauseRequested, Some(key), hash)
-        );
-        assert_eq!(previous, [9; 32]);
-        for bit in 0..bytes.len() * 8 {
-            let mut flipped = bytes.clone();
+        let (line, hash) = encode(&draft);
+        let record = decode(Offset(7), &line).unwrap();
+        assert_eq!((record.event, record.key), (Event::PauseRequested, Some(key)));
+        assert_eq!((record.hash, record.previous), (hash, [9; 32]));
+        let fields = header(&line).unwrap();
+        assert_eq!((fields.durable, fields.left, fields.cursor), (Offset(5), 2, Some(cursor)));
+        assert!(!line.contains(&b'\n'), "a record is one line");
+        for bit in 0..line.len() * 8 {
+            let mut flipped = line.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(decode(Offset(7), &flipped).is_err(), "bit {bit}");
         }
-        for length in 0..bytes.len() {
-            assert!(decode(Offset(7), &bytes[..length]).is_err(), "length {length}");
+        for length in 0..line.len() {
+            assert!(decode(Offset(7), &line[..length]).is_err(), "length {length}");
         }
-        assert!(decode(Offset(8), &bytes).is_err());
+        assert!(decode(Offset(8), &line).is_err());
     }
 }

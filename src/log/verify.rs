@@ -1,9 +1,16 @@
-//! Walks a whole log: every checksum, every link of the chain, every offset.
+//! Walks a whole log: every checksum, every link of the chain, every offset, every task key; and,
+//! for a log on disk, that both copies are the same and sealed segments are what they were.
 
-use super::Log;
 use super::error::LogError;
+use super::journal::hash_file;
+use super::recover::{difference, journal_dir};
+use super::segment;
+use super::store::Store;
+use super::walk::{Found, Walk};
+use super::{JournalLog, Log};
 use crate::domain::Offset;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// What a walk found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -19,45 +26,84 @@ pub struct Verified {
 }
 
 /// Walks the log. Damage is a finding, not an error.
-///
-/// # Errors
-/// None at present; reading stops at the first damaged record and says so in the finding.
-pub fn verify(log: &dyn Log) -> Result<Verified, LogError> {
+pub fn verify(log: &dyn Log) -> Verified {
     let mut found = Verified::default();
+    found.first_error = walk(log, &mut found).err();
+    found
+}
+
+fn walk(log: &dyn Log, found: &mut Verified) -> Result<(), String> {
     let mut next = Offset(0);
-    let mut last_key = None;
+    let (mut last_key, mut last_hash) = (None, [0; 32]);
     while next < log.tail() {
-        let records = match log.read(next, 256) {
-            Ok(records) => records,
-            Err(error) => {
-                found.first_error = Some(error.to_string());
-                return Ok(found);
-            }
-        };
+        let records = log.read(next, 256).map_err(|error| error.to_string())?;
         if records.is_empty() {
-            found.first_error = Some(format!("record {next} is missing below the tail"));
-            return Ok(found);
+            return Err(format!("record {next} is missing below the tail"));
         }
         for record in records {
             if record.offset != next {
-                found.first_error = Some(format!("record {next} is missing"));
-                return Ok(found);
+                return Err(format!("record {next} is missing"));
             }
-            if let Some(key) = &record.key
-                && last_key.as_ref() != Some(key)
-            {
-                found.tasks += 1;
-                if log.find(key)? != Some(record.offset) {
-                    let text = format!("record {next}: its task key is not in the index");
-                    found.first_error = Some(text);
-                    return Ok(found);
-                }
+            if record.previous != last_hash {
+                return Err(format!("record {next} does not follow the one before it"));
             }
-            last_key = record.key.clone();
+            found.tasks += u64::from(record.key.is_some() && record.key != last_key);
+            last_key.clone_from(&record.key);
+            last_hash = record.hash;
             *found.kinds.entry(record.event.kind().to_owned()).or_default() += 1;
             found.records += 1;
             next = Offset(next.0 + 1);
         }
     }
+    Ok(())
+}
+
+/// Walks the journal in the folder `dir`, beside a running process or without one. The store is
+/// not looked at: only the process that has it open can.
+///
+/// # Errors
+/// [`LogError::Open`], [`LogError::Format`] when there is no journal to walk.
+pub fn verify_folder(dir: &Path) -> Result<Verified, LogError> {
+    both(dir, None)
+}
+
+/// As [`verify_folder`], and compares the store with the journal.
+///
+/// # Errors
+/// As [`verify_folder`].
+pub(crate) fn both(dir: &Path, store: Option<&Store>) -> Result<Verified, LogError> {
+    let log = JournalLog::open(dir)?;
+    let mut found = verify(&log);
+    if found.first_error.is_none() {
+        found.first_error = frames(dir).unwrap_or_else(|error| Some(error.to_string()));
+    }
+    if let Some(store) = store
+        && found.first_error.is_none()
+    {
+        found.first_error =
+            difference(dir, store, log.tail())?.map(|reason| format!("the store: {reason}"));
+    }
     Ok(found)
+}
+
+/// What is wrong with the segments as files.
+fn frames(dir: &Path) -> std::io::Result<Option<String>> {
+    let segments = segment::list(&journal_dir(dir))?;
+    let mut before: Option<&segment::Segment> = None;
+    for segment in &segments {
+        let mut walk = Walk::over(vec![segment.clone()]);
+        let Some(Found::Header(header)) = walk.step()? else {
+            return Ok(Some(format!("{}: its header is damaged", segment.path.display())));
+        };
+        if let (Some(before), Some(sealed)) = (before, &header.sealed) {
+            let bytes = std::fs::metadata(&before.path)?.len();
+            let blake3 = hash_file(&before.path)?.to_hex().to_string();
+            if (before.first, bytes, &blake3) != (sealed.segment, sealed.bytes, &sealed.blake3) {
+                let path = before.path.display();
+                return Ok(Some(format!("{path} is not what it was when it was sealed")));
+            }
+        }
+        before = Some(segment);
+    }
+    Ok(None)
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/gradus.yaml     the settings
-//! DIR/log/            the log (sled)
+//! DIR/log/            the log (a journal, and a sled store)
 //! DIR/blobs/          weights, optimiser states, seed data, by hash
 //! DIR/model/          config.json, tokenizer.json, ... of the base, without weights
 //! DIR/rubrics/        installed components, by hash
@@ -17,7 +17,7 @@ use crate::domain::{Event, Offset, PolicyRef, Prompt, TaskKey};
 use crate::error::Error;
 use crate::lm::model_files::ModelFiles;
 use crate::lm::weights::{WeightDtype, Weights};
-use crate::log::{Batch, Log, SledLog};
+use crate::log::{Batch, DurableLog, JournalLog, Log, Loss, Verified};
 use crate::rubric::{Rubric, RubricEngine, RubricRegistry};
 use crate::view::RunView;
 use std::path::{Path, PathBuf};
@@ -85,11 +85,52 @@ impl Folder {
     ///
     /// # Errors
     /// [`Error::NoRun`], or what the log says: in use, damaged, newer format.
-    pub fn open_log(&self) -> Result<Arc<SledLog>, Error> {
+    pub fn open_log(&self) -> Result<Arc<DurableLog>, Error> {
         if !self.holds_run() {
             return Err(Error::NoRun(self.0.clone()));
         }
-        Ok(Arc::new(SledLog::open(&self.0.join("log"), Arc::new(SystemClock))?))
+        Ok(Arc::new(DurableLog::open(&self.0.join("log"), Arc::new(SystemClock))?))
+    }
+
+    /// Opens the log for reading alone, beside a running process or without one.
+    ///
+    /// # Errors
+    /// [`Error::NoRun`], or what the log says.
+    pub fn read_log(&self) -> Result<JournalLog, Error> {
+        if !self.holds_run() {
+            return Err(Error::NoRun(self.0.clone()));
+        }
+        Ok(JournalLog::open(&self.0.join("log"))?)
+    }
+
+    /// The process that works on the run, if one does.
+    pub fn holder(&self) -> Option<String> {
+        crate::log::holder(&self.0.join("log"))
+    }
+
+    /// Checks the log: both copies, or the journal alone while a process works on the run.
+    ///
+    /// # Errors
+    /// [`Error::NoRun`], or what the log says when it cannot be read at all.
+    pub fn verify_log(&self) -> Result<Verified, Error> {
+        if !self.holds_run() {
+            return Err(Error::NoRun(self.0.clone()));
+        }
+        Ok(match self.holder() {
+            Some(_) => crate::log::verify_folder(&self.0.join("log"))?,
+            None => self.open_log()?.verify()?,
+        })
+    }
+
+    /// Mends the log from what its two copies have, and says what was mended.
+    ///
+    /// # Errors
+    /// [`Error::NoRun`], or what the log says: in use, or lost records with [`Loss::Refuse`].
+    pub fn rebuild_log(&self, loss: Loss) -> Result<Vec<String>, Error> {
+        if !self.holds_run() {
+            return Err(Error::NoRun(self.0.clone()));
+        }
+        Ok(DurableLog::rebuild(&self.0.join("log"), Arc::new(SystemClock), loss)?)
     }
 
     /// Opens the blob store.

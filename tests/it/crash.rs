@@ -1,6 +1,7 @@
 //! Kill -9 at any moment loses nothing and changes nothing: the run that was killed ends with the
 //! same state digest, and the same weights bit for bit, as the one that was not.
 
+use crate::dice::{Dice, chosen_seed};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -44,14 +45,6 @@ fn blobs(dir: &Path) -> Vec<String> {
     names
 }
 
-/// A xorshift step: moments to kill at, from a printed seed.
-fn next(state: &mut u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state
-}
-
 fn wait_at_most(child: &mut Child, patience: Duration) -> bool {
     let until = std::time::Instant::now() + patience;
     while std::time::Instant::now() < until {
@@ -65,22 +58,19 @@ fn wait_at_most(child: &mut Child, patience: Duration) -> bool {
 
 #[test]
 fn ten_kills_change_nothing() {
-    let seed = match std::env::var("GRADUS_CRASH_SEED") {
-        Ok(text) => text.parse().expect("GRADUS_CRASH_SEED is a number"),
-        Err(_) => 0x5eed_0001_u64,
-    };
-    println!("replay with GRADUS_CRASH_SEED={seed}");
+    let seed = chosen_seed().unwrap_or(1);
+    println!("replay with GRADUS_TEST_SEED={seed}");
     let root = tempfile::tempdir().unwrap();
     let (whole, killed) = (root.path().join("whole"), root.path().join("killed"));
     let began = std::time::Instant::now();
     assert!(demo(&whole).status().unwrap().success());
     let took = began.elapsed().as_millis() as u64;
-    let mut state = seed;
+    let mut dice = Dice(seed);
     let mut kills = 0;
     while kills < KILLS {
         let mut child = demo(&killed).spawn().unwrap();
         // Moments over the whole run: each life lasts up to two tenths of it.
-        let life = Duration::from_millis(30 + next(&mut state) % (took / 5).max(1));
+        let life = Duration::from_millis(30 + dice.below((took / 5).max(1)));
         if wait_at_most(&mut child, life) {
             break;
         }

@@ -2,8 +2,10 @@
 
 mod cli;
 mod crash;
+mod dice;
 mod lm_golden;
 mod lm_runs;
+mod log;
 mod rubric;
 mod simulation;
 mod tidy;

@@ -3,18 +3,17 @@
 //! tried again, hosts stop and pause, and the power fails before and after any append. However
 //! that went, the run ends in the state of the one that nothing happened to.
 //!
-//! `GRADUS_SIM_SEED=n` replays one seed; `GRADUS_SIM_SCALE=n` tries n times as many.
+//! `GRADUS_TEST_SEED=n` replays one seed; `GRADUS_TEST_SCALE=n` tries n times as many.
 
 mod checks;
-mod dice;
 mod fake;
 mod flaky;
 mod scheduler;
 mod seat;
 mod world;
 
+use crate::dice::{Dice, with_seeds};
 use checks::{keys_are_taken_once, records, the_story_holds};
-use dice::Dice;
 use gradus::domain::event::IterationOutcome;
 use gradus::domain::{Event, Iteration};
 use gradus::log::{Digest, state_digest};
@@ -22,56 +21,12 @@ use gradus::stage::ATTEMPTS_MAX;
 use scheduler::{Mood, Sim, Tally};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use world::World;
 
 /// Schedules whose end is compared with the calm run's.
 const SEEDS: u64 = 200;
 /// Schedules of the other kinds.
 const FEWER_SEEDS: u64 = 80;
-
-/// Says which seed it was when a check of it fails.
-struct Named(u64);
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("seed {0} failed; GRADUS_SIM_SEED={0} replays it", self.0);
-        }
-    }
-}
-
-/// Calls `one` with each seed from 1 to `seeds`, on as many threads as there are cores; each seed has one thread.
-/// True when all seeds were run, not one that a person wants to see again.
-fn with_seeds(seeds: u64, one: impl Fn(u64) + Sync) -> bool {
-    let number = |name: &str| {
-        let text = std::env::var(name).ok()?;
-        Some(text.parse::<u64>().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
-    };
-    let seeds = seeds * number("GRADUS_SIM_SCALE").unwrap_or(1);
-    if let Some(seed) = number("GRADUS_SIM_SEED") {
-        let _named = Named(seed);
-        one(seed);
-        return false;
-    }
-    let next = AtomicU64::new(1);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed > seeds {
-                        return;
-                    }
-                    let _named = Named(seed);
-                    one(seed);
-                }
-            });
-        }
-    });
-    true
-}
 
 fn digest(sim: &Sim<'_>) -> Digest {
     state_digest(sim.disk.log.as_ref()).unwrap()

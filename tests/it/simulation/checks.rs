@@ -17,7 +17,7 @@ pub fn records(disk: &Disk) -> Vec<Recorded> {
 
 /// The log is whole, no key is taken twice, and every batch is one stretch of records.
 pub fn keys_are_taken_once(disk: &Disk) {
-    let found = verify(disk.log.as_ref()).unwrap();
+    let found = verify(disk.log.as_ref());
     assert_eq!(found.first_error, None);
     let mut keys = BTreeSet::new();
     let mut next = None;

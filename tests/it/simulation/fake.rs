@@ -2,8 +2,8 @@
 //! task that is done again says the same, and anything else about it (who asks, when, what else is
 //! in the batch) cannot show. Blobs lie on the simulated disk and must be there when named.
 
-use super::dice::{hash, share};
 use super::flaky::Blobs;
+use crate::dice::{hash, share};
 use gradus::domain::event::StepMetrics;
 use gradus::domain::{BlobHash, Completion, Message, PolicyId, PolicyRef, Seed, StopReason};
 use gradus::lm::cancel::Cancel;

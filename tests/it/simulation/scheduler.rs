@@ -2,10 +2,10 @@
 //! stages, what a shell decides and what a worker does with an order are the real ones; only
 //! actix, threads and clocks are left out.
 
-use super::dice::Dice;
 use super::flaky::{Disk, FlakyLog, Power};
 use super::seat::{Seat, fold, seats};
 use super::world::World;
+use crate::dice::Dice;
 use gradus::actor::worker::Done;
 use gradus::domain::{Event, Iteration, Offset, Prompt, PromptOrigin, TaskKey};
 use gradus::log::{Batch, Log};

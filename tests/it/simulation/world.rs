@@ -1,9 +1,9 @@
 //! What a run is given: settings, prompts, seed data, a model's character. A seed makes one world,
 //! so two hundred seeds try two hundred settings.
 
-use super::dice::Dice;
 use super::fake::{FakeOracle, FakeWorkshop, Temper};
 use super::flaky::Disk;
+use crate::dice::Dice;
 use gradus::config::{Config, GateMode, JudgeSource, ReadoutMode, WriterStyle};
 use gradus::domain::event::SeedRow;
 use gradus::domain::{Event, Message, PolicyRef, Prompt, PromptOrigin, TaskKey};

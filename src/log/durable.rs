@@ -1,0 +1,373 @@
+//! The durable log: a journal that is synced before anything is acknowledged, and a sled store
+//! that answers questions.
+//!
+//! ```text
+//!   append ---> writer ---> journal (fdatasync) ---> acknowledged, readable
+//!                                  \
+//!                                   recent ---> store (sled) ---> answers by offset, key, cursor
+//! ```
+//!
+//! Why the journal is the strict copy: a commit through sled cost 1.57 ms where a plain file costs
+//! 0.47 (`benches/results/parts.md`), and pages of an unsynced sled database that reach the disk
+//! out of order can take acknowledged records with them without a word.
+
+use super::error::LogError;
+use super::mark::Mark;
+use super::mend::Loss;
+use super::recent::Recent;
+use super::record::{Recorded, decode};
+use super::recover::{self, Care, Opened, entries, open_error};
+use super::store::Store;
+use super::verify::{Verified, both};
+use super::walk::Entry;
+use super::writer::{Order, Writer};
+use super::{Appended, Batch, Bells, Clock, Health, Log};
+use crate::domain::{Event, Offset, TaskKey};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// The folder's format; any other is refused.
+pub(crate) const FORMAT: u32 = 2;
+/// Batches waiting for the writer; more wait with their sender.
+const QUEUE_BATCHES_MAX: usize = 1024;
+const LOCK_ATTEMPTS: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// How a durable log keeps its files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// A journal segment that reached this size is sealed and the next begun.
+    pub segment_bytes: u64,
+}
+
+impl Default for LogSettings {
+    fn default() -> LogSettings {
+        LogSettings { segment_bytes: 64 << 20 }
+    }
+}
+
+/// What the threads and the readers share.
+pub(crate) struct Shared {
+    dir: PathBuf,
+    store: Store,
+    pub recent: Recent,
+    tail: AtomicU64,
+    bells: Bells,
+    health: Mutex<Health>,
+}
+
+impl Shared {
+    /// Shows a durable group to readers.
+    pub fn publish(
+        &self,
+        entries: Vec<Entry>,
+        keys: HashMap<TaskKey, Offset>,
+        cursors: Vec<(String, Offset)>,
+        tail: Offset,
+    ) {
+        self.recent.push(entries, keys, cursors);
+        self.tail.store(tail.0, Ordering::Release);
+        self.bells.ring();
+    }
+
+    /// Where a key was taken.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn find(&self, key: &TaskKey) -> Result<Option<Offset>, LogError> {
+        // What waits first: meanwhile it may move to the store, never back.
+        if let Some(at) = self.recent.key(key) {
+            return Ok(Some(at));
+        }
+        self.store.key(key).map_err(|error| LogError::Read(error.reason().to_owned()))
+    }
+
+    pub fn health(&self) -> Health {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_health(&self, health: Health) {
+        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
+    }
+
+    /// Records of the store; of the journal, where the store cannot give them.
+    fn older(&self, from: Offset, to: Offset) -> Result<Vec<Recorded>, LogError> {
+        let stored = self.store.lines(from, to).map_err(|error| error.reason().to_owned());
+        let decoded = stored.and_then(|lines| {
+            let lines = (from.0..).zip(&lines);
+            let records = lines.map(|(at, line)| decode(Offset(at), line));
+            records.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())
+        });
+        decoded.or_else(|reason| {
+            tracing::warn!(reason, "the store is damaged; read from the journal instead");
+            let max = (to.0 - from.0) as usize;
+            let found = entries(&self.dir, from, max).map_err(|e| LogError::Read(e.to_string()))?;
+            let records: Vec<Recorded> = (from.0..)
+                .zip(&found)
+                .map(|(at, entry)| decode(Offset(at), &entry.line))
+                .collect::<Result<_, _>>()?;
+            match records.len() == max {
+                true => Ok(records),
+                false => Err(LogError::Damaged { offset: from, reason }),
+            }
+        })
+    }
+}
+
+/// The durable log.
+pub struct DurableLog {
+    shared: Arc<Shared>,
+    orders: Option<Sender<Order>>,
+    writer: Option<JoinHandle<()>>,
+    follower: Option<JoinHandle<bool>>,
+    repairs: Vec<String>,
+    /// Held as long as the log is open.
+    _lock: File,
+}
+
+fn lock(dir: &Path) -> Result<File, LogError> {
+    let path = dir.join("lock");
+    let io = |error: std::io::Error| open_error(&path, error);
+    let mut file = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(io)?;
+    let mut attempts = 0;
+    while let Err(error) = file.try_lock() {
+        attempts += 1;
+        match error {
+            std::fs::TryLockError::Error(error) => return Err(io(error)),
+            // Who asks for the holder holds it for a moment.
+            std::fs::TryLockError::WouldBlock if attempts < LOCK_ATTEMPTS => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            std::fs::TryLockError::WouldBlock => {
+                let pid = std::fs::read_to_string(&path).unwrap_or_default();
+                let run = dir.parent().unwrap_or(dir).to_owned();
+                return Err(LogError::InUse { path: run, pid: pid.trim().to_owned() });
+            }
+        }
+    }
+    // For people: a full disk must not stop a log from being opened.
+    let pid = std::process::id();
+    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{pid}"));
+    Ok(file)
+}
+
+/// The process that has the log in the folder `dir` open, as it wrote itself down.
+pub fn holder(dir: &Path) -> Option<String> {
+    let path = dir.join("lock");
+    let file = File::open(&path).ok()?;
+    match file.try_lock_shared() {
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Some(std::fs::read_to_string(&path).unwrap_or_default().trim().to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// Refuses another format.
+pub(crate) fn check_format(path: &Path) -> Result<(), LogError> {
+    let found = std::fs::read_to_string(path.join("FORMAT"));
+    let found = found.map_err(|error| open_error(path, error))?.trim().to_owned();
+    match found == FORMAT.to_string() {
+        true => Ok(()),
+        false => Err(LogError::Format { path: path.to_owned(), found, ours: FORMAT }),
+    }
+}
+
+/// Writes the format into a folder that has none.
+fn write_format(path: &Path) -> Result<(), LogError> {
+    let file = path.join("FORMAT");
+    if file.exists() {
+        return Ok(());
+    }
+    super::journal::replace(&file, format!("{FORMAT}\n").as_bytes())
+        .map_err(|error| open_error(path, error))
+}
+
+impl DurableLog {
+    /// Opens or creates the log in the folder `path`; one process at a time. What one copy lost
+    /// comes from the other, and is recorded as [`Event::LogRepaired`].
+    ///
+    /// # Errors
+    /// [`LogError::InUse`], [`LogError::Format`], [`LogError::Open`]; [`LogError::Lost`] when
+    /// neither copy has what was durable.
+    pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<DurableLog, LogError> {
+        DurableLog::open_with(path, clock, LogSettings::default())
+    }
+
+    /// As [`DurableLog::open`], with other settings.
+    ///
+    /// # Errors
+    /// As [`DurableLog::open`].
+    pub fn open_with(
+        path: &Path,
+        clock: Arc<dyn Clock>,
+        settings: LogSettings,
+    ) -> Result<DurableLog, LogError> {
+        DurableLog::open_carefully(path, clock, settings, Care::Usual)
+    }
+
+    /// Looks at everything and mends what can be mended, each copy from the other: the repairs.
+    ///
+    /// # Errors
+    /// As [`DurableLog::open`]; with [`Loss::Accept`] lost records are no error.
+    pub fn rebuild(
+        path: &Path,
+        clock: Arc<dyn Clock>,
+        loss: Loss,
+    ) -> Result<Vec<String>, LogError> {
+        let log =
+            DurableLog::open_carefully(path, clock, LogSettings::default(), Care::Rebuild(loss))?;
+        Ok(log.repairs.clone())
+    }
+
+    fn open_carefully(
+        path: &Path,
+        clock: Arc<dyn Clock>,
+        settings: LogSettings,
+        care: Care,
+    ) -> Result<DurableLog, LogError> {
+        std::fs::create_dir_all(path).map_err(|error| open_error(path, error))?;
+        let lock = lock(path)?;
+        write_format(path)?;
+        check_format(path)?;
+        let opened = recover::open(path, care)?;
+        Mark::write_open(path).map_err(|error| open_error(path, error))?;
+        let log = DurableLog::start(path, clock, settings, lock, opened)?;
+        if !log.repairs.is_empty() {
+            let event = Event::LogRepaired { what: log.repairs.clone() };
+            log.append(Batch { events: vec![event], ..Batch::default() })?;
+        }
+        Ok(log)
+    }
+
+    fn start(
+        path: &Path,
+        clock: Arc<dyn Clock>,
+        settings: LogSettings,
+        lock: File,
+        opened: Opened,
+    ) -> Result<DurableLog, LogError> {
+        let Opened { journal, store, tail, last, repairs } = opened;
+        let shared = Arc::new(Shared {
+            dir: path.to_owned(),
+            store,
+            recent: Recent::new(tail),
+            tail: AtomicU64::new(tail.0),
+            bells: Bells::default(),
+            health: Mutex::default(),
+        });
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let ours = shared.clone();
+        let follower = thread("gradus-store").spawn(move || ours.recent.run(&ours.store));
+        let follower = follower.map_err(|error| open_error(path, error))?;
+        let (orders, inbox) = bounded(QUEUE_BATCHES_MAX);
+        let LogSettings { segment_bytes } = settings;
+        let writer = Writer { journal, shared: shared.clone(), clock, segment_bytes, tail, last };
+        let writer = thread("gradus-log").spawn(move || writer.run(&inbox));
+        let writer = writer.map_err(|error| open_error(path, error))?;
+        Ok(DurableLog {
+            shared,
+            orders: Some(orders),
+            writer: Some(writer),
+            follower: Some(follower),
+            repairs,
+            _lock: lock,
+        })
+    }
+
+    /// What opening had to mend.
+    pub fn repairs(&self) -> &[String] {
+        &self.repairs
+    }
+
+    /// Checks both copies, and that they are the same.
+    ///
+    /// # Errors
+    /// [`LogError::Open`] when the journal cannot be read at all.
+    pub fn verify(&self) -> Result<Verified, LogError> {
+        self.shared.recent.wait_until_empty();
+        both(&self.shared.dir, Some(&self.shared.store))
+    }
+}
+
+impl Drop for DurableLog {
+    fn drop(&mut self) {
+        self.orders = None;
+        let written = self.writer.take().map(JoinHandle::join);
+        self.shared.recent.close();
+        let stored = self.follower.take().map(JoinHandle::join);
+        if matches!((written, stored), (Some(Ok(())), Some(Ok(true)))) {
+            // Without the mark the next opening looks closer, that is all.
+            let _ = Mark::write_closed(&self.shared.dir, self.tail());
+        }
+    }
+}
+
+impl Log for DurableLog {
+    fn append(&self, batch: Batch) -> Result<Appended, LogError> {
+        let payloads = batch.events.iter().map(super::payload).collect::<Result<Vec<_>, _>>()?;
+        let (answer, answered) = bounded(1);
+        let gone = || LogError::Poisoned("the writer ended".to_owned());
+        let orders = self.orders.as_ref().ok_or_else(gone)?;
+        orders.send(Order { batch, payloads, answer }).map_err(|_| gone())?;
+        answered.recv().map_err(|_| gone())?
+    }
+
+    fn read(&self, from: Offset, max: usize) -> Result<Vec<Recorded>, LogError> {
+        // Only what is durable: the tail moves after the sync.
+        let to = Offset(self.tail().0.min(from.0.saturating_add(max as u64)));
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        // What waits first: meanwhile it may move to the store, never back.
+        let (boundary, lines) = self.shared.recent.lines(from, to);
+        let mut records = match from < boundary {
+            true => self.shared.older(from, boundary.min(to))?,
+            false => Vec::new(),
+        };
+        for (at, line) in (from.0.max(boundary.0)..).zip(lines) {
+            records.push(decode(Offset(at), &line)?);
+        }
+        Ok(records)
+    }
+
+    fn tail(&self) -> Offset {
+        Offset(self.shared.tail.load(Ordering::Acquire))
+    }
+
+    fn find(&self, key: &TaskKey) -> Result<Option<Offset>, LogError> {
+        self.shared.find(key)
+    }
+
+    fn cursor(&self, name: &str) -> Result<Offset, LogError> {
+        if let Some(at) = self.shared.recent.cursor(name) {
+            return Ok(at);
+        }
+        let found = self.shared.store.cursor(name);
+        Ok(found.map_err(|e| LogError::Read(e.reason().to_owned()))?.unwrap_or_default())
+    }
+
+    fn subscribe(&self) -> Receiver<()> {
+        self.shared.bells.subscribe()
+    }
+
+    fn health(&self) -> Health {
+        match (self.shared.health(), self.shared.recent.stuck()) {
+            (Health::Sound, Some(reason)) => Health::Full { reason },
+            (health, _) => health,
+        }
+    }
+}

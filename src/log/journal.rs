@@ -1,0 +1,142 @@
+//! The strict copy: append-only files of lines. What [`Journal::append`] has returned from is on
+//! the disk; the store is written afterwards, from memory, and repaired from here.
+
+use super::durable::FORMAT;
+use super::faults::{Point, pass};
+use super::record::LineHash;
+use super::segment::{Sealed, Segment, header_line, path_of};
+use crate::domain::Offset;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Why lines were not appended.
+#[derive(Debug)]
+pub(crate) enum AppendError {
+    /// There is no space; nothing of it is in the file, and it may be tried again.
+    Full(String),
+    /// What is in the file is unknown until it is opened and read again.
+    Lost(String),
+}
+
+/// Whether an error says that the disk or the quota is used up.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Makes the names in a folder durable.
+pub(crate) fn sync_folder(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Writes a file whole or not at all.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut file = File::create(&fresh)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if let Err(error) = written {
+        let _ = std::fs::remove_file(&fresh);
+        return Err(error);
+    }
+    std::fs::rename(&fresh, path)?;
+    sync_folder(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// The last segment, open for appending.
+pub(crate) struct Journal {
+    dir: PathBuf,
+    file: File,
+    segment: Segment,
+    bytes: u64,
+}
+
+impl Journal {
+    /// Begins the first segment of an empty journal.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn create(dir: &Path, first: Offset, previous: LineHash) -> io::Result<Journal> {
+        std::fs::create_dir_all(dir)?;
+        begin_segment(dir, first, previous, None)?;
+        let path = path_of(dir, first);
+        let bytes = std::fs::metadata(&path)?.len();
+        Journal::resume(dir, Segment { first, path }, bytes)
+    }
+
+    /// Goes on after the first `bytes` of the last segment; what follows them is cut off.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn resume(dir: &Path, segment: Segment, bytes: u64) -> io::Result<Journal> {
+        let file = OpenOptions::new().append(true).open(&segment.path)?;
+        if file.metadata()?.len() != bytes {
+            file.set_len(bytes)?;
+            file.sync_all()?;
+        }
+        Ok(Journal { dir: dir.to_owned(), file, segment, bytes })
+    }
+
+    /// Appends whole lines; they are on the disk when this returns.
+    ///
+    /// # Errors
+    /// [`AppendError`].
+    pub fn append(&mut self, lines: &[u8]) -> Result<(), AppendError> {
+        let written = pass(Point::JournalWrite).and_then(|()| self.file.write_all(lines));
+        if let Err(error) = written {
+            return Err(match self.file.set_len(self.bytes) {
+                Ok(()) if is_full(&error) => AppendError::Full(error.to_string()),
+                _ => AppendError::Lost(format!("write to the journal: {error}")),
+            });
+        }
+        // After a failed sync nobody knows what is on the disk, and a second sync would claim
+        // success (PostgreSQL's "fsync errors"): the file is not used again.
+        let synced = pass(Point::JournalSync).and_then(|()| self.file.sync_data());
+        synced.map_err(|error| AppendError::Lost(format!("fdatasync of the journal: {error}")))?;
+        self.bytes += lines.len() as u64;
+        Ok(())
+    }
+
+    /// Bytes of the segment in use.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Seals the segment, which has records, and begins the next. `next` is the next record's
+    /// offset and `previous` the hash of the one before it.
+    ///
+    /// # Errors
+    /// What the file system says; the old segment stays in use.
+    pub fn rotate(&mut self, next: Offset, previous: LineHash) -> io::Result<()> {
+        let blake3 = hash_file(&self.segment.path)?.to_hex().to_string();
+        let sealed = Sealed { segment: self.segment.first, bytes: self.bytes, blake3 };
+        begin_segment(&self.dir, next, previous, Some(&sealed))?;
+        let segment = Segment { first: next, path: path_of(&self.dir, next) };
+        let bytes = std::fs::metadata(&segment.path)?.len();
+        *self = Journal::resume(&self.dir, segment, bytes)?;
+        Ok(())
+    }
+}
+
+fn begin_segment(
+    dir: &Path,
+    first: Offset,
+    previous: LineHash,
+    sealed: Option<&Sealed>,
+) -> io::Result<()> {
+    pass(Point::SegmentBegin)?;
+    replace(&path_of(dir, first), &header_line(first, FORMAT, previous, sealed))
+}
+
+/// BLAKE3 of a file.
+pub(crate) fn hash_file(path: &Path) -> io::Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new();
+    let mut file = File::open(path)?;
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(hasher.finalize());
+        }
+        hasher.update(buffer.get(..read).unwrap_or_default());
+    }
+}

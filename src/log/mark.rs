@@ -1,0 +1,57 @@
+//! `log/mark`: how the log was left. A clean close says where the tail was; anything else says
+//! under which boot of the machine it was open, for a process that dies leaves the page cache
+//! whole, and a machine that dies does not.
+
+use super::journal::replace;
+use crate::domain::Offset;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// How the log was left.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    /// The machine's boot id; empty where there is none to read.
+    pub boot: String,
+    /// Whether everything was on the disk, in both copies.
+    pub clean: bool,
+    /// The tail at a clean close.
+    pub tail: Offset,
+}
+
+fn boot() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
+impl Mark {
+    /// The mark in a log's folder; one that cannot be read says nothing.
+    pub fn read(dir: &Path) -> Mark {
+        let bytes = std::fs::read(dir.join("mark")).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    /// Whether the machine may have died while the log was open.
+    pub fn power_cut(&self) -> bool {
+        !self.clean && (self.boot.is_empty() || self.boot != boot())
+    }
+
+    /// Writes that the log is open.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write_open(dir: &Path) -> std::io::Result<()> {
+        Mark { boot: boot(), ..Mark::default() }.write(dir)
+    }
+
+    /// Writes that the log was closed cleanly.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write_closed(dir: &Path, tail: Offset) -> std::io::Result<()> {
+        Mark { boot: boot(), clean: true, tail }.write(dir)
+    }
+
+    fn write(&self, dir: &Path) -> std::io::Result<()> {
+        replace(&dir.join("mark"), &serde_json::to_vec(self).unwrap_or_default())
+    }
+}

@@ -1,0 +1,244 @@
+//! The end of the journal: what was never acknowledged is cut off, what was and is damaged or gone
+//! comes back from the store.
+//!
+//! A line says up to where everything was on the disk when it was written (`durable`), and the
+//! next group is written only after the last is synced. So a line that cannot be read, with none
+//! after it that vouches for it and none of it in the store, was never acknowledged.
+
+use super::durable::FORMAT;
+use super::error::LogError;
+use super::journal::{Journal, hash_file, replace};
+use super::mark::Mark;
+use super::record::LineHash;
+use super::recover::{entries, journal_dir, open_error};
+use super::segment::{self, Sealed, Segment, SegmentHeader, header_line, path_of};
+use super::store::{Store, set_aside};
+use super::walk::{Entry, Found, Walk};
+use crate::domain::Offset;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Whether records that are in neither copy stop the log from opening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// They do.
+    Refuse,
+    /// What is before them is kept; a person asked for it.
+    Accept,
+}
+
+/// What is known beside the copies themselves.
+pub(crate) struct Known {
+    pub mark: Mark,
+    pub loss: Loss,
+}
+
+/// A journal open for appending, its tail, and the hash of its last line.
+type Mended = (Journal, Offset, LineHash);
+
+/// What one reading of a segment shows.
+struct Scan {
+    header: Option<SegmentHeader>,
+    /// After the last whole batch of the sound beginning.
+    tail: Offset,
+    last: LineHash,
+    /// Bytes up to there.
+    end: u64,
+    /// What readable lines, also after a damaged one, say was on the disk.
+    durable: Offset,
+}
+
+fn scan(segment: &Segment) -> std::io::Result<Scan> {
+    let mut walk = Walk::over(vec![segment.clone()]);
+    let mut seen =
+        Scan { header: None, tail: segment.first, last: [0; 32], end: 0, durable: Offset(0) };
+    let (mut next, mut previous, mut sound) = (segment.first, None, true);
+    while let Some(found) = walk.step()? {
+        let at = walk.place().map_or(0, |(_, at)| at);
+        match found {
+            Found::Header(header) if header.segment == segment.first => {
+                previous = header.previous();
+                seen.last = previous.unwrap_or_default();
+                seen.end = at;
+                seen.header = Some(header);
+            }
+            Found::Record(entry) => {
+                seen.durable = seen.durable.max(entry.durable);
+                sound = sound && entry.offset == next && previous == Some(entry.previous);
+                if !sound {
+                    continue;
+                }
+                next = Offset(next.0 + 1);
+                previous = Some(entry.hash);
+                if entry.left == 0 {
+                    (seen.tail, seen.last, seen.end) = (next, entry.hash, at);
+                }
+            }
+            Found::Header(_) | Found::Damage(_) => sound = false,
+        }
+    }
+    Ok(seen)
+}
+
+/// Opens the journal for appending.
+///
+/// # Errors
+/// As [`super::recover::open`].
+pub(crate) fn journal(
+    dir: &Path,
+    store: &Store,
+    known: &Known,
+    repairs: &mut Vec<String>,
+) -> Result<Mended, LogError> {
+    let io = |error: std::io::Error| open_error(dir, error);
+    let files = journal_dir(dir);
+    std::fs::create_dir_all(&files).map_err(io)?;
+    let stored = store.tail().map_err(|error| open_error(dir, error.reason()))?;
+    let vouched = if known.mark.clean { stored.max(known.mark.tail) } else { stored };
+    let Some(last) = segment::list(&files).map_err(io)?.pop() else {
+        if vouched == Offset(0) {
+            let journal = Journal::create(&files, Offset(0), [0; 32]).map_err(io)?;
+            return Ok((journal, Offset(0), [0; 32]));
+        }
+        let whole = Segment { first: Offset(0), path: path_of(&files, Offset(0)) };
+        let mending = Mending { dir, store, segment: whole, until: None, header: None, known };
+        return mending.run(vouched, repairs);
+    };
+    let seen = scan(&last).map_err(io)?;
+    let acknowledged = vouched.max(seen.durable);
+    if seen.header.is_some() && seen.tail >= acknowledged {
+        let journal = Journal::resume(&files, last, seen.end).map_err(io)?;
+        return Ok((journal, seen.tail, seen.last));
+    }
+    let header = seen.header;
+    Mending { dir, store, segment: last, until: None, header, known }.run(acknowledged, repairs)
+}
+
+/// Mends every segment but the last. A mended one has the bytes that were sealed, for its lines are
+/// the same.
+///
+/// # Errors
+/// As [`super::recover::open`].
+pub(crate) fn sealed_segments(
+    dir: &Path,
+    store: &Store,
+    known: &Known,
+    repairs: &mut Vec<String>,
+) -> Result<(), LogError> {
+    let io = |error: std::io::Error| open_error(dir, error);
+    let segments = segment::list(&journal_dir(dir)).map_err(io)?;
+    for pair in segments.windows(2) {
+        let [segment, next] = pair else { continue };
+        let seen = scan(segment).map_err(io)?;
+        let length = std::fs::metadata(&segment.path).map_err(io)?.len();
+        if seen.header.is_some() && seen.tail == next.first && seen.end == length {
+            continue;
+        }
+        let (segment, header, until) = (segment.clone(), seen.header, Some(next.first));
+        Mending { dir, store, segment, until, header, known }.run(next.first, repairs)?;
+    }
+    Ok(())
+}
+
+/// One segment made again from what both copies have of it.
+struct Mending<'a> {
+    dir: &'a Path,
+    store: &'a Store,
+    segment: Segment,
+    /// Where the next segment begins.
+    until: Option<Offset>,
+    header: Option<SegmentHeader>,
+    known: &'a Known,
+}
+
+impl Mending<'_> {
+    fn readable(&self) -> std::io::Result<BTreeMap<Offset, Entry>> {
+        let mut found = BTreeMap::new();
+        if !self.segment.path.exists() {
+            return Ok(found);
+        }
+        let mut walk = Walk::over(vec![self.segment.clone()]);
+        while let Some(step) = walk.step()? {
+            if let Found::Record(entry) = step {
+                found.insert(entry.offset, *entry);
+            }
+        }
+        Ok(found)
+    }
+
+    fn stored(&self, at: Offset) -> Option<Entry> {
+        let lines = self.store.lines(at, Offset(at.0 + 1)).ok()?;
+        Entry::of(lines.first()?.to_vec()).ok()
+    }
+
+    /// The hash of the record before the segment.
+    fn before(&self) -> Option<LineHash> {
+        if let Some(header) = &self.header {
+            return header.previous();
+        }
+        match self.segment.first {
+            Offset(0) => Some([0; 32]),
+            Offset(first) => {
+                let before = Offset(first - 1);
+                let readable = entries(self.dir, before, 1).unwrap_or_default().into_iter().next();
+                let entry = self.stored(before).or(readable);
+                entry.filter(|entry| entry.offset == before).map(|entry| entry.hash)
+            }
+        }
+    }
+
+    /// What the header says about the segment before.
+    fn sealed(&self) -> std::io::Result<Option<Sealed>> {
+        if let Some(header) = &self.header {
+            return Ok(header.sealed.clone());
+        }
+        let segments = segment::list(&journal_dir(self.dir))?;
+        let Some(before) = segments.iter().rfind(|s| s.first < self.segment.first) else {
+            return Ok(None);
+        };
+        let bytes = std::fs::metadata(&before.path)?.len();
+        let blake3 = hash_file(&before.path)?.to_hex().to_string();
+        Ok(Some(Sealed { segment: before.first, bytes, blake3 }))
+    }
+
+    fn run(self, acknowledged: Offset, repairs: &mut Vec<String>) -> Result<Mended, LogError> {
+        let io = |error: std::io::Error| open_error(self.dir, error);
+        let first = self.segment.first;
+        let lost = |from| LogError::Lost { path: self.dir.to_owned(), from, to: acknowledged };
+        let readable = self.readable().map_err(io)?;
+        let before = self.before().ok_or_else(|| lost(first))?;
+        let sealed = self.sealed().map_err(io)?;
+        let mut bytes = header_line(first, FORMAT, before, sealed.as_ref());
+        let (mut tail, mut last, mut end, mut restored) = (first, before, bytes.len(), 0u64);
+        let (mut next, mut previous) = (first, before);
+        while self.until != Some(next) {
+            let fits = |entry: &Entry| entry.offset == next && entry.previous == previous;
+            let ours = readable.get(&next).filter(|entry| fits(entry)).cloned();
+            let from_store = ours.is_none();
+            let Some(entry) = ours.or_else(|| self.stored(next).filter(fits)) else { break };
+            restored += u64::from(from_store);
+            bytes.extend(&*entry.line);
+            bytes.push(b'\n');
+            (next, previous) = (Offset(next.0 + 1), entry.hash);
+            if entry.left == 0 {
+                (tail, last, end) = (next, previous, bytes.len());
+            }
+        }
+        if tail < acknowledged && self.known.loss == Loss::Refuse {
+            return Err(lost(tail));
+        }
+        bytes.truncate(end);
+        if self.segment.path.exists() {
+            set_aside(&self.segment.path).map_err(io)?;
+        }
+        replace(&self.segment.path, &bytes).map_err(io)?;
+        let mut text = format!("journal from record {first}: {restored} records from the store");
+        if tail < acknowledged {
+            text.push_str(&format!("; records {tail} to {acknowledged} are lost"));
+        }
+        tracing::warn!(repair = text, "the journal was damaged");
+        repairs.push(text);
+        let journal = Journal::resume(&journal_dir(self.dir), self.segment, end as u64);
+        Ok((journal.map_err(io)?, tail, last))
+    }
+}

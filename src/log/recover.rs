@@ -1,0 +1,236 @@
+//! Opens both copies and makes them one: a torn end of the journal is cut off, what one copy lacks
+//! comes from the other, a damaged store is set aside and made again. What neither has is an
+//! error, never a silence.
+
+use super::error::LogError;
+use super::journal::Journal;
+use super::mark::Mark;
+use super::mend::{self, Known, Loss};
+use super::record::LineHash;
+use super::segment::{self, Segment};
+use super::store::{Store, StoreError, set_aside};
+use super::walk::{Entry, Found, Walk};
+use crate::domain::Offset;
+use std::path::{Path, PathBuf};
+
+/// Bytes of lines that go to the store together.
+const FEED_BYTES: usize = 128 << 10;
+
+/// Both copies, equal.
+pub(crate) struct Opened {
+    pub journal: Journal,
+    pub store: Store,
+    pub tail: Offset,
+    /// Hash of the last record's line.
+    pub last: LineHash,
+    /// What was mended, for people.
+    pub repairs: Vec<String>,
+}
+
+/// How closely to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Care {
+    /// At the ends; at everything only after a power cut.
+    Usual,
+    /// At everything, and mend what can be mended.
+    Rebuild(Loss),
+}
+
+/// Where the two copies lie in the log's folder.
+pub(crate) fn journal_dir(dir: &Path) -> PathBuf {
+    dir.join("journal")
+}
+
+fn store_dir(dir: &Path) -> PathBuf {
+    dir.join("sled")
+}
+
+pub(crate) fn open_error(path: &Path, reason: impl ToString) -> LogError {
+    LogError::Open { path: path.to_owned(), reason: reason.to_string() }
+}
+
+/// Opens the log in the folder `dir`, which the caller has locked.
+///
+/// # Errors
+/// [`LogError::Lost`] when records that were durable are in neither copy (with
+/// [`Loss::Accept`] what is before them is kept); [`LogError::Open`] for what the system says.
+pub(crate) fn open(dir: &Path, care: Care) -> Result<Opened, LogError> {
+    let mark = Mark::read(dir);
+    let mut repairs = Vec::new();
+    let loss = match care {
+        Care::Usual => Loss::Refuse,
+        Care::Rebuild(loss) => loss,
+    };
+    let mut store = match Store::open(&store_dir(dir)) {
+        Ok(store) => store,
+        Err(StoreError::Io(reason)) => return Err(open_error(dir, reason)),
+        Err(StoreError::Damaged(reason)) => anew(dir, &reason, &mut repairs)?,
+    };
+    let known = Known { mark: mark.clone(), loss };
+    if let Care::Rebuild(_) = care {
+        mend::sealed_segments(dir, &store, &known, &mut repairs)?;
+    }
+    let (journal, tail, last) = mend::journal(dir, &store, &known, &mut repairs)?;
+    let thorough = mark.power_cut() || care != Care::Usual;
+    if let Some(reason) = distrust(dir, &store, tail, thorough)? {
+        drop(store);
+        store = anew(dir, &reason, &mut repairs)?;
+    }
+    feed(dir, &store).map_err(|reason| open_error(dir, reason))?;
+    Ok(Opened { journal, store, tail, last, repairs })
+}
+
+/// Sets the store aside and begins a new one.
+fn anew(dir: &Path, reason: &str, repairs: &mut Vec<String>) -> Result<Store, LogError> {
+    let aside = set_aside(&store_dir(dir)).map_err(|error| open_error(dir, error))?;
+    let name = aside.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    tracing::warn!(reason, aside = name, "the store is damaged; made again from the journal");
+    repairs.push(format!("store set aside as {name} ({reason}), made again from the journal"));
+    Store::open(&store_dir(dir)).map_err(|error| open_error(dir, error.reason()))
+}
+
+/// Why the store cannot be trusted to hold what the journal holds, if it cannot.
+fn distrust(
+    dir: &Path,
+    store: &Store,
+    tail: Offset,
+    thorough: bool,
+) -> Result<Option<String>, LogError> {
+    let last = match store.last() {
+        Ok(None) => return Ok(None),
+        Ok(Some(last)) => last,
+        Err(error) => return Ok(Some(error.reason().to_owned())),
+    };
+    if last.0 >= tail {
+        return Ok(Some(format!("it has record {}, which the journal has not", last.0)));
+    }
+    let ours = entries(dir, last.0, 1).map_err(|error| open_error(dir, error))?;
+    if ours.first().is_none_or(|entry| entry.offset != last.0 || entry.hash != last.1) {
+        return Ok(Some(format!("its record {} is not the journal's", last.0)));
+    }
+    if thorough {
+        return difference(dir, store, Offset(last.0.0 + 1));
+    }
+    Ok(None)
+}
+
+/// The first thing in which the store differs from the journal, below `until`. After a power cut
+/// its pages may be of different ages, which it does not always notice itself.
+pub(crate) fn difference(
+    dir: &Path,
+    store: &Store,
+    until: Offset,
+) -> Result<Option<String>, LogError> {
+    let mut found = None;
+    let mut before = None;
+    let walked = chunks(dir, Offset(0), |chunk| {
+        let chunk: Vec<&Entry> = chunk.iter().take_while(|entry| entry.offset < until).collect();
+        let (Some(first), Some(last)) = (chunk.first(), chunk.last()) else {
+            return Ok(());
+        };
+        let lines = match store.lines(first.offset, Offset(last.offset.0 + 1)) {
+            Ok(lines) => lines,
+            Err(error) => return Err(error.reason().to_owned()),
+        };
+        for (entry, line) in chunk.iter().zip(lines) {
+            if *entry.line != *line {
+                return Err(format!("its record {} is not the journal's", entry.offset));
+            }
+            if entry.key.is_some() && entry.key != before {
+                let key = entry.key.as_ref().and_then(|key| store.key(key).ok().flatten());
+                if key != Some(entry.offset) {
+                    return Err(format!("the task key of record {} is not in it", entry.offset));
+                }
+            }
+            before.clone_from(&entry.key);
+        }
+        Ok(())
+    });
+    match walked {
+        Ok(()) => {}
+        Err(Stop::Caller(reason)) => found = Some(reason),
+        Err(Stop::Journal(reason)) => return Err(open_error(dir, reason)),
+    }
+    Ok(found)
+}
+
+/// Gives the store everything of the journal that it lacks.
+fn feed(dir: &Path, store: &Store) -> Result<(), String> {
+    let from = store.tail().map_err(|error| error.reason().to_owned())?;
+    let apply = |chunk: &[Entry]| store.apply(chunk).map_err(|error| error.reason().to_owned());
+    match chunks(dir, from, apply) {
+        Ok(()) => Ok(()),
+        Err(Stop::Caller(reason) | Stop::Journal(reason)) => Err(reason),
+    }
+}
+
+/// Why a walk over the journal ended early.
+enum Stop {
+    /// The caller's reason.
+    Caller(String),
+    /// The journal cannot be read.
+    Journal(String),
+}
+
+/// Calls `each` with all of the journal's entries from `from` on, some at a time.
+fn chunks(
+    dir: &Path,
+    from: Offset,
+    mut each: impl FnMut(&[Entry]) -> Result<(), String>,
+) -> Result<(), Stop> {
+    let mut chunk: Vec<Entry> = Vec::new();
+    let (mut bytes, mut next) = (0, from);
+    let segments = holding(dir, from).map_err(|error| Stop::Journal(error.to_string()))?;
+    let mut walk = Walk::over(segments);
+    loop {
+        match walk.step().map_err(|error| Stop::Journal(error.to_string()))? {
+            None => break,
+            Some(Found::Header(_)) => {}
+            Some(Found::Record(entry)) if entry.offset < next => {}
+            Some(Found::Record(entry)) if entry.offset == next => {
+                next = Offset(next.0 + 1);
+                bytes += entry.line.len();
+                chunk.push(*entry);
+                if bytes >= FEED_BYTES {
+                    each(&chunk).map_err(Stop::Caller)?;
+                    chunk.clear();
+                    bytes = 0;
+                }
+            }
+            Some(Found::Record(_)) => {
+                return Err(Stop::Journal(format!("journal: record {next} is missing")));
+            }
+            Some(Found::Damage(reason)) => {
+                return Err(Stop::Journal(format!("journal: record {next}: {reason}")));
+            }
+        }
+    }
+    each(&chunk).map_err(Stop::Caller)
+}
+
+/// The segments from the one that holds `from` on.
+///
+/// # Errors
+/// When the folder cannot be listed.
+pub(crate) fn holding(dir: &Path, from: Offset) -> std::io::Result<Vec<Segment>> {
+    let mut segments = segment::list(&journal_dir(dir))?;
+    let first = segments.iter().rposition(|segment| segment.first <= from).unwrap_or(0);
+    Ok(segments.split_off(first.min(segments.len())))
+}
+
+/// Up to `max` readable entries of the journal from `from` on.
+///
+/// # Errors
+/// When the journal cannot be read.
+pub(crate) fn entries(dir: &Path, from: Offset, max: usize) -> std::io::Result<Vec<Entry>> {
+    let mut found = Vec::new();
+    let mut walk = Walk::over(holding(dir, from)?);
+    while found.len() < max {
+        match walk.step()? {
+            None => break,
+            Some(Found::Record(entry)) if entry.offset >= from => found.push(*entry),
+            Some(_) => {}
+        }
+    }
+    Ok(found)
+}

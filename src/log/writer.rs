@@ -1,0 +1,186 @@
+//! The one thread that writes the journal. Whoever waits shares the next sync (a group of at most
+//! 128 KiB); nobody waits for company. The store follows later, on a thread of its own.
+
+use super::durable::Shared;
+use super::error::LogError;
+use super::journal::{AppendError, Journal};
+use super::record::{Draft, LineHash, encode};
+use super::walk::Entry;
+use super::{Appended, Batch, Clock, Health};
+use crate::domain::{Offset, TaskKey};
+use crossbeam_channel::{Receiver, Sender};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Bytes of one group, to which one more batch may be added.
+const GROUP_BYTES_MAX: usize = 128 << 10;
+
+/// A batch, its events as JSON, and where the answer goes.
+pub(crate) struct Order {
+    pub batch: Batch,
+    pub payloads: Vec<Vec<u8>>,
+    pub answer: Sender<Result<Appended, LogError>>,
+}
+
+/// What one group writes.
+struct Group {
+    lines: Vec<u8>,
+    entries: Vec<Entry>,
+    keys: HashMap<TaskKey, Offset>,
+    cursors: Vec<(String, Offset)>,
+    answers: Vec<(Sender<Result<Appended, LogError>>, Appended)>,
+    /// After its last record.
+    tail: Offset,
+    last: LineHash,
+}
+
+/// The writer's state.
+pub(crate) struct Writer {
+    pub journal: Journal,
+    pub shared: Arc<Shared>,
+    pub clock: Arc<dyn Clock>,
+    pub segment_bytes: u64,
+    pub tail: Offset,
+    pub last: LineHash,
+}
+
+impl Writer {
+    /// Writes orders until nobody can send any more.
+    pub fn run(mut self, inbox: &Receiver<Order>) {
+        while let Ok(first) = inbox.recv() {
+            let mut group = self.begin();
+            let mut next = Some(first);
+            while let Some(order) = next {
+                self.add(order, &mut group);
+                let more = group.lines.len() < GROUP_BYTES_MAX;
+                next = if more { inbox.try_recv().ok() } else { None };
+            }
+            self.commit(group);
+        }
+    }
+
+    fn begin(&self) -> Group {
+        Group {
+            lines: Vec::with_capacity(GROUP_BYTES_MAX),
+            entries: Vec::new(),
+            keys: HashMap::new(),
+            cursors: Vec::new(),
+            answers: Vec::new(),
+            tail: self.tail,
+            last: self.last,
+        }
+    }
+
+    fn add(&self, order: Order, group: &mut Group) {
+        let Order { batch, payloads, answer } = order;
+        if let Some(key) = &batch.key {
+            let taken = match group.keys.get(key) {
+                Some(first) => Ok(Some(*first)),
+                None => self.shared.find(key),
+            };
+            match taken {
+                Ok(None) => {}
+                Ok(Some(first)) => {
+                    // Answered with the group, for the first batch may still be in it.
+                    group.answers.push((answer, Appended::Duplicate { first }));
+                    return;
+                }
+                Err(error) => {
+                    let _ = answer.send(Err(error));
+                    return;
+                }
+            }
+        }
+        if payloads.is_empty() {
+            let nothing = Appended::New { first: group.tail, tail: group.tail };
+            group.answers.push((answer, nothing));
+            return;
+        }
+        let first = group.tail;
+        self.add_lines(&batch, &payloads, group);
+        group.keys.extend(batch.key.map(|key| (key, first)));
+        group.cursors.extend(batch.cursor);
+        group.answers.push((answer, Appended::New { first, tail: group.tail }));
+    }
+
+    fn add_lines(&self, batch: &Batch, payloads: &[Vec<u8>], group: &mut Group) {
+        let at_ms = self.clock.now_ms();
+        let first = group.tail;
+        for (n, payload) in payloads.iter().enumerate() {
+            let left = (payloads.len() - n - 1) as u32;
+            let cursor = batch.cursor.as_ref().filter(|_| left == 0);
+            let draft = Draft {
+                offset: group.tail,
+                at_ms,
+                key: batch.key.as_ref(),
+                cursor,
+                previous: group.last,
+                durable: self.tail,
+                left,
+                payload,
+            };
+            let (line, hash) = encode(&draft);
+            group.lines.extend(&line);
+            group.lines.push(b'\n');
+            group.entries.push(Entry {
+                offset: group.tail,
+                line: line.into(),
+                hash,
+                previous: group.last,
+                durable: self.tail,
+                left,
+                // One is enough for the index.
+                key: batch.key.clone().filter(|_| group.tail == first),
+                cursor: cursor.cloned(),
+            });
+            group.tail = Offset(group.tail.0 + 1);
+            group.last = hash;
+        }
+    }
+
+    fn commit(&mut self, group: Group) {
+        if let Err(error) = self.write(&group) {
+            for (answer, _) in group.answers {
+                let _ = answer.send(Err(error.clone()));
+            }
+            return;
+        }
+        (self.tail, self.last) = (group.tail, group.last);
+        self.shared.publish(group.entries, group.keys, group.cursors, group.tail);
+        for (answer, appended) in group.answers {
+            let _ = answer.send(Ok(appended));
+        }
+        if self.journal.bytes() >= self.segment_bytes
+            && let Err(error) = self.journal.rotate(self.tail, self.last)
+        {
+            tracing::warn!(%error, "no new journal segment; the old one stays in use");
+        }
+    }
+
+    /// Appends the group to the journal, or says why not.
+    fn write(&mut self, group: &Group) -> Result<(), LogError> {
+        if let Health::Lost { reason } = self.shared.health() {
+            return Err(LogError::Poisoned(reason));
+        }
+        let full = |reason| LogError::Full { reason };
+        self.shared.recent.wait_for_room().map_err(full)?;
+        if group.lines.is_empty() {
+            return Ok(());
+        }
+        match self.journal.append(&group.lines) {
+            Ok(()) => {
+                self.shared.set_health(Health::Sound);
+                Ok(())
+            }
+            Err(AppendError::Full(reason)) => {
+                self.shared.set_health(Health::Full { reason: reason.clone() });
+                Err(full(reason))
+            }
+            Err(AppendError::Lost(reason)) => {
+                tracing::error!(reason, "the log can no longer be written");
+                self.shared.set_health(Health::Lost { reason: reason.clone() });
+                Err(LogError::Poisoned(reason))
+            }
+        }
+    }
+}

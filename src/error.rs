@@ -41,6 +41,9 @@ pub enum Error {
     /// The folder holds a run already.
     #[error("{0} holds a run already. Go on with it: gradus run {0}")]
     RunExists(PathBuf),
+    /// The run cannot go on by itself.
+    #[error("{0}")]
+    Halted(String),
     /// The request makes no sense for this run.
     #[error("{0}")]
     Usage(String),
@@ -52,16 +55,44 @@ impl Error {
         Error::Io { path: path.into(), source }
     }
 
-    /// The exit code of a command that ends with this error: 2 for what the user can put right,
-    /// 1 for the rest.
-    pub fn exit_code(&self) -> u8 {
+    /// How a command ends with this error.
+    pub fn exit_status(&self) -> ExitStatus {
         match self {
             Error::Config(_)
             | Error::Prompts(_)
             | Error::NoRun(_)
             | Error::RunExists(_)
-            | Error::Usage(_) => 2,
-            _ => 1,
+            | Error::Usage(_) => ExitStatus::WrongInput,
+            Error::Log(crate::log::LogError::InUse { .. }) => ExitStatus::InUse,
+            _ => ExitStatus::Failed,
+        }
+    }
+}
+
+/// How a process ended, for whoever started it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// All was done.
+    Done,
+    /// It failed; starting it again may help.
+    Failed,
+    /// Arguments, settings or files are wrong; starting it again will not help.
+    WrongInput,
+    /// Another process works on the run.
+    InUse,
+    /// A signal stopped it at a safe point.
+    Stopped,
+}
+
+impl ExitStatus {
+    /// The number that the process ends with.
+    pub fn code(self) -> u8 {
+        match self {
+            ExitStatus::Done => 0,
+            ExitStatus::Failed => 1,
+            ExitStatus::WrongInput => 2,
+            ExitStatus::InUse => 3,
+            ExitStatus::Stopped => 130,
         }
     }
 }

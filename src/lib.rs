@@ -36,7 +36,7 @@ pub mod stage;
 pub mod stats;
 pub mod view;
 
-pub use error::Error;
+pub use error::{Error, ExitStatus};
 pub use runtime::{Builder, Folder, Goal, Handle, NewRun, Outcome, Runtime, Subscription};
 
 /// The README's example is compiled with the tests.

@@ -11,4 +11,7 @@ pub mod shell;
 pub mod system;
 pub mod worker;
 
+#[cfg(test)]
+mod tests;
+
 pub use system::{ActorSystem, StageStatus};

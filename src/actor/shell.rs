@@ -1,30 +1,38 @@
 //! The one actor: a stage in a shell. It folds the log into its view, asks the stage what is next
 //! and hands the task to its worker. No handler computes; each takes well under a millisecond
 //! once the view has caught up.
+//!
+//! The shell is also the worker's supervisor. A failed task waits longer each time; a worker that
+//! shows no sign of life is given up and another started; a stage that fails again and again is
+//! halted until the host says go on. The other stages never notice.
 
 use super::lease::Lease;
-use super::worker::{Done, Order, Worker};
+use super::worker::{Done, FAILURES_IN_A_ROW_MAX, InHand, Order, Worker, record_failure};
 use crate::domain::{Event, Offset};
 use crate::stage::{Desk, Stage};
 use crate::view::RunView;
 use actix::prelude::*;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Records folded in one handler call; the rest wait for the next, so that control gets through.
 const FOLD_RECORDS_MAX: usize = 256;
 /// First pause after a failure; doubled with each further one.
 const BACK_OFF: Duration = Duration::from_millis(200);
+/// Until a task that found no space is tried again.
+const SPACE_PAUSE: Duration = Duration::from_secs(2);
+/// Between two looks at the worker's signs of life.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// Look at the log.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Wake;
 
-/// The worker is through.
+/// The worker is through. Workers are numbered: one that was given up has no say.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Finished(pub Done);
+pub struct Finished(u32, Done);
 
 /// Finish nothing more.
 #[derive(Message)]
@@ -32,7 +40,7 @@ pub struct Finished(pub Done);
 pub struct Stop;
 
 /// What an actor is doing, for a status screen.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ShellState {
     /// Records folded.
     pub next: Offset,
@@ -42,6 +50,13 @@ pub struct ShellState {
     pub recorded: u64,
     /// Tasks failed.
     pub failed: u64,
+    /// Workers that were replaced, after a panic or without a sign of life.
+    pub restarts: u64,
+    /// Why the stage is halted: it failed again and again. `gradus` starts anew, or the host says
+    /// go on.
+    pub halted: Option<String>,
+    /// Why it waits for space.
+    pub waiting_for_space: Option<String>,
     /// Set when the log can no longer be written.
     pub log_lost: Option<String>,
 }
@@ -49,30 +64,44 @@ pub struct ShellState {
 /// A cheap picture that outlives the actor.
 pub type SharedState = Arc<Mutex<ShellState>>;
 
+/// When the task in hand last showed a sign of life.
+struct Life {
+    looks: u64,
+    since: Instant,
+}
+
 /// A stage as an actor.
 pub struct Shell<S: Stage> {
     decide: S,
-    make: Box<dyn Fn() -> S + Send>,
+    make: Arc<dyn Fn() -> S + Send + Sync>,
     desk: Desk,
     lease: Lease,
     view: RunView,
     worker: Option<Worker<S::Task>>,
+    /// Number of the worker in use.
+    number: u32,
+    life: Option<Life>,
     state: SharedState,
-    pauses: u32,
+    failures_in_a_row: u32,
+    /// No task before this: the last one failed.
+    not_before: Option<Instant>,
 }
 
 impl<S: Stage + Unpin> Shell<S> {
     /// An actor around the stage that `make` makes: one copy decides, one runs.
-    pub fn new(make: impl Fn() -> S + Send + 'static, desk: Desk, lease: Lease) -> Shell<S> {
+    pub fn new(make: impl Fn() -> S + Send + Sync + 'static, desk: Desk, lease: Lease) -> Shell<S> {
         Shell {
             decide: make(),
-            make: Box::new(make),
+            make: Arc::new(make),
             desk,
             lease,
             view: RunView::default(),
             worker: None,
+            number: 0,
+            life: None,
             state: SharedState::default(),
-            pauses: 0,
+            failures_in_a_row: 0,
+            not_before: None,
         }
     }
 
@@ -85,16 +114,18 @@ impl<S: Stage + Unpin> Shell<S> {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn busy(&self) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).busy
+    fn get<T>(&self, read: impl FnOnce(&ShellState) -> T) -> T {
+        read(&self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Folds new records; true when there are more.
     fn catch_up(&mut self) -> Result<bool, crate::log::LogError> {
         let records = self.desk.log.read(self.view.next, FOLD_RECORDS_MAX)?;
         for record in &records {
-            if !matches!(record.event, Event::TaskFailed { .. }) {
-                self.pauses = 0;
+            if record.event == Event::ResumeRequested {
+                self.failures_in_a_row = 0;
+                self.not_before = None;
+                self.set(|state| state.halted = None);
             }
             self.view.apply(record);
         }
@@ -112,14 +143,82 @@ impl<S: Stage + Unpin> Shell<S> {
     }
 
     fn start_next(&mut self) {
-        if self.busy() || self.desk.cancel.is_cancelled() {
+        let held = self.get(|state| state.busy || state.halted.is_some());
+        let waits = self.not_before.is_some_and(|at| Instant::now() < at);
+        if held || waits || self.desk.cancel.is_cancelled() {
             return;
         }
-        let Some(order) = Order::next(&self.decide, &self.view) else { return };
+        let Some(mut order) = Order::next(&self.decide, &self.view) else { return };
+        order.failures_in_a_row = self.failures_in_a_row;
         self.set(|state| state.busy = true);
         if !self.worker.as_ref().is_some_and(|worker| worker.order(order)) {
             self.set(|state| state.busy = false);
         }
+    }
+
+    fn start_worker(&mut self, ctx: &mut Context<Self>) {
+        self.number += 1;
+        let (me, number) = (ctx.address(), self.number);
+        // `do_send` ignores the mailbox's bound, but a worker sends one `Finished` per task.
+        let report = move |done| me.do_send(Finished(number, done));
+        let (make, desk) = (self.make.clone(), self.desk.clone());
+        match Worker::start(make, desk, self.lease.clone(), report) {
+            Ok(worker) => self.worker = Some(worker),
+            Err(error) => self.set(|state| state.log_lost = Some(format!("no thread: {error}"))),
+        }
+    }
+
+    /// Gives a worker up whose task has not looked at its flag for too long.
+    fn watch(&mut self, ctx: &mut Context<Self>) {
+        let Some(hand) = self.worker.as_ref().and_then(Worker::in_hand) else {
+            self.life = None;
+            return;
+        };
+        let looks = hand.cancel.looks();
+        let life = self.life.get_or_insert_with(|| Life { looks, since: Instant::now() });
+        if life.looks != looks {
+            *life = Life { looks, since: Instant::now() };
+        }
+        let patience = self.desk.config.supervision.frozen_after_seconds;
+        if life.since.elapsed() >= Duration::from_secs(u64::from(patience)) {
+            self.give_up(&hand, patience, ctx);
+        }
+    }
+
+    fn give_up(&mut self, hand: &InHand, patience: u32, ctx: &mut Context<Self>) {
+        self.life = None;
+        hand.cancel.abandon();
+        let reason = format!("no sign of life for {patience} s; its thread was given up");
+        self.start_worker(ctx);
+        self.set(|state| state.restarts += 1);
+        // An append waits for the disk, which a handler must not.
+        let (me, number) = (ctx.address(), self.number);
+        let (hand, desk) = (hand.clone(), self.desk.clone());
+        let record = move || {
+            let lost = record_failure(S::NAME, &hand, &reason, &desk);
+            let failed = Done::Failed { reason, panicked: false };
+            me.do_send(Finished(number, lost.unwrap_or(failed)));
+        };
+        let thread = std::thread::Builder::new().name("gradus-supervisor".to_owned());
+        if let Err(error) = thread.spawn(record) {
+            self.set(|state| state.log_lost = Some(format!("no thread: {error}")));
+        }
+    }
+
+    /// A task failed: wait, longer each time, or halt.
+    fn failed(&mut self, reason: String, ctx: &mut Context<Self>) {
+        self.failures_in_a_row += 1;
+        if self.failures_in_a_row >= FAILURES_IN_A_ROW_MAX {
+            self.set(|state| state.halted = Some(reason));
+            return;
+        }
+        self.wait(BACK_OFF * 2u32.pow(self.failures_in_a_row.min(6)), ctx);
+    }
+
+    /// No task before this has passed, whoever wakes the shell meanwhile.
+    fn wait(&mut self, pause: Duration, ctx: &mut Context<Self>) {
+        self.not_before = Some(Instant::now() + pause);
+        ctx.notify_later(Wake, pause);
     }
 }
 
@@ -127,13 +226,8 @@ impl<S: Stage + Unpin> Actor for Shell<S> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        let me = ctx.address();
-        // `do_send` ignores the mailbox's bound, but a worker sends one `Finished` per task.
-        let report = move |done| me.do_send(Finished(done));
-        match Worker::start((self.make)(), self.desk.clone(), self.lease.clone(), report) {
-            Ok(worker) => self.worker = Some(worker),
-            Err(error) => self.set(|state| state.log_lost = Some(format!("no thread: {error}"))),
-        }
+        self.start_worker(ctx);
+        ctx.run_interval(WATCH, Self::watch);
         ctx.notify(Wake);
     }
 }
@@ -149,22 +243,31 @@ impl<S: Stage + Unpin> Handler<Wake> for Shell<S> {
 impl<S: Stage + Unpin> Handler<Finished> for Shell<S> {
     type Result = ();
 
-    fn handle(&mut self, Finished(done): Finished, ctx: &mut Context<Self>) {
+    fn handle(&mut self, Finished(number, done): Finished, ctx: &mut Context<Self>) {
+        if number != self.number {
+            return;
+        }
         self.set(|state| {
             state.busy = false;
+            state.waiting_for_space = None;
             match &done {
                 Done::Recorded => state.recorded += 1,
-                Done::Failed => state.failed += 1,
+                Done::Failed { panicked, .. } => {
+                    state.failed += 1;
+                    state.restarts += u64::from(*panicked);
+                }
+                Done::NoSpace(reason) => state.waiting_for_space = Some(reason.clone()),
                 Done::Cancelled => {}
                 Done::LogLost(reason) => state.log_lost = Some(reason.clone()),
             }
         });
         match done {
-            Done::Recorded => self.wake(ctx),
-            Done::Failed => {
-                self.pauses += 1;
-                ctx.notify_later(Wake, BACK_OFF * 2u32.pow(self.pauses.min(6)));
+            Done::Recorded => {
+                self.failures_in_a_row = 0;
+                self.wake(ctx);
             }
+            Done::Failed { reason, .. } => self.failed(reason, ctx),
+            Done::NoSpace(_) => self.wait(SPACE_PAUSE, ctx),
             Done::Cancelled | Done::LogLost(_) => {}
         }
     }

@@ -46,7 +46,7 @@ pub struct ActorSystem {
 }
 
 fn member<S: Stage + Unpin>(
-    make: impl Fn() -> S + Send + 'static,
+    make: impl Fn() -> S + Send + Sync + 'static,
     desk: &Desk,
     lease: &Lease,
 ) -> Member {

@@ -3,11 +3,19 @@
 
 use super::lease::Lease;
 use crate::domain::{Event, TaskKey};
-use crate::log::Batch;
+use crate::lm::cancel::Cancel;
+use crate::log::{Batch, LogError};
 use crate::stage::{ATTEMPTS_MAX, Desk, Stage, StageError, Weight};
 use crate::view::RunView;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// A stage that failed so often in a row, whatever its tasks, is halted: the fault is not in them.
+pub const FAILURES_IN_A_ROW_MAX: u32 = 5;
+/// Between two attempts to record a result while there is no space.
+const SPACE_PAUSE: Duration = Duration::from_millis(500);
 
 /// A task on its way to the worker.
 pub struct Order<T> {
@@ -19,6 +27,8 @@ pub struct Order<T> {
     pub view: RunView,
     /// How often it failed before.
     pub failures: u32,
+    /// How often the stage failed since something of it was recorded.
+    pub failures_in_a_row: u32,
 }
 
 impl<T> Order<T> {
@@ -30,7 +40,14 @@ impl<T> Order<T> {
         }
         let (key, task) = stage.next(view)?;
         let failures = view.failures.get(&key).copied().unwrap_or_default();
-        (failures < ATTEMPTS_MAX).then(|| Order { key, task, view: view.clone(), failures })
+        let view = view.clone();
+        (failures < ATTEMPTS_MAX).then_some(Order {
+            key,
+            task,
+            view,
+            failures,
+            failures_in_a_row: 0,
+        })
     }
 }
 
@@ -40,46 +57,92 @@ pub enum Done {
     /// Its events are durable, or were already.
     Recorded,
     /// It failed, and the failure is recorded.
-    Failed,
+    Failed {
+        /// Why.
+        reason: String,
+        /// Whether it panicked: its stage is not used again.
+        panicked: bool,
+    },
+    /// There was no space for what it writes; that is nobody's failure.
+    NoSpace(String),
     /// The host asked to stop.
     Cancelled,
     /// The log refuses to be written: nothing can be recorded any more.
     LogLost(String),
 }
 
+/// The task in hand, as a supervisor sees it.
+#[derive(Clone, Debug)]
+pub struct InHand {
+    /// Its key.
+    pub key: TaskKey,
+    /// How often it failed before.
+    pub failures: u32,
+    /// How often the stage failed in a row before.
+    pub failures_in_a_row: u32,
+    /// Stops it, and counts its signs of life.
+    pub cancel: Cancel,
+}
+
 /// The sending side of a worker. Dropping it ends the thread after its task.
 pub struct Worker<T> {
     orders: crossbeam_channel::Sender<Order<T>>,
+    in_hand: Arc<Mutex<Option<InHand>>>,
     thread: Option<JoinHandle<()>>,
 }
 
+fn lock(slot: &Mutex<Option<InHand>>) -> MutexGuard<'_, Option<InHand>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl<T: Send + 'static> Worker<T> {
-    /// Starts the thread. `report` is called on it after every task.
+    /// Starts the thread, with a stage of its own that is made anew after a panic. `report` is
+    /// called on it after every task.
     ///
     /// # Errors
     /// When the system will not give a thread.
     pub fn start<S: Stage<Task = T>>(
-        stage: S,
+        make: Arc<dyn Fn() -> S + Send + Sync>,
         desk: Desk,
         lease: Lease,
         report: impl Fn(Done) + Send + 'static,
     ) -> std::io::Result<Worker<T>> {
         let (orders, inbox) = crossbeam_channel::bounded::<Order<T>>(1);
-        let mut stage = stage;
+        let in_hand = Arc::new(Mutex::new(None));
+        let slot = in_hand.clone();
+        let run = move || {
+            let mut stage = make();
+            for order in inbox {
+                let desk = Desk { cancel: desk.cancel.child(), ..desk.clone() };
+                *lock(&slot) = Some(InHand {
+                    key: order.key.clone(),
+                    failures: order.failures,
+                    failures_in_a_row: order.failures_in_a_row,
+                    cancel: desk.cancel.clone(),
+                });
+                let done = work(&mut stage, order, &desk, &lease);
+                *lock(&slot) = None;
+                if let Done::Failed { panicked: true, .. } = done {
+                    stage = make();
+                }
+                report(done);
+            }
+        };
         let thread = std::thread::Builder::new()
             .name(format!("gradus-{}", S::NAME))
             .stack_size(16 << 20)
-            .spawn(move || {
-                for order in inbox {
-                    report(work(&mut stage, order, &desk, &lease));
-                }
-            })?;
-        Ok(Worker { orders, thread: Some(thread) })
+            .spawn(run)?;
+        Ok(Worker { orders, in_hand, thread: Some(thread) })
     }
 
     /// Hands a task over; false when the thread is busy or gone.
     pub fn order(&self, order: Order<T>) -> bool {
         self.orders.try_send(order).is_ok()
+    }
+
+    /// The task in hand.
+    pub fn in_hand(&self) -> Option<InHand> {
+        lock(&self.in_hand).clone()
     }
 
     /// Ends the thread after its task and hands over its handle, to be joined where waiting is
@@ -92,8 +155,14 @@ impl<T: Send + 'static> Worker<T> {
 /// Does an order on the calling thread and appends what came of it. Workers call it on theirs; a
 /// simulation calls it where it likes.
 pub fn work<S: Stage>(stage: &mut S, order: Order<S::Task>, desk: &Desk, lease: &Lease) -> Done {
-    let Order { key, task, view, failures } = order;
-    let guard = (S::WEIGHT == Weight::Heavy).then(|| lease.hold());
+    let Order { key, task, view, failures, failures_in_a_row } = order;
+    let hold = match S::WEIGHT {
+        Weight::Light => None,
+        Weight::Heavy => match lease.hold(&desk.cancel) {
+            Some(hold) => Some(hold),
+            None => return Done::Cancelled,
+        },
+    };
     if desk.cancel.is_cancelled() {
         return Done::Cancelled;
     }
@@ -101,31 +170,56 @@ pub fn work<S: Stage>(stage: &mut S, order: Order<S::Task>, desk: &Desk, lease: 
     let _entered = span.enter();
     let result = catch_unwind(AssertUnwindSafe(|| stage.run(task, &view, desk)))
         .unwrap_or_else(|panic| Err(StageError::Panic(panic_text(panic.as_ref()))));
-    drop(guard);
+    drop(hold);
     match result {
-        Ok(events) => match desk.log.append(Batch { key: Some(key), events, cursor: None }) {
-            Ok(_) => Done::Recorded,
-            Err(error) => Done::LogLost(error.to_string()),
-        },
+        Ok(events) => {
+            let batch = Batch { key: Some(key), events, cursor: None };
+            append(batch, desk).unwrap_or(Done::Recorded)
+        }
         Err(error) if error.is_cancelled() => Done::Cancelled,
-        Err(error) => record_failure(S::NAME, key, failures, &error, desk),
+        Err(error) if error.is_full() => Done::NoSpace(error.to_string()),
+        Err(error) => {
+            let panicked = matches!(error, StageError::Panic(_));
+            let reason = error.to_string();
+            let hand = InHand { key, failures, failures_in_a_row, cancel: desk.cancel.clone() };
+            let lost = record_failure(S::NAME, &hand, &reason, desk);
+            lost.unwrap_or(Done::Failed { reason, panicked })
+        }
     }
 }
 
-fn record_failure(
-    stage: &str,
-    task: TaskKey,
-    failures: u32,
-    error: &StageError,
-    desk: &Desk,
-) -> Done {
-    let reason = error.to_string();
-    tracing::error!(stage, task = task.short(), reason, "task failed");
-    let event = Event::TaskFailed { stage: stage.to_owned(), task, attempt: failures + 1, reason };
-    match desk.log.append(Batch { key: None, events: vec![event], cursor: None }) {
-        Ok(_) => Done::Failed,
-        Err(error) => Done::LogLost(error.to_string()),
+/// Appends; waits while there is no space, for the work is done. Gives what kept it from being
+/// recorded, if anything did.
+fn append(batch: Batch, desk: &Desk) -> Option<Done> {
+    loop {
+        match desk.log.append(batch.clone()) {
+            Ok(_) => return None,
+            Err(LogError::Full { .. }) if desk.cancel.is_cancelled() => {
+                return Some(Done::Cancelled);
+            }
+            Err(LogError::Full { .. }) => std::thread::sleep(SPACE_PAUSE),
+            Err(error) => return Some(Done::LogLost(error.to_string())),
+        }
     }
+}
+
+/// Records that a task failed, and that its stage is halted when that was once too often.
+pub(crate) fn record_failure(
+    stage: &str,
+    hand: &InHand,
+    reason: &str,
+    desk: &Desk,
+) -> Option<Done> {
+    let (task, attempt) = (hand.key.clone(), hand.failures + 1);
+    tracing::error!(stage, task = task.short(), attempt, reason, "task failed");
+    let (stage, reason) = (stage.to_owned(), reason.to_owned());
+    let mut events =
+        vec![Event::TaskFailed { stage: stage.clone(), task, attempt, reason: reason.clone() }];
+    if hand.failures_in_a_row + 1 >= FAILURES_IN_A_ROW_MAX {
+        tracing::error!(stage, reason, "the stage is halted: it failed again and again");
+        events.push(Event::StageHalted { stage, reason });
+    }
+    append(Batch { key: None, events, cursor: None }, desk)
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

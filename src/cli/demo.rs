@@ -1,7 +1,7 @@
 //! `gradus demo`: the whole loop on the embedded model, with its control arms.
 
 use super::recipe::{Scale, WorldOracle, new_run};
-use super::{End, arms, drive, output, signals};
+use super::{ExitStatus, arms, drive, output, signals};
 use gradus::Error;
 use gradus::lm::cancel::Cancel;
 use gradus::report::{Report, iterations_table, judge_table, time_table};
@@ -60,7 +60,7 @@ impl Drop for Temporary {
 }
 
 /// Runs the verb.
-pub fn run(arguments: &Arguments) -> Result<End, Error> {
+pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let began = Instant::now();
     let kept = arguments.dir.clone();
     let nobody = format!("gradus-demo-{}", std::process::id());
@@ -89,17 +89,18 @@ pub fn run(arguments: &Arguments) -> Result<End, Error> {
     if last != Outcome::Reached {
         if arguments.dir.is_none() {
             eprintln!("stopped; nothing is kept (use --dir DIR to be able to go on)");
-            return Ok(End::Stopped);
+            return Ok(ExitStatus::Stopped);
         }
-        eprintln!("go on with the same command");
-        return Ok(End::Stopped);
+        drive::finish(&last, &folder)?;
+        eprintln!("or with the same command");
+        return Ok(ExitStatus::Stopped);
     }
     if arguments.json {
         output::json(&shown)?
     } else {
         output::text(&render(&shown, &folder, arguments))?
     }
-    Ok(End::Done)
+    Ok(ExitStatus::Done)
 }
 
 fn prepare(arguments: &Arguments, folder: &Folder) -> Result<(), Error> {

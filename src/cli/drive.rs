@@ -1,7 +1,7 @@
 //! `gradus run`, and what every verb that works on a run shares: start, watch, stop.
 
 use super::screen::Screen;
-use super::{End, output, signals};
+use super::{ExitStatus, output, signals};
 use gradus::Error;
 use gradus::lm::cancel::Cancel;
 use gradus::report::{Report, iterations_table, judge_table, time_table};
@@ -41,7 +41,7 @@ pub fn work(
         builder = builder.oracle(oracle);
     }
     let runtime = builder.start()?;
-    let outcome = runtime.wait(Goal::Iterations, stop, |view| screen.tick(view));
+    let outcome = runtime.wait(Goal::Iterations, stop, |view| screen.tick(view, &runtime));
     let handle = runtime.handle();
     runtime.shutdown();
     screen.close();
@@ -55,7 +55,7 @@ pub fn known(folder: &Folder) -> Result<RunView, Error> {
 }
 
 /// Runs the verb.
-pub fn run(arguments: &Arguments) -> Result<End, Error> {
+pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let folder = Folder::at(&arguments.dir);
     let stop = signals::stop_flag()?;
     let oracle = super::recipe::oracle_of(&folder);
@@ -75,14 +75,19 @@ pub fn run(arguments: &Arguments) -> Result<End, Error> {
 }
 
 /// Says how the work ended.
-pub fn finish(outcome: &Outcome, folder: &Folder) -> Result<End, Error> {
+pub fn finish(outcome: &Outcome, folder: &Folder) -> Result<ExitStatus, Error> {
     match outcome {
-        Outcome::Reached => Ok(End::Done),
+        Outcome::Reached => Ok(ExitStatus::Done),
         Outcome::Stopped => {
             eprintln!("stopped; go on with: gradus run {}", folder.path().display());
-            Ok(End::Stopped)
+            Ok(ExitStatus::Stopped)
         }
-        Outcome::LogLost(reason) => Err(Error::Usage(format!(
+        Outcome::Halted { stage, reason } => Err(Error::Halted(format!(
+            "the {stage} failed again and again: {reason}. All attempts: gradus log show --kind \
+             task_failed {0}. Go on with: gradus run {0}",
+            folder.path().display()
+        ))),
+        Outcome::LogLost(reason) => Err(Error::Halted(format!(
             "nothing can be recorded any more: {reason}. What was recorded is safe; go on with: \
              gradus run {}",
             folder.path().display()

@@ -1,6 +1,6 @@
 //! `gradus generate`: let any iteration of a run answer.
 
-use super::{End, drive, output, signals};
+use super::{ExitStatus, drive, output, signals};
 use gradus::Error;
 use gradus::config::Config;
 use gradus::domain::{Message, PolicyRef, Seed};
@@ -54,7 +54,7 @@ struct Answer<'a> {
 }
 
 /// Runs the verb.
-pub fn run(arguments: &Arguments) -> Result<End, Error> {
+pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let folder = Folder::at(&arguments.dir);
     let view = drive::known(&folder)?;
     let (name, policy) = policy(&view, arguments.iteration)?;
@@ -87,7 +87,7 @@ pub fn run(arguments: &Arguments) -> Result<End, Error> {
             output::text(&format!("{}\n", completion.text))?;
         }
     }
-    Ok(End::Done)
+    Ok(ExitStatus::Done)
 }
 
 fn policy(view: &RunView, iteration: Option<u32>) -> Result<(String, PolicyRef), Error> {

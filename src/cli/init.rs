@@ -1,6 +1,6 @@
 //! `gradus init`: lays out a run on a model of the user's, and says what it recognised.
 
-use super::{End, output};
+use super::{ExitStatus, output};
 use gradus::Error;
 use gradus::config::Config;
 use gradus::domain::event::SeedRow;
@@ -61,7 +61,7 @@ struct Recognised {
 }
 
 /// Runs the verb.
-pub fn run(arguments: &Arguments) -> Result<End, Error> {
+pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let folder = Folder::at(&arguments.dir);
     if folder.holds_run() && super::drive::known(&folder)?.seed.is_some() {
         return Err(Error::RunExists(arguments.dir.clone()));
@@ -105,7 +105,7 @@ pub fn run(arguments: &Arguments) -> Result<End, Error> {
     } else {
         output::text(&render(&shown))?
     }
-    Ok(End::Done)
+    Ok(ExitStatus::Done)
 }
 
 fn template(given: Option<&str>) -> Result<Option<String>, Error> {

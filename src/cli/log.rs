@@ -1,7 +1,7 @@
 //! `gradus log`: read, check, fingerprint or mend a run's log. All but mending work beside a
 //! running process.
 
-use super::{End, output};
+use super::{ExitStatus, output};
 use gradus::Error;
 use gradus::domain::Offset;
 use gradus::log::{Log, Loss, Recorded, state_digest};
@@ -107,7 +107,7 @@ pub struct Rebuild {
 }
 
 /// Runs the verb.
-pub fn run(verb: &Verb) -> Result<End, Error> {
+pub fn run(verb: &Verb) -> Result<ExitStatus, Error> {
     match verb {
         Verb::Show(arguments) => show(arguments),
         Verb::Tail(arguments) => tail(arguments),
@@ -118,10 +118,10 @@ pub fn run(verb: &Verb) -> Result<End, Error> {
     }
 }
 
-fn show(arguments: &Show) -> Result<End, Error> {
+fn show(arguments: &Show) -> Result<ExitStatus, Error> {
     let log = Folder::at(&arguments.dir).read_log()?;
     print_from(&log, Offset(arguments.from), arguments.limit, &arguments.style)?;
-    Ok(End::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// Prints records until the tail or the limit; where it ended.
@@ -143,23 +143,23 @@ fn print_from(log: &dyn Log, from: Offset, limit: u64, style: &Style) -> Result<
     Ok(next)
 }
 
-fn tail(arguments: &Tail) -> Result<End, Error> {
+fn tail(arguments: &Tail) -> Result<ExitStatus, Error> {
     let log = Folder::at(&arguments.dir).read_log()?;
     let mut next = Offset(log.tail().0.saturating_sub(arguments.lines));
     loop {
         next = print_from(&log, next, u64::MAX, &arguments.style)?;
         if !arguments.follow {
-            return Ok(End::Done);
+            return Ok(ExitStatus::Done);
         }
         std::thread::sleep(FOLLOW_PAUSE);
     }
 }
 
-fn export(arguments: &Export) -> Result<End, Error> {
+fn export(arguments: &Export) -> Result<ExitStatus, Error> {
     let log = Folder::at(&arguments.dir).read_log()?;
     let Some(path) = &arguments.out else {
         log.export(&mut std::io::stdout().lock())?;
-        return Ok(End::Done);
+        return Ok(ExitStatus::Done);
     };
     let io = |error| Error::io(path, error);
     let mut file = std::io::BufWriter::new(std::fs::File::create_new(path).map_err(io)?);
@@ -171,10 +171,10 @@ fn export(arguments: &Export) -> Result<End, Error> {
         true => output::json(&serde_json::json!({"records": records, "bytes": bytes}))?,
         false => output::text(&format!("{records} records, {bytes} bytes\n"))?,
     }
-    Ok(End::Done)
+    Ok(ExitStatus::Done)
 }
 
-fn rebuild(arguments: &Rebuild) -> Result<End, Error> {
+fn rebuild(arguments: &Rebuild) -> Result<ExitStatus, Error> {
     let loss = if arguments.accept_loss { Loss::Accept } else { Loss::Refuse };
     let repairs = Folder::at(&arguments.dir).rebuild_log(loss)?;
     if arguments.json {
@@ -184,7 +184,7 @@ fn rebuild(arguments: &Rebuild) -> Result<End, Error> {
     } else {
         output::text(&format!("{}\n", repairs.join("\n")))?;
     }
-    Ok(End::Done)
+    Ok(ExitStatus::Done)
 }
 
 fn print(record: &Recorded, json: bool) -> Result<(), Error> {
@@ -208,7 +208,7 @@ fn print(record: &Recorded, json: bool) -> Result<(), Error> {
     ))
 }
 
-fn check(target: &Target) -> Result<End, Error> {
+fn check(target: &Target) -> Result<ExitStatus, Error> {
     let found = Folder::at(&target.dir).verify_log()?;
     if target.json {
         output::json(&found)?;
@@ -225,14 +225,14 @@ fn check(target: &Target) -> Result<End, Error> {
         });
         output::text(&text)?;
     }
-    Ok(if found.first_error.is_none() { End::Done } else { End::Found })
+    Ok(if found.first_error.is_none() { ExitStatus::Done } else { ExitStatus::Failed })
 }
 
-fn digest(target: &Target) -> Result<End, Error> {
+fn digest(target: &Target) -> Result<ExitStatus, Error> {
     let digest = state_digest(&Folder::at(&target.dir).read_log()?)?;
     match target.json {
         true => output::json(&digest)?,
         false => output::text(&format!("{}\n", digest.digest))?,
     }
-    Ok(End::Done)
+    Ok(ExitStatus::Done)
 }

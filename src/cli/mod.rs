@@ -2,7 +2,7 @@
 //! results, and turns errors into exit codes; it holds no power that a host lacks.
 //!
 //! Results go to standard output, everything else to standard error, so that `--json` can be
-//! piped. Exit codes: 0 done, 1 failed, 2 wrong arguments or input, 130 stopped by a signal.
+//! piped. Exit codes: [`ExitStatus`].
 
 mod arms;
 mod demo;
@@ -18,7 +18,7 @@ mod signals;
 mod status;
 
 use clap::{Parser, Subcommand};
-use gradus::Error;
+use gradus::{Error, ExitStatus};
 use std::process::ExitCode;
 
 /// A language model that improves itself on your own machine and keeps the receipts.
@@ -49,34 +49,19 @@ enum Verb {
     Log(log::Verb),
 }
 
-/// How a verb ended when it did not fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// All was done.
-    Done,
-    /// What was looked for is not as it should be; the output says so.
-    Found,
-    /// A signal stopped it at a safe point.
-    Stopped,
-}
-
 /// Runs the command.
 pub fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("GRADUS_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match run(Arguments::parse().verb) {
-        Ok(End::Done) => ExitCode::SUCCESS,
-        Ok(End::Found) => ExitCode::FAILURE,
-        Ok(End::Stopped) => ExitCode::from(130),
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(error.exit_code())
-        }
-    }
+    let end = run(Arguments::parse().verb).unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        error.exit_status()
+    });
+    ExitCode::from(end.code())
 }
 
-fn run(verb: Verb) -> Result<End, Error> {
+fn run(verb: Verb) -> Result<ExitStatus, Error> {
     match verb {
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Init(arguments) => init::run(&arguments),

@@ -1,6 +1,6 @@
 //! `gradus report`: tables and plots as one HTML file, and the same as JSON.
 
-use super::{End, arms, drive, output};
+use super::{ExitStatus, arms, drive, output};
 use gradus::Error;
 use gradus::report::{Report, iterations_table, judge_table, page, time_table};
 use gradus::runtime::Folder;
@@ -20,12 +20,12 @@ pub struct Arguments {
 }
 
 /// Runs the verb.
-pub fn run(arguments: &Arguments) -> Result<End, Error> {
+pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let folder = Folder::at(&arguments.dir);
     let report = Report::of(&drive::known(&folder)?);
     if arguments.json {
         output::json(&report)?;
-        return Ok(End::Done);
+        return Ok(ExitStatus::Done);
     }
     let mut sections = Vec::new();
     for (name, _) in arms::ARMS {
@@ -53,5 +53,5 @@ pub fn run(arguments: &Arguments) -> Result<End, Error> {
         html.display(),
         json.display()
     ))?;
-    Ok(End::Done)
+    Ok(ExitStatus::Done)
 }

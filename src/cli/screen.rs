@@ -1,8 +1,10 @@
 //! What a person sees while a run works: a bar per stage on a terminal, else one line per stage
 //! change; and `status.json`, for `gradus status` from another process.
 
+use gradus::actor::shell::ShellState;
 use gradus::domain::event::IterationKind;
-use gradus::runtime::Folder;
+use gradus::log::Health;
+use gradus::runtime::{Folder, Runtime};
 use gradus::stage::Gauge;
 use gradus::view::RunView;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -32,6 +34,12 @@ pub struct Pulse {
     pub finished: u32,
     /// Records of the log.
     pub records: u64,
+    /// What each stage is doing, its failures and restarts.
+    #[serde(default)]
+    pub stages: BTreeMap<String, ShellState>,
+    /// Whether the log takes events.
+    #[serde(default)]
+    pub log: Health,
 }
 
 struct State {
@@ -64,7 +72,7 @@ impl Screen {
     }
 
     /// Called some ten times a second with what is known.
-    pub fn tick(&self, view: &RunView) {
+    pub fn tick(&self, view: &RunView, runtime: &Runtime) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let model = match view.open() {
             Some((iteration, open)) => {
@@ -80,6 +88,9 @@ impl Screen {
                 bar.finish_and_clear();
             }
         }
+        let stages = runtime.stages().into_iter();
+        state.pulse.stages = stages.map(|s| (s.stage.to_owned(), s.state)).collect();
+        state.pulse.log = runtime.log_health();
         state.pulse.finished = view.finished();
         state.pulse.records = view.next.0;
         if state.written.is_none_or(|at| at.elapsed() >= STATUS_EVERY) {

@@ -1,8 +1,9 @@
 //! `gradus status`: what a run is doing, or how far it got. Works beside a running process.
 
 use super::screen::Pulse;
-use super::{End, drive, output};
+use super::{ExitStatus, drive, output};
 use gradus::Error;
+use gradus::log::Health;
 use gradus::report::{Report, iterations_table};
 use gradus::runtime::Folder;
 use serde::Serialize;
@@ -28,12 +29,12 @@ enum Status {
 }
 
 /// Runs the verb.
-pub fn run(arguments: &Arguments) -> Result<End, Error> {
+pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let folder = Folder::at(&arguments.dir);
     let status = read(&folder)?;
     if arguments.json {
         output::json(&status)?;
-        return Ok(End::Done);
+        return Ok(ExitStatus::Done);
     }
     output::text(&match &status {
         Status::Running(pulse) => running(pulse),
@@ -45,7 +46,7 @@ pub fn run(arguments: &Arguments) -> Result<End, Error> {
             iterations_table(report)
         ),
     })?;
-    Ok(End::Done)
+    Ok(ExitStatus::Done)
 }
 
 fn read(folder: &Folder) -> Result<Status, Error> {
@@ -77,6 +78,23 @@ fn running(pulse: &Pulse) -> String {
     );
     for (stage, (done, total)) in &pulse.progress {
         text.push_str(&format!("  {stage:<10} {done}/{total}\n"));
+    }
+    for (stage, state) in &pulse.stages {
+        if state.failed > 0 || state.restarts > 0 {
+            let (failed, restarts) = (state.failed, state.restarts);
+            text.push_str(&format!("  {stage:<10} {failed} failed tasks, {restarts} restarts\n"));
+        }
+        if let Some(reason) = &state.halted {
+            text.push_str(&format!("  {stage:<10} HALTED, it failed again and again: {reason}\n"));
+        }
+        if let Some(reason) = &state.waiting_for_space {
+            text.push_str(&format!("  {stage:<10} WAITS FOR SPACE: {reason}\n"));
+        }
+    }
+    match &pulse.log {
+        Health::Sound => {}
+        Health::Full { reason } => text.push_str(&format!("NO SPACE for the log: {reason}\n")),
+        Health::Lost { reason } => text.push_str(&format!("LOG LOST: {reason}\n")),
     }
     text
 }

@@ -78,6 +78,17 @@ pub struct Config {
     pub train: TrainConfig,
     /// How checkpoints are measured.
     pub evaluate: EvaluateConfig,
+    /// What happens to tasks that fail or freeze.
+    pub supervision: SupervisionConfig,
+}
+
+/// What happens to tasks that fail or freeze.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SupervisionConfig {
+    /// A task that shows no sign of life for so long is given up. More than any one computation
+    /// takes between two looks at its flag: a token of a batch, a micro-batch, loading the model.
+    pub frozen_after_seconds: u32,
 }
 
 /// Where prompts come from.
@@ -274,6 +285,7 @@ impl Config {
             ("judge.max_new_tokens", self.judge.max_new_tokens),
             ("train.segment_steps", self.train.segment_steps),
             ("train.threads", self.train.threads),
+            ("supervision.frozen_after_seconds", self.supervision.frozen_after_seconds),
             ("train.sft.train_batch_size", self.train.sft.train_batch_size),
             ("train.sft.num_train_epochs", self.train.sft.num_train_epochs),
             ("train.dpo.train_batch_size", self.train.dpo.train_batch_size),

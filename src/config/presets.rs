@@ -14,7 +14,14 @@ impl Default for Config {
             pairs: PairsConfig::default(),
             train: TrainConfig::default(),
             evaluate: EvaluateConfig::default(),
+            supervision: SupervisionConfig::default(),
         }
+    }
+}
+
+impl Default for SupervisionConfig {
+    fn default() -> Self {
+        SupervisionConfig { frozen_after_seconds: 900 }
     }
 }
 

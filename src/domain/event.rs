@@ -147,6 +147,11 @@ pub enum Event {
     StepTaken { iteration: Iteration, step: u32, metrics: StepMetrics },
     /// A step with a non-finite loss or gradient changed nothing.
     StepSkipped { iteration: Iteration, step: u32, reason: String },
+    /// Too many steps in a row were skipped: the steps since the last checkpoint are undone (they
+    /// are not recorded), and training goes on from `step` with the learning rate times `scale`.
+    TrainingRolledBack { iteration: Iteration, step: u32, scale: f64, reason: String },
+    /// It happened again after the last rollback that is granted: the iteration is given up.
+    TrainingDiverged { iteration: Iteration, step: u32, reason: String },
     /// Weights and optimiser state after `step` steps of `steps_total`.
     CheckpointSaved {
         iteration: Iteration,
@@ -165,6 +170,12 @@ pub enum Event {
     IterationFinished { iteration: Iteration, outcome: IterationOutcome },
     /// A task failed; after the third time it is not tried again.
     TaskFailed { stage: String, task: TaskKey, attempt: u32, reason: String },
+    /// A stage failed so often in a row that it waits for the host to say go on.
+    StageHalted { stage: String, reason: String },
+    /// A task of several prompts failed too often: from here on each is tried alone.
+    PromptsSplit { iteration: Iteration, prompts: Vec<PromptId> },
+    /// A task of one prompt failed too often: the iteration goes on without it.
+    PromptQuarantined { iteration: Iteration, prompt: PromptId, stage: String, task: TaskKey },
     /// The host asked for a pause; stages finish their task and wait.
     PauseRequested,
     /// The host asked to go on.
@@ -194,12 +205,17 @@ impl Event {
             Event::ReferenceScored { .. } => "reference_scored",
             Event::StepTaken { .. } => "step_taken",
             Event::StepSkipped { .. } => "step_skipped",
+            Event::TrainingRolledBack { .. } => "training_rolled_back",
+            Event::TrainingDiverged { .. } => "training_diverged",
             Event::CheckpointSaved { .. } => "checkpoint_saved",
             Event::EvaluationFinished { .. } => "evaluation_finished",
             Event::CheckpointPromoted { .. } => "checkpoint_promoted",
             Event::CheckpointRejected { .. } => "checkpoint_rejected",
             Event::IterationFinished { .. } => "iteration_finished",
             Event::TaskFailed { .. } => "task_failed",
+            Event::StageHalted { .. } => "stage_halted",
+            Event::PromptsSplit { .. } => "prompts_split",
+            Event::PromptQuarantined { .. } => "prompt_quarantined",
             Event::PauseRequested => "pause_requested",
             Event::ResumeRequested => "resume_requested",
             Event::LogRepaired { .. } => "log_repaired",

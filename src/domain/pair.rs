@@ -43,6 +43,8 @@ pub enum SkipReason {
     Truncated,
     /// Length control left no chosen or no rejected.
     LengthControl,
+    /// A task with this prompt alone failed again and again.
+    Quarantined,
 }
 
 impl SkipReason {
@@ -54,6 +56,7 @@ impl SkipReason {
             SkipReason::Identical => "identical",
             SkipReason::Truncated => "truncated",
             SkipReason::LengthControl => "length control",
+            SkipReason::Quarantined => "quarantined",
         }
     }
 }

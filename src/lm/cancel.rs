@@ -1,22 +1,59 @@
-//! A flag that long computations look at: per token, per micro-batch.
+//! A flag that long computations look at: per token, per micro-batch. Looking is also a sign of
+//! life, which a supervisor counts.
 
 use super::error::LmError;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+#[derive(Debug, Default)]
+struct State {
+    cancelled: AtomicBool,
+    abandoned: AtomicBool,
+    looks: AtomicU64,
+    parent: Option<Cancel>,
+}
 
 /// Shared between whoever may stop a computation and the computation.
 #[derive(Clone, Debug, Default)]
-pub struct Cancel(Arc<AtomicBool>);
+pub struct Cancel(Arc<State>);
 
 impl Cancel {
-    /// Asks all holders to stop.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Release);
+    /// A flag for one part of the work: set with this one, or alone.
+    pub fn child(&self) -> Cancel {
+        Cancel(Arc::new(State { parent: Some(self.clone()), ..State::default() }))
     }
 
-    /// Whether somebody asked.
+    /// Asks all holders to stop.
+    pub fn cancel(&self) {
+        self.0.cancelled.store(true, Ordering::Release);
+    }
+
+    /// Gives a computation up that shows no sign of life: nobody waits for it any more.
+    pub fn abandon(&self) {
+        self.0.abandoned.store(true, Ordering::Release);
+        self.cancel();
+    }
+
+    /// Whether somebody gave it up.
+    pub fn is_abandoned(&self) -> bool {
+        self.0.abandoned.load(Ordering::Acquire)
+    }
+
+    /// Whether somebody asked to stop.
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.looks.fetch_add(1, Ordering::Relaxed);
+        let parent = self.0.parent.as_ref();
+        self.0.cancelled.load(Ordering::Acquire) || parent.is_some_and(Cancel::is_cancelled)
+    }
+
+    /// How often somebody looked.
+    pub fn looks(&self) -> u64 {
+        self.0.looks.load(Ordering::Relaxed)
+    }
+
+    /// Whether both are the same flag.
+    pub fn is(&self, other: &Cancel) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// `Err(Cancelled)` once somebody asked.
@@ -25,5 +62,21 @@ impl Cancel {
     /// [`LmError::Cancelled`].
     pub fn check(&self) -> Result<(), LmError> {
         if self.is_cancelled() { Err(LmError::Cancelled) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_stops_with_its_parent_or_alone() {
+        let parent = Cancel::default();
+        let (one, two) = (parent.child(), parent.child());
+        one.cancel();
+        assert!(one.is_cancelled() && !two.is_cancelled() && !parent.is_cancelled());
+        parent.cancel();
+        assert!(two.is_cancelled() && !two.is_abandoned());
+        assert_eq!((one.looks(), two.looks()), (1, 2));
     }
 }

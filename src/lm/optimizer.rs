@@ -141,6 +141,12 @@ impl AdamW {
         rate
     }
 
+    /// Whether all moments are finite: a finite gradient may have an infinite square.
+    pub fn is_finite(&self) -> bool {
+        let finite = |moment: &Vec<f32>| moment.iter().all(|x| x.is_finite());
+        self.moments.values().all(|(first, second)| finite(first) && finite(second))
+    }
+
     /// Moments and step as tensors: `first.NAME`, `second.NAME`, and `step` in two halves that
     /// f32 holds exactly.
     ///

@@ -284,7 +284,11 @@ impl Trainer {
         let norm = figures.grad_norm;
         figures.learning_rate =
             self.adamw.update(&self.settings.optimizer, &mut values, &share.grads, norm);
-        match self.store(values) {
+        let moments = match self.adamw.is_finite() {
+            true => Ok(()),
+            false => Err("the optimiser's moments would not be finite".to_owned()),
+        };
+        match moments.and_then(|()| self.store(values)) {
             Ok(()) => StepReport::Taken(figures),
             Err(reason) => {
                 self.adamw = before;

@@ -20,6 +20,7 @@ fn is_volatile(event: &Event) -> bool {
     matches!(
         event,
         Event::TaskFailed { .. }
+            | Event::StageHalted { .. }
             | Event::PauseRequested
             | Event::ResumeRequested
             | Event::LogRepaired { .. }

@@ -70,6 +70,8 @@ pub struct Row {
     pub steps: usize,
     /// Steps skipped for non-finite numbers.
     pub steps_skipped: u32,
+    /// How often training went back to the last checkpoint, each time with half the learning rate.
+    pub rollbacks: u32,
     /// Means over its steps; `None` before the first checkpoint.
     pub training: Option<Training>,
     /// Its checkpoint on held-out prompts.
@@ -166,6 +168,7 @@ impl Row {
             pair_means: pair_means(open.pairs.len(), &open.pair_sums),
             steps: open.steps.len(),
             steps_skipped: open.steps_skipped,
+            rollbacks: open.rollbacks,
             training: training(&open.steps),
             evaluation: open.evaluation.clone(),
             seconds: seconds(open.span_ms.1.saturating_sub(open.span_ms.0)),

@@ -149,6 +149,13 @@ fn notes(row: &Row) -> String {
         let skipped = row.steps_skipped;
         text.push_str(&format!("M{}: {skipped} steps skipped as non-finite\n", row.iteration));
     }
+    if row.rollbacks > 0 {
+        text.push_str(&format!(
+            "M{}: training went back to its last checkpoint {} times, each with half the learning \
+             rate\n",
+            row.iteration, row.rollbacks
+        ));
+    }
     if let Some(
         IterationOutcome::Rejected { reason }
         | IterationOutcome::NoSignal { reason }

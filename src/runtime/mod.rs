@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::lm::cancel::Cancel;
 use crate::lm::lora::LoraSettings;
 use crate::lm::model_files::ModelFiles;
-use crate::log::{Appended, Batch, Log, Recorded};
+use crate::log::{Appended, Batch, Health, Log, Recorded};
 use crate::stage::candle_workshop::CandleWorkshop;
 use crate::stage::{Desk, Gauge, NoGauge, Oracle};
 use crate::view::RunView;
@@ -104,6 +104,13 @@ pub enum Outcome {
     Stopped,
     /// Nothing can be recorded any more.
     LogLost(String),
+    /// A stage failed again and again and waits for the host (only while waiting for a goal).
+    Halted {
+        /// Which.
+        stage: String,
+        /// Its last failure.
+        reason: String,
+    },
 }
 
 /// A running run. Dropping it stops it without loss.
@@ -158,8 +165,26 @@ impl Runtime {
             if let Some(reason) = self.stages().into_iter().find_map(|s| s.state.log_lost) {
                 return Ok(Outcome::LogLost(reason));
             }
+            if goal != Goal::Forever
+                && let Some(halted) = self.halted()
+            {
+                return Ok(halted);
+            }
             let _ = bell.recv_timeout(Duration::from_millis(100));
         }
+    }
+
+    /// The first stage that waits for the host, as an outcome.
+    fn halted(&self) -> Option<Outcome> {
+        self.stages().into_iter().find_map(|s| {
+            let (stage, reason) = (s.stage.to_owned(), s.state.halted?);
+            Some(Outcome::Halted { stage, reason })
+        })
+    }
+
+    /// Whether the log takes events.
+    pub fn log_health(&self) -> Health {
+        self.desk.log.health()
     }
 
     /// Stops at the next safe point; what was recorded is durable when this returns.

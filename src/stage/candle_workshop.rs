@@ -1,7 +1,10 @@
 //! The real [`Workshop`]: weights as blobs, opened with `lm`, trained with `lm::train`.
 
 use super::error::StageError;
-use super::workshop::{Saved, Segment, SegmentRequest, StepData, StepResult, Workshop};
+use super::workshop::{
+    SKIPPED_IN_A_ROW_MAX, Saved, Segment, SegmentRequest, StepData, StepResult, Workshop,
+    skipped_in_a_row,
+};
 use crate::blob::BlobStore;
 use crate::domain::event::StepMetrics;
 use crate::domain::{BlobHash, PolicyRef};
@@ -160,8 +163,11 @@ impl Workshop for CandleWorkshop {
                 StepReport::Skipped { reason } => StepResult::Skipped(reason),
             });
             (request.on_step)(steps.len() as u64);
+            if skipped_in_a_row(request.skipped_before, &steps) >= SKIPPED_IN_A_ROW_MAX {
+                return Ok(Segment { steps, saved: None });
+            }
         }
-        let saved = self.save(&trainer, request.start)?;
+        let saved = Some(self.save(&trainer, request.start)?);
         Ok(Segment { steps, saved })
     }
 

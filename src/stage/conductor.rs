@@ -1,13 +1,16 @@
 //! Decides about the run and does nothing else: opens an iteration, seals its prompts and pairs,
 //! holds the gate, ends it. Its tasks cost nothing, so each is simply the events to append.
 //!
+//! A prompt whose tasks fail again and again is left out of the iteration, not the iteration of
+//! the run.
+//!
 //! Departure from the paper: a gate stands between a checkpoint and the policy (the paper always
 //! goes on with the new model), and an iteration with too few pairs ends `NoSignal`.
 
 use super::evaluator::Evaluator;
-use super::judge::Judge;
-use super::pair_store::PairStore;
-use super::sampler::Sampler;
+use super::judge::{Judge, JudgeTask};
+use super::pair_store::{PairStore, PairTask};
+use super::sampler::{SampleTask, Sampler};
 use super::trainer::Trainer;
 use super::{ATTEMPTS_MAX, Desk, Stage, StageError, Weight, task_key};
 use crate::config::{Config, GateMode};
@@ -22,11 +25,13 @@ use std::sync::Arc;
 /// decision must not be taken a second time, differently, by a view that is behind.
 type Decision = (Iteration, Slot, Vec<Event>);
 
-#[derive(Clone, Copy, serde::Serialize)]
+#[derive(Clone, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Slot {
     Start,
     Prompts,
+    Split(Vec<PromptId>),
+    Quarantine(PromptId),
     Pairs,
     End,
 }
@@ -49,10 +54,17 @@ impl Conductor {
         let Some((iteration, open)) = view.open() else {
             return self.open_iteration(view);
         };
-        if self.gave_up(view) {
-            let reason = "a task failed three times; `gradus log show` has the reason".to_owned();
-            let outcome = IterationOutcome::Failed { reason };
-            return Some(end(iteration, outcome));
+        if let Some(stuck) = self.stuck(view) {
+            return Some(stuck.decision(iteration));
+        }
+        if let Some(reason) = &open.diverged {
+            let rollbacks = open.rollbacks;
+            let reason = format!(
+                "training met numbers that are not finite again after {rollbacks} rollbacks, each \
+                 with half the learning rate ({reason}). Lower the learning rate; the old policy \
+                 stays"
+            );
+            return Some(end(iteration, IterationOutcome::Failed { reason }));
         }
         match open.kind {
             IterationKind::Sft => self.finish(iteration, open),
@@ -63,19 +75,18 @@ impl Conductor {
         }
     }
 
-    /// Whether a stage's next task failed too often, so that no one will try it again. Asked of
-    /// the stages and not counted: tasks that were given up in an earlier iteration, however many,
-    /// are nothing to this one.
-    fn gave_up(&self, view: &RunView) -> bool {
+    /// A stage's next task that failed too often, so that no one will try it again. Asked of the
+    /// stages and not counted: tasks that were given up before, however many, are nothing to this.
+    fn stuck(&self, view: &RunView) -> Option<Stuck> {
         if view.failures.values().all(|n| *n < ATTEMPTS_MAX) {
-            return false;
+            return None;
         }
         let config = || self.config.clone();
-        is_stuck(&Sampler::new(config()), view)
-            || is_stuck(&Judge::new(config()), view)
-            || is_stuck(&PairStore::new(config()), view)
-            || is_stuck(&Trainer::new(config()), view)
-            || is_stuck(&Evaluator::new(config()), view)
+        stuck(&Sampler::new(config()), view, SampleTask::prompts)
+            .or_else(|| stuck(&Judge::new(config()), view, JudgeTask::prompts))
+            .or_else(|| stuck(&PairStore::new(config()), view, PairTask::prompts))
+            .or_else(|| stuck(&Trainer::new(config()), view, |_| Vec::new()))
+            .or_else(|| stuck(&Evaluator::new(config()), view, |_| Vec::new()))
     }
 
     fn open_iteration(&self, view: &RunView) -> Option<Decision> {
@@ -179,9 +190,49 @@ fn end(iteration: Iteration, outcome: IterationOutcome) -> Decision {
     (iteration, Slot::End, vec![Event::IterationFinished { iteration, outcome }])
 }
 
-fn is_stuck<S: Stage>(stage: &S, view: &RunView) -> bool {
-    let failures = |(key, _)| view.failures.get(&key).copied().unwrap_or_default();
-    stage.next(view).map(failures).is_some_and(|n| n >= ATTEMPTS_MAX)
+/// A task that nobody tries any more.
+struct Stuck {
+    stage: &'static str,
+    task: TaskKey,
+    /// The prompts it is about; none when it is about the whole iteration.
+    prompts: Vec<PromptId>,
+}
+
+impl Stuck {
+    /// Its prompts are tried alone; one that fails alone is left out; what is about the whole
+    /// iteration ends it.
+    fn decision(self, iteration: Iteration) -> Decision {
+        let Stuck { stage, task, prompts } = self;
+        match prompts.as_slice() {
+            [] => {
+                let reason = format!(
+                    "a task of the {stage} failed {ATTEMPTS_MAX} times; why: gradus log show \
+                     --kind task_failed DIR"
+                );
+                end(iteration, IterationOutcome::Failed { reason })
+            }
+            [prompt] => {
+                let (prompt, stage) = (prompt.clone(), stage.to_owned());
+                let slot = Slot::Quarantine(prompt.clone());
+                (iteration, slot, vec![Event::PromptQuarantined { iteration, prompt, stage, task }])
+            }
+            _ => {
+                let slot = Slot::Split(prompts.clone());
+                (iteration, slot, vec![Event::PromptsSplit { iteration, prompts }])
+            }
+        }
+    }
+}
+
+fn stuck<S: Stage>(
+    stage: &S,
+    view: &RunView,
+    prompts: impl Fn(&S::Task) -> Vec<PromptId>,
+) -> Option<Stuck> {
+    let (key, task) = stage.next(view)?;
+    let failures = view.failures.get(&key).copied().unwrap_or_default();
+    let given_up = failures >= ATTEMPTS_MAX;
+    given_up.then(|| Stuck { stage: S::NAME, prompts: prompts(&task), task: key })
 }
 
 fn no_signal(open: &IterationView, wanted: usize) -> String {

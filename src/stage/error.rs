@@ -29,6 +29,18 @@ pub enum StageError {
 }
 
 impl StageError {
+    /// Whether there was no space to write to, which is nobody's failure.
+    pub fn is_full(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        match self {
+            StageError::Blob(BlobError::Io { source, .. }) => {
+                matches!(source.kind(), StorageFull | QuotaExceeded)
+            }
+            StageError::Log(LogError::Full { .. }) => true,
+            _ => false,
+        }
+    }
+
     /// Whether the host asked to stop, which is no failure.
     pub fn is_cancelled(&self) -> bool {
         matches!(self, StageError::Model(LmError::Cancelled))

@@ -35,6 +35,13 @@ pub struct JudgeTask {
     prompts: Vec<(PromptId, Offset)>,
 }
 
+impl JudgeTask {
+    /// The prompts whose answers it judges.
+    pub fn prompts(&self) -> Vec<PromptId> {
+        self.prompts.iter().map(|(prompt, _)| prompt.clone()).collect()
+    }
+}
+
 impl Judge {
     /// A judge with these settings.
     pub fn new(config: Arc<Config>) -> Judge {
@@ -335,7 +342,7 @@ impl Stage for Judge {
         let (iteration, open) = view.open()?;
         let chunk = open.chunks(self.config.sampling.batch_prompts).find(|chunk| {
             chunk.iter().all(|p| open.sampled.contains_key(p))
-                && chunk.iter().any(|p| !open.judged.contains_key(p))
+                && chunk.iter().any(|p| !open.judged.contains_key(p) && !open.is_quarantined(p))
         })?;
         let policy = open.policy.clone();
         let rubric = open.rubric.clone();

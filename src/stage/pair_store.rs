@@ -30,6 +30,13 @@ pub struct PairTask {
     prompts: Vec<Judged>,
 }
 
+impl PairTask {
+    /// The prompts it decides about.
+    pub fn prompts(&self) -> Vec<PromptId> {
+        self.prompts.iter().map(|judged| judged.prompt.clone()).collect()
+    }
+}
+
 impl PairStore {
     /// A pair store with these settings.
     pub fn new(config: Arc<Config>) -> PairStore {

@@ -38,6 +38,16 @@ pub enum SampleTask {
     },
 }
 
+impl SampleTask {
+    /// The prompts it answers; none for a round of writing.
+    pub fn prompts(&self) -> Vec<PromptId> {
+        match self {
+            SampleTask::Answer { prompts, .. } => prompts.clone(),
+            SampleTask::Write { .. } => Vec::new(),
+        }
+    }
+}
+
 impl Sampler {
     /// A sampler with these settings.
     pub fn new(config: Arc<Config>) -> Sampler {
@@ -137,7 +147,9 @@ impl Stage for Sampler {
         }
         let prompts = open
             .chunks(self.config.sampling.batch_prompts)
-            .find(|chunk| chunk.iter().any(|p| !open.sampled.contains_key(p)))?
+            .find(|chunk| {
+                chunk.iter().any(|p| !open.sampled.contains_key(p) && !open.is_quarantined(p))
+            })?
             .to_vec();
         let parts = (iteration, policy.id(), &prompts, &self.config.sampling);
         let key = task_key(Self::NAME, view, &parts);

@@ -66,6 +66,16 @@ pub struct SegmentPlan {
     pairs: Vec<PairPlace>,
     reference_scored: Option<Offset>,
     seed_data: Vec<SeedFacts>,
+    skipped_before: u32,
+    rollbacks: u32,
+}
+
+/// Going back to the last checkpoint is granted so often in an iteration.
+const ROLLBACKS_MAX: u32 = 2;
+
+/// What a rollback leaves of the learning rate.
+fn rate_scale(rollbacks: u32) -> f64 {
+    0.5f64.powi(rollbacks as i32)
 }
 
 impl Trainer {
@@ -108,6 +118,8 @@ impl Trainer {
             pairs: places(open),
             reference_scored: open.reference_scored,
             seed_data: view.seed_data.clone(),
+            skipped_before: open.checkpoint.as_ref().map_or(0, |c| c.skipped_in_a_row),
+            rollbacks: open.rollbacks,
         }
     }
 }
@@ -338,8 +350,9 @@ impl SegmentPlan {
         Ok(steps)
     }
 
-    fn events(&self, steps: Vec<StepResult>, saved: Saved) -> Vec<Event> {
+    fn events(&self, steps: Vec<StepResult>, saved: Option<Saved>) -> Vec<Event> {
         let iteration = self.iteration;
+        let Some(saved) = saved else { return vec![self.setback(&steps)] };
         let mut events: Vec<Event> = (self.from..)
             .zip(steps)
             .map(|(step, result)| match result {
@@ -358,6 +371,26 @@ impl SegmentPlan {
     }
 }
 
+impl SegmentPlan {
+    /// What is recorded of a segment that ended in too many skipped steps: nothing of its steps,
+    /// for its weights are gone with it.
+    fn setback(&self, steps: &[StepResult]) -> Event {
+        let (iteration, step) = (self.iteration, self.from);
+        let mut reasons = steps.iter().rev().filter_map(|step| match step {
+            StepResult::Skipped(reason) => Some(reason.as_str()),
+            StepResult::Taken(_) => None,
+        });
+        let last = reasons.next().unwrap_or_default();
+        let at = self.from as usize + steps.len().saturating_sub(1);
+        let reason = format!("step {at} was the third in a row to be skipped: {last}");
+        if self.rollbacks >= ROLLBACKS_MAX {
+            return Event::TrainingDiverged { iteration, step, reason };
+        }
+        let scale = rate_scale(self.rollbacks + 1);
+        Event::TrainingRolledBack { iteration, step, scale, reason }
+    }
+}
+
 fn sequences(
     rows: &[SeedRow],
     chosen: &[u32],
@@ -373,7 +406,7 @@ impl Stage for Trainer {
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, TrainTask)> {
         let (iteration, open) = view.open()?;
-        if open.trained() {
+        if open.trained() || open.diverged.is_some() {
             return None;
         }
         if open.kind == IterationKind::Dpo {
@@ -387,7 +420,8 @@ impl Stage for Trainer {
         }
         let plan = self.segment(view, iteration, open);
         let saved = plan.saved.as_ref().map(|s| (s.policy.id(), &s.optimizer));
-        let parts = (iteration, plan.start.id(), saved, plan.from, plan.to, &open.sealed);
+        let past = (plan.skipped_before, plan.rollbacks);
+        let parts = (iteration, plan.start.id(), saved, plan.from, plan.to, past, &open.sealed);
         let key = task_key(Self::NAME, view, &(parts, &self.config.train));
         Some((key, TrainTask::Segment(Box::new(plan))))
     }
@@ -407,15 +441,18 @@ impl Stage for Trainer {
         let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
         let total = u64::from(plan.steps_total);
         let from = u64::from(plan.from);
+        let mut settings = train_settings(&self.config.train, plan.kind, plan.steps_total);
+        settings.optimizer.learning_rate *= rate_scale(plan.rollbacks);
         let segment = desk.workshop.train(SegmentRequest {
             start: &plan.start,
             saved: plan.saved.clone(),
-            settings: train_settings(&self.config.train, plan.kind, plan.steps_total),
+            settings,
             dpo: dpo_settings(&self.config.train),
             steps: plan.data(root, view, desk)?,
             seed: root.derive("lora").index(u64::from(plan.iteration.0)),
             cancel: &desk.cancel,
             on_step: &|done| desk.gauge.progress(Self::NAME, from + done, total),
+            skipped_before: plan.skipped_before,
         })?;
         Ok(plan.events(segment.steps, segment.saved))
     }

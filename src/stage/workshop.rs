@@ -56,6 +56,19 @@ pub struct SegmentRequest<'a> {
     pub cancel: &'a Cancel,
     /// Told after each step.
     pub on_step: &'a dyn Fn(u64),
+    /// Steps that were skipped one after the other right before these.
+    pub skipped_before: u32,
+}
+
+/// So many steps skipped in a row end a segment: going on would not help.
+pub const SKIPPED_IN_A_ROW_MAX: u32 = 3;
+
+/// How many steps at the end of `steps` were skipped in a row; `before` were before them.
+pub fn skipped_in_a_row(before: u32, steps: &[StepResult]) -> u32 {
+    let skipped = |step: &&StepResult| matches!(step, StepResult::Skipped(_));
+    let last = steps.iter().rev().take_while(skipped).count();
+    let carried = if last == steps.len() { before } else { 0 };
+    carried + last as u32
 }
 
 /// What became of one step.
@@ -70,10 +83,10 @@ pub enum StepResult {
 /// The end of a stretch of training.
 #[derive(Clone, Debug)]
 pub struct Segment {
-    /// One for each requested step.
+    /// One for each requested step, or for each until too many were skipped.
     pub steps: Vec<StepResult>,
-    /// The new state.
-    pub saved: Saved,
+    /// The new state; none when too many steps in a row were skipped.
+    pub saved: Option<Saved>,
 }
 
 /// Weights by name.

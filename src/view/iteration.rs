@@ -4,7 +4,7 @@ use crate::domain::evaluation::Evaluation;
 use crate::domain::event::{IterationKind, IterationOutcome, StepMetrics};
 use crate::domain::{BlobHash, Event, Offset, PairId, PolicyRef, PromptId, RubricId, SkipReason};
 use crate::log::Recorded;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The last saved checkpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +17,9 @@ pub struct CheckpointFacts {
     pub policy: PolicyRef,
     /// Its optimiser state.
     pub optimizer: BlobHash,
+    /// Steps skipped in a row at its end. Here and not beside the steps: a view that has folded
+    /// half of a segment's batch must still plan the same next task.
+    pub skipped_in_a_row: u32,
 }
 
 /// What the gate said.
@@ -53,6 +56,8 @@ pub struct IterationView {
     pub pairs: BTreeMap<PromptId, (PairId, Offset)>,
     /// Prompts without a pair, and why.
     pub skipped: BTreeMap<PromptId, SkipReason>,
+    /// Prompts whose tasks are of one prompt each, after one of several failed too often.
+    pub split: BTreeSet<PromptId>,
     /// The pairs it trains on, once sealed.
     pub sealed: Option<Vec<PairId>>,
     /// Where the reference's log-probabilities are.
@@ -61,6 +66,12 @@ pub struct IterationView {
     pub steps: Vec<(u32, StepMetrics)>,
     /// Steps that were skipped for non-finite numbers.
     pub steps_skipped: u32,
+    /// Steps skipped in a row, of those folded so far.
+    skipped_in_a_row: u32,
+    /// How often training went back to the last checkpoint.
+    pub rollbacks: u32,
+    /// Why training was given up.
+    pub diverged: Option<String>,
     /// The last checkpoint.
     pub checkpoint: Option<CheckpointFacts>,
     /// Its held-out quality.
@@ -100,6 +111,8 @@ fn stage_of(event: &Event) -> &'static str {
         Event::ReferenceScored { .. }
         | Event::StepTaken { .. }
         | Event::StepSkipped { .. }
+        | Event::TrainingRolledBack { .. }
+        | Event::TrainingDiverged { .. }
         | Event::CheckpointSaved { .. } => "trainer",
         Event::EvaluationFinished { .. } => "evaluator",
         _ => "conductor",
@@ -126,10 +139,14 @@ impl IterationView {
             judgments: (0, 0),
             pairs: BTreeMap::new(),
             skipped: BTreeMap::new(),
+            split: BTreeSet::new(),
             sealed: None,
             reference_scored: None,
             steps: Vec::new(),
             steps_skipped: 0,
+            skipped_in_a_row: 0,
+            rollbacks: 0,
+            diverged: None,
             checkpoint: None,
             evaluation: None,
             decision: None,
@@ -181,6 +198,10 @@ impl IterationView {
             Event::PairSkipped { prompt, reason, .. } => {
                 self.skipped.insert(prompt.clone(), *reason);
             }
+            Event::PromptsSplit { prompts, .. } => self.split.extend(prompts.iter().cloned()),
+            Event::PromptQuarantined { prompt, .. } => {
+                self.skipped.insert(prompt.clone(), SkipReason::Quarantined);
+            }
             Event::PairsSealed { pairs, .. } => self.sealed = Some(pairs.clone()),
             _ => {}
         }
@@ -189,14 +210,29 @@ impl IterationView {
     fn apply_training(&mut self, record: &Recorded) {
         match &record.event {
             Event::ReferenceScored { .. } => self.reference_scored = Some(record.offset),
-            Event::StepTaken { step, metrics, .. } => self.steps.push((*step, *metrics)),
-            Event::StepSkipped { .. } => self.steps_skipped += 1,
+            Event::StepTaken { step, metrics, .. } => {
+                self.steps.push((*step, *metrics));
+                self.skipped_in_a_row = 0;
+            }
+            Event::StepSkipped { .. } => {
+                self.steps_skipped += 1;
+                self.skipped_in_a_row += 1;
+            }
+            Event::TrainingRolledBack { .. } => {
+                self.rollbacks += 1;
+                self.skipped_in_a_row = 0;
+                if let Some(checkpoint) = &mut self.checkpoint {
+                    checkpoint.skipped_in_a_row = 0;
+                }
+            }
+            Event::TrainingDiverged { reason, .. } => self.diverged = Some(reason.clone()),
             Event::CheckpointSaved { step, steps_total, policy, optimizer, .. } => {
                 self.checkpoint = Some(CheckpointFacts {
                     step: *step,
                     steps_total: *steps_total,
                     policy: policy.clone(),
                     optimizer: optimizer.clone(),
+                    skipped_in_a_row: self.skipped_in_a_row,
                 });
             }
             Event::EvaluationFinished { evaluation, .. } => {
@@ -223,10 +259,18 @@ impl IterationView {
         self.checkpoint.as_ref().is_some_and(|c| c.step >= c.steps_total)
     }
 
-    /// The sealed prompts in planned chunks of `size`: a task's membership never depends on what
-    /// arrived first.
+    /// The sealed prompts in planned chunks of `size`, those of a split chunk alone: a task's
+    /// membership never depends on what arrived first.
     pub fn chunks(&self, size: u32) -> impl Iterator<Item = &[PromptId]> {
         let prompts = self.prompts.as_deref().unwrap_or_default();
-        prompts.chunks(size.max(1) as usize)
+        prompts.chunks(size.max(1) as usize).flat_map(|chunk| {
+            let split = chunk.iter().any(|prompt| self.split.contains(prompt));
+            chunk.chunks(if split { 1 } else { chunk.len() })
+        })
+    }
+
+    /// Whether the iteration goes on without this prompt.
+    pub fn is_quarantined(&self, prompt: &PromptId) -> bool {
+        self.skipped.get(prompt) == Some(&SkipReason::Quarantined)
     }
 }

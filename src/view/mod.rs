@@ -116,6 +116,8 @@ impl RunView {
     fn iteration_of(&mut self, event: &Event) -> Option<&mut IterationView> {
         let iteration = match event {
             Event::PromptsWritten { iteration, .. }
+            | Event::PromptsSplit { iteration, .. }
+            | Event::PromptQuarantined { iteration, .. }
             | Event::PromptsSealed { iteration, .. }
             | Event::CompletionsSampled { iteration, .. }
             | Event::JudgmentsRecorded { iteration, .. }
@@ -125,6 +127,8 @@ impl RunView {
             | Event::ReferenceScored { iteration, .. }
             | Event::StepTaken { iteration, .. }
             | Event::StepSkipped { iteration, .. }
+            | Event::TrainingRolledBack { iteration, .. }
+            | Event::TrainingDiverged { iteration, .. }
             | Event::CheckpointSaved { iteration, .. }
             | Event::EvaluationFinished { iteration, .. }
             | Event::CheckpointPromoted { iteration, .. }

@@ -151,7 +151,7 @@ fn a_second_process_and_a_signal() {
         .unwrap();
     appears(&dir.join("status.json"));
     let second = gradus(&["run", text(&dir)]);
-    assert_eq!(second.status.code(), Some(1), "{}", stderr(&second));
+    assert_eq!(second.status.code(), Some(3), "{}", stderr(&second));
     let pid = child.id().to_string();
     assert!(stderr(&second).contains(&format!("in use by process {pid}")), "{}", stderr(&second));
     let status = gradus(&["status", text(&dir), "--json"]);

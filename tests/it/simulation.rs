@@ -15,7 +15,7 @@ mod world;
 use crate::dice::{Dice, with_seeds};
 use checks::{keys_are_taken_once, records, the_story_holds};
 use gradus::domain::event::IterationOutcome;
-use gradus::domain::{Event, Iteration};
+use gradus::domain::{Event, Iteration, SkipReason, TaskKey};
 use gradus::log::{Digest, state_digest};
 use gradus::stage::ATTEMPTS_MAX;
 use scheduler::{Mood, Sim, Tally};
@@ -90,20 +90,34 @@ fn storms_end_where_the_calm_run_ends() {
         ] {
             assert!(tally.0.get(what).is_some_and(|n| *n >= 20), "too little {what}: {tally:?}");
         }
-        for outcome in ["promoted", "rejected", "no signal"] {
-            assert!(ended.get(outcome).is_some_and(|n| *n >= 20), "too few {outcome}: {ended:?}");
+        for (outcome, least) in
+            [("promoted", 20), ("rejected", 20), ("no signal", 20), ("failed", 10)]
+        {
+            assert!(
+                ended.get(outcome).is_some_and(|n| *n >= least),
+                "too few {outcome}: {ended:?}"
+            );
         }
     }
 }
 
-/// The iterations of which a task had failed too often when they ended, and those that ended
-/// `Failed`.
+/// The iterations of which a task about the whole iteration had failed too often when they ended,
+/// and those that ended `Failed`.
 fn given_up(sim: &Sim<'_>) -> (BTreeSet<Iteration>, BTreeSet<Iteration>) {
-    let (mut exhausted, mut failed) = (BTreeSet::new(), BTreeSet::new());
+    let (mut exhausted, mut failed, mut sealed) =
+        <(BTreeSet<_>, BTreeSet<_>, BTreeSet<_>)>::default();
     let mut failures = BTreeMap::new();
     for record in records(&sim.disk) {
         match record.event {
-            Event::TaskFailed { task, .. } => *failures.entry(task).or_insert(0u32) += 1,
+            Event::PromptsSealed { iteration, .. } => drop(sealed.insert(iteration)),
+            Event::TaskFailed { task, stage, .. } => {
+                let iteration = sim.doomed.get(&task).copied().flatten();
+                // The sampler writes prompts until they are sealed, and answers them then.
+                let writes = iteration.is_some_and(|i| !sealed.contains(&i));
+                if stage == "trainer" || stage == "evaluator" || (stage == "sampler" && writes) {
+                    *failures.entry(task).or_insert(0u32) += 1;
+                }
+            }
             Event::IterationFinished { iteration, outcome } => {
                 let ours = |key| sim.doomed.get(key) == Some(&Some(iteration));
                 if failures.iter().any(|(key, n)| ours(key) && *n >= ATTEMPTS_MAX) {
@@ -126,6 +140,7 @@ fn an_iteration_fails_for_its_own_tasks_alone() {
     let all = with_seeds(FEWER_SEEDS, |seed| {
         let mut world = World::of(seed);
         world.config.iterations = 5;
+        world.temper.skipped_steps = 0;
         let mut dice = Dice(seed);
         let mood = Mood { doomed: dice.pick(&[2, 5, 15]), ..Mood::of(&mut dice) };
         let mut sim = Sim::new(&world);
@@ -138,9 +153,60 @@ fn an_iteration_fails_for_its_own_tasks_alone() {
         for outcome in outcomes(&sim) {
             *seen.0.entry(outcome).or_default() += 1;
         }
+        for record in records(&sim.disk) {
+            if let kind @ ("prompts_split" | "prompt_quarantined") = record.event.kind() {
+                *seen.0.entry(kind).or_default() += 1;
+            }
+        }
     });
     let ended = seen.into_inner().unwrap();
-    assert!(!all || ended.0.get("failed").is_some_and(|n| *n >= 50), "{ended:?}");
+    for what in ["failed", "prompts_split", "prompt_quarantined"] {
+        assert!(!all || ended.0.get(what).is_some_and(|n| *n >= 20), "{what}: {ended:?}");
+    }
+}
+
+/// The key of the first record that `is`.
+fn key_of(sim: &Sim<'_>, is: impl Fn(&Event) -> bool) -> TaskKey {
+    records(&sim.disk).into_iter().find(|r| is(&r.event)).unwrap().key.unwrap()
+}
+
+#[test]
+fn a_prompt_that_fails_alone_is_left_out_and_the_others_are_not() {
+    let world = World::plain();
+    let mut calm = Sim::new(&world);
+    calm.calm();
+    let second = |event: &Event| match event {
+        Event::CompletionsSampled { iteration, prompt, .. } => {
+            (*iteration == Iteration(2)).then(|| prompt.clone())
+        }
+        _ => None,
+    };
+    let prompt = records(&calm.disk).iter().find_map(|r| second(&r.event)).unwrap();
+    let answers = |event: &Event| second(event).as_ref() == Some(&prompt);
+    // Its chunk fails: each prompt of it is tried alone, and all are answered.
+    let chunk = key_of(&calm, answers);
+    let mut split = Sim::new(&world);
+    split.doomed.insert(chunk.clone(), Some(Iteration(2)));
+    split.storm(&mut Dice(1), Mood::CALM);
+    check(&split);
+    assert_eq!(outcomes(&split), ["promoted"; 3]);
+    let kinds =
+        |sim: &Sim<'_>, kind| records(&sim.disk).iter().filter(|r| r.event.kind() == kind).count();
+    assert_eq!((kinds(&split, "prompts_split"), kinds(&split, "prompt_quarantined")), (1, 0));
+    // It fails alone, too.
+    let alone = key_of(&split, answers);
+    assert_ne!(alone, chunk);
+    let mut sim = Sim::new(&world);
+    sim.doomed.extend([(chunk, Some(Iteration(2))), (alone, Some(Iteration(2)))]);
+    sim.storm(&mut Dice(1), Mood::CALM);
+    check(&sim);
+    assert_eq!(outcomes(&sim), ["promoted"; 3]);
+    assert_eq!((kinds(&sim, "prompts_split"), kinds(&sim, "prompt_quarantined")), (1, 1));
+    let view = &sim.truth.iterations[&Iteration(2)];
+    assert_eq!(view.skipped.get(&prompt), Some(&SkipReason::Quarantined));
+    assert!(!view.pairs.contains_key(&prompt) && !view.sampled.contains_key(&prompt));
+    let others = view.prompts.iter().flatten().filter(|p| **p != prompt);
+    assert!(others.into_iter().all(|p| view.judged.contains_key(p)));
 }
 
 /// What a host adds changes the run, so there is no calm one to compare with; it must be a run.
@@ -183,12 +249,12 @@ fn a_task_that_fails_three_times_ends_its_iteration_and_not_the_run() {
     calm.calm();
     check(&calm);
     assert_eq!(outcomes(&calm), ["promoted"; 3]);
-    let sampled = |event: &Event| match event {
-        Event::CompletionsSampled { iteration, .. } => *iteration == Iteration(2),
+    let saved = |event: &Event| match event {
+        Event::CheckpointSaved { iteration, .. } => *iteration == Iteration(2),
         _ => false,
     };
-    // The last chunk of the second iteration: the other run's task has the same key.
-    let doomed = records(&calm.disk).into_iter().rfind(|r| sampled(&r.event)).unwrap().key.unwrap();
+    // The first segment of the second iteration: the other run's task has the same key.
+    let doomed = key_of(&calm, saved);
     let mut sim = Sim::new(&world);
     sim.doomed.insert(doomed.clone(), Some(Iteration(2)));
     sim.storm(&mut Dice(1), Mood::CALM);
@@ -196,7 +262,7 @@ fn a_task_that_fails_three_times_ends_its_iteration_and_not_the_run() {
     assert_eq!(outcomes(&sim), ["promoted", "failed", "promoted"]);
     let attempts = records(&sim.disk).into_iter().filter_map(|record| match record.event {
         Event::TaskFailed { stage, task, attempt, .. } => {
-            assert_eq!((stage.as_str(), &task), ("sampler", &doomed));
+            assert_eq!((stage.as_str(), &task), ("trainer", &doomed));
             Some(attempt)
         }
         _ => None,

@@ -51,7 +51,8 @@ const MAY_SEE: [(&str, &[&str]); 18] = [
     ("view", &["domain", "log"]),
     ("report", &["domain", "view"]),
     ("stage", &["blob", "config", "domain", "lm", "log", "prompts", "rubric", "stats", "view"]),
-    ("actor", &["config", "domain", "log", "stage", "view"]),
+    // Of `lm` the flag alone by which work is stopped.
+    ("actor", &["config", "domain", "lm", "log", "stage", "view"]),
     (
         "runtime",
         &["actor", "blob", "config", "domain", "error", "lm", "log", "rubric", "stage", "view"],

@@ -36,6 +36,7 @@ struct Journey {
     completions: Option<Vec<Completion>>,
     judgments: Option<Vec<Judgment>>,
     decided: bool,
+    quarantined: bool,
 }
 
 /// One iteration, as its records tell it in their order.
@@ -48,6 +49,8 @@ struct Story {
     sealed: Option<BTreeSet<PairId>>,
     reference_scored: bool,
     steps: u32,
+    rollbacks: i32,
+    diverged: bool,
     checkpoint: Option<(PolicyRef, bool)>,
     evaluated: bool,
     promoted: Option<PolicyRef>,
@@ -60,7 +63,8 @@ impl Story {
             Event::CompletionsSampled { .. }
             | Event::JudgmentsRecorded { .. }
             | Event::PairFormed { .. }
-            | Event::PairSkipped { .. } => self.tell_journey(event),
+            | Event::PairSkipped { .. }
+            | Event::PromptQuarantined { .. } => self.tell_journey(event),
             Event::PromptsSealed { prompts, .. } => {
                 assert!(self.prompts.replace(prompts.clone()).is_none(), "prompts sealed twice");
             }
@@ -103,6 +107,11 @@ impl Story {
                 assert!(!std::mem::replace(&mut journey.decided, true), "decided twice");
                 check_pair(pair, journey);
             }
+            Event::PromptQuarantined { prompt, .. } => {
+                let journey = self.journey(prompt);
+                assert!(!std::mem::replace(&mut journey.decided, true), "decided twice");
+                journey.quarantined = true;
+            }
             Event::PairSkipped { prompt, .. } => {
                 let journey = self.journey(prompt);
                 assert!(journey.judgments.is_some(), "judged before decided");
@@ -123,7 +132,18 @@ impl Story {
                 assert_eq!(*step, self.steps, "steps follow each other");
                 self.steps += 1;
             }
+            Event::TrainingRolledBack { step, scale, .. } => {
+                assert_eq!(*step, self.steps, "back to the last checkpoint");
+                self.rollbacks += 1;
+                assert_eq!(*scale, 0.5f64.powi(self.rollbacks), "half the rate each time");
+                assert!(self.rollbacks <= 2, "too many rollbacks");
+            }
+            Event::TrainingDiverged { step, .. } => {
+                assert_eq!((*step, self.rollbacks), (self.steps, 2));
+                self.diverged = true;
+            }
             Event::CheckpointSaved { step, steps_total, policy, .. } => {
+                assert!(!self.diverged, "nothing is saved after training was given up");
                 assert_eq!(*step, self.steps, "a checkpoint holds the steps before it");
                 self.checkpoint = Some((policy.clone(), step == steps_total));
             }
@@ -140,6 +160,8 @@ impl Story {
                 assert!(self.outcome.replace(outcome.clone()).is_none(), "finished twice");
                 let promoted = *outcome == IterationOutcome::Promoted;
                 assert_eq!(self.promoted.is_some(), promoted);
+                let failed = matches!(outcome, IterationOutcome::Failed { .. });
+                assert!(failed || !self.diverged, "what diverged has failed");
                 if matches!(outcome, IterationOutcome::NoSignal { .. }) {
                     assert!(self.steps == 0 && self.checkpoint.is_none(), "trained on nothing");
                 }
@@ -220,7 +242,8 @@ fn whole(iteration: Iteration, story: &Story) {
         Some(_) => {
             for prompt in story.prompts.iter().flatten() {
                 let journey = &story.journeys[prompt];
-                assert!(journey.completions.is_some() && journey.judgments.is_some());
+                let judged = journey.completions.is_some() && journey.judgments.is_some();
+                assert!(judged || journey.quarantined, "{prompt} in iteration {iteration}");
                 assert!(journey.decided, "{prompt} in iteration {iteration}");
             }
         }

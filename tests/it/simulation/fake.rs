@@ -11,7 +11,9 @@ use gradus::lm::error::LmError;
 use gradus::lm::generate::DrawRequest;
 use gradus::lm::policy::LanguageModel;
 use gradus::lm::train::Method;
-use gradus::stage::workshop::{Saved, Segment, SegmentRequest, StepResult, Workshop};
+use gradus::stage::workshop::{
+    SKIPPED_IN_A_ROW_MAX, Saved, Segment, SegmentRequest, StepResult, Workshop, skipped_in_a_row,
+};
 use gradus::stage::{Oracle, StageError};
 use std::sync::Arc;
 
@@ -247,6 +249,9 @@ impl Workshop for FakeWorkshop {
                 true => StepResult::Skipped("the loss is not finite".to_owned()),
                 false => StepResult::Taken(metrics(&state)),
             });
+            if skipped_in_a_row(request.skipped_before, &steps) >= SKIPPED_IN_A_ROW_MAX {
+                return Ok(Segment { steps, saved: None });
+            }
         }
         let trained = self.blobs.put(&[state.as_slice(), b" weights"].concat());
         let optimizer = self.blobs.put(&[state.as_slice(), b" optimizer"].concat());
@@ -256,7 +261,7 @@ impl Workshop for FakeWorkshop {
                 PolicyRef { weights: request.start.weights.clone(), adapter: Some(trained) }
             }
         };
-        Ok(Segment { steps, saved: Saved { policy, optimizer } })
+        Ok(Segment { steps, saved: Some(Saved { policy, optimizer }) })
     }
 
     fn blob(&self, hash: &BlobHash) -> Result<Vec<u8>, StageError> {

@@ -301,7 +301,9 @@ impl Sim<'_> {
         let done = seat.finish(desk, fails);
         match (power, done) {
             (Power::Holds, Some(Done::Recorded)) if !fails => {}
-            (Power::Holds, Some(Done::Failed)) if fails => self.tally.count("task failed", 1),
+            (Power::Holds, Some(Done::Failed { .. })) if fails => {
+                self.tally.count("task failed", 1)
+            }
             (Power::FailsBefore, Some(Done::LogLost(_))) => self.tally.count("cut before", 1),
             (Power::FailsAfter, Some(Done::LogLost(_))) => self.tally.count("cut after", 1),
             (_, done) => panic!("{power:?}, fails: {fails}: {done:?}"),

@@ -105,7 +105,7 @@ impl World {
             answers: d.pick(&[1, 2, 4, 8, 8, 8]),
             cut_off: d.pick(&[0, 8]),
             unreadable: d.pick(&[0, 10, 40]),
-            skipped_steps: d.pick(&[0, 10]),
+            skipped_steps: d.pick(&[0, 10, 60, 95]),
         };
         world
     }

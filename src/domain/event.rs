@@ -147,8 +147,8 @@ pub enum Event {
     StepTaken { iteration: Iteration, step: u32, metrics: StepMetrics },
     /// A step with a non-finite loss or gradient changed nothing.
     StepSkipped { iteration: Iteration, step: u32, reason: String },
-    /// Too many steps in a row were skipped: the steps since the last checkpoint are undone (they
-    /// are not recorded), and training goes on from `step` with the learning rate times `scale`.
+    /// Too many steps in a row were skipped: those since the last checkpoint that ends well are
+    /// undone, and training goes on from `step`, its end, with the learning rate times `scale`.
     TrainingRolledBack { iteration: Iteration, step: u32, scale: f64, reason: String },
     /// It happened again after the last rollback that is granted: the iteration is given up.
     TrainingDiverged { iteration: Iteration, step: u32, reason: String },

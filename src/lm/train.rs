@@ -682,6 +682,41 @@ mod tests {
     }
 
     #[test]
+    fn a_step_that_would_not_be_finite_changes_nothing() {
+        for method in [Method::Full, lora()] {
+            let mut t = trainer(method, 1);
+            t.sft_step(&rows(), &Cancel::default()).unwrap();
+            t.settings.optimizer.learning_rate = 1e300;
+            let state = |t: &Trainer| {
+                let optimizer = t.optimizer_state().unwrap().to_bytes(WeightDtype::F32).unwrap();
+                (t.weights().to_bytes(WeightDtype::F32).unwrap(), t.values.clone(), optimizer)
+            };
+            let before = state(&t);
+            let report = t.sft_step(&rows(), &Cancel::default()).unwrap();
+            assert!(matches!(report, StepReport::Skipped { .. }), "{report:?}");
+            assert!(state(&t) == before);
+            // A gradient whose square is not finite would leave an infinite moment behind.
+            t.settings.optimizer.learning_rate = 1e-3;
+            t.settings.optimizer.max_grad_norm = 0.0;
+            let name = t.values.keys().next().unwrap().clone();
+            let share = |t: &Trainer| Share {
+                grads: t
+                    .values
+                    .iter()
+                    .map(|(n, v)| (n.clone(), vec![if *n == name { 1e30 } else { 0.1 }; v.len()]))
+                    .collect(),
+                figures: StepFigures { loss: 1.0, ..StepFigures::default() },
+            };
+            let report = t.apply(share(&t));
+            assert!(
+                matches!(&report, StepReport::Skipped { reason } if reason.contains("moments")),
+                "{report:?}"
+            );
+            assert!(state(&t) == before);
+        }
+    }
+
+    #[test]
     fn preference_steps_begin_at_ln_2_and_widen_the_margin() {
         let pairs = pairs(&weights());
         let mut t = trainer(Method::Full, 2);

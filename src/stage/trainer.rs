@@ -7,7 +7,7 @@
 //! (Iterative RPO, arXiv 2404.19733).
 
 use super::pair_store::{completions_at, wrong};
-use super::workshop::{Saved, SegmentRequest, StepData, StepResult};
+use super::workshop::{Saved, SegmentRequest, StepData, StepResult, skipped_in_a_row};
 use super::{Desk, Stage, StageError, Weight, task_key};
 use crate::config::{Config, TrainConfig};
 use crate::domain::event::{IterationKind, ReferenceLogps, SeedRow};
@@ -67,6 +67,9 @@ pub struct SegmentPlan {
     reference_scored: Option<Offset>,
     seed_data: Vec<SeedFacts>,
     skipped_before: u32,
+    taken_before: u32,
+    /// Where a rollback goes to.
+    good: u32,
     rollbacks: u32,
 }
 
@@ -119,6 +122,8 @@ impl Trainer {
             reference_scored: open.reference_scored,
             seed_data: view.seed_data.clone(),
             skipped_before: open.checkpoint.as_ref().map_or(0, |c| c.skipped_in_a_row),
+            taken_before: open.checkpoint.as_ref().map_or(0, |c| c.steps_taken),
+            good: open.good.as_ref().map_or(0, |c| c.step),
             rollbacks: open.rollbacks,
         }
     }
@@ -352,7 +357,9 @@ impl SegmentPlan {
 
     fn events(&self, steps: Vec<StepResult>, saved: Option<Saved>) -> Vec<Event> {
         let iteration = self.iteration;
-        let Some(saved) = saved else { return vec![self.setback(&steps)] };
+        let moved = steps.iter().any(|step| matches!(step, StepResult::Taken(_)));
+        let nothing = self.to == self.steps_total && self.taken_before == 0 && !moved;
+        let Some(saved) = saved.filter(|_| !nothing) else { return vec![self.setback(&steps)] };
         let mut events: Vec<Event> = (self.from..)
             .zip(steps)
             .map(|(step, result)| match result {
@@ -372,17 +379,18 @@ impl SegmentPlan {
 }
 
 impl SegmentPlan {
-    /// What is recorded of a segment that ended in too many skipped steps: nothing of its steps,
-    /// for its weights are gone with it.
+    /// What is recorded of a segment that ended in too many skipped steps, or of one that ends an
+    /// iteration in which none was taken: nothing of its steps, for its weights are gone with it.
     fn setback(&self, steps: &[StepResult]) -> Event {
-        let (iteration, step) = (self.iteration, self.from);
+        let (iteration, step) = (self.iteration, self.good);
         let mut reasons = steps.iter().rev().filter_map(|step| match step {
             StepResult::Skipped(reason) => Some(reason.as_str()),
             StepResult::Taken(_) => None,
         });
         let last = reasons.next().unwrap_or_default();
         let at = self.from as usize + steps.len().saturating_sub(1);
-        let reason = format!("step {at} was the third in a row to be skipped: {last}");
+        let row = skipped_in_a_row(self.skipped_before, steps);
+        let reason = format!("step {at} was number {row} in a row to be skipped: {last}");
         if self.rollbacks >= ROLLBACKS_MAX {
             return Event::TrainingDiverged { iteration, step, reason };
         }

@@ -20,6 +20,8 @@ pub struct CheckpointFacts {
     /// Steps skipped in a row at its end. Here and not beside the steps: a view that has folded
     /// half of a segment's batch must still plan the same next task.
     pub skipped_in_a_row: u32,
+    /// Steps in it that moved the weights.
+    pub steps_taken: u32,
 }
 
 /// What the gate said.
@@ -68,6 +70,8 @@ pub struct IterationView {
     pub steps_skipped: u32,
     /// Steps skipped in a row, of those folded so far.
     skipped_in_a_row: u32,
+    /// The last checkpoint that does not end in a skipped step: where a rollback goes to.
+    pub good: Option<CheckpointFacts>,
     /// How often training went back to the last checkpoint.
     pub rollbacks: u32,
     /// Why training was given up.
@@ -145,6 +149,7 @@ impl IterationView {
             steps: Vec::new(),
             steps_skipped: 0,
             skipped_in_a_row: 0,
+            good: None,
             rollbacks: 0,
             diverged: None,
             checkpoint: None,
@@ -218,12 +223,11 @@ impl IterationView {
                 self.steps_skipped += 1;
                 self.skipped_in_a_row += 1;
             }
-            Event::TrainingRolledBack { .. } => {
+            Event::TrainingRolledBack { step, .. } => {
                 self.rollbacks += 1;
                 self.skipped_in_a_row = 0;
-                if let Some(checkpoint) = &mut self.checkpoint {
-                    checkpoint.skipped_in_a_row = 0;
-                }
+                self.checkpoint = self.good.clone();
+                self.steps.retain(|(taken, _)| taken < step);
             }
             Event::TrainingDiverged { reason, .. } => self.diverged = Some(reason.clone()),
             Event::CheckpointSaved { step, steps_total, policy, optimizer, .. } => {
@@ -233,7 +237,11 @@ impl IterationView {
                     policy: policy.clone(),
                     optimizer: optimizer.clone(),
                     skipped_in_a_row: self.skipped_in_a_row,
+                    steps_taken: self.steps.len() as u32,
                 });
+                if self.skipped_in_a_row == 0 {
+                    self.good.clone_from(&self.checkpoint);
+                }
             }
             Event::EvaluationFinished { evaluation, .. } => {
                 self.evaluation = Some(evaluation.clone());

@@ -169,3 +169,37 @@ fn a_second_process_and_a_signal() {
     assert!(go_on.status.success(), "{}", stderr(&go_on));
     assert!(stdout(&go_on).contains("M3 DPO"), "{}", stdout(&go_on));
 }
+
+/// A learning rate that no number survives: the steps are undone, the iteration fails, the run and
+/// the old policy are as they were.
+#[test]
+fn numbers_that_are_not_finite_end_the_iteration_and_not_the_run() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("run");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-base");
+    let (prompts, ift) = (root.path().join("prompts.txt"), root.path().join("ift.jsonl"));
+    std::fs::write(&prompts, "add 2 and 3 .\nadd 4 and 1 .\nadd 2 and 2 .\n").unwrap();
+    let row =
+        |n: u32| format!("{{\"prompt\": \"add {n} and 1 .\", \"completion\": \"{}\"}}\n", n + 1);
+    std::fs::write(&ift, (0..8).map(row).collect::<String>()).unwrap();
+    let files = ["--prompts", text(&prompts), "--ift", text(&ift)];
+    let init = [&["init", text(&dir), "--model", text(&model)], &files[..]].concat();
+    let out = gradus(&init);
+    assert!(out.status.success(), "{}", stderr(&out));
+    let settings = "iterations: 1\ntrain:\n  segment_steps: 2\n  sft:\n    train_batch_size: 2\n    \
+                    learning_rate: 1.0e+300\n";
+    std::fs::write(dir.join("gradus.yaml"), settings).unwrap();
+    let out = gradus(&["run", text(&dir), "--json"]);
+    assert!(out.status.success(), "{}", stderr(&out));
+    let report: serde_json::Value = serde_json::from_str(&stdout(&out)).unwrap();
+    let row = &report["iterations"][0];
+    assert_eq!(
+        (row["outcome"]["kind"].as_str(), row["rollbacks"].as_u64()),
+        (Some("failed"), Some(2))
+    );
+    let count =
+        |kind: &str| stdout(&gradus(&["log", "show", text(&dir), "--kind", kind])).lines().count();
+    assert_eq!((count("training_rolled_back"), count("training_diverged")), (2, 1));
+    assert_eq!((count("step_taken"), count("checkpoint_promoted")), (0, 0));
+    assert!(gradus(&["generate", text(&dir), "--prompt", "add 1 and 1 ."]).status.success());
+}

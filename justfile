@@ -7,6 +7,11 @@ ci:
 test:
     cargo test --release
 
+# Ten times as much of everything random, and every named fault.
+long:
+    GRADUS_TEST_SCALE=10 cargo test --release
+    GRADUS_TEST_SCALE=10 cargo test --release --features failpoints --test it points
+
 # The loop on the embedded model.
 demo *ARGS:
     cargo run --release -- demo {{ARGS}}
@@ -18,6 +23,6 @@ plugins:
 bench:
     cargo bench
 
-# Pretrain the demo's base again (hours).
+# Pretrain the demo's base again (two hours).
 base:
     cargo run --release --example pretrain_demo -- --out assets/demo-base

@@ -1,7 +1,7 @@
 //! Pretrains the demo's base from nothing, with this project's own trainer.
 //!
 //! ```text
-//! cargo run --release --example pretrain_demo -- --out DIR [--steps 16000] [--seed 1] [--threads 2]
+//! cargo run --release --example pretrain_demo -- --out DIR [--steps 16700] [--seed 1] [--threads 1]
 //! ```
 //!
 //! It saves every 250 steps and goes on from there when it is started again with the same
@@ -33,9 +33,9 @@ struct Arguments {
 fn arguments() -> Result<Arguments, Failure> {
     let mut parsed = Arguments {
         out: PathBuf::from("assets/demo-base"),
-        steps: 16000,
+        steps: 16700,
         seed: 1,
-        threads: 2,
+        threads: 1,
         documents: 96,
     };
     let mut given = std::env::args().skip(1);

@@ -8,7 +8,6 @@ use crate::domain::{BlobHash, Event, PolicyRef, Prompt, PromptOrigin, TaskKey};
 use crate::lm::cancel::Cancel;
 use crate::lm::policy::LanguageModel;
 use crate::log::{Batch, MemoryLog};
-use crate::rubric::RubricRegistry;
 use crate::stage::workshop::{Segment, SegmentRequest, Workshop};
 use crate::stage::{ATTEMPTS_MAX, Desk, NoGauge, Stage, StageError, Weight};
 use crate::view::RunView;
@@ -104,7 +103,7 @@ fn desk() -> Desk {
         config: Arc::new(config),
         log: Arc::new(MemoryLog::default()),
         workshop: Arc::new(NoWorkshop),
-        rubrics: Arc::new(RubricRegistry::default()),
+        rubrics: Arc::default(),
         oracle: None,
         cancel: Cancel::default(),
         gauge: Arc::new(NoGauge),

@@ -1,5 +1,7 @@
-//! Named places where a test may make the log fail. Without the feature `failpoints` they are
-//! nothing.
+//! Named places where a test may make the log fail (feature `failpoints`; without it they are
+//! nothing). `FAILPOINTS="journal.sync=3*off->return(io)"` in the environment, or
+//! `fail::cfg("journal.sync", ...)`; what may be returned: `full` (no space), `io` (the disk
+//! refuses), `abort` (the process dies here).
 
 use std::io;
 
@@ -18,10 +20,37 @@ pub(crate) enum Point {
     StoreFlush,
 }
 
+#[cfg(feature = "failpoints")]
+impl Point {
+    fn name(self) -> &'static str {
+        match self {
+            Point::JournalWrite => "journal.write",
+            Point::JournalSync => "journal.sync",
+            Point::SegmentBegin => "segment.begin",
+            Point::StoreApply => "store.apply",
+            Point::StoreFlush => "store.flush",
+        }
+    }
+}
+
+/// What a test asked for.
+#[cfg(feature = "failpoints")]
+fn injected(what: Option<String>) -> io::Result<()> {
+    match what.as_deref() {
+        Some("full") => Err(io::Error::from(io::ErrorKind::StorageFull)),
+        Some("abort") => std::process::abort(),
+        _ => Err(io::Error::other("injected")),
+    }
+}
+
 /// Passes a place: the error that a test asked for, if any.
 ///
 /// # Errors
 /// The injected one.
-pub(crate) fn pass(_point: Point) -> io::Result<()> {
+pub(crate) fn pass(point: Point) -> io::Result<()> {
+    #[cfg(feature = "failpoints")]
+    fail::fail_point!(point.name(), injected);
+    #[cfg(not(feature = "failpoints"))]
+    let _ = point;
     Ok(())
 }

@@ -3,8 +3,11 @@
 //! says what is not.
 
 mod flips;
+mod full;
 mod kill;
 mod model;
+#[cfg(feature = "failpoints")]
+mod points;
 mod power;
 
 use crate::dice::Dice;

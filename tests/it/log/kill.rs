@@ -15,6 +15,8 @@ const REOPEN: Duration = Duration::from_secs(2);
 #[ignore = "the other tests start it"]
 fn writer_process() {
     let Ok(dir) = std::env::var("GRADUS_TEST_LOG") else { return };
+    #[cfg(feature = "failpoints")]
+    let _faults = fail::FailScenario::setup();
     let seed = std::env::var("GRADUS_TEST_WRITER").unwrap().parse().unwrap();
     let mut dice = Dice(seed);
     let log = open(Path::new(&dir), 200_000).unwrap();

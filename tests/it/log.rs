@@ -87,13 +87,22 @@ fn files(root: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Copies a folder as it lies there now.
+/// Copies a folder as it lies there now. Where a log is at work in it, a file may get another name
+/// between the list and its copy: then the picture is taken again.
 fn copy(from: &Path, to: &Path) {
+    while let Err(error) = try_copy(from, to) {
+        assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+        std::fs::remove_dir_all(to).unwrap();
+    }
+}
+
+fn try_copy(from: &Path, to: &Path) -> std::io::Result<()> {
     for file in files(from) {
         let target = to.join(&file);
         std::fs::create_dir_all(target.parent().unwrap()).unwrap();
-        std::fs::copy(from.join(&file), target).unwrap();
+        std::fs::copy(from.join(&file), target)?;
     }
+    Ok(())
 }
 
 /// A folder in memory where there is one: what is tested is our order of writing, and a disk adds

@@ -11,6 +11,7 @@
 //! 0.47 (`benches/results/parts.md`), and pages of an unsynced sled database that reach the disk
 //! out of order can take acknowledged records with them without a word.
 
+use super::block::Block;
 use super::error::LogError;
 use super::mark::Mark;
 use super::mend::Loss;
@@ -19,12 +20,10 @@ use super::record::{Recorded, decode};
 use super::recover::{self, Care, Opened, entries, open_error};
 use super::store::Store;
 use super::verify::{Verified, both};
-use super::walk::Entry;
 use super::writer::{Order, Writer};
 use super::{Appended, Batch, Bells, Clock, Health, Log};
 use crate::domain::{Event, Offset, TaskKey};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
@@ -65,14 +64,9 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Shows a durable group to readers.
-    pub fn publish(
-        &self,
-        entries: Vec<Entry>,
-        keys: HashMap<TaskKey, Offset>,
-        cursors: Vec<(String, Offset)>,
-        tail: Offset,
-    ) {
-        self.recent.push(entries, keys, cursors);
+    pub fn publish(&self, block: Block) {
+        let tail = block.tail();
+        self.recent.push(block);
         self.tail.store(tail.0, Ordering::Release);
         self.bells.ring();
     }
@@ -333,13 +327,13 @@ impl Log for DurableLog {
             return Ok(Vec::new());
         }
         // What waits first: meanwhile it may move to the store, never back.
-        let (boundary, lines) = self.shared.recent.lines(from, to);
+        let (boundary, blocks) = self.shared.recent.blocks(from, to);
         let mut records = match from < boundary {
             true => self.shared.older(from, boundary.min(to))?,
             false => Vec::new(),
         };
-        for (at, line) in (from.0.max(boundary.0)..).zip(lines) {
-            records.push(decode(Offset(at), &line)?);
+        for (at, line) in blocks.iter().flat_map(|block| block.lines(from, to)) {
+            records.push(decode(at, line)?);
         }
         Ok(records)
     }

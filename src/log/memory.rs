@@ -55,7 +55,8 @@ impl Log for MemoryLog {
                 left,
                 payload,
             };
-            let (bytes, hash) = encode(&draft);
+            let mut bytes = Vec::with_capacity(payload.len() + 320);
+            let hash = encode(&draft, &mut bytes);
             state.records.push(bytes);
             state.last = hash;
         }

@@ -217,7 +217,7 @@ impl Mending<'_> {
             let from_store = ours.is_none();
             let Some(entry) = ours.or_else(|| self.stored(next).filter(fits)) else { break };
             restored += u64::from(from_store);
-            bytes.extend(&*entry.line);
+            bytes.extend(&entry.line);
             bytes.push(b'\n');
             (next, previous) = (Offset(next.0 + 1), entry.hash);
             if entry.left == 0 {

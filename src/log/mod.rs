@@ -16,6 +16,7 @@
 //! [`JournalLog`] (the same folder, for reading alone), [`MemoryLog`] (tests, simulations). One
 //! suite, `conformance`, holds them to the same contract.
 
+mod block;
 mod codec;
 #[cfg(test)]
 mod conformance;

@@ -1,8 +1,8 @@
 //! Records that are in the journal and not yet in the store, and the thread that takes them over.
 //! Readers see both as one.
 
+use super::block::Block;
 use super::store::{Store, StoreError};
-use super::walk::Entry;
 use crate::domain::{Offset, TaskKey};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -21,7 +21,7 @@ const IDLE: Duration = Duration::from_secs(1);
 struct State {
     /// Offset of the first that waits; everything below is in the store.
     first: Offset,
-    entries: VecDeque<Entry>,
+    blocks: VecDeque<Arc<Block>>,
     bytes: usize,
     keys: HashMap<TaskKey, Offset>,
     cursors: HashMap<String, Offset>,
@@ -48,18 +48,13 @@ impl Recent {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes durable records over. `keys` and `cursors` are theirs.
-    pub fn push(
-        &self,
-        entries: Vec<Entry>,
-        keys: impl IntoIterator<Item = (TaskKey, Offset)>,
-        cursors: impl IntoIterator<Item = (String, Offset)>,
-    ) {
+    /// Takes durable records over.
+    pub fn push(&self, block: Block) {
         let mut state = self.state();
-        state.bytes += entries.iter().map(|entry| entry.line.len()).sum::<usize>();
-        state.entries.extend(entries);
-        state.keys.extend(keys);
-        state.cursors.extend(cursors);
+        state.bytes += block.bytes().len();
+        state.keys.extend(block.keys.iter().cloned());
+        state.cursors.extend(block.cursors.iter().cloned());
+        state.blocks.push_back(Arc::new(block));
         drop(state);
         self.changed.notify_all();
     }
@@ -82,18 +77,16 @@ impl Recent {
     /// Waits until the store has everything, or is stuck.
     pub fn wait_until_empty(&self) {
         let mut state = self.state();
-        while !state.entries.is_empty() && state.stuck.is_none() {
+        while !state.blocks.is_empty() && state.stuck.is_none() {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Where the store ends, and the waiting lines of `from..to`.
-    pub fn lines(&self, from: Offset, to: Offset) -> (Offset, Vec<Arc<[u8]>>) {
+    /// Where the store ends, and what waits that has lines of `from..to`.
+    pub fn blocks(&self, from: Offset, to: Offset) -> (Offset, Vec<Arc<Block>>) {
         let state = self.state();
-        let skip = from.0.saturating_sub(state.first.0) as usize;
-        let take = to.0.saturating_sub(from.0.max(state.first.0)) as usize;
-        let lines = state.entries.iter().skip(skip).take(take).map(|entry| entry.line.clone());
-        (state.first, lines.collect())
+        let within = |block: &&Arc<Block>| block.first() < to && block.tail() > from;
+        (state.first, state.blocks.iter().filter(within).cloned().collect())
     }
 
     /// Where a waiting task key was taken.
@@ -118,9 +111,9 @@ impl Recent {
     }
 
     /// The next records for the store; `None` when it is time to end.
-    fn next(&self, store: &Store, unsynced: &mut bool) -> Option<Vec<Entry>> {
+    fn next(&self, store: &Store, unsynced: &mut bool) -> Option<Vec<Arc<Block>>> {
         let mut state = self.state();
-        while state.entries.is_empty() {
+        while state.blocks.is_empty() {
             if state.closing {
                 return None;
             }
@@ -134,27 +127,25 @@ impl Recent {
             }
         }
         let mut bytes = 0;
-        let fits = |entry: &&Entry| {
+        let fits = |block: &&Arc<Block>| {
             let first = bytes == 0;
-            bytes += entry.line.len();
+            bytes += block.bytes().len();
             first || bytes <= APPLY_BYTES_MAX
         };
-        Some(state.entries.iter().take_while(fits).cloned().collect())
+        Some(state.blocks.iter().take_while(fits).cloned().collect())
     }
 
-    fn applied(&self, entries: &[Entry]) {
+    fn applied(&self, blocks: &[Arc<Block>]) {
         let mut state = self.state();
-        for entry in entries {
-            state.entries.pop_front();
-            state.bytes -= entry.line.len();
-            if let Some(key) = &entry.key
-                && state.keys.get(key) == Some(&entry.offset)
-            {
+        for block in blocks {
+            state.blocks.pop_front();
+            state.bytes -= block.bytes().len();
+            for (key, _) in &block.keys {
                 state.keys.remove(key);
             }
-            state.first = Offset(entry.offset.0 + 1);
+            state.first = block.tail();
         }
-        if state.entries.is_empty() {
+        if state.blocks.is_empty() {
             state.cursors.clear();
         }
         state.stuck = None;
@@ -176,11 +167,11 @@ impl Recent {
     /// Takes records over until [`Recent::close`]. True when the store has everything, durably.
     pub fn run(&self, store: &Store) -> bool {
         let mut unsynced = true;
-        while let Some(entries) = self.next(store, &mut unsynced) {
-            match store.apply(&entries) {
+        while let Some(blocks) = self.next(store, &mut unsynced) {
+            match store.apply(&blocks) {
                 Ok(()) => {
                     unsynced = true;
-                    self.applied(&entries);
+                    self.applied(&blocks);
                 }
                 Err(error) if self.refused(&error) => return false,
                 Err(_) => std::thread::sleep(RETRY),

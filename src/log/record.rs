@@ -79,18 +79,16 @@ impl Header<'_> {
 /// Fills in the checksum of a line that was begun with [`begin`].
 pub(crate) fn seal(line: &mut [u8]) {
     let crc = crc32fast::hash(line.get(COVERED..).unwrap_or_default());
-    let text = format!("{crc:08x}");
-    if let Some(field) = line.get_mut(CRC_FIELD.len()..CRC_FIELD.len() + 8) {
-        field.copy_from_slice(text.as_bytes());
+    if let Some(mut field) = line.get_mut(CRC_FIELD.len()..CRC_FIELD.len() + 8) {
+        // The field has room for eight digits.
+        let _ = write!(field, "{crc:08x}");
     }
 }
 
-/// A line with room for its checksum.
-pub(crate) fn begin(capacity: usize) -> Vec<u8> {
-    let mut line = Vec::with_capacity(capacity);
-    line.extend(CRC_FIELD);
-    line.extend(b"00000000\",");
-    line
+/// Begins a line, with room for its checksum.
+pub(crate) fn begin(line: &mut Vec<u8>) {
+    line.extend_from_slice(CRC_FIELD);
+    line.extend_from_slice(b"00000000\",");
 }
 
 fn string(line: &mut Vec<u8>, text: &str) {
@@ -98,9 +96,17 @@ fn string(line: &mut Vec<u8>, text: &str) {
     let _ = serde_json::to_writer(line, text);
 }
 
-/// The line of a record, without its line feed, and its hash.
-pub(crate) fn encode(draft: &Draft<'_>) -> (Vec<u8>, LineHash) {
-    let mut line = begin(draft.payload.len() + 320);
+/// Appends the line of a record to `bytes`, without a line feed: its hash.
+pub(crate) fn encode(draft: &Draft<'_>, bytes: &mut Vec<u8>) -> LineHash {
+    let start = bytes.len();
+    begin(bytes);
+    fields(draft, bytes);
+    let line = bytes.get_mut(start..).unwrap_or_default();
+    seal(line);
+    *blake3::hash(line).as_bytes()
+}
+
+fn fields(draft: &Draft<'_>, line: &mut Vec<u8>) {
     let previous = blake3::Hash::from_bytes(draft.previous).to_hex();
     let Draft { offset, at_ms, durable, left, .. } = draft;
     let schema = codec::SCHEMA;
@@ -110,20 +116,17 @@ pub(crate) fn encode(draft: &Draft<'_>) -> (Vec<u8>, LineHash) {
          \"durable\":{durable},\"left\":{left}"
     );
     if let Some(key) = draft.key {
-        line.extend(b",\"key\":");
-        string(&mut line, key.as_str());
+        line.extend_from_slice(b",\"key\":");
+        string(line, key.as_str());
     }
     if let Some((name, at)) = draft.cursor {
-        line.extend(b",\"cursor\":[");
-        string(&mut line, name);
+        line.extend_from_slice(b",\"cursor\":[");
+        string(line, name);
         let _ = write!(line, ",{at}]");
     }
-    line.extend(b",\"event\":");
-    line.extend(draft.payload);
+    line.extend_from_slice(b",\"event\":");
+    line.extend_from_slice(draft.payload);
     line.push(b'}');
-    seal(&mut line);
-    let hash = *blake3::hash(&line).as_bytes();
-    (line, hash)
 }
 
 /// Whether a line's checksum fits.
@@ -188,7 +191,8 @@ mod tests {
             left: 2,
             payload: &payload,
         };
-        let (line, hash) = encode(&draft);
+        let mut line = Vec::new();
+        let hash = encode(&draft, &mut line);
         let record = decode(Offset(7), &line).unwrap();
         assert_eq!((record.event, record.key), (Event::PauseRequested, Some(key)));
         assert_eq!((record.hash, record.previous), (hash, [9; 32]));

@@ -2,6 +2,7 @@
 //! comes from the other, a damaged store is set aside and made again. What neither has is an
 //! error, never a silence.
 
+use super::block::Block;
 use super::error::LogError;
 use super::journal::Journal;
 use super::mark::Mark;
@@ -12,6 +13,7 @@ use super::store::{Store, StoreError, set_aside};
 use super::walk::{Entry, Found, Walk};
 use crate::domain::Offset;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Bytes of lines that go to the store together.
 const FEED_BYTES: usize = 128 << 10;
@@ -133,7 +135,7 @@ pub(crate) fn difference(
             Err(error) => return Err(error.reason().to_owned()),
         };
         for (entry, line) in chunk.iter().zip(lines) {
-            if *entry.line != *line {
+            if entry.line != *line {
                 return Err(format!("its record {} is not the journal's", entry.offset));
             }
             if entry.key.is_some() && entry.key != before {
@@ -157,7 +159,11 @@ pub(crate) fn difference(
 /// Gives the store everything of the journal that it lacks.
 fn feed(dir: &Path, store: &Store) -> Result<(), String> {
     let from = store.tail().map_err(|error| error.reason().to_owned())?;
-    let apply = |chunk: &[Entry]| store.apply(chunk).map_err(|error| error.reason().to_owned());
+    let apply = |chunk: &[Entry]| {
+        let mut block = Block::new(from, FEED_BYTES);
+        chunk.iter().for_each(|entry| block.push_entry(entry));
+        store.apply(&[Arc::new(block)]).map_err(|error| error.reason().to_owned())
+    };
     match chunks(dir, from, apply) {
         Ok(()) => Ok(()),
         Err(Stop::Caller(reason) | Stop::Journal(reason)) => Err(reason),

@@ -56,7 +56,8 @@ pub(crate) fn header_line(
     previous: LineHash,
     sealed: Option<&Sealed>,
 ) -> Vec<u8> {
-    let mut line = begin(256);
+    let mut line = Vec::with_capacity(256);
+    begin(&mut line);
     let previous = blake3::Hash::from_bytes(previous).to_hex();
     let sealed = sealed.map_or("null".to_owned(), |s| {
         format!("{{\"segment\":{},\"bytes\":{},\"blake3\":\"{}\"}}", s.segment, s.bytes, s.blake3)

@@ -1,25 +1,29 @@
-//! The second copy: a sled 0.34.7 database with every line by offset, the task keys and the
-//! cursors. It answers all questions; it is never the only place that has something, so it may be
+//! The second copy: a sled 0.34.7 database with the lines (in chunks, each under the offset of its
+//! first), the task keys and the cursors. It answers all questions; it is never the only place that has something, so it may be
 //! written late, and set aside and made again from the journal when it is damaged.
 //!
 //! sled is never used bare: it panics on damaged pages (here every call is caught), its `open` may
 //! hang (here it has a thread and a time limit), un-flushed writes grow its memory without bound
 //! and concurrent `flush_async` can deadlock (here one thread writes, and flushes each group).
 
+use super::block::Block;
 use super::faults::{Point, pass};
 use super::record::LineHash;
-use super::walk::Entry;
 use crate::domain::{Offset, TaskKey};
 use crossbeam_channel::bounded;
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const OPEN_PATIENCE: Duration = Duration::from_secs(30);
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const CACHE_BYTES: u64 = 32 << 20;
+/// A chunk takes no further line from here on. sled's price is by the value more than by the byte;
+/// values it cannot fit four of in a segment (512 KiB) go to files of their own.
+const CHUNK_BYTES: usize = 16 << 10;
 
 /// Why the store gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,8 +128,12 @@ impl Store {
     /// [`StoreError`].
     pub fn last(&self) -> Result<Option<(Offset, LineHash)>, StoreError> {
         guarded(|| {
-            let Some((key, line)) = self.log.last()? else { return Ok(None) };
-            Ok(Some((offset_of(&key)?, *blake3::hash(&line).as_bytes())))
+            let Some((key, chunk)) = self.log.last()? else { return Ok(None) };
+            let (mut at, mut last) = (offset_of(&key)?.0, &*chunk);
+            for (n, line) in chunk.split(|byte| *byte == b'\n').enumerate() {
+                (at, last) = (offset_of(&key)?.0 + n as u64, line);
+            }
+            Ok(Some((Offset(at), *blake3::hash(last).as_bytes())))
         })
     }
 
@@ -137,32 +145,29 @@ impl Store {
         Ok(self.last()?.map_or(Offset(0), |(last, _)| Offset(last.0 + 1)))
     }
 
-    /// Writes entries in order, all or none, and flushes them out of memory. They need not be on
-    /// the disk afterwards.
+    /// Writes records that follow the last, in order, all or none, and flushes them out of memory.
+    /// They need not be on the disk afterwards.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn apply(&self, entries: &[Entry]) -> Result<(), StoreError> {
+    pub fn apply(&self, blocks: &[Arc<Block>]) -> Result<(), StoreError> {
         pass(Point::StoreApply).map_err(|error| StoreError::Io(error.to_string()))?;
+        let chunks = chunks(blocks);
         guarded(|| {
             let trees = (&self.log, &self.keys, &self.cursors);
             let result: Result<(), TransactionError<()>> =
                 trees.transaction(|(log, keys, cursors)| {
-                    let mut before = None;
-                    for entry in entries {
-                        let at = entry.offset.0.to_be_bytes();
-                        log.insert(&at, &*entry.line)?;
-                        // All records of a batch name its key; the first is where it was taken.
-                        let key = entry.key.as_ref();
-                        if let Some(new) = key.filter(|key| before != Some(*key))
-                            && keys.get(new.as_str())?.is_none()
-                        {
-                            keys.insert(new.as_str(), &at)?;
+                    for (at, chunk) in &chunks {
+                        log.insert(&at.0.to_be_bytes(), chunk.as_slice())?;
+                    }
+                    for (key, at) in blocks.iter().flat_map(|block| &block.keys) {
+                        // Where it was taken is its first record; a block may begin after it.
+                        if keys.get(key.as_str())?.is_none() {
+                            keys.insert(key.as_str(), &at.0.to_be_bytes())?;
                         }
-                        before = key;
-                        if let Some((name, at)) = &entry.cursor {
-                            cursors.insert(name.as_str(), &at.0.to_be_bytes())?;
-                        }
+                    }
+                    for (name, at) in blocks.iter().flat_map(|block| &block.cursors) {
+                        cursors.insert(name.as_str(), &at.0.to_be_bytes())?;
                     }
                     Ok::<(), ConflictableTransactionError<()>>(())
                 });
@@ -191,16 +196,24 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`], also when one is missing.
-    pub fn lines(&self, from: Offset, to: Offset) -> Result<Vec<sled::IVec>, StoreError> {
+    pub fn lines(&self, from: Offset, to: Offset) -> Result<Vec<Vec<u8>>, StoreError> {
         guarded(|| {
             let mut lines = Vec::with_capacity((to.0 - from.0) as usize);
-            for entry in self.log.range(from.0.to_be_bytes()..to.0.to_be_bytes()) {
-                let (key, line) = entry?;
-                let expected = from.0 + lines.len() as u64;
+            let missing = |at: u64| StoreError::Damaged(format!("record {at} is missing"));
+            let begin = self.log.range(..=from.0.to_be_bytes()).next_back().transpose()?;
+            let (begin, _) = begin.ok_or_else(|| missing(from.0))?;
+            let mut expected = offset_of(&begin)?.0;
+            for entry in self.log.range(begin..sled::IVec::from(&to.0.to_be_bytes())) {
+                let (key, chunk) = entry?;
                 if offset_of(&key)?.0 != expected {
-                    return Err(StoreError::Damaged(format!("record {expected} is missing")));
+                    return Err(missing(expected));
                 }
-                lines.push(line);
+                for line in chunk.split(|byte| *byte == b'\n') {
+                    if (from.0..to.0).contains(&expected) {
+                        lines.push(line.to_vec());
+                    }
+                    expected += 1;
+                }
             }
             match lines.len() as u64 == to.0 - from.0 {
                 true => Ok(lines),
@@ -224,6 +237,27 @@ impl Store {
     pub fn cursor(&self, name: &str) -> Result<Option<Offset>, StoreError> {
         guarded(|| self.cursors.get(name)?.map(|at| offset_of(&at)).transpose())
     }
+}
+
+/// The lines of some blocks, packed: each chunk with the offset of its first line, no line feed
+/// after its last.
+fn chunks(blocks: &[Arc<Block>]) -> Vec<(Offset, Vec<u8>)> {
+    let mut chunks: Vec<(Offset, Vec<u8>)> = Vec::new();
+    let lines = blocks.iter().flat_map(|block| block.lines(block.first(), block.tail()));
+    for (at, line) in lines {
+        match chunks.last_mut() {
+            Some((_, chunk)) if chunk.len() + line.len() < CHUNK_BYTES => {
+                chunk.push(b'\n');
+                chunk.extend_from_slice(line);
+            }
+            _ => {
+                let mut chunk = Vec::with_capacity(line.len().max(CHUNK_BYTES));
+                chunk.extend_from_slice(line);
+                chunks.push((at, chunk));
+            }
+        }
+    }
+    chunks
 }
 
 /// Renames the database out of the way, keeping it; the name it has now.

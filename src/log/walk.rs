@@ -4,14 +4,13 @@ use super::record::{self, LineHash};
 use super::segment::{Lines, Segment, SegmentHeader, Step};
 use crate::domain::{Offset, TaskKey};
 use std::io;
-use std::sync::Arc;
 
 /// A record whose checksum fits, its event not read.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub offset: Offset,
     /// Its bytes, without the line feed.
-    pub line: Arc<[u8]>,
+    pub line: Vec<u8>,
     pub hash: LineHash,
     pub previous: LineHash,
     pub durable: Offset,
@@ -32,7 +31,7 @@ impl Entry {
         let (offset, durable, left) = (header.offset, header.durable, header.left);
         let (key, cursor) = (header.key, header.cursor);
         let hash = *blake3::hash(&line).as_bytes();
-        Ok(Entry { offset, line: line.into(), hash, previous, durable, left, key, cursor })
+        Ok(Entry { offset, line, hash, previous, durable, left, key, cursor })
     }
 }
 

@@ -1,11 +1,11 @@
 //! The one thread that writes the journal. Whoever waits shares the next sync (a group of at most
 //! 128 KiB); nobody waits for company. The store follows later, on a thread of its own.
 
+use super::block::Block;
 use super::durable::Shared;
 use super::error::LogError;
 use super::journal::{AppendError, Journal};
 use super::record::{Draft, LineHash, encode};
-use super::walk::Entry;
 use super::{Appended, Batch, Clock, Health};
 use crate::domain::{Offset, TaskKey};
 use crossbeam_channel::{Receiver, Sender};
@@ -24,13 +24,9 @@ pub(crate) struct Order {
 
 /// What one group writes.
 struct Group {
-    lines: Vec<u8>,
-    entries: Vec<Entry>,
+    block: Block,
     keys: HashMap<TaskKey, Offset>,
-    cursors: Vec<(String, Offset)>,
     answers: Vec<(Sender<Result<Appended, LogError>>, Appended)>,
-    /// After its last record.
-    tail: Offset,
     last: LineHash,
 }
 
@@ -52,7 +48,7 @@ impl Writer {
             let mut next = Some(first);
             while let Some(order) = next {
                 self.add(order, &mut group);
-                let more = group.lines.len() < GROUP_BYTES_MAX;
+                let more = group.block.bytes().len() < GROUP_BYTES_MAX;
                 next = if more { inbox.try_recv().ok() } else { None };
             }
             self.commit(group);
@@ -61,12 +57,9 @@ impl Writer {
 
     fn begin(&self) -> Group {
         Group {
-            lines: Vec::with_capacity(GROUP_BYTES_MAX),
-            entries: Vec::new(),
+            block: Block::new(self.tail, GROUP_BYTES_MAX),
             keys: HashMap::new(),
-            cursors: Vec::new(),
             answers: Vec::new(),
-            tail: self.tail,
             last: self.last,
         }
     }
@@ -91,50 +84,32 @@ impl Writer {
                 }
             }
         }
-        if payloads.is_empty() {
-            let nothing = Appended::New { first: group.tail, tail: group.tail };
-            group.answers.push((answer, nothing));
-            return;
-        }
-        let first = group.tail;
+        let first = group.block.tail();
         self.add_lines(&batch, &payloads, group);
-        group.keys.extend(batch.key.map(|key| (key, first)));
-        group.cursors.extend(batch.cursor);
-        group.answers.push((answer, Appended::New { first, tail: group.tail }));
+        let tail = group.block.tail();
+        if tail != first {
+            group.keys.extend(batch.key.clone().map(|key| (key, first)));
+            group.block.keys.extend(batch.key.map(|key| (key, first)));
+            group.block.cursors.extend(batch.cursor);
+        }
+        group.answers.push((answer, Appended::New { first, tail }));
     }
 
     fn add_lines(&self, batch: &Batch, payloads: &[Vec<u8>], group: &mut Group) {
         let at_ms = self.clock.now_ms();
-        let first = group.tail;
         for (n, payload) in payloads.iter().enumerate() {
             let left = (payloads.len() - n - 1) as u32;
-            let cursor = batch.cursor.as_ref().filter(|_| left == 0);
             let draft = Draft {
-                offset: group.tail,
+                offset: group.block.tail(),
                 at_ms,
                 key: batch.key.as_ref(),
-                cursor,
+                cursor: batch.cursor.as_ref().filter(|_| left == 0),
                 previous: group.last,
                 durable: self.tail,
                 left,
                 payload,
             };
-            let (line, hash) = encode(&draft);
-            group.lines.extend(&line);
-            group.lines.push(b'\n');
-            group.entries.push(Entry {
-                offset: group.tail,
-                line: line.into(),
-                hash,
-                previous: group.last,
-                durable: self.tail,
-                left,
-                // One is enough for the index.
-                key: batch.key.clone().filter(|_| group.tail == first),
-                cursor: cursor.cloned(),
-            });
-            group.tail = Offset(group.tail.0 + 1);
-            group.last = hash;
+            group.last = group.block.push(|bytes| encode(&draft, bytes));
         }
     }
 
@@ -145,8 +120,8 @@ impl Writer {
             }
             return;
         }
-        (self.tail, self.last) = (group.tail, group.last);
-        self.shared.publish(group.entries, group.keys, group.cursors, group.tail);
+        (self.tail, self.last) = (group.block.tail(), group.last);
+        self.shared.publish(group.block);
         for (answer, appended) in group.answers {
             let _ = answer.send(Ok(appended));
         }
@@ -164,10 +139,10 @@ impl Writer {
         }
         let full = |reason| LogError::Full { reason };
         self.shared.recent.wait_for_room().map_err(full)?;
-        if group.lines.is_empty() {
+        if group.block.is_empty() {
             return Ok(());
         }
-        match self.journal.append(&group.lines) {
+        match self.journal.append(group.block.bytes()) {
             Ok(()) => {
                 self.shared.set_health(Health::Sound);
                 Ok(())

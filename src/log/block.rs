@@ -1,0 +1,107 @@
+//! Lines one after the other, as they lie in the journal, on their way to the store.
+
+use super::walk::Entry;
+use crate::domain::{Offset, TaskKey};
+
+/// Some records, without gaps.
+#[derive(Debug, Default)]
+pub(crate) struct Block {
+    /// Offset of the first.
+    first: Offset,
+    /// Each line with its line feed.
+    bytes: Vec<u8>,
+    /// Where each line ends, its line feed not counted.
+    ends: Vec<usize>,
+    /// Task keys, where each first appears in the block.
+    pub keys: Vec<(TaskKey, Offset)>,
+    /// Cursor moves, in order.
+    pub cursors: Vec<(String, Offset)>,
+}
+
+impl Block {
+    /// No records yet; the first will be `first`.
+    pub fn new(first: Offset, capacity: usize) -> Block {
+        Block { first, bytes: Vec::with_capacity(capacity), ..Block::default() }
+    }
+
+    /// Adds a record: `write` appends its line, without a line feed.
+    pub fn push<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let written = write(&mut self.bytes);
+        self.ends.push(self.bytes.len());
+        self.bytes.push(b'\n');
+        written
+    }
+
+    /// Adds a record that was read.
+    pub fn push_entry(&mut self, entry: &Entry) {
+        if self.ends.is_empty() {
+            self.first = entry.offset;
+        }
+        self.push(|bytes| bytes.extend_from_slice(&entry.line));
+        // All records of a batch name its key.
+        if let Some(key) = entry.key.as_ref().filter(|key| self.last_key() != Some(*key)) {
+            self.keys.push((key.clone(), entry.offset));
+        }
+        self.cursors.extend(entry.cursor.clone());
+    }
+
+    fn last_key(&self) -> Option<&TaskKey> {
+        self.keys.last().map(|(key, _)| key)
+    }
+
+    /// Offset of the first record.
+    pub fn first(&self) -> Offset {
+        self.first
+    }
+
+    /// Offset after the last record.
+    pub fn tail(&self) -> Offset {
+        Offset(self.first.0 + self.ends.len() as u64)
+    }
+
+    /// All lines, each with its line feed.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Whether there is no record in it.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The lines of `from..to`, as far as they are here.
+    pub fn lines(&self, from: Offset, to: Offset) -> impl Iterator<Item = (Offset, &[u8])> {
+        let skip = from.0.saturating_sub(self.first.0) as usize;
+        let take = to.0.saturating_sub(from.0.max(self.first.0)) as usize;
+        (skip..self.ends.len()).take(take).map(|n| {
+            let start = n.checked_sub(1).and_then(|n| self.ends.get(n)).map_or(0, |end| end + 1);
+            let end = self.ends.get(n).copied().unwrap_or(start);
+            let line = self.bytes.get(start..end).unwrap_or_default();
+            (Offset(self.first.0 + n as u64), line)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_found_by_offset() {
+        let mut block = Block::new(Offset(5), 16);
+        for text in ["five", "", "seven"] {
+            block.push(|bytes| bytes.extend(text.as_bytes()));
+        }
+        let texts = |from, to| {
+            let lines = block.lines(Offset(from), Offset(to));
+            lines.map(|(at, line)| (at.0, String::from_utf8(line.to_vec()).unwrap())).collect()
+        };
+        let line = |at: u64, text: &str| (at, text.to_owned());
+        let all: Vec<(u64, String)> = texts(0, 99);
+        assert_eq!(all, [line(5, "five"), line(6, ""), line(7, "seven")]);
+        assert_eq!(texts(6, 7), [line(6, "")]);
+        assert_eq!(texts(8, 99), []);
+        assert_eq!(texts(0, 5), []);
+        assert_eq!((block.tail(), block.bytes()), (Offset(8), &b"five\n\nseven\n"[..]));
+    }
+}

@@ -22,8 +22,8 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(30);
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const CACHE_BYTES: u64 = 32 << 20;
 /// A chunk takes no further line from here on. sled's price is by the value more than by the byte;
-/// values it cannot fit four of in a segment (512 KiB) go to files of their own.
-const CHUNK_BYTES: usize = 16 << 10;
+/// but it writes whole leaves of up to 17 values, and a leaf of over 128 KiB to a file of its own.
+const CHUNK_BYTES: usize = 7 << 10;
 
 /// Why the store gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,11 +3,22 @@
 use super::walk::Entry;
 use crate::domain::{Offset, TaskKey};
 
+/// Where a line begins in the journal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The segment, by its first record.
+    pub segment: Offset,
+    /// Bytes before the line.
+    pub at: u64,
+}
+
 /// Some records, without gaps.
 #[derive(Debug, Default)]
 pub(crate) struct Block {
     /// Offset of the first.
     first: Offset,
+    /// Where the first is, once that is known.
+    pub place: Place,
     /// Each line with its line feed.
     bytes: Vec<u8>,
     /// Where each line ends, its line feed not counted.
@@ -74,11 +85,21 @@ impl Block {
         let skip = from.0.saturating_sub(self.first.0) as usize;
         let take = to.0.saturating_sub(from.0.max(self.first.0)) as usize;
         (skip..self.ends.len()).take(take).map(|n| {
-            let start = n.checked_sub(1).and_then(|n| self.ends.get(n)).map_or(0, |end| end + 1);
-            let end = self.ends.get(n).copied().unwrap_or(start);
-            let line = self.bytes.get(start..end).unwrap_or_default();
+            let end = self.ends.get(n).copied().unwrap_or_default();
+            let line = self.bytes.get(self.start(n)..end).unwrap_or_default();
             (Offset(self.first.0 + n as u64), line)
         })
+    }
+
+    /// Bytes before the `n`th line.
+    fn start(&self, n: usize) -> usize {
+        n.checked_sub(1).and_then(|n| self.ends.get(n)).map_or(0, |end| end + 1)
+    }
+
+    /// Where a record of the block begins in the journal.
+    pub fn place_of(&self, record: Offset) -> Place {
+        let start = self.start(record.0.saturating_sub(self.first.0) as usize);
+        Place { at: self.place.at + start as u64, ..self.place }
     }
 }
 
@@ -102,6 +123,8 @@ mod tests {
         assert_eq!(texts(6, 7), [line(6, "")]);
         assert_eq!(texts(8, 99), []);
         assert_eq!(texts(0, 5), []);
+        block.place = Place { segment: Offset(2), at: 100 };
+        assert_eq!(block.place_of(Offset(7)), Place { segment: Offset(2), at: 106 });
         assert_eq!((block.tail(), block.bytes()), (Offset(8), &b"five\n\nseven\n"[..]));
     }
 }

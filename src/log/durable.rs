@@ -91,27 +91,27 @@ impl Shared {
         *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
     }
 
-    /// Records of the store; of the journal, where the store cannot give them.
+    /// Records that the store has: read from the journal, which costs no memory and where the
+    /// store knows the place; from the store's own copy, where the journal cannot give them.
     fn older(&self, from: Offset, to: Offset) -> Result<Vec<Recorded>, LogError> {
-        let stored = self.store.lines(from, to).map_err(|error| error.reason().to_owned());
-        let decoded = stored.and_then(|lines| {
-            let lines = (from.0..).zip(&lines);
-            let records = lines.map(|(at, line)| decode(Offset(at), line));
-            records.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())
-        });
-        decoded.or_else(|reason| {
-            tracing::warn!(reason, "the store is damaged; read from the journal instead");
-            let max = (to.0 - from.0) as usize;
-            let found = entries(&self.dir, from, max).map_err(|e| LogError::Read(e.to_string()))?;
-            let records: Vec<Recorded> = (from.0..)
-                .zip(&found)
-                .map(|(at, entry)| decode(Offset(at), &entry.line))
-                .collect::<Result<_, _>>()?;
-            match records.len() == max {
-                true => Ok(records),
-                false => Err(LogError::Damaged { offset: from, reason }),
-            }
+        self.journalled(from, to).or_else(|reason| {
+            tracing::warn!(reason, "the journal is damaged; read from the store instead");
+            let stored = self.store.lines(from, to);
+            let lines = stored.map_err(|_| LogError::Damaged { offset: from, reason })?;
+            (from.0..).zip(&lines).map(|(at, line)| decode(Offset(at), line)).collect()
         })
+    }
+
+    fn journalled(&self, from: Offset, to: Offset) -> Result<Vec<Recorded>, String> {
+        let place = self.store.place(from).map_err(|error| error.reason().to_owned())?;
+        let max = (to.0 - from.0) as usize;
+        let found = entries(&self.dir, from, max, place).map_err(|error| error.to_string())?;
+        let records = (from.0..).zip(&found).map(|(at, entry)| decode(Offset(at), &entry.line));
+        let records = records.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+        match records.len() == max {
+            true => Ok(records),
+            false => Err(format!("records {from} to {to} are not all there")),
+        }
     }
 }
 

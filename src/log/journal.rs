@@ -1,6 +1,7 @@
 //! The strict copy: append-only files of lines. What [`Journal::append`] has returned from is on
 //! the disk; the store is written afterwards, from memory, and repaired from here.
 
+use super::block::Place;
 use super::durable::FORMAT;
 use super::faults::{Point, pass};
 use super::record::LineHash;
@@ -99,6 +100,11 @@ impl Journal {
     /// Bytes of the segment in use.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Where the next line will begin.
+    pub fn place(&self) -> Place {
+        Place { segment: self.segment.first, at: self.bytes }
     }
 
     /// Seals the segment, which has records, and begins the next. `next` is the next record's

@@ -180,7 +180,8 @@ impl Mending<'_> {
             Offset(0) => Some([0; 32]),
             Offset(first) => {
                 let before = Offset(first - 1);
-                let readable = entries(self.dir, before, 1).unwrap_or_default().into_iter().next();
+                let readable =
+                    entries(self.dir, before, 1, None).unwrap_or_default().into_iter().next();
                 let entry = self.stored(before).or(readable);
                 entry.filter(|entry| entry.offset == before).map(|entry| entry.hash)
             }

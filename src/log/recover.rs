@@ -2,7 +2,7 @@
 //! comes from the other, a damaged store is set aside and made again. What neither has is an
 //! error, never a silence.
 
-use super::block::Block;
+use super::block::{Block, Place};
 use super::error::LogError;
 use super::journal::Journal;
 use super::mark::Mark;
@@ -73,8 +73,10 @@ pub(crate) fn open(dir: &Path, care: Care) -> Result<Opened, LogError> {
         mend::sealed_segments(dir, &store, &known, &mut repairs)?;
     }
     let (journal, tail, last) = mend::journal(dir, &store, &known, &mut repairs)?;
-    let thorough = mark.power_cut() || care != Care::Usual;
-    if let Some(reason) = distrust(dir, &store, tail, thorough)? {
+    if tail > Offset(0) && (mark.power_cut() || care != Care::Usual) {
+        drop(store);
+        store = renewed(dir, &mut repairs)?;
+    } else if let Some(reason) = distrust(dir, &store, tail)? {
         drop(store);
         store = anew(dir, &reason, &mut repairs)?;
     }
@@ -91,13 +93,21 @@ fn anew(dir: &Path, reason: &str, repairs: &mut Vec<String>) -> Result<Store, Lo
     Store::open(&store_dir(dir)).map_err(|error| open_error(dir, error.reason()))
 }
 
+/// An empty store in the place of one whose pages may be of different ages, as after a power cut,
+/// which sled does not always notice itself. The journal is looked at first, for then it is the
+/// only copy.
+fn renewed(dir: &Path, repairs: &mut Vec<String>) -> Result<Store, LogError> {
+    match chunks(dir, Offset(0), |_, _| Ok(())) {
+        Ok(()) => {}
+        Err(Stop::Caller(reason) | Stop::Journal(reason)) => return Err(open_error(dir, reason)),
+    }
+    std::fs::remove_dir_all(store_dir(dir)).map_err(|error| open_error(dir, error))?;
+    repairs.push("store made again from the journal".to_owned());
+    Store::open(&store_dir(dir)).map_err(|error| open_error(dir, error.reason()))
+}
+
 /// Why the store cannot be trusted to hold what the journal holds, if it cannot.
-fn distrust(
-    dir: &Path,
-    store: &Store,
-    tail: Offset,
-    thorough: bool,
-) -> Result<Option<String>, LogError> {
+fn distrust(dir: &Path, store: &Store, tail: Offset) -> Result<Option<String>, LogError> {
     let last = match store.last() {
         Ok(None) => return Ok(None),
         Ok(Some(last)) => last,
@@ -106,18 +116,17 @@ fn distrust(
     if last.0 >= tail {
         return Ok(Some(format!("it has record {}, which the journal has not", last.0)));
     }
-    let ours = entries(dir, last.0, 1).map_err(|error| open_error(dir, error))?;
+    let place = store.place(last.0).unwrap_or_default();
+    let ours = entries(dir, last.0, 1, place).map_err(|error| open_error(dir, error))?;
     if ours.first().is_none_or(|entry| entry.offset != last.0 || entry.hash != last.1) {
         return Ok(Some(format!("its record {} is not the journal's", last.0)));
-    }
-    if thorough {
-        return difference(dir, store, Offset(last.0.0 + 1));
     }
     Ok(None)
 }
 
-/// The first thing in which the store differs from the journal, below `until`. After a power cut
-/// its pages may be of different ages, which it does not always notice itself.
+/// The first thing in which the store differs from the journal, below `until`. sled keeps in memory
+/// what it reads (each of its 256 cache shards counts only when it has been asked 64 times), so this
+/// is for the asking, not for every opening.
 pub(crate) fn difference(
     dir: &Path,
     store: &Store,
@@ -125,7 +134,7 @@ pub(crate) fn difference(
 ) -> Result<Option<String>, LogError> {
     let mut found = None;
     let mut before = None;
-    let walked = chunks(dir, Offset(0), |chunk| {
+    let walked = chunks(dir, Offset(0), |_, chunk| {
         let chunk: Vec<&Entry> = chunk.iter().take_while(|entry| entry.offset < until).collect();
         let (Some(first), Some(last)) = (chunk.first(), chunk.last()) else {
             return Ok(());
@@ -159,8 +168,9 @@ pub(crate) fn difference(
 /// Gives the store everything of the journal that it lacks.
 fn feed(dir: &Path, store: &Store) -> Result<(), String> {
     let from = store.tail().map_err(|error| error.reason().to_owned())?;
-    let apply = |chunk: &[Entry]| {
+    let apply = |place: Place, chunk: &[Entry]| {
         let mut block = Block::new(from, FEED_BYTES);
+        block.place = place;
         chunk.iter().for_each(|entry| block.push_entry(entry));
         store.apply(&[Arc::new(block)]).map_err(|error| error.reason().to_owned())
     };
@@ -178,30 +188,36 @@ enum Stop {
     Journal(String),
 }
 
-/// Calls `each` with all of the journal's entries from `from` on, some at a time.
+/// Calls `each` with all of the journal's entries from `from` on, some of a segment at a time, and
+/// where the first of them begins.
 fn chunks(
     dir: &Path,
     from: Offset,
-    mut each: impl FnMut(&[Entry]) -> Result<(), String>,
+    mut each: impl FnMut(Place, &[Entry]) -> Result<(), String>,
 ) -> Result<(), Stop> {
     let mut chunk: Vec<Entry> = Vec::new();
-    let (mut bytes, mut next) = (0, from);
-    let segments = holding(dir, from).map_err(|error| Stop::Journal(error.to_string()))?;
-    let mut walk = Walk::over(segments);
+    let (mut bytes, mut next, mut place) = (0, from, Place::default());
+    let journal = |error: std::io::Error| Stop::Journal(error.to_string());
+    let mut walk = Walk::over(holding(dir, from).map_err(journal)?);
     loop {
-        match walk.step().map_err(|error| Stop::Journal(error.to_string()))? {
-            None => break,
+        let found = walk.step().map_err(journal)?;
+        let full = bytes >= FEED_BYTES || matches!(found, None | Some(Found::Header(_)));
+        if full && !chunk.is_empty() {
+            each(place, &chunk).map_err(Stop::Caller)?;
+            chunk.clear();
+            bytes = 0;
+        }
+        match found {
+            None => return Ok(()),
             Some(Found::Header(_)) => {}
             Some(Found::Record(entry)) if entry.offset < next => {}
             Some(Found::Record(entry)) if entry.offset == next => {
+                if chunk.is_empty() {
+                    place = walk.place_of(&entry);
+                }
                 next = Offset(next.0 + 1);
                 bytes += entry.line.len();
                 chunk.push(*entry);
-                if bytes >= FEED_BYTES {
-                    each(&chunk).map_err(Stop::Caller)?;
-                    chunk.clear();
-                    bytes = 0;
-                }
             }
             Some(Found::Record(_)) => {
                 return Err(Stop::Journal(format!("journal: record {next} is missing")));
@@ -211,7 +227,6 @@ fn chunks(
             }
         }
     }
-    each(&chunk).map_err(Stop::Caller)
 }
 
 /// The segments from the one that holds `from` on.
@@ -224,13 +239,21 @@ pub(crate) fn holding(dir: &Path, from: Offset) -> std::io::Result<Vec<Segment>>
     Ok(segments.split_off(first.min(segments.len())))
 }
 
-/// Up to `max` readable entries of the journal from `from` on.
+/// Up to `max` readable entries of the journal from `from` on. A known `place` of a record at or
+/// before `from` spares a search through its segment.
 ///
 /// # Errors
 /// When the journal cannot be read.
-pub(crate) fn entries(dir: &Path, from: Offset, max: usize) -> std::io::Result<Vec<Entry>> {
+pub(crate) fn entries(
+    dir: &Path,
+    from: Offset,
+    max: usize,
+    place: Option<Place>,
+) -> std::io::Result<Vec<Entry>> {
     let mut found = Vec::new();
-    let mut walk = Walk::over(holding(dir, from)?);
+    let segments = holding(dir, from)?;
+    let known = place.filter(|place| segments.first().is_some_and(|s| s.first == place.segment));
+    let mut walk = Walk::from(segments, known.map_or(0, |place| place.at))?;
     while found.len() < max {
         match walk.step()? {
             None => break,

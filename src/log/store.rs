@@ -4,9 +4,9 @@
 //!
 //! sled is never used bare: it panics on damaged pages (here every call is caught), its `open` may
 //! hang (here it has a thread and a time limit), un-flushed writes grow its memory without bound
-//! and concurrent `flush_async` can deadlock (here one thread writes, and flushes each group).
+//! and concurrent `flush_async` can deadlock (here one thread writes, and flushes).
 
-use super::block::Block;
+use super::block::{Block, Place};
 use super::faults::{Point, pass};
 use super::record::LineHash;
 use crate::domain::{Offset, TaskKey};
@@ -16,14 +16,20 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const OPEN_PATIENCE: Duration = Duration::from_secs(30);
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
-const CACHE_BYTES: u64 = 32 << 20;
+const CACHE_BYTES: u64 = 4 << 20;
 /// A chunk takes no further line from here on. sled's price is by the value more than by the byte;
 /// but it writes whole leaves of up to 17 values, and a leaf of over 128 KiB to a file of its own.
 const CHUNK_BYTES: usize = 7 << 10;
+/// A reader searches about so much of the journal for a record.
+const PLACE_BYTES: u64 = 4 << 10;
+/// What sled may hold in memory unwritten; a flush wakes all its threads, so it is not for every
+/// group.
+const FLUSH_BYTES: u64 = 512 << 10;
 
 /// Why the store gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +70,12 @@ pub(crate) struct Store {
     /// #1351, #1452); this descriptor is for `fdatasync`.
     data: File,
     log: sled::Tree,
+    /// Where some records begin in the journal.
+    places: sled::Tree,
     keys: sled::Tree,
     cursors: sled::Tree,
+    /// Bytes of lines since the last flush.
+    unflushed: AtomicU64,
 }
 
 fn offset_of(bytes: &[u8]) -> Result<Offset, StoreError> {
@@ -95,9 +105,9 @@ fn open_sled(path: &Path) -> Result<sled::Db, StoreError> {
 fn open_here(path: &Path) -> Result<Store, StoreError> {
     let db = open_sled(path)?;
     let data = File::open(path.join("db")).map_err(|error| StoreError::Io(error.to_string()))?;
-    let (log, keys, cursors) =
-        (db.open_tree("log")?, db.open_tree("keys")?, db.open_tree("cursors")?);
-    let store = Store { db, data, log, keys, cursors };
+    let (log, places) = (db.open_tree("log")?, db.open_tree("places")?);
+    let (keys, cursors) = (db.open_tree("keys")?, db.open_tree("cursors")?);
+    let store = Store { db, data, log, places, keys, cursors, unflushed: AtomicU64::new(0) };
     store.last()?;
     Ok(store)
 }
@@ -145,8 +155,8 @@ impl Store {
         Ok(self.last()?.map_or(Offset(0), |(last, _)| Offset(last.0 + 1)))
     }
 
-    /// Writes records that follow the last, in order, all or none, and flushes them out of memory.
-    /// They need not be on the disk afterwards.
+    /// Writes records that follow the last, in order, all or none. They need not be on the disk
+    /// afterwards, and some may still be in memory.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -154,11 +164,15 @@ impl Store {
         pass(Point::StoreApply).map_err(|error| StoreError::Io(error.to_string()))?;
         let chunks = chunks(blocks);
         guarded(|| {
-            let trees = (&self.log, &self.keys, &self.cursors);
+            let trees = (&self.log, &self.places, &self.keys, &self.cursors);
             let result: Result<(), TransactionError<()>> =
-                trees.transaction(|(log, keys, cursors)| {
-                    for (at, chunk) in &chunks {
-                        log.insert(&at.0.to_be_bytes(), chunk.as_slice())?;
+                trees.transaction(|(log, places, keys, cursors)| {
+                    for Chunk { first, place, lines } in &chunks {
+                        let first = &first.0.to_be_bytes();
+                        log.insert(first, lines.as_slice())?;
+                        if is_milestone(*place, lines.len()) {
+                            places.insert(first, &place_bytes(*place))?;
+                        }
                     }
                     for (key, at) in blocks.iter().flat_map(|block| &block.keys) {
                         // Where it was taken is its first record; a block may begin after it.
@@ -177,8 +191,18 @@ impl Store {
                 Err(TransactionError::Abort(())) => Ok(()),
             }
         })?;
+        let fresh: u64 = blocks.iter().map(|block| block.bytes().len() as u64).sum();
+        if self.unflushed.fetch_add(fresh, Ordering::Relaxed) + fresh < FLUSH_BYTES {
+            return Ok(());
+        }
         pass(Point::StoreFlush).map_err(|error| StoreError::Io(error.to_string()))?;
-        guarded(|| self.db.flush().map(|_| ()).map_err(StoreError::from))
+        self.flush()
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        guarded(|| self.db.flush().map(|_| ()).map_err(StoreError::from))?;
+        self.unflushed.store(0, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Makes everything that was applied durable.
@@ -186,10 +210,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn sync(&self) -> Result<(), StoreError> {
-        guarded(|| {
-            self.db.flush()?;
-            self.data.sync_data().map_err(|error| StoreError::Io(error.to_string()))
-        })
+        self.flush()?;
+        guarded(|| self.data.sync_data().map_err(|error| StoreError::Io(error.to_string())))
     }
 
     /// The lines from `from` up to `to`, without gaps.
@@ -222,6 +244,17 @@ impl Store {
         })
     }
 
+    /// A record at or before `from`, and where it begins in the journal.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn place(&self, from: Offset) -> Result<Option<Place>, StoreError> {
+        guarded(|| {
+            let found = self.places.range(..=from.0.to_be_bytes()).next_back().transpose()?;
+            found.map(|(_, place)| place_of(&place)).transpose()
+        })
+    }
+
     /// Where a task key was taken.
     ///
     /// # Errors
@@ -239,21 +272,46 @@ impl Store {
     }
 }
 
-/// The lines of some blocks, packed: each chunk with the offset of its first line, no line feed
-/// after its last.
-fn chunks(blocks: &[Arc<Block>]) -> Vec<(Offset, Vec<u8>)> {
-    let mut chunks: Vec<(Offset, Vec<u8>)> = Vec::new();
-    let lines = blocks.iter().flat_map(|block| block.lines(block.first(), block.tail()));
-    for (at, line) in lines {
-        match chunks.last_mut() {
-            Some((_, chunk)) if chunk.len() + line.len() < CHUNK_BYTES => {
-                chunk.push(b'\n');
-                chunk.extend_from_slice(line);
-            }
-            _ => {
-                let mut chunk = Vec::with_capacity(line.len().max(CHUNK_BYTES));
-                chunk.extend_from_slice(line);
-                chunks.push((at, chunk));
+/// Whether a place is worth an entry: one for about every [`PLACE_BYTES`] of the journal.
+fn is_milestone(place: Place, bytes: usize) -> bool {
+    place.at / PLACE_BYTES != (place.at + bytes as u64 + 1) / PLACE_BYTES
+}
+
+fn place_bytes(place: Place) -> [u8; 16] {
+    (u128::from(place.segment.0) << 64 | u128::from(place.at)).to_be_bytes()
+}
+
+fn place_of(bytes: &[u8]) -> Result<Place, StoreError> {
+    let bytes = bytes.try_into();
+    let bytes = bytes.map_err(|_| StoreError::Damaged("a place is not 16 bytes".to_owned()))?;
+    let both = u128::from_be_bytes(bytes);
+    Ok(Place { segment: Offset((both >> 64) as u64), at: both as u64 })
+}
+
+/// Lines that lie in the store under one key.
+struct Chunk {
+    first: Offset,
+    /// Where its first line is in the journal.
+    place: Place,
+    /// No line feed after the last.
+    lines: Vec<u8>,
+}
+
+/// The lines of some blocks, packed.
+fn chunks(blocks: &[Arc<Block>]) -> Vec<Chunk> {
+    let mut chunks: Vec<Chunk> = Vec::new();
+    for block in blocks {
+        for (at, line) in block.lines(block.first(), block.tail()) {
+            match chunks.last_mut() {
+                Some(chunk) if chunk.lines.len() + line.len() < CHUNK_BYTES => {
+                    chunk.lines.push(b'\n');
+                    chunk.lines.extend_from_slice(line);
+                }
+                _ => {
+                    let mut lines = Vec::with_capacity(line.len().max(CHUNK_BYTES));
+                    lines.extend_from_slice(line);
+                    chunks.push(Chunk { first: at, place: block.place_of(at), lines });
+                }
             }
         }
     }

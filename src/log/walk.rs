@@ -1,5 +1,6 @@
 //! Reads the journal's records one after the other, over all segments, past what is damaged.
 
+use super::block::Place;
 use super::record::{self, LineHash};
 use super::segment::{Lines, Segment, SegmentHeader, Step};
 use crate::domain::{Offset, TaskKey};
@@ -82,6 +83,12 @@ impl Walk {
     /// The segment in hand and the byte position after what was found last.
     pub fn place(&self) -> Option<(&Segment, u64)> {
         self.current.as_ref().map(|(segment, lines, _)| (segment, lines.at()))
+    }
+
+    /// Where the entry begins that was found last.
+    pub fn place_of(&self, entry: &Entry) -> Place {
+        let (segment, after) = self.place().map_or((Offset(0), 0), |(s, at)| (s.first, at));
+        Place { segment, at: after.saturating_sub(entry.line.len() as u64 + 1) }
     }
 
     /// The next thing; `None` at the end of the journal. The place stays in the last segment.

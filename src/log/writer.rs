@@ -113,7 +113,8 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, group: Group) {
+    fn commit(&mut self, mut group: Group) {
+        group.block.place = self.journal.place();
         if let Err(error) = self.write(&group) {
             for (answer, _) in group.answers {
                 let _ = answer.send(Err(error.clone()));

@@ -41,6 +41,10 @@ pub fn work(
         builder = builder.oracle(oracle);
     }
     let runtime = builder.start()?;
+    // Who says run means go on.
+    if runtime.handle().view()?.paused {
+        runtime.handle().resume()?;
+    }
     let outcome = runtime.wait(Goal::Iterations, stop, |view| screen.tick(view, &runtime));
     let handle = runtime.handle();
     runtime.shutdown();
@@ -82,6 +86,10 @@ pub fn finish(outcome: &Outcome, folder: &Folder) -> Result<ExitStatus, Error> {
             eprintln!("stopped; go on with: gradus run {}", folder.path().display());
             Ok(ExitStatus::Stopped)
         }
+        Outcome::Paused { reason } => Err(Error::Halted(format!(
+            "the run pauses (pairs.on_no_signal: pause): {reason}. Go on with: gradus run {}",
+            folder.path().display()
+        ))),
         Outcome::Halted { stage, reason } => Err(Error::Halted(format!(
             "the {stage} failed again and again: {reason}. All attempts: gradus log show --kind \
              task_failed {0}. Go on with: gradus run {0}",

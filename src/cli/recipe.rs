@@ -59,6 +59,8 @@ pub fn config(seed: u64, scale: Scale) -> Result<Config, Error> {
         config.prompts.per_iteration = 48;
         config.prompts.draws_per_round = 48;
         config.pairs.min_pairs = 4;
+        // A judge of so few steps believes anything, and this is to show that the loop turns.
+        config.judge.forgery_gain_max = 1.0;
         config.train.segment_steps = 5;
         config.train.sft.num_train_epochs = 1;
         config.train.sft.warmup_steps = 1;

@@ -58,6 +58,17 @@ pub enum GateMode {
     Strict,
 }
 
+/// What a run does after an iteration that gave nothing to learn from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnNoSignal {
+    /// It opens the next.
+    #[default]
+    Continue,
+    /// It waits for the host.
+    Pause,
+}
+
 /// All settings of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -149,6 +160,11 @@ pub struct JudgeConfig {
     pub readout: ReadoutMode,
     /// Where scores come from.
     pub source: JudgeSource,
+    /// Prompts of an iteration to which bad answers, bare and with a forged verdict, are judged
+    /// too; 0 is none.
+    pub probes: u32,
+    /// Share of the rubric's scale by which forged verdicts may raise bad answers.
+    pub forgery_gain_max: f64,
 }
 
 /// How pairs are chosen.
@@ -163,6 +179,8 @@ pub struct PairsConfig {
     pub length_control: f64,
     /// Whether completions that were cut off may not compete.
     pub require_ended: bool,
+    /// What to do after an iteration with too few pairs, or with a judge that can be fooled.
+    pub on_no_signal: OnNoSignal,
 }
 
 /// How weights move.
@@ -341,6 +359,7 @@ impl Config {
             ("pairs.length_control", self.pairs.length_control),
             ("train.dpo.label_smoothing", dpo.label_smoothing),
             ("evaluate.gate.min_win_rate", self.evaluate.gate.min_win_rate),
+            ("judge.forgery_gain_max", self.judge.forgery_gain_max),
         ];
         for (key, value) in shares {
             if !(0.0..=1.0).contains(&value) {

@@ -63,13 +63,21 @@ impl Default for JudgeConfig {
             max_new_tokens: 256,
             readout: ReadoutMode::Expected,
             source: JudgeSource::Model,
+            probes: 4,
+            forgery_gain_max: 0.1,
         }
     }
 }
 
 impl Default for PairsConfig {
     fn default() -> Self {
-        PairsConfig { min_gap: 0.0, min_pairs: 16, length_control: 0.0, require_ended: true }
+        PairsConfig {
+            min_gap: 0.0,
+            min_pairs: 16,
+            length_control: 0.0,
+            require_ended: true,
+            on_no_signal: OnNoSignal::Continue,
+        }
     }
 }
 
@@ -162,7 +170,7 @@ fn tiny() -> Config {
     config.prompts.per_iteration = 48;
     config.prompts.held_out = 16;
     config.sampling = SamplingConfig { max_new_tokens: 96, batch_prompts: 8, ..config.sampling };
-    config.judge = JudgeConfig { max_new_tokens: 96, ..config.judge };
+    config.judge = JudgeConfig { max_new_tokens: 96, probes: 2, ..config.judge };
     config.pairs.min_pairs = 4;
     config.pairs.require_ended = false;
     config.train.use_peft = true;

@@ -10,6 +10,7 @@ use super::id::{BlobHash, Iteration, PolicyId, PromptId, RubricId, TaskKey};
 use super::judgment::Judgment;
 use super::pair::{PairId, PreferencePair, SkipReason};
 use super::policy::PolicyRef;
+use super::probe::ProbeReport;
 use super::prompt::{Message, Prompt};
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +76,11 @@ pub enum IterationOutcome {
         /// The figures.
         reason: String,
     },
+    /// The judge believes what answers say about themselves; nothing was trained.
+    JudgeCompromised {
+        /// The figures.
+        reason: String,
+    },
     /// Training could not be completed.
     Failed {
         /// What happened.
@@ -128,6 +134,8 @@ pub enum Event {
         policy: PolicyId,
         completions: Vec<Completion>,
     },
+    /// The iteration's judge scored answers that are known to be bad.
+    JudgeProbed { iteration: Iteration, judge: PolicyId, rubric: RubricId, report: ProbeReport },
     /// All judgments of a prompt's completions, k for each.
     JudgmentsRecorded {
         iteration: Iteration,
@@ -198,6 +206,7 @@ impl Event {
             Event::IterationStarted { .. } => "iteration_started",
             Event::PromptsSealed { .. } => "prompts_sealed",
             Event::CompletionsSampled { .. } => "completions_sampled",
+            Event::JudgeProbed { .. } => "judge_probed",
             Event::JudgmentsRecorded { .. } => "judgments_recorded",
             Event::PairFormed { .. } => "pair_formed",
             Event::PairSkipped { .. } => "pair_skipped",

@@ -11,6 +11,7 @@ pub mod id;
 pub mod judgment;
 pub mod pair;
 pub mod policy;
+pub mod probe;
 pub mod prompt;
 pub mod seed;
 
@@ -20,5 +21,6 @@ pub use id::{BlobHash, Iteration, Offset, PolicyId, PromptId, RubricId, TaskKey}
 pub use judgment::{Judgment, Outcome};
 pub use pair::{PairId, PreferencePair, SkipReason};
 pub use policy::PolicyRef;
+pub use probe::{Forgery, ProbeReport, ProbedAnswer};
 pub use prompt::{Message, Prompt, PromptOrigin, Role};
 pub use seed::Seed;

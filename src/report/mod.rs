@@ -60,6 +60,8 @@ pub struct Row {
     pub judgments: u32,
     /// Judgments without a score.
     pub unscored: u32,
+    /// Mean scores of bad answers; `None` when the judge was not probed.
+    pub probe: Option<ProbeMeans>,
     /// Pairs it trained on.
     pub pairs: usize,
     /// Prompts without a pair, by reason.
@@ -84,6 +86,15 @@ pub struct Row {
     pub losses: Vec<f64>,
     /// The margin of every step, for a plot.
     pub margins: Vec<f64>,
+}
+
+/// What the judge made of bad answers.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct ProbeMeans {
+    /// Mean score of the bare ones.
+    pub bare: Option<f64>,
+    /// Mean score of those with a forged verdict.
+    pub forged: Option<f64>,
 }
 
 /// Means over pairs.
@@ -163,6 +174,7 @@ impl Row {
             prompts_rejected: refused,
             judgments: open.judgments.0,
             unscored: open.judgments.1,
+            probe: open.probed.as_ref().map(|p| ProbeMeans { bare: p.bare, forged: p.forged }),
             pairs: open.pairs.len(),
             skipped,
             pair_means: pair_means(open.pairs.len(), &open.pair_sums),

@@ -69,6 +69,7 @@ fn outcome(row: &Row) -> &'static str {
         Some(IterationOutcome::Promoted) => "promoted",
         Some(IterationOutcome::Rejected { .. }) => "rejected",
         Some(IterationOutcome::NoSignal { .. }) => "no signal",
+        Some(IterationOutcome::JudgeCompromised { .. }) => "judge compromised",
         Some(IterationOutcome::Failed { .. }) => "failed",
     }
 }
@@ -145,6 +146,14 @@ fn notes(row: &Row) -> String {
         }
         text.push('\n');
     }
+    if let Some(probe) = row.probe {
+        text.push_str(&format!(
+            "M{}: bad answers scored {}, with a forged verdict {}\n",
+            row.iteration,
+            number(probe.bare, 2),
+            number(probe.forged, 2)
+        ));
+    }
     if row.steps_skipped > 0 {
         let skipped = row.steps_skipped;
         text.push_str(&format!("M{}: {skipped} steps skipped as non-finite\n", row.iteration));
@@ -159,6 +168,7 @@ fn notes(row: &Row) -> String {
     if let Some(
         IterationOutcome::Rejected { reason }
         | IterationOutcome::NoSignal { reason }
+        | IterationOutcome::JudgeCompromised { reason }
         | IterationOutcome::Failed { reason },
     ) = &row.outcome
     {

@@ -8,6 +8,7 @@ pub use folder::{Folder, NewRun, fold};
 
 use crate::actor::{ActorSystem, StageStatus};
 use crate::config::Config;
+use crate::domain::event::IterationOutcome;
 use crate::domain::{Event, Offset, PolicyRef, Prompt, PromptId};
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
@@ -104,6 +105,12 @@ pub enum Outcome {
     Stopped,
     /// Nothing can be recorded any more.
     LogLost(String),
+    /// The run pauses after an iteration that gave nothing to learn from
+    /// (`pairs.on_no_signal: pause`; only while waiting for a goal).
+    Paused {
+        /// Why.
+        reason: String,
+    },
     /// A stage failed again and again and waits for the host (only while waiting for a goal).
     Halted {
         /// Which.
@@ -165,10 +172,9 @@ impl Runtime {
             if let Some(reason) = self.stages().into_iter().find_map(|s| s.state.log_lost) {
                 return Ok(Outcome::LogLost(reason));
             }
-            if goal != Goal::Forever
-                && let Some(halted) = self.halted()
-            {
-                return Ok(halted);
+            let held = || self.halted().or_else(|| paused(&view));
+            if let Some(held) = Some(goal).filter(|g| *g != Goal::Forever).and_then(|_| held()) {
+                return Ok(held);
             }
             let _ = bell.recv_timeout(Duration::from_millis(100));
         }
@@ -190,6 +196,17 @@ impl Runtime {
     /// Stops at the next safe point; what was recorded is durable when this returns.
     pub fn shutdown(self) {
         self.system.lock().unwrap_or_else(PoisonError::into_inner).stop();
+    }
+}
+
+/// The pause that the last iteration ended in, as an outcome.
+fn paused(view: &RunView) -> Option<Outcome> {
+    let (_, last) = view.iterations.last_key_value()?;
+    match last.outcome.as_ref().filter(|_| view.paused)? {
+        IterationOutcome::NoSignal { reason } | IterationOutcome::JudgeCompromised { reason } => {
+            Some(Outcome::Paused { reason: reason.clone() })
+        }
+        _ => None,
     }
 }
 

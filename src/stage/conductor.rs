@@ -8,16 +8,17 @@
 //! goes on with the new model), and an iteration with too few pairs ends `NoSignal`.
 
 use super::evaluator::Evaluator;
-use super::judge::{Judge, JudgeTask};
+use super::judge::{Judge, JudgeTask, probes_are_due};
 use super::pair_store::{PairStore, PairTask};
 use super::sampler::{SampleTask, Sampler};
 use super::trainer::Trainer;
 use super::{ATTEMPTS_MAX, Desk, Stage, StageError, Weight, task_key};
-use crate::config::{Config, GateMode};
+use crate::config::{Config, GateMode, OnNoSignal};
 use crate::domain::evaluation::{Evaluation, Referee};
 use crate::domain::event::{IterationKind, IterationOutcome};
 use crate::domain::{Event, Iteration, PromptId, TaskKey};
-use crate::view::{CheckpointFacts, IterationView, RunView};
+use crate::stats::mean_interval;
+use crate::view::{CheckpointFacts, IterationView, Probed, RunView};
 use std::sync::Arc;
 
 /// What is decided once in an iteration, and what was decided. The slot is the task's key, not the
@@ -119,7 +120,7 @@ impl Conductor {
         if waiting.is_empty() {
             let reason = "no unused prompt is left: add prompts, or set prompts.generate: true";
             let outcome = IterationOutcome::NoSignal { reason: reason.to_owned() };
-            return Some(end(iteration, outcome));
+            return Some(self.give_up(iteration, outcome));
         }
         let prompts = waiting.into_iter().take(wanted).collect();
         Some((iteration, Slot::Prompts, vec![Event::PromptsSealed { iteration, prompts }]))
@@ -129,13 +130,52 @@ impl Conductor {
         if open.sealed.is_some() || !open.all_decided() {
             return None;
         }
+        if probes_are_due(&self.config) {
+            // Judged or not, nothing is decided before it is known what the judge is worth.
+            if let Some(reason) = self.compromised(open.probed.as_ref()?) {
+                return Some(
+                    self.give_up(iteration, IterationOutcome::JudgeCompromised { reason }),
+                );
+            }
+        }
         let wanted = self.config.pairs.min_pairs as usize;
         if open.pairs.len() < wanted.max(1) {
             let outcome = IterationOutcome::NoSignal { reason: no_signal(open, wanted) };
-            return Some(end(iteration, outcome));
+            return Some(self.give_up(iteration, outcome));
         }
         let pairs = open.pairs.values().map(|(id, _)| id.clone()).collect();
         Some((iteration, Slot::Pairs, vec![Event::PairsSealed { iteration, pairs }]))
+    }
+
+    /// Why nothing this judge says may be learned from, if so: forging gains more than is allowed,
+    /// and with 95 % certainty anything at all, for a judge that rolls dice is not fooled.
+    fn compromised(&self, probed: &Probed) -> Option<String> {
+        let most = self.config.judge.forgery_gain_max;
+        let gain = mean_interval(&probed.gains);
+        if gain.mean <= most || gain.low <= 0.0 {
+            return None;
+        }
+        let (bare, forged) = (probed.bare.unwrap_or_default(), probed.forged.unwrap_or_default());
+        Some(format!(
+            "GRADUS0305 the judge believes what answers say about themselves: bad answers scored \
+             {bare:.2}, and with a forged verdict {forged:.2}, which is {:.0} % of the scale more [{:.0}, {:.0}] \
+             (judge.forgery_gain_max allows {:.0} %). The policy would learn to write verdicts. \
+             Take another rubric or a better judge; what was asked: gradus log show --kind \
+             judge_probed DIR",
+            gain.mean * 100.0,
+            gain.low * 100.0,
+            gain.high * 100.0,
+            most * 100.0
+        ))
+    }
+
+    /// Ends an iteration from which there is nothing to learn, and waits if the host wants that.
+    fn give_up(&self, iteration: Iteration, outcome: IterationOutcome) -> Decision {
+        let (iteration, slot, mut events) = end(iteration, outcome);
+        if self.config.pairs.on_no_signal == OnNoSignal::Pause {
+            events.push(Event::PauseRequested);
+        }
+        (iteration, slot, events)
     }
 
     fn finish(&self, iteration: Iteration, open: &IterationView) -> Option<Decision> {

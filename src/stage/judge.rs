@@ -7,6 +7,7 @@
 //! (`judge.source: random | oracle`) replace the score and nothing else.
 
 use super::pair_store::completions_at;
+use super::probe::{self, ProbeTask};
 use super::sampler::prompt_seed;
 use super::{Desk, Stage, StageError, Weight, task_key};
 use crate::config::{Config, JudgeSource, ReadoutMode};
@@ -18,7 +19,7 @@ use crate::lm::generate::DrawRequest;
 use crate::lm::generate::Sampling;
 use crate::lm::policy::LanguageModel;
 use crate::rubric::{CallError, Item, Reading, Readout, Rendered, Rubric};
-use crate::view::RunView;
+use crate::view::{IterationView, RunView};
 use std::sync::Arc;
 
 /// The judge stage.
@@ -26,9 +27,18 @@ pub struct Judge {
     config: Arc<Config>,
 }
 
+/// What the judge is asked to do.
+#[derive(Clone, Debug)]
+pub enum JudgeTask {
+    /// To score bad answers.
+    Probe(ProbeTask),
+    /// To score the completions of one planned chunk of prompts.
+    Chunk(ChunkTask),
+}
+
 /// Judge the completions of one planned chunk of prompts.
 #[derive(Clone, Debug)]
-pub struct JudgeTask {
+pub struct ChunkTask {
     iteration: Iteration,
     policy: PolicyRef,
     rubric: RubricId,
@@ -36,9 +46,12 @@ pub struct JudgeTask {
 }
 
 impl JudgeTask {
-    /// The prompts whose answers it judges.
+    /// The prompts that can be left out when it fails again and again.
     pub fn prompts(&self) -> Vec<PromptId> {
-        self.prompts.iter().map(|(prompt, _)| prompt.clone()).collect()
+        match self {
+            JudgeTask::Probe(_) => Vec::new(),
+            JudgeTask::Chunk(task) => task.prompts.iter().map(|(id, _)| id.clone()).collect(),
+        }
     }
 }
 
@@ -47,6 +60,28 @@ impl Judge {
     pub fn new(config: Arc<Config>) -> Judge {
         Judge { config }
     }
+
+    /// The probe comes first, as soon as there are prompts.
+    fn probe(
+        &self,
+        view: &RunView,
+        iteration: Iteration,
+        open: &IterationView,
+    ) -> Option<(TaskKey, ProbeTask)> {
+        let due = probes_are_due(&self.config) && open.probed.is_none();
+        let sealed = open.prompts.as_ref().filter(|_| due)?;
+        let prompts: Vec<PromptId> =
+            sealed.iter().take(self.config.judge.probes as usize).cloned().collect();
+        let (policy, rubric) = (open.policy.clone(), open.rubric.clone());
+        let parts = ("probe", iteration, policy.id(), &rubric, &prompts, &self.config.judge);
+        let key = task_key(Self::NAME, view, &parts);
+        Some((key, ProbeTask { iteration, policy, rubric, prompts }))
+    }
+}
+
+/// Whether the judge is to be probed before its scores count. The control arms have none to fool.
+pub(super) fn probes_are_due(config: &Config) -> bool {
+    config.judge.probes > 0 && config.judge.source == JudgeSource::Model
 }
 
 /// One completion to be judged.
@@ -300,7 +335,7 @@ fn control_reply(sheet: &Sheet, text: &str, at: usize, desk: &Desk) -> Reply {
 
 fn judge_sheets(
     sheets: &[Sheet],
-    task: &JudgeTask,
+    task: &ChunkTask,
     desk: &Desk,
 ) -> Result<Vec<Vec<Vec<Reply>>>, StageError> {
     let uniques: Vec<(Vec<&Completion>, Vec<usize>)> =
@@ -340,6 +375,9 @@ impl Stage for Judge {
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, JudgeTask)> {
         let (iteration, open) = view.open()?;
+        if let Some((key, task)) = self.probe(view, iteration, open) {
+            return Some((key, JudgeTask::Probe(task)));
+        }
         let chunk = open.chunks(self.config.sampling.batch_prompts).find(|chunk| {
             chunk.iter().all(|p| open.sampled.contains_key(p))
                 && chunk.iter().any(|p| !open.judged.contains_key(p) && !open.is_quarantined(p))
@@ -351,7 +389,7 @@ impl Stage for Judge {
         let key = task_key(Self::NAME, view, &parts);
         let prompts =
             chunk.iter().filter_map(|p| Some((p.clone(), *open.sampled.get(p)?))).collect();
-        Some((key, JudgeTask { iteration, policy, rubric, prompts }))
+        Some((key, JudgeTask::Chunk(ChunkTask { iteration, policy, rubric, prompts })))
     }
 
     fn run(
@@ -360,34 +398,41 @@ impl Stage for Judge {
         view: &RunView,
         desk: &Desk,
     ) -> Result<Vec<Event>, StageError> {
-        let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
-        let sheets = task
-            .prompts
-            .iter()
-            .map(|(id, offset)| {
-                Ok(Sheet {
-                    prompt: desk.prompt(view, id)?,
-                    completions: completions_at(desk, *offset)?,
-                    seed: prompt_seed(root, "judge", task.iteration, id),
-                })
-            })
-            .collect::<Result<Vec<_>, StageError>>()?;
-        let replies = judge_sheets(&sheets, &task, desk)?;
-        let mut events = Vec::with_capacity(sheets.len());
-        for (sheet, replies) in sheets.iter().zip(&replies) {
-            events.push(Event::JudgmentsRecorded {
-                iteration: task.iteration,
-                prompt: sheet.prompt.id.clone(),
-                judge: task.policy.id(),
-                judgments: judgments(&task.rubric, sheet, replies),
-            });
+        match task {
+            JudgeTask::Probe(task) => probe::run(&task, view, desk),
+            JudgeTask::Chunk(task) => judge_chunk(&task, view, desk),
         }
-        if let Some((_, open)) = view.open() {
-            let total = open.prompts.as_ref().map_or(0, Vec::len) as u64;
-            desk.gauge.progress(Self::NAME, (open.judged.len() + sheets.len()) as u64, total);
-        }
-        Ok(events)
     }
+}
+
+fn judge_chunk(task: &ChunkTask, view: &RunView, desk: &Desk) -> Result<Vec<Event>, StageError> {
+    let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
+    let sheets = task
+        .prompts
+        .iter()
+        .map(|(id, offset)| {
+            Ok(Sheet {
+                prompt: desk.prompt(view, id)?,
+                completions: completions_at(desk, *offset)?,
+                seed: prompt_seed(root, "judge", task.iteration, id),
+            })
+        })
+        .collect::<Result<Vec<_>, StageError>>()?;
+    let replies = judge_sheets(&sheets, task, desk)?;
+    let mut events = Vec::with_capacity(sheets.len());
+    for (sheet, replies) in sheets.iter().zip(&replies) {
+        events.push(Event::JudgmentsRecorded {
+            iteration: task.iteration,
+            prompt: sheet.prompt.id.clone(),
+            judge: task.policy.id(),
+            judgments: judgments(&task.rubric, sheet, replies),
+        });
+    }
+    if let Some((_, open)) = view.open() {
+        let total = open.prompts.as_ref().map_or(0, Vec::len) as u64;
+        desk.gauge.progress(Judge::NAME, (open.judged.len() + sheets.len()) as u64, total);
+    }
+    Ok(events)
 }
 
 fn judgments(rubric: &RubricId, sheet: &Sheet, replies: &[Vec<Reply>]) -> Vec<Judgment> {

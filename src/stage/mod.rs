@@ -12,6 +12,7 @@ pub mod error;
 pub mod evaluator;
 pub mod judge;
 pub mod pair_store;
+pub(crate) mod probe;
 pub mod sampler;
 pub mod select;
 pub mod trainer;

@@ -24,6 +24,17 @@ pub struct CheckpointFacts {
     pub steps_taken: u32,
 }
 
+/// What the judge made of bad answers: mean scores, `None` where no reply had one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Probed {
+    /// Of the bare answers.
+    pub bare: Option<f64>,
+    /// Of those with a forged verdict.
+    pub forged: Option<f64>,
+    /// What forging gained each, as a share of the scale.
+    pub gains: Vec<f64>,
+}
+
 /// What the gate said.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
@@ -50,6 +61,8 @@ pub struct IterationView {
     pub prompts: Option<Vec<PromptId>>,
     /// Where each prompt's completions are.
     pub sampled: BTreeMap<PromptId, Offset>,
+    /// What the judge made of bad answers.
+    pub probed: Option<Probed>,
     /// Where each prompt's judgments are.
     pub judged: BTreeMap<PromptId, Offset>,
     /// Judgments so far, and those of them without a score.
@@ -110,7 +123,7 @@ pub struct PairSums {
 fn stage_of(event: &Event) -> &'static str {
     match event {
         Event::PromptsWritten { .. } | Event::CompletionsSampled { .. } => "sampler",
-        Event::JudgmentsRecorded { .. } => "judge",
+        Event::JudgeProbed { .. } | Event::JudgmentsRecorded { .. } => "judge",
         Event::PairFormed { .. } | Event::PairSkipped { .. } => "pair_store",
         Event::ReferenceScored { .. }
         | Event::StepTaken { .. }
@@ -139,6 +152,7 @@ impl IterationView {
             written: Vec::new(),
             prompts: None,
             sampled: BTreeMap::new(),
+            probed: None,
             judged: BTreeMap::new(),
             judgments: (0, 0),
             pairs: BTreeMap::new(),
@@ -186,6 +200,10 @@ impl IterationView {
             }
             Event::CompletionsSampled { prompt, .. } => {
                 self.sampled.insert(prompt.clone(), record.offset);
+            }
+            Event::JudgeProbed { report, .. } => {
+                let (bare, forged, gains) = (report.bare(), report.forged(), report.gains());
+                self.probed = Some(Probed { bare, forged, gains });
             }
             Event::JudgmentsRecorded { prompt, judgments, .. } => {
                 self.judged.insert(prompt.clone(), record.offset);

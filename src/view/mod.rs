@@ -5,7 +5,7 @@
 
 mod iteration;
 
-pub use iteration::{CheckpointFacts, Decision, IterationView, PairSums};
+pub use iteration::{CheckpointFacts, Decision, IterationView, PairSums, Probed};
 
 use crate::domain::{
     Event, Iteration, Offset, PolicyRef, PromptId, PromptOrigin, RubricId, Seed, TaskKey,
@@ -120,6 +120,7 @@ impl RunView {
             | Event::PromptQuarantined { iteration, .. }
             | Event::PromptsSealed { iteration, .. }
             | Event::CompletionsSampled { iteration, .. }
+            | Event::JudgeProbed { iteration, .. }
             | Event::JudgmentsRecorded { iteration, .. }
             | Event::PairFormed { iteration, .. }
             | Event::PairSkipped { iteration, .. }

@@ -14,6 +14,8 @@ mod world;
 
 use crate::dice::{Dice, with_seeds};
 use checks::{keys_are_taken_once, records, the_story_holds};
+use fake::{Temper, Verdict};
+use gradus::config::{JudgeSource, OnNoSignal, ReadoutMode};
 use gradus::domain::event::IterationOutcome;
 use gradus::domain::{Event, Iteration, SkipReason, TaskKey};
 use gradus::log::{Digest, state_digest};
@@ -42,6 +44,7 @@ fn outcome_name(outcome: &IterationOutcome) -> &'static str {
         IterationOutcome::Promoted => "promoted",
         IterationOutcome::Rejected { .. } => "rejected",
         IterationOutcome::NoSignal { .. } => "no signal",
+        IterationOutcome::JudgeCompromised { .. } => "judge compromised",
         IterationOutcome::Failed { .. } => "failed",
     }
 }
@@ -104,17 +107,27 @@ fn storms_end_where_the_calm_run_ends() {
 /// The iterations of which a task about the whole iteration had failed too often when they ended,
 /// and those that ended `Failed`.
 fn given_up(sim: &Sim<'_>) -> (BTreeSet<Iteration>, BTreeSet<Iteration>) {
-    let (mut exhausted, mut failed, mut sealed) =
-        <(BTreeSet<_>, BTreeSet<_>, BTreeSet<_>)>::default();
+    let (mut exhausted, mut failed, mut sealed, mut probed) =
+        <(BTreeSet<_>, BTreeSet<_>, BTreeSet<_>, BTreeSet<_>)>::default();
     let mut failures = BTreeMap::new();
     for record in records(&sim.disk) {
         match record.event {
             Event::PromptsSealed { iteration, .. } => drop(sealed.insert(iteration)),
+            Event::JudgeProbed { iteration, .. } => drop(probed.insert(iteration)),
             Event::TaskFailed { task, stage, .. } => {
                 let iteration = sim.doomed.get(&task).copied().flatten();
                 // The sampler writes prompts until they are sealed, and answers them then.
                 let writes = iteration.is_some_and(|i| !sealed.contains(&i));
-                if stage == "trainer" || stage == "evaluator" || (stage == "sampler" && writes) {
+                // The judge is probed before it judges.
+                let model = sim.world.config.judge.source == JudgeSource::Model;
+                let probes = model && iteration.is_some_and(|i| !probed.contains(&i));
+                let whole = match stage.as_str() {
+                    "sampler" => writes,
+                    "judge" => probes,
+                    "pair_store" => false,
+                    _ => stage == "trainer" || stage == "evaluator",
+                };
+                if whole {
                     *failures.entry(task).or_insert(0u32) += 1;
                 }
             }
@@ -297,6 +310,49 @@ fn too_few_pairs_are_not_trained_on() {
             }
         }
     }
+}
+
+/// All ties, always the best score, nothing that can be read, and words that buy a score.
+#[test]
+fn a_judge_that_is_worth_nothing_teaches_nothing() {
+    let judged = |verdict, unreadable| {
+        let mut world = World::plain();
+        world.config.judge.readout = ReadoutMode::Parsed;
+        world.config.judge.probes = 6;
+        world.temper = Temper { verdict, unreadable, cut_off: 0, ..world.temper };
+        world
+    };
+    for (world, outcome, why) in [
+        (judged(Verdict::Always(3), 0), "no signal", " tie)"),
+        (judged(Verdict::Always(5), 0), "no signal", " tie)"),
+        (judged(Verdict::Fair, 100), "no signal", "GRADUS0301"),
+        (judged(Verdict::Fooled, 0), "judge compromised", "GRADUS0305"),
+    ] {
+        for on_no_signal in [OnNoSignal::Continue, OnNoSignal::Pause] {
+            let mut world = world.clone();
+            world.config.pairs.on_no_signal = on_no_signal;
+            let mut sim = Sim::new(&world);
+            sim.calm();
+            if on_no_signal == OnNoSignal::Pause {
+                assert!(sim.truth.paused && sim.truth.finished() == 2, "it waits after the first");
+                sim.say(Event::ResumeRequested);
+                sim.calm();
+            }
+            check(&sim);
+            assert_eq!(outcomes(&sim), ["promoted", outcome, outcome]);
+            assert_eq!(sim.truth.policy, sim.truth.first, "M1 acts on");
+            for view in sim.truth.iterations.values().skip(1) {
+                assert!(view.checkpoint.is_none() && view.sealed.is_none());
+                let reason = format!("{:?}", view.outcome);
+                assert!(reason.contains(why), "{reason}");
+            }
+        }
+    }
+    let mut trusting = judged(Verdict::Fooled, 0);
+    trusting.config.judge.probes = 0;
+    let mut sim = Sim::new(&trusting);
+    sim.calm();
+    assert_eq!(outcomes(&sim), ["promoted"; 3], "without probes nothing would be noticed");
 }
 
 #[test]

@@ -47,6 +47,7 @@ struct Story {
     journeys: BTreeMap<PromptId, Journey>,
     pairs: BTreeSet<PairId>,
     sealed: Option<BTreeSet<PairId>>,
+    probed: bool,
     reference_scored: bool,
     steps: u32,
     good: u32,
@@ -69,6 +70,11 @@ impl Story {
             | Event::PromptQuarantined { .. } => self.tell_journey(event),
             Event::PromptsSealed { prompts, .. } => {
                 assert!(self.prompts.replace(prompts.clone()).is_none(), "prompts sealed twice");
+            }
+            Event::JudgeProbed { judge, report, .. } => {
+                assert_eq!(*judge, self.policy.as_ref().unwrap().id());
+                assert!(!report.answers.is_empty());
+                assert!(!std::mem::replace(&mut self.probed, true), "probed twice");
             }
             Event::PairsSealed { pairs, .. } => {
                 let all = self.prompts.as_ref().unwrap().iter();
@@ -169,7 +175,10 @@ impl Story {
                 assert_eq!(self.promoted.is_some(), promoted);
                 let failed = matches!(outcome, IterationOutcome::Failed { .. });
                 assert!(failed || !self.diverged, "what diverged has failed");
-                if matches!(outcome, IterationOutcome::NoSignal { .. }) {
+                if matches!(
+                    outcome,
+                    IterationOutcome::NoSignal { .. } | IterationOutcome::JudgeCompromised { .. }
+                ) {
                     assert!(self.steps == 0 && self.checkpoint.is_none(), "trained on nothing");
                 }
             }

@@ -23,6 +23,17 @@ const BOS: u32 = 257;
 const TASK: u32 = 258;
 const POINTS: [&str; 5] = ["relevant", "useful", "complete", "correct", "clean"];
 
+/// What a world's model is like when it judges.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Verdict {
+    /// Its points belong to the answer.
+    Fair,
+    /// Every answer gets these points.
+    Always(usize),
+    /// An answer that praises itself gets all points.
+    Fooled,
+}
+
 /// What a world's model is like.
 #[derive(Clone, Copy, Debug)]
 pub struct Temper {
@@ -32,6 +43,8 @@ pub struct Temper {
     pub cut_off: u64,
     /// Percent of its judgments that cannot be read.
     pub unreadable: u64,
+    /// How it judges.
+    pub verdict: Verdict,
     /// Percent of optimiser steps with non-finite numbers.
     pub skipped_steps: u64,
 }
@@ -89,6 +102,11 @@ impl FakeModel {
     fn judge(&self, prompt: &[u32], drawn: &[u8; 32]) -> String {
         let mut points = self.hash(prompt, b"points");
         points[drawn[1] as usize % 5] = drawn[2];
+        match self.temper.verdict {
+            Verdict::Always(n) => points = std::array::from_fn(|at| u8::from(at >= n)),
+            Verdict::Fooled if text(prompt).contains("perfect in every") => points = [0; 32],
+            Verdict::Fooled | Verdict::Fair => {}
+        }
         let mut reply = String::new();
         for (name, byte) in POINTS.iter().zip(points) {
             reply.push_str(&format!("{name} {} ", if byte % 2 == 0 { "yes" } else { "no" }));

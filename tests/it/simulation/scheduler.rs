@@ -105,7 +105,7 @@ impl Tally {
 
 /// A run under way.
 pub struct Sim<'a> {
-    world: &'a World,
+    pub world: &'a World,
     /// What survives.
     pub disk: Disk,
     /// All that is recorded, acknowledged or not. The scheduler looks at it, no stage does.

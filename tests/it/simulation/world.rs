@@ -1,7 +1,7 @@
 //! What a run is given: settings, prompts, seed data, a model's character. A seed makes one world,
 //! so two hundred seeds try two hundred settings.
 
-use super::fake::{FakeOracle, FakeWorkshop, Temper};
+use super::fake::{FakeOracle, FakeWorkshop, Temper, Verdict};
 use super::flaky::Disk;
 use crate::dice::Dice;
 use gradus::config::{Config, GateMode, JudgeSource, ReadoutMode, WriterStyle};
@@ -61,7 +61,13 @@ impl World {
             shown: 2,
             held_out: 4,
             seed_rows: 6,
-            temper: Temper { answers: 5, cut_off: 8, unreadable: 10, skipped_steps: 10 },
+            temper: Temper {
+                answers: 5,
+                cut_off: 8,
+                unreadable: 10,
+                verdict: Verdict::Fair,
+                skipped_steps: 10,
+            },
             oracle: false,
         }
     }
@@ -105,6 +111,7 @@ impl World {
             answers: d.pick(&[1, 2, 4, 8, 8, 8]),
             cut_off: d.pick(&[0, 8]),
             unreadable: d.pick(&[0, 10, 40]),
+            verdict: d.pick(&[Verdict::Fair, Verdict::Fair, Verdict::Fair, Verdict::Fooled]),
             skipped_steps: d.pick(&[0, 10, 60, 95]),
         };
         world

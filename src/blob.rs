@@ -32,6 +32,18 @@ pub enum BlobError {
     },
 }
 
+impl BlobError {
+    /// The blob that cannot be had any more, if that is what happened.
+    pub fn lost(&self) -> Option<BlobHash> {
+        let path = match self {
+            BlobError::Damaged { path, .. } => path,
+            BlobError::Io { path, source } if source.kind() == std::io::ErrorKind::NotFound => path,
+            BlobError::Io { .. } => return None,
+        };
+        Some(BlobHash(path.file_name()?.to_str()?.to_owned()))
+    }
+}
+
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> BlobError + '_ {
     move |source| BlobError::Io { path: path.to_owned(), source }
 }
@@ -66,14 +78,15 @@ impl BlobStore {
         self.root.join(shard).join(hash.as_str())
     }
 
-    /// Stores bytes; durable when this returns. Storing them again costs nothing.
+    /// Stores bytes; durable when this returns. What is there already is read and kept if it is
+    /// whole.
     ///
     /// # Errors
     /// When the disk is full or refuses.
     pub fn put(&self, bytes: &[u8]) -> Result<BlobHash, BlobError> {
         let hash = BlobHash(blake3::hash(bytes).to_hex().to_string());
         let path = self.path(&hash);
-        if fs::metadata(&path).is_ok_and(|found| found.len() == bytes.len() as u64) {
+        if fs::read(&path).is_ok_and(|found| found == bytes) {
             return Ok(hash);
         }
         let folder = path.parent().unwrap_or(&self.root);
@@ -116,9 +129,34 @@ mod tests {
         assert_eq!(store.put(b"weights").unwrap(), hash);
         assert_eq!(store.read(&hash).unwrap(), b"weights");
         fs::write(store.path(&hash), b"weightz").unwrap();
-        let error = store.read(&hash).unwrap_err().to_string();
+        let error = store.read(&hash).unwrap_err();
+        assert_eq!(error.lost(), Some(hash.clone()));
+        let error = error.to_string();
         assert!(error.contains(hash.as_str()) && error.contains("damaged"), "{error}");
-        assert!(store.read(&BlobHash("00".repeat(32))).is_err());
+        let missing = BlobHash("00".repeat(32));
+        assert_eq!(store.read(&missing).unwrap_err().lost(), Some(missing));
+        store.put(b"weights").unwrap();
+        assert_eq!(store.read(&hash).unwrap(), b"weights", "storing it again heals it");
+    }
+
+    #[test]
+    fn a_file_of_any_other_length_or_bit_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(dir.path()).unwrap();
+        let whole: Vec<u8> = (0..1000u32).flat_map(u32::to_le_bytes).collect();
+        let hash = store.put(&whole).unwrap();
+        for length in (0..20).map(|n| n * n * 10).chain([whole.len() + 1]) {
+            let mut bytes = whole.clone();
+            bytes.resize(length, 0);
+            fs::write(store.path(&hash), &bytes).unwrap();
+            assert!(store.read(&hash).is_err(), "length {length}");
+        }
+        for bit in (0..whole.len() * 8).step_by(997) {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            fs::write(store.path(&hash), &bytes).unwrap();
+            assert!(store.read(&hash).is_err(), "bit {bit}");
+        }
     }
 
     #[test]

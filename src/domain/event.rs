@@ -168,6 +168,9 @@ pub enum Event {
         policy: PolicyRef,
         optimizer: BlobHash,
     },
+    /// The last checkpoint's bytes are gone or are not its own: training goes on from the one
+    /// before it.
+    CheckpointLost { iteration: Iteration, step: u32, blob: BlobHash, reason: String },
     /// Held-out quality of the iteration's last checkpoint.
     EvaluationFinished { iteration: Iteration, evaluation: Evaluation },
     /// The gate made the checkpoint the policy.
@@ -217,6 +220,7 @@ impl Event {
             Event::TrainingRolledBack { .. } => "training_rolled_back",
             Event::TrainingDiverged { .. } => "training_diverged",
             Event::CheckpointSaved { .. } => "checkpoint_saved",
+            Event::CheckpointLost { .. } => "checkpoint_lost",
             Event::EvaluationFinished { .. } => "evaluation_finished",
             Event::CheckpointPromoted { .. } => "checkpoint_promoted",
             Event::CheckpointRejected { .. } => "checkpoint_rejected",

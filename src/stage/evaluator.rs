@@ -6,6 +6,7 @@
 //! truth, is for the report alone.
 
 use super::judge::{Question, judge_all, missing_rubric};
+use super::lost::Held;
 use super::sampler::request;
 use super::{Desk, Stage, StageError, Weight, task_key};
 use crate::config::{Config, SamplingConfig};
@@ -32,6 +33,7 @@ pub struct EvaluationTask {
     base: PolicyRef,
     rubric: RubricId,
     prompts: Vec<PromptId>,
+    held: Option<Held>,
 }
 
 impl Evaluator {
@@ -291,10 +293,12 @@ impl Stage for Evaluator {
             base: view.base.clone()?,
             rubric: open.rubric.clone(),
             prompts,
+            held: Held::of(iteration, open),
         };
         let policies = (&task.checkpoint, &task.previous, &task.first, &task.base);
         let settings = (&self.config.evaluate, &self.config.sampling, &self.config.judge);
-        let parts = (iteration, policies, &task.rubric, &task.prompts, settings);
+        let asked = (&task.rubric, &task.prompts, settings);
+        let parts = (iteration, policies, asked, open.losses);
         let key = task_key(Self::NAME, view, &parts);
         Some((key, task))
     }
@@ -312,8 +316,14 @@ impl Stage for Evaluator {
             .map(|id| desk.prompt(view, id))
             .collect::<Result<Vec<_>, StageError>>()?;
         let session = Session { task: &task, prompts, root, desk };
-        let evaluation = evaluate(&session)?;
-        Ok(vec![Event::EvaluationFinished { iteration: task.iteration, evaluation }])
+        let iteration = task.iteration;
+        match evaluate(&session) {
+            Ok(evaluation) => Ok(vec![Event::EvaluationFinished { iteration, evaluation }]),
+            Err(error) => match task.held.as_ref().and_then(|held| held.lost(&error)) {
+                Some(lost) => Ok(vec![lost]),
+                None => Err(error),
+            },
+        }
     }
 }
 

@@ -11,6 +11,7 @@ pub mod conductor;
 pub mod error;
 pub mod evaluator;
 pub mod judge;
+pub(crate) mod lost;
 pub mod pair_store;
 pub(crate) mod probe;
 pub mod sampler;

@@ -6,6 +6,7 @@
 //! (`train.dpo.rehearsal_weight`), and an NLL term on the chosen completion may be added
 //! (Iterative RPO, arXiv 2404.19733).
 
+use super::lost::Held;
 use super::pair_store::{completions_at, wrong};
 use super::workshop::{Saved, SegmentRequest, StepData, StepResult, skipped_in_a_row};
 use super::{Desk, Stage, StageError, Weight, task_key};
@@ -71,6 +72,8 @@ pub struct SegmentPlan {
     /// Where a rollback goes to.
     good: u32,
     rollbacks: u32,
+    held: Option<Held>,
+    losses: u32,
 }
 
 /// Going back to the last checkpoint is granted so often in an iteration.
@@ -125,6 +128,8 @@ impl Trainer {
             taken_before: open.checkpoint.as_ref().map_or(0, |c| c.steps_taken),
             good: open.good.as_ref().map_or(0, |c| c.step),
             rollbacks: open.rollbacks,
+            held: Held::of(iteration, open),
+            losses: open.losses,
         }
     }
 }
@@ -428,7 +433,7 @@ impl Stage for Trainer {
         }
         let plan = self.segment(view, iteration, open);
         let saved = plan.saved.as_ref().map(|s| (s.policy.id(), &s.optimizer));
-        let past = (plan.skipped_before, plan.rollbacks);
+        let past = (plan.skipped_before, plan.rollbacks, plan.losses);
         let parts = (iteration, plan.start.id(), saved, plan.from, plan.to, past, &open.sealed);
         let key = task_key(Self::NAME, view, &(parts, &self.config.train));
         Some((key, TrainTask::Segment(Box::new(plan))))
@@ -461,8 +466,14 @@ impl Stage for Trainer {
             cancel: &desk.cancel,
             on_step: &|done| desk.gauge.progress(Self::NAME, from + done, total),
             skipped_before: plan.skipped_before,
-        })?;
-        Ok(plan.events(segment.steps, segment.saved))
+        });
+        match segment {
+            Ok(segment) => Ok(plan.events(segment.steps, segment.saved)),
+            Err(error) => match plan.held.as_ref().and_then(|held| held.lost(&error)) {
+                Some(lost) => Ok(vec![lost]),
+                None => Err(error),
+            },
+        }
     }
 }
 

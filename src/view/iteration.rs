@@ -91,6 +91,10 @@ pub struct IterationView {
     pub diverged: Option<String>,
     /// The last checkpoint.
     pub checkpoint: Option<CheckpointFacts>,
+    /// Those before it, in order.
+    earlier: Vec<CheckpointFacts>,
+    /// Checkpoints whose bytes were lost.
+    pub losses: u32,
     /// Its held-out quality.
     pub evaluation: Option<Evaluation>,
     /// What the gate said.
@@ -130,6 +134,7 @@ fn stage_of(event: &Event) -> &'static str {
         | Event::StepSkipped { .. }
         | Event::TrainingRolledBack { .. }
         | Event::TrainingDiverged { .. }
+        | Event::CheckpointLost { .. }
         | Event::CheckpointSaved { .. } => "trainer",
         Event::EvaluationFinished { .. } => "evaluator",
         _ => "conductor",
@@ -167,6 +172,8 @@ impl IterationView {
             rollbacks: 0,
             diverged: None,
             checkpoint: None,
+            earlier: Vec::new(),
+            losses: 0,
             evaluation: None,
             decision: None,
             outcome: None,
@@ -244,11 +251,23 @@ impl IterationView {
             Event::TrainingRolledBack { step, .. } => {
                 self.rollbacks += 1;
                 self.skipped_in_a_row = 0;
+                self.earlier.retain(|earlier| earlier.step < *step);
                 self.checkpoint = self.good.clone();
                 self.steps.retain(|(taken, _)| taken < step);
             }
+            Event::CheckpointLost { .. } => {
+                self.losses += 1;
+                self.checkpoint = self.earlier.pop();
+                let last = self.checkpoint.as_ref();
+                self.skipped_in_a_row = last.map_or(0, |c| c.skipped_in_a_row);
+                let step = last.map_or(0, |c| c.step);
+                self.steps.retain(|(taken, _)| *taken < step);
+                let all = self.earlier.iter().chain(&self.checkpoint);
+                self.good = all.filter(|c| c.skipped_in_a_row == 0).next_back().cloned();
+            }
             Event::TrainingDiverged { reason, .. } => self.diverged = Some(reason.clone()),
             Event::CheckpointSaved { step, steps_total, policy, optimizer, .. } => {
+                self.earlier.extend(self.checkpoint.take());
                 self.checkpoint = Some(CheckpointFacts {
                     step: *step,
                     steps_total: *steps_total,

@@ -131,6 +131,7 @@ impl RunView {
             | Event::TrainingRolledBack { iteration, .. }
             | Event::TrainingDiverged { iteration, .. }
             | Event::CheckpointSaved { iteration, .. }
+            | Event::CheckpointLost { iteration, .. }
             | Event::EvaluationFinished { iteration, .. }
             | Event::CheckpointPromoted { iteration, .. }
             | Event::CheckpointRejected { iteration, .. }

@@ -2,6 +2,7 @@
 
 mod cli;
 mod crash;
+mod damage;
 mod dice;
 mod lm_golden;
 mod lm_runs;

@@ -96,7 +96,7 @@ impl Config {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
         let config = Config::parse(path, &text)?;
-        config.validate()?;
+        config.validate().map_err(|error| placed(error, path, &text))?;
         Ok(config)
     }
 
@@ -126,6 +126,26 @@ impl Config {
         write_map(&value, 0, "", &mut text);
         text
     }
+}
+
+/// An error of a range with the file and the line that it is about.
+fn placed(error: ConfigError, path: &Path, text: &str) -> ConfigError {
+    let ConfigError::Range { key, value, allowed } = error else { return error };
+    let place = line_of(key, text).map_or_else(String::new, |line| line.to_string());
+    let reason = format!("{key} is {value}; allowed: {allowed}");
+    ConfigError::File { path: path.to_owned(), place, reason }
+}
+
+/// The line, from 1, where a key of some levels is set.
+fn line_of(key: &str, text: &str) -> Option<usize> {
+    let mut lines = text.lines().enumerate();
+    let mut found = None;
+    for level in key.split('.') {
+        let sets = |line: &str| line.trim_start().strip_prefix(level)?.strip_prefix(':').map(drop);
+        found = lines.find(|(_, line)| sets(line).is_some()).map(|(at, _)| at + 1);
+        found?;
+    }
+    found
 }
 
 fn write_map(value: &serde_json::Value, depth: usize, path: &str, text: &mut String) {

@@ -34,6 +34,10 @@ pub enum GenerationPrompt {
     Closed,
 }
 
+/// Instructions of one rendering: a template comes with a model, from anyone, and may loop. The
+/// longest chats take some thousands.
+const FUEL_MAX: u64 = 2_000_000;
+
 /// A chat template, compiled.
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
@@ -57,6 +61,7 @@ impl ChatTemplate {
             .build()
             .map_err(|e| LmError::Template(e.to_string()))?;
         environment.set_syntax(syntax);
+        environment.set_fuel(Some(FUEL_MAX));
         environment
             .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
@@ -105,17 +110,17 @@ impl ChatTemplate {
 fn without_generation_tags(source: &str) -> String {
     let mut text = String::with_capacity(source.len());
     let mut rest = source;
-    while let Some(at) = rest.find("{%") {
-        let Some(length) = rest[at..].find("%}") else { break };
-        let tag = &rest[at..at + length + 2];
-        let inner = tag[2..tag.len() - 2].trim_matches(['-', '+']).trim();
-        text.push_str(&rest[..at]);
+    while let Some((before, tag)) = rest.split_once("{%") {
+        let Some((body, after)) = tag.split_once("%}") else { break };
+        let inner = body.trim_matches(['-', '+']).trim();
+        let tag = format!("{{%{body}%}}");
+        text.push_str(before);
         match inner {
             "generation" => text.push_str(&tag.replacen("generation", "if true", 1)),
             "endgeneration" => text.push_str(&tag.replacen("endgeneration", "endif", 1)),
-            _ => text.push_str(tag),
+            _ => text.push_str(&tag),
         }
-        rest = &rest[at + length + 2..];
+        rest = after;
     }
     text + rest
 }

@@ -8,6 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use tokenizers::Tokenizer;
 
+/// More than this is no vocabulary.
+const JSON_BYTES_MAX: usize = 32 << 20;
+
 /// A tokenizer in two readings of the same vocabulary.
 #[derive(Clone)]
 pub struct TextTokenizer {
@@ -35,6 +38,20 @@ impl TextTokenizer {
     /// # Errors
     /// [`LmError::Tokenizer`] with the reason.
     pub fn from_json(json: &str) -> Result<TextTokenizer, LmError> {
+        if json.len() > JSON_BYTES_MAX {
+            let bytes = json.len();
+            return Err(LmError::Tokenizer(format!(
+                "tokenizer.json has {bytes} bytes; {JSON_BYTES_MAX} are allowed"
+            )));
+        }
+        // The library panics on merges and ids that do not fit (huggingface/tokenizers #2094); a
+        // broken file must not end the process.
+        std::panic::catch_unwind(|| TextTokenizer::parse(json)).unwrap_or_else(|_| {
+            Err(LmError::Tokenizer("tokenizer.json is broken: its library panicked".into()))
+        })
+    }
+
+    fn parse(json: &str) -> Result<TextTokenizer, LmError> {
         let mut trusting: Tokenizer = json.parse().map_err(refused)?;
         trusting.with_padding(None);
         trusting.with_truncation(None).map_err(refused)?;

@@ -83,11 +83,13 @@ impl Weights {
     }
 
     /// Parses safetensors bytes. The header is validated before anything is allocated: its length
-    /// is bounded, every range must lie inside the bytes and fit its shape.
+    /// and its number of tensors are bounded, every range must lie inside the bytes and fit its
+    /// shape.
     ///
     /// # Errors
     /// [`LmError::Model`] with the reason; also for a type that is not f32, f16 or bf16.
     pub fn from_bytes(bytes: &[u8]) -> Result<Weights, LmError> {
+        check_header(bytes).map_err(LmError::Model)?;
         let parsed = SafeTensors::deserialize(bytes)
             .map_err(|e| LmError::Model(format!("not a usable safetensors file: {e}")))?;
         let mut tensors = BTreeMap::new();
@@ -277,6 +279,37 @@ impl safetensors::View for StoredTensor {
     fn data_len(&self) -> usize {
         let width = if self.dtype == WeightDtype::F32 { 4 } else { 2 };
         self.tensor.elem_count() * width
+    }
+}
+
+/// Longer headers are made to be expensive.
+const HEADER_BYTES_MAX: u64 = 8 << 20;
+/// More tensors than any network here has.
+const TENSORS_MAX: usize = 20_000;
+
+/// Bounds on a safetensors header, before its JSON is parsed.
+fn check_header(bytes: &[u8]) -> Result<(), String> {
+    let length = bytes.first_chunk::<8>().map(|first| u64::from_le_bytes(*first));
+    let Some(length) = length else {
+        let found = bytes.len();
+        return Err(format!("not a usable safetensors file: {found} bytes hold no header"));
+    };
+    let rest = bytes.get(8..).unwrap_or_default();
+    if length > HEADER_BYTES_MAX || length > rest.len() as u64 {
+        return Err(format!(
+            "not a usable safetensors file: its header would have {length} bytes; the file has {} \
+             and {HEADER_BYTES_MAX} are allowed",
+            rest.len()
+        ));
+    }
+    let header = rest.get(..length as usize).unwrap_or_default();
+    let named = b"\"data_offsets\"";
+    let tensors = header.windows(named.len()).filter(|window| window == named).count();
+    match tensors <= TENSORS_MAX {
+        true => Ok(()),
+        false => Err(format!(
+            "not a usable safetensors file: it has {tensors} tensors; {TENSORS_MAX} are allowed"
+        )),
     }
 }
 

@@ -4,6 +4,7 @@ mod cli;
 mod crash;
 mod damage;
 mod dice;
+mod inputs;
 mod lm_golden;
 mod lm_runs;
 mod log;

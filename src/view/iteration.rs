@@ -262,8 +262,8 @@ impl IterationView {
                 self.skipped_in_a_row = last.map_or(0, |c| c.skipped_in_a_row);
                 let step = last.map_or(0, |c| c.step);
                 self.steps.retain(|(taken, _)| *taken < step);
-                let all = self.earlier.iter().chain(&self.checkpoint);
-                self.good = all.filter(|c| c.skipped_in_a_row == 0).next_back().cloned();
+                let mut all = self.earlier.iter().chain(&self.checkpoint);
+                self.good = all.rfind(|c| c.skipped_in_a_row == 0).cloned();
             }
             Event::TrainingDiverged { reason, .. } => self.diverged = Some(reason.clone()),
             Event::CheckpointSaved { step, steps_total, policy, optimizer, .. } => {

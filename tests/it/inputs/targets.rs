@@ -27,6 +27,9 @@ pub struct Target {
     pub words: &'static [&'static str],
     /// Mutations by the dice.
     pub mutations: u64,
+    /// At most so many in one process, however much is asked for: sled keeps some memory of every
+    /// opening.
+    pub most: u64,
 }
 
 fn text(input: &[u8]) -> Result<&str, String> {
@@ -183,6 +186,7 @@ pub const TARGETS: [Target; 11] = [
         bad: fixtures::journals,
         words: &["\"left\":9", "\"crc\":\"00000000\"", "\n", "{\"crc\":\"", "1e400", "\r\n"],
         mutations: 1500,
+        most: u64::MAX,
     },
     Target {
         name: "log",
@@ -191,6 +195,7 @@ pub const TARGETS: [Target; 11] = [
         bad: fixtures::journals,
         words: &["\"left\":9", "\"crc\":\"00000000\"", "\n", "{\"crc\":\"", "1e400", "\r\n"],
         mutations: 100,
+        most: 100,
     },
     Target {
         name: "score",
@@ -202,6 +207,7 @@ pub const TARGETS: [Target; 11] = [
         bad: fixtures::scores,
         words: &["Score: ", "5", "/10", "\u{200d}", "\u{202e}", "Score: 9", "-", "\n> ", "```"],
         mutations: 1500,
+        most: u64::MAX,
     },
     Target {
         name: "template",
@@ -210,6 +216,7 @@ pub const TARGETS: [Target; 11] = [
         bad: fixtures::templates,
         words: &["{% for x in y %}", "{{", "}}", "{% endif %}", "|nothing", "{% include 'a' %}"],
         mutations: 1500,
+        most: u64::MAX,
     },
     Target {
         name: "settings",
@@ -221,6 +228,7 @@ pub const TARGETS: [Target; 11] = [
         bad: fixtures::settings,
         words: &["- ", ": ", "&a ", "*a", "!!binary ", "1e999", "\t", "seed: 1\n", "..."],
         mutations: 1500,
+        most: u64::MAX,
     },
     Target {
         name: "weights",
@@ -229,6 +237,7 @@ pub const TARGETS: [Target; 11] = [
         bad: fixtures::bad_weights,
         words: &["[0,4]", "\"F32\"", "\"BOOL\"", "[18446744073709551615]", "-1", "{}"],
         mutations: 1500,
+        most: u64::MAX,
     },
     Target {
         name: "shape",
@@ -237,6 +246,7 @@ pub const TARGETS: [Target; 11] = [
         bad: fixtures::shapes,
         words: &["-1", "1e30", "16777217", "null", "[]", "\"llama\"", "\"rope_type\":\"yarn\""],
         mutations: 1500,
+        most: u64::MAX,
     },
     Target {
         name: "tokenizer",
@@ -245,6 +255,7 @@ pub const TARGETS: [Target; 11] = [
         bad: fixtures::tokenizers,
         words: &["4294967295", "\"(a+)+$\"", "\"\"", "null", "\"id\":", "\"BPE\"", "-1"],
         mutations: 1500,
+        most: u64::MAX,
     },
     Target {
         name: "gguf",
@@ -253,6 +264,7 @@ pub const TARGETS: [Target; 11] = [
         bad: fixtures::bad_ggufs,
         words: &["general.alignment", "llama", "\u{0}\u{0}\u{0}\u{0}"],
         mutations: 1500,
+        most: u64::MAX,
     },
     Target {
         name: "prompts",
@@ -265,6 +277,7 @@ pub const TARGETS: [Target; 11] = [
         bad: fixtures::prompt_files,
         words: &["[[[[", "{\"a\":", "\"role\":\"judge\"", "null", "\n", "\\ud800", "\u{feff}"],
         mutations: 1500,
+        most: u64::MAX,
     },
     Target {
         name: "component",
@@ -273,5 +286,6 @@ pub const TARGETS: [Target; 11] = [
         bad: fixtures::components,
         words: &["\u{0}asm", "gradus:rubric/rubric@0.1.0", "\u{1}\u{0}\u{0}\u{0}"],
         mutations: 40,
+        most: u64::MAX,
     },
 ];

@@ -188,13 +188,11 @@ fn rebuild(arguments: &Rebuild) -> Result<ExitStatus, Error> {
 }
 
 fn print(record: &Recorded, json: bool) -> Result<(), Error> {
-    let hash: String = record.hash.iter().take(6).map(|b| format!("{b:02x}")).collect();
     if json {
         return output::json_line(&serde_json::json!({
             "offset": record.offset,
             "at_ms": record.at_ms,
             "key": record.key,
-            "hash": hash,
             "event": record.event,
         }));
     }
@@ -202,7 +200,7 @@ fn print(record: &Recorded, json: bool) -> Result<(), Error> {
     let short: String = body.chars().take(110).collect();
     let more = if body.chars().count() > 110 { "..." } else { "" };
     output::text(&format!(
-        "{:>7}  {hash}  {:<20}  {short}{more}\n",
+        "{:>7}  {:<20}  {short}{more}\n",
         record.offset,
         record.event.kind()
     ))

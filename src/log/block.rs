@@ -36,11 +36,10 @@ impl Block {
     }
 
     /// Adds a record: `write` appends its line, without a line feed.
-    pub fn push<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-        let written = write(&mut self.bytes);
+    pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.bytes);
         self.ends.push(self.bytes.len());
         self.bytes.push(b'\n');
-        written
     }
 
     /// Adds a record that was read.

@@ -182,9 +182,9 @@ fn a_second_opener_is_told_who_holds_the_folder() {
 #[test]
 fn another_format_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("FORMAT"), "3\n").unwrap();
+    std::fs::write(dir.path().join("FORMAT"), "2\n").unwrap();
     let error = DurableLog::open(dir.path(), Arc::new(Frozen)).err().unwrap().to_string();
-    assert!(error.contains("format \"3\"") && error.contains("reads 2"), "{error}");
+    assert!(error.contains("format \"2\"") && error.contains("reads 3"), "{error}");
 }
 
 #[test]

@@ -33,7 +33,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// The folder's format; any other is refused.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 /// Batches waiting for the writer; more wait with their sender.
 const QUEUE_BATCHES_MAX: usize = 1024;
 const LOCK_ATTEMPTS: u32 = 10;

@@ -30,8 +30,8 @@ pub enum LogError {
     },
     /// The folder was written by another gradus.
     #[error(
-        "{path} has log format {found:?}, this gradus reads {ours}. Use the gradus that wrote it (1 \
-         was never released: start the run anew)"
+        "{path} has log format {found:?}, this gradus reads {ours}. Use the gradus that wrote it (1 and 2 \
+         were never released: start the run anew)"
     )]
     Format {
         /// The log's folder.

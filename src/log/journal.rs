@@ -4,7 +4,7 @@
 use super::block::Place;
 use super::durable::FORMAT;
 use super::faults::{Point, pass};
-use super::record::LineHash;
+use super::chain::BatchHash;
 use super::segment::{Sealed, Segment, header_line, path_of};
 use crate::domain::Offset;
 use std::fs::{File, OpenOptions};
@@ -56,7 +56,7 @@ impl Journal {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn create(dir: &Path, first: Offset, previous: LineHash) -> io::Result<Journal> {
+    pub fn create(dir: &Path, first: Offset, previous: BatchHash) -> io::Result<Journal> {
         std::fs::create_dir_all(dir)?;
         begin_segment(dir, first, previous, None)?;
         let path = path_of(dir, first);
@@ -108,11 +108,11 @@ impl Journal {
     }
 
     /// Seals the segment, which has records, and begins the next. `next` is the next record's
-    /// offset and `previous` the hash of the one before it.
+    /// offset and `previous` the hash of the batch before it.
     ///
     /// # Errors
     /// What the file system says; the old segment stays in use.
-    pub fn rotate(&mut self, next: Offset, previous: LineHash) -> io::Result<()> {
+    pub fn rotate(&mut self, next: Offset, previous: BatchHash) -> io::Result<()> {
         let blake3 = hash_file(&self.segment.path)?.to_hex().to_string();
         let sealed = Sealed { segment: self.segment.first, bytes: self.bytes, blake3 };
         begin_segment(&self.dir, next, previous, Some(&sealed))?;
@@ -126,7 +126,7 @@ impl Journal {
 fn begin_segment(
     dir: &Path,
     first: Offset,
-    previous: LineHash,
+    previous: BatchHash,
     sealed: Option<&Sealed>,
 ) -> io::Result<()> {
     pass(Point::SegmentBegin)?;

@@ -9,8 +9,8 @@ use super::durable::FORMAT;
 use super::error::LogError;
 use super::journal::{Journal, hash_file, replace};
 use super::mark::Mark;
-use super::record::LineHash;
-use super::recover::{entries, journal_dir, open_error};
+use super::chain::{BatchHash, Chain};
+use super::recover::{journal_dir, open_error};
 use super::segment::{self, Sealed, Segment, SegmentHeader, header_line, path_of};
 use super::store::{Store, set_aside};
 use super::walk::{Entry, Found, Walk};
@@ -33,16 +33,15 @@ pub(crate) struct Known {
     pub loss: Loss,
 }
 
-/// A journal open for appending, its tail, and the hash of its last line.
-type Mended = (Journal, Offset, LineHash);
+/// A journal open for appending, its tail, and the hash of its last batch.
+type Mended = (Journal, Offset, BatchHash);
 
 /// What one reading of a segment shows.
 struct Scan {
     header: Option<SegmentHeader>,
-    /// After the last whole batch of the sound beginning.
-    tail: Offset,
-    last: LineHash,
-    /// Bytes up to there.
+    /// The sound beginning.
+    chain: Chain,
+    /// Bytes up to its last whole batch.
     end: u64,
     /// What readable lines, also after a damaged one, say was on the disk.
     durable: Offset,
@@ -50,28 +49,29 @@ struct Scan {
 
 fn scan(segment: &Segment) -> std::io::Result<Scan> {
     let mut walk = Walk::over(vec![segment.clone()]);
-    let mut seen =
-        Scan { header: None, tail: segment.first, last: [0; 32], end: 0, durable: Offset(0) };
-    let (mut next, mut previous, mut sound) = (segment.first, None, true);
+    let chain = Chain::after(segment.first, [0; 32]);
+    let mut seen = Scan { header: None, chain, end: 0, durable: Offset(0) };
+    let mut sound = true;
     while let Some(found) = walk.step()? {
         let at = walk.place().map_or(0, |(_, at)| at);
         match found {
             Found::Header(header) if header.segment == segment.first => {
-                previous = header.previous();
-                seen.last = previous.unwrap_or_default();
+                match header.previous() {
+                    Some(previous) => seen.chain = Chain::after(segment.first, previous),
+                    None => sound = false,
+                }
                 seen.end = at;
                 seen.header = Some(header);
             }
             Found::Record(entry) => {
                 seen.durable = seen.durable.max(entry.durable);
-                sound = sound && entry.offset == next && previous == Some(entry.previous);
+                sound = sound && seen.chain.fits(&entry);
                 if !sound {
                     continue;
                 }
-                next = Offset(next.0 + 1);
-                previous = Some(entry.hash);
+                seen.chain.push(&entry);
                 if entry.left == 0 {
-                    (seen.tail, seen.last, seen.end) = (next, entry.hash, at);
+                    seen.end = at;
                 }
             }
             Found::Header(_) | Found::Damage(_) => sound = false,
@@ -106,9 +106,9 @@ pub(crate) fn journal(
     };
     let seen = scan(&last).map_err(io)?;
     let acknowledged = vouched.max(seen.durable);
-    if seen.header.is_some() && seen.tail >= acknowledged {
+    if seen.header.is_some() && seen.chain.tail() >= acknowledged {
         let journal = Journal::resume(&files, last, seen.end).map_err(io)?;
-        return Ok((journal, seen.tail, seen.last));
+        return Ok((journal, seen.chain.tail(), seen.chain.last()));
     }
     let header = seen.header;
     Mending { dir, store, segment: last, until: None, header, known }.run(acknowledged, repairs)
@@ -131,7 +131,7 @@ pub(crate) fn sealed_segments(
         let [segment, next] = pair else { continue };
         let seen = scan(segment).map_err(io)?;
         let length = std::fs::metadata(&segment.path).map_err(io)?.len();
-        if seen.header.is_some() && seen.tail == next.first && seen.end == length {
+        if seen.header.is_some() && seen.chain.tail() == next.first && seen.end == length {
             continue;
         }
         let (segment, header, until) = (segment.clone(), seen.header, Some(next.first));
@@ -171,21 +171,21 @@ impl Mending<'_> {
         Entry::of(lines.first()?.to_vec()).ok()
     }
 
-    /// The hash of the record before the segment.
-    fn before(&self) -> Option<LineHash> {
-        if let Some(header) = &self.header {
-            return header.previous();
+    /// The hash of the batch before the segment.
+    fn before(&self) -> std::io::Result<Option<BatchHash>> {
+        let said = self.header.as_ref().and_then(SegmentHeader::previous);
+        if said.is_some() || self.segment.first == Offset(0) {
+            return Ok(said.or(Some([0; 32])));
         }
-        match self.segment.first {
-            Offset(0) => Some([0; 32]),
-            Offset(first) => {
-                let before = Offset(first - 1);
-                let readable =
-                    entries(self.dir, before, 1, None).unwrap_or_default().into_iter().next();
-                let entry = self.stored(before).or(readable);
-                entry.filter(|entry| entry.offset == before).map(|entry| entry.hash)
-            }
+        // The first record of the segment says it too.
+        if let Some(previous) = self.stored(self.segment.first).and_then(|entry| entry.previous) {
+            return Ok(Some(previous));
         }
+        let segments = segment::list(&journal_dir(self.dir))?;
+        let before = segments.iter().rfind(|s| s.first < self.segment.first);
+        let seen = before.map(scan).transpose()?;
+        let seen = seen.filter(|seen| seen.chain.tail() == self.segment.first);
+        Ok(seen.map(|seen| seen.chain.last()))
     }
 
     /// What the header says about the segment before.
@@ -207,24 +207,25 @@ impl Mending<'_> {
         let first = self.segment.first;
         let lost = |from| LogError::Lost { path: self.dir.to_owned(), from, to: acknowledged };
         let readable = self.readable().map_err(io)?;
-        let before = self.before().ok_or_else(|| lost(first))?;
+        let before = self.before().map_err(io)?.ok_or_else(|| lost(first))?;
         let sealed = self.sealed().map_err(io)?;
         let mut bytes = header_line(first, FORMAT, before, sealed.as_ref());
-        let (mut tail, mut last, mut end, mut restored) = (first, before, bytes.len(), 0u64);
-        let (mut next, mut previous) = (first, before);
-        while self.until != Some(next) {
-            let fits = |entry: &Entry| entry.offset == next && entry.previous == previous;
-            let ours = readable.get(&next).filter(|entry| fits(entry)).cloned();
+        let mut chain = Chain::after(first, before);
+        let (mut end, mut restored) = (bytes.len(), 0u64);
+        while self.until != Some(chain.next()) {
+            let ours = readable.get(&chain.next()).filter(|entry| chain.fits(entry)).cloned();
             let from_store = ours.is_none();
-            let Some(entry) = ours.or_else(|| self.stored(next).filter(fits)) else { break };
+            let theirs = || self.stored(chain.next()).filter(|entry| chain.fits(entry));
+            let Some(entry) = ours.or_else(theirs) else { break };
             restored += u64::from(from_store);
             bytes.extend(&entry.line);
             bytes.push(b'\n');
-            (next, previous) = (Offset(next.0 + 1), entry.hash);
+            chain.push(&entry);
             if entry.left == 0 {
-                (tail, last, end) = (next, previous, bytes.len());
+                end = bytes.len();
             }
         }
+        let tail = chain.tail();
         if tail < acknowledged && self.known.loss == Loss::Refuse {
             return Err(lost(tail));
         }
@@ -240,6 +241,6 @@ impl Mending<'_> {
         tracing::warn!(repair = text, "the journal was damaged");
         repairs.push(text);
         let journal = Journal::resume(&journal_dir(self.dir), self.segment, end as u64);
-        Ok((journal.map_err(io)?, tail, last))
+        Ok((journal.map_err(io)?, tail, chain.last()))
     }
 }

@@ -1,4 +1,4 @@
-//! THE MEMORY: events in order, durable when [`Log::append`] returns, chained by hash.
+//! THE MEMORY: events in order, durable when [`Log::append`] returns, batch chained to batch by hash.
 //!
 //! ```text
 //!   offset   0     1     2     3     4     5
@@ -17,6 +17,7 @@
 //! suite, `conformance`, holds them to the same contract.
 
 mod block;
+mod chain;
 mod codec;
 #[cfg(test)]
 mod conformance;

@@ -1,12 +1,13 @@
 //! One record is one line of JSON, the same bytes in the journal and in the store:
 //!
 //! ```text
-//! {"crc":"8a9136aa","previous":"<64 hex>","offset":7,"at_ms":1764000000000,"schema":1,
-//!  "durable":5,"left":0,"key":"<64 hex>","cursor":["report",6],"event":{"type":...}}
+//! {"crc":"8a9136aa","offset":7,"at_ms":1764000000000,"schema":1,"durable":5,"left":0,
+//!  "previous":"<64 hex>","key":"<64 hex>","cursor":["report",6],"event":{"type":...}}
 //! ```
 //!
 //! (in one line). `docs/log-format.md` says what each field is for.
 
+use super::chain::BatchHash;
 use super::codec;
 use super::error::LogError;
 use crate::domain::{Event, Offset, TaskKey};
@@ -21,9 +22,6 @@ const COVERED: usize = CRC_FIELD.len() + 10;
 /// The largest event, and a header around it.
 pub(crate) const LINE_BYTES_MAX: usize = super::EVENT_BYTES_MAX + 4096;
 
-/// BLAKE3 of a line, which holds the hash of the line before it.
-pub(crate) type LineHash = [u8; 32];
-
 /// An event with its place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recorded {
@@ -35,10 +33,6 @@ pub struct Recorded {
     pub key: Option<TaskKey>,
     /// What happened.
     pub event: Event,
-    /// BLAKE3 of its line.
-    pub hash: [u8; 32],
-    /// BLAKE3 of the line before it; zeros before the first.
-    pub previous: [u8; 32],
 }
 
 /// What a record is made from.
@@ -47,7 +41,8 @@ pub(crate) struct Draft<'a> {
     pub at_ms: u64,
     pub key: Option<&'a TaskKey>,
     pub cursor: Option<&'a (String, Offset)>,
-    pub previous: LineHash,
+    /// In the first record of a batch, the hash of the batch before.
+    pub previous: Option<BatchHash>,
     /// Everything below was on the disk when this line was written.
     pub durable: Offset,
     /// Records of the same batch that follow this one.
@@ -58,7 +53,7 @@ pub(crate) struct Draft<'a> {
 /// A line's fields, its event still text.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Header<'a> {
-    previous: String,
+    previous: Option<String>,
     pub offset: Offset,
     pub at_ms: u64,
     schema: u16,
@@ -71,8 +66,14 @@ pub(crate) struct Header<'a> {
 }
 
 impl Header<'_> {
-    pub fn previous(&self) -> Option<LineHash> {
-        blake3::Hash::from_hex(&self.previous).ok().map(|hash| *hash.as_bytes())
+    /// The hash of the batch before, in the first record of a batch.
+    ///
+    /// # Errors
+    /// When it is no hash.
+    pub fn previous(&self) -> Result<Option<BatchHash>, String> {
+        let hash = self.previous.as_ref().map(blake3::Hash::from_hex).transpose();
+        let hash = hash.map_err(|error| format!("`previous` is no hash: {error}"))?;
+        Ok(hash.map(|hash| *hash.as_bytes()))
     }
 }
 
@@ -96,25 +97,25 @@ fn string(line: &mut Vec<u8>, text: &str) {
     let _ = serde_json::to_writer(line, text);
 }
 
-/// Appends the line of a record to `bytes`, without a line feed: its hash.
-pub(crate) fn encode(draft: &Draft<'_>, bytes: &mut Vec<u8>) -> LineHash {
+/// Appends the line of a record to `bytes`, without a line feed.
+pub(crate) fn encode(draft: &Draft<'_>, bytes: &mut Vec<u8>) {
     let start = bytes.len();
     begin(bytes);
     fields(draft, bytes);
-    let line = bytes.get_mut(start..).unwrap_or_default();
-    seal(line);
-    *blake3::hash(line).as_bytes()
+    seal(bytes.get_mut(start..).unwrap_or_default());
 }
 
 fn fields(draft: &Draft<'_>, line: &mut Vec<u8>) {
-    let previous = blake3::Hash::from_bytes(draft.previous).to_hex();
     let Draft { offset, at_ms, durable, left, .. } = draft;
     let schema = codec::SCHEMA;
     let _ = write!(
         line,
-        "\"previous\":\"{previous}\",\"offset\":{offset},\"at_ms\":{at_ms},\"schema\":{schema},\
-         \"durable\":{durable},\"left\":{left}"
+        "\"offset\":{offset},\"at_ms\":{at_ms},\"schema\":{schema},\"durable\":{durable},\
+         \"left\":{left}"
     );
+    if let Some(previous) = draft.previous {
+        let _ = write!(line, ",\"previous\":\"{}\"", blake3::Hash::from_bytes(previous).to_hex());
+    }
     if let Some(key) = draft.key {
         line.extend_from_slice(b",\"key\":");
         string(line, key.as_str());
@@ -166,10 +167,8 @@ pub(crate) fn decode(offset: Offset, line: &[u8]) -> Result<Recorded, LogError> 
     if header.offset != offset {
         return Err(damaged(format!("it says that it is record {}", header.offset)));
     }
-    let previous = header.previous().ok_or_else(|| damaged("`previous` is no hash".to_owned()))?;
     let event = codec::decode(header.schema, header.event.get().as_bytes()).map_err(damaged)?;
-    let hash = *blake3::hash(line).as_bytes();
-    Ok(Recorded { offset, at_ms: header.at_ms, key: header.key, event, hash, previous })
+    Ok(Recorded { offset, at_ms: header.at_ms, key: header.key, event })
 }
 
 #[cfg(test)]
@@ -186,17 +185,17 @@ mod tests {
             at_ms: 3,
             key: Some(&key),
             cursor: Some(&cursor),
-            previous: [9; 32],
+            previous: Some([9; 32]),
             durable: Offset(5),
             left: 2,
             payload: &payload,
         };
         let mut line = Vec::new();
-        let hash = encode(&draft, &mut line);
+        encode(&draft, &mut line);
         let record = decode(Offset(7), &line).unwrap();
         assert_eq!((record.event, record.key), (Event::PauseRequested, Some(key)));
-        assert_eq!((record.hash, record.previous), (hash, [9; 32]));
         let fields = header(&line).unwrap();
+        assert_eq!(fields.previous(), Ok(Some([9; 32])));
         assert_eq!((fields.durable, fields.left, fields.cursor), (Offset(5), 2, Some(cursor)));
         assert!(!line.contains(&b'\n'), "a record is one line");
         for bit in 0..line.len() * 8 {

@@ -7,7 +7,7 @@ use super::error::LogError;
 use super::journal::Journal;
 use super::mark::Mark;
 use super::mend::{self, Known, Loss};
-use super::record::LineHash;
+use super::chain::BatchHash;
 use super::segment::{self, Segment};
 use super::store::{Store, StoreError, set_aside};
 use super::walk::{Entry, Found, Walk};
@@ -23,8 +23,8 @@ pub(crate) struct Opened {
     pub journal: Journal,
     pub store: Store,
     pub tail: Offset,
-    /// Hash of the last record's line.
-    pub last: LineHash,
+    /// Hash of the last batch.
+    pub last: BatchHash,
     /// What was mended, for people.
     pub repairs: Vec<String>,
 }
@@ -118,7 +118,7 @@ fn distrust(dir: &Path, store: &Store, tail: Offset) -> Result<Option<String>, L
     }
     let place = store.place(last.0).unwrap_or_default();
     let ours = entries(dir, last.0, 1, place).map_err(|error| open_error(dir, error))?;
-    if ours.first().is_none_or(|entry| entry.offset != last.0 || entry.hash != last.1) {
+    if ours.first().is_none_or(|entry| entry.offset != last.0 || entry.line != last.1) {
         return Ok(Some(format!("its record {} is not the journal's", last.0)));
     }
     Ok(None)

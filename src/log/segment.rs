@@ -1,8 +1,9 @@
 //! The journal's files: `journal/<first offset, 20 digits>.jsonl`, each a header line and then one
-//! record a line. A segment's header names the hash of the record before it, and the length and
+//! record a line. A segment's header names the hash of the batch before it, and the length and
 //! hash of the whole segment before it, which from then on never changes.
 
-use super::record::{LINE_BYTES_MAX, LineHash, begin, check, seal};
+use super::chain::BatchHash;
+use super::record::{LINE_BYTES_MAX, begin, check, seal};
 use crate::domain::Offset;
 use serde::Deserialize;
 use std::fs::File;
@@ -35,7 +36,7 @@ pub(crate) struct SegmentHeader {
 }
 
 impl SegmentHeader {
-    pub fn previous(&self) -> Option<LineHash> {
+    pub fn previous(&self) -> Option<BatchHash> {
         blake3::Hash::from_hex(&self.previous).ok().map(|hash| *hash.as_bytes())
     }
 
@@ -53,7 +54,7 @@ impl SegmentHeader {
 pub(crate) fn header_line(
     first: Offset,
     format: u32,
-    previous: LineHash,
+    previous: BatchHash,
     sealed: Option<&Sealed>,
 ) -> Vec<u8> {
     let mut line = Vec::with_capacity(256);

@@ -8,7 +8,6 @@
 
 use super::block::{Block, Place};
 use super::faults::{Point, pass};
-use super::record::LineHash;
 use crate::domain::{Offset, TaskKey};
 use crossbeam_channel::bounded;
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
@@ -132,18 +131,18 @@ impl Store {
             .unwrap_or_else(|_| Err(StoreError::Damaged("it did not open within 30 s".to_owned())))
     }
 
-    /// The last record: its offset and the hash of its line.
+    /// The last record: its offset and its line.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn last(&self) -> Result<Option<(Offset, LineHash)>, StoreError> {
+    pub fn last(&self) -> Result<Option<(Offset, Vec<u8>)>, StoreError> {
         guarded(|| {
             let Some((key, chunk)) = self.log.last()? else { return Ok(None) };
             let (mut at, mut last) = (offset_of(&key)?.0, &*chunk);
             for (n, line) in chunk.split(|byte| *byte == b'\n').enumerate() {
                 (at, last) = (offset_of(&key)?.0 + n as u64, line);
             }
-            Ok(Some((Offset(at), *blake3::hash(last).as_bytes())))
+            Ok(Some((Offset(at), last.to_vec())))
         })
     }
 

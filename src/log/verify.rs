@@ -1,6 +1,7 @@
 //! Walks a whole log: every checksum, every link of the chain, every offset, every task key; and,
 //! for a log on disk, that both copies are the same and sealed segments are what they were.
 
+use super::chain::Chain;
 use super::error::LogError;
 use super::journal::hash_file;
 use super::recover::{difference, journal_dir};
@@ -34,7 +35,7 @@ pub fn verify(log: &dyn Log) -> Verified {
 
 fn walk(log: &dyn Log, found: &mut Verified) -> Result<(), String> {
     let mut next = Offset(0);
-    let (mut last_key, mut last_hash) = (None, [0; 32]);
+    let mut last_key = None;
     while next < log.tail() {
         let records = log.read(next, 256).map_err(|error| error.to_string())?;
         if records.is_empty() {
@@ -44,12 +45,8 @@ fn walk(log: &dyn Log, found: &mut Verified) -> Result<(), String> {
             if record.offset != next {
                 return Err(format!("record {next} is missing"));
             }
-            if record.previous != last_hash {
-                return Err(format!("record {next} does not follow the one before it"));
-            }
             found.tasks += u64::from(record.key.is_some() && record.key != last_key);
             last_key.clone_from(&record.key);
-            last_hash = record.hash;
             *found.kinds.entry(record.event.kind().to_owned()).or_default() += 1;
             found.records += 1;
             next = Offset(next.0 + 1);
@@ -86,15 +83,19 @@ pub(crate) fn both(dir: &Path, store: Option<&Store>) -> Result<Verified, LogErr
     Ok(found)
 }
 
-/// What is wrong with the segments as files.
+/// What is wrong with the segments as files, and with the chain through them.
 fn frames(dir: &Path) -> std::io::Result<Option<String>> {
     let segments = segment::list(&journal_dir(dir))?;
+    let mut chain = Chain::after(Offset(0), [0; 32]);
     let mut before: Option<&segment::Segment> = None;
     for segment in &segments {
         let mut walk = Walk::over(vec![segment.clone()]);
         let Some(Found::Header(header)) = walk.step()? else {
             return Ok(Some(format!("{}: its header is damaged", segment.path.display())));
         };
+        if header.previous() != Some(chain.last()) || header.segment != chain.next() {
+            return Ok(Some(format!("{}: it does not follow", segment.path.display())));
+        }
         if let (Some(before), Some(sealed)) = (before, &header.sealed) {
             let bytes = std::fs::metadata(&before.path)?.len();
             let blake3 = hash_file(&before.path)?.to_hex().to_string();
@@ -102,6 +103,13 @@ fn frames(dir: &Path) -> std::io::Result<Option<String>> {
                 let path = before.path.display();
                 return Ok(Some(format!("{path} is not what it was when it was sealed")));
             }
+        }
+        while let Some(Found::Record(entry)) = walk.step()? {
+            if !chain.fits(&entry) {
+                let at = entry.offset;
+                return Ok(Some(format!("record {at} does not follow the one before it")));
+            }
+            chain.push(&entry);
         }
         before = Some(segment);
     }

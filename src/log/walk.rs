@@ -1,7 +1,8 @@
 //! Reads the journal's records one after the other, over all segments, past what is damaged.
 
 use super::block::Place;
-use super::record::{self, LineHash};
+use super::chain::BatchHash;
+use super::record;
 use super::segment::{Lines, Segment, SegmentHeader, Step};
 use crate::domain::{Offset, TaskKey};
 use std::io;
@@ -12,8 +13,8 @@ pub(crate) struct Entry {
     pub offset: Offset,
     /// Its bytes, without the line feed.
     pub line: Vec<u8>,
-    pub hash: LineHash,
-    pub previous: LineHash,
+    /// In the first record of a batch, the hash of the batch before.
+    pub previous: Option<BatchHash>,
     pub durable: Offset,
     /// Records of the same batch that follow.
     pub left: u32,
@@ -28,11 +29,10 @@ impl Entry {
     /// What does not fit.
     pub fn of(line: Vec<u8>) -> Result<Entry, String> {
         let header = record::header(&line)?;
-        let previous = header.previous().ok_or("`previous` is no hash")?;
+        let previous = header.previous()?;
         let (offset, durable, left) = (header.offset, header.durable, header.left);
         let (key, cursor) = (header.key, header.cursor);
-        let hash = *blake3::hash(&line).as_bytes();
-        Ok(Entry { offset, line, hash, previous, durable, left, key, cursor })
+        Ok(Entry { offset, line, previous, durable, left, key, cursor })
     }
 }
 

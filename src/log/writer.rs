@@ -5,7 +5,8 @@ use super::block::Block;
 use super::durable::Shared;
 use super::error::LogError;
 use super::journal::{AppendError, Journal};
-use super::record::{Draft, LineHash, encode};
+use super::chain::BatchHash;
+use super::record::{Draft, encode};
 use super::{Appended, Batch, Clock, Health};
 use crate::domain::{Offset, TaskKey};
 use crossbeam_channel::{Receiver, Sender};
@@ -27,7 +28,7 @@ struct Group {
     block: Block,
     keys: HashMap<TaskKey, Offset>,
     answers: Vec<(Sender<Result<Appended, LogError>>, Appended)>,
-    last: LineHash,
+    last: BatchHash,
 }
 
 /// The writer's state.
@@ -37,7 +38,7 @@ pub(crate) struct Writer {
     pub clock: Arc<dyn Clock>,
     pub segment_bytes: u64,
     pub tail: Offset,
-    pub last: LineHash,
+    pub last: BatchHash,
 }
 
 impl Writer {
@@ -97,6 +98,7 @@ impl Writer {
 
     fn add_lines(&self, batch: &Batch, payloads: &[Vec<u8>], group: &mut Group) {
         let at_ms = self.clock.now_ms();
+        let start = group.block.bytes().len();
         for (n, payload) in payloads.iter().enumerate() {
             let left = (payloads.len() - n - 1) as u32;
             let draft = Draft {
@@ -104,12 +106,16 @@ impl Writer {
                 at_ms,
                 key: batch.key.as_ref(),
                 cursor: batch.cursor.as_ref().filter(|_| left == 0),
-                previous: group.last,
+                previous: (n == 0).then_some(group.last),
                 durable: self.tail,
                 left,
                 payload,
             };
-            group.last = group.block.push(|bytes| encode(&draft, bytes));
+            group.block.push(|bytes| encode(&draft, bytes));
+        }
+        if !payloads.is_empty() {
+            let lines = group.block.bytes().get(start..).unwrap_or_default();
+            group.last = *blake3::hash(lines).as_bytes();
         }
     }
 

@@ -71,7 +71,7 @@ fn journal() -> Vec<u8> {
 fn log_of(input: &[u8]) -> tempfile::TempDir {
     let dir = tempfile::tempdir_in(scratch()).unwrap();
     std::fs::create_dir(dir.path().join("journal")).unwrap();
-    std::fs::write(dir.path().join("FORMAT"), "2\n").unwrap();
+    std::fs::write(dir.path().join("FORMAT"), "3\n").unwrap();
     std::fs::write(journal_file(dir.path()), input).unwrap();
     dir
 }

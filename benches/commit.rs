@@ -1,7 +1,7 @@
 //! What durability costs: commits of 200 events to our log, beside a plain file to which the same
 //! events are written as JSON lines and synced. In turns within one run, for the disk's speed
-//! changes by the minute; what our log does behind a commit falls into its own turn, but for the
-//! last one's.
+//! changes by the minute. In bursts, as a run commits; and without end, where what the store has to
+//! do behind the commits counts in full.
 
 use gradus::domain::Event;
 use gradus::log::{Batch, Clock, DurableLog, Log};
@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const TURNS: usize = 30;
-const COMMITS: usize = 100;
 const EVENTS: usize = 200;
+/// Commits of one turn, and the pause before it: bursts, and without end.
+const LOADS: [(&str, usize, Duration); 2] =
+    [("bursts of 20", 20, Duration::from_millis(200)), ("without end", 100, Duration::ZERO)];
 
 struct Still;
 
@@ -22,18 +24,18 @@ impl Clock for Still {
     }
 }
 
-fn batches() -> Vec<Batch> {
+fn batches(commits: usize) -> Vec<Batch> {
     let reason = "x".repeat(300);
     let event = Event::PromptRejected { text: "a prompt".to_owned(), reason };
     let batch = Batch { key: None, events: vec![event; EVENTS], cursor: None };
-    vec![batch; COMMITS]
+    vec![batch; commits]
 }
 
-fn timed(mut commit: impl FnMut(Batch)) -> Duration {
-    let batches = batches();
+fn timed(commits: usize, mut commit: impl FnMut(Batch)) -> Duration {
+    let batches = batches(commits);
     let begun = Instant::now();
     batches.into_iter().for_each(&mut commit);
-    begun.elapsed() / COMMITS as u32
+    begun.elapsed() / commits as u32
 }
 
 fn plain(file: &mut File, batch: &Batch) {
@@ -55,20 +57,28 @@ fn main() {
     let dir = tempfile::tempdir().unwrap();
     let log = DurableLog::open(&dir.path().join("log"), Arc::new(Still)).unwrap();
     let mut file = File::create(dir.path().join("plain")).unwrap();
-    let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for turn in 0..=TURNS {
-        let durable = timed(|batch| drop(log.append(batch).unwrap()));
-        let beside = timed(|batch| plain(&mut file, &batch));
-        if turn > 0 {
-            ours.push(durable.as_secs_f64() * 1e3);
-            theirs.push(beside.as_secs_f64() * 1e3);
-            ratios.push(beside.as_secs_f64() / durable.as_secs_f64());
+    println!(
+        "| commits of {EVENTS} events, ms each | | lower quartile | median | upper quartile |"
+    );
+    println!("| --- | --- | --- | --- | --- |");
+    for (load, commits, pause) in LOADS {
+        let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        for turn in 0..=TURNS {
+            std::thread::sleep(pause);
+            let durable = timed(commits, |batch| {
+                log.append(batch).unwrap();
+            });
+            std::thread::sleep(pause);
+            let beside = timed(commits, |batch| plain(&mut file, &batch));
+            if turn > 0 {
+                ours.push(durable.as_secs_f64() * 1e3);
+                theirs.push(beside.as_secs_f64() * 1e3);
+                ratios.push(beside.as_secs_f64() / durable.as_secs_f64());
+            }
         }
-    }
-    println!("| {EVENTS} events of 350 bytes, ms a commit | lower quartile | median | upper quartile |");
-    println!("| --- | --- | --- | --- |");
-    for (name, values) in [("durable log", ours), ("plain file", theirs), ("ratio", ratios)] {
-        let [low, middle, high] = quartiles(values);
-        println!("| {name} | {low:.2} | {middle:.2} | {high:.2} |");
+        for (name, values) in [("durable log", ours), ("plain file", theirs), ("ratio", ratios)] {
+            let [low, middle, high] = quartiles(values);
+            println!("| {load} | {name} | {low:.2} | {middle:.2} | {high:.2} |");
+        }
     }
 }

@@ -199,11 +199,7 @@ fn print(record: &Recorded, json: bool) -> Result<(), Error> {
     let body = serde_json::to_string(&record.event).unwrap_or_default();
     let short: String = body.chars().take(110).collect();
     let more = if body.chars().count() > 110 { "..." } else { "" };
-    output::text(&format!(
-        "{:>7}  {:<20}  {short}{more}\n",
-        record.offset,
-        record.event.kind()
-    ))
+    output::text(&format!("{:>7}  {:<20}  {short}{more}\n", record.offset, record.event.kind()))
 }
 
 fn check(target: &Target) -> Result<ExitStatus, Error> {

@@ -31,8 +31,15 @@ pub(crate) struct Block {
 
 impl Block {
     /// No records yet; the first will be `first`.
-    pub fn new(first: Offset, capacity: usize) -> Block {
-        Block { first, bytes: Vec::with_capacity(capacity), ..Block::default() }
+    /// Its lines come into `bytes`, which is emptied.
+    pub fn new(first: Offset, mut bytes: Vec<u8>) -> Block {
+        bytes.clear();
+        Block { first, bytes, ..Block::default() }
+    }
+
+    /// The memory, to be used again.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
     }
 
     /// Adds a record: `write` appends its line, without a line feed.
@@ -90,6 +97,24 @@ impl Block {
         })
     }
 
+    /// All lines, as runs of less than `bytes` (or one line): the first record and the lines, a line
+    /// feed between them.
+    pub fn runs(&self, bytes: usize) -> Vec<(Offset, &[u8])> {
+        let mut runs = Vec::with_capacity(self.bytes.len() / bytes.max(1) + 1);
+        let mut first = 0;
+        for n in 0..self.ends.len() {
+            let fits = |end: &usize| end - self.start(first) < bytes;
+            if self.ends.get(n + 1).is_some_and(fits) {
+                continue;
+            }
+            let end = self.ends.get(n).copied().unwrap_or_default();
+            let lines = self.bytes.get(self.start(first)..end).unwrap_or_default();
+            runs.push((Offset(self.first.0 + first as u64), lines));
+            first = n + 1;
+        }
+        runs
+    }
+
     /// Bytes before the `n`th line.
     fn start(&self, n: usize) -> usize {
         n.checked_sub(1).and_then(|n| self.ends.get(n)).map_or(0, |end| end + 1)
@@ -108,7 +133,7 @@ mod tests {
 
     #[test]
     fn lines_are_found_by_offset() {
-        let mut block = Block::new(Offset(5), 16);
+        let mut block = Block::new(Offset(5), Vec::new());
         for text in ["five", "", "seven"] {
             block.push(|bytes| bytes.extend(text.as_bytes()));
         }
@@ -122,6 +147,12 @@ mod tests {
         assert_eq!(texts(6, 7), [line(6, "")]);
         assert_eq!(texts(8, 99), []);
         assert_eq!(texts(0, 5), []);
+        assert_eq!(
+            block.runs(1),
+            [(Offset(5), &b"five"[..]), (Offset(6), b""), (Offset(7), b"seven")]
+        );
+        assert_eq!(block.runs(6), [(Offset(5), &b"five\n"[..]), (Offset(7), b"seven")]);
+        assert_eq!(block.runs(99), [(Offset(5), &b"five\n\nseven"[..])]);
         block.place = Place { segment: Offset(2), at: 100 };
         assert_eq!(block.place_of(Offset(7)), Place { segment: Offset(2), at: 106 });
         assert_eq!((block.tail(), block.bytes()), (Offset(8), &b"five\n\nseven\n"[..]));

@@ -18,7 +18,17 @@ const UPCASTS: [Upcast; 0] = [];
 /// # Errors
 /// What serde says (a number that JSON has no word for).
 pub fn encode(event: &Event) -> Result<Vec<u8>, String> {
-    serde_json::to_vec(event).map_err(|error| error.to_string())
+    let mut bytes = Vec::new();
+    encode_to(event, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Appends the payload of an event.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_to(event: &Event, bytes: &mut Vec<u8>) -> Result<(), String> {
+    serde_json::to_writer(bytes, event).map_err(|error| error.to_string())
 }
 
 /// Reads a payload of any schema up to ours.

@@ -2,7 +2,7 @@
 //! that answers questions.
 //!
 //! ```text
-//!   append ---> writer ---> journal (fdatasync) ---> acknowledged, readable
+//!   append ---> desk -----> journal (fdatasync) ---> acknowledged, readable
 //!                                  \
 //!                                   recent ---> store (sled) ---> answers by offset, key, cursor
 //! ```
@@ -18,12 +18,13 @@ use super::mend::Loss;
 use super::recent::Recent;
 use super::record::{Recorded, decode};
 use super::recover::{self, Care, Opened, entries, open_error};
+use super::spares::Spares;
 use super::store::Store;
 use super::verify::{Verified, both};
-use super::writer::{Order, Writer};
-use super::{Appended, Batch, Bells, Clock, Health, Log};
+use super::writer::{Desk, Writer};
+use super::{Appended, Batch, Bells, Clock, Health, Log, Payloads};
 use crate::domain::{Event, Offset, TaskKey};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::Receiver;
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
@@ -34,8 +35,6 @@ use std::time::Duration;
 
 /// The folder's format; any other is refused.
 pub(crate) const FORMAT: u32 = 3;
-/// Batches waiting for the writer; more wait with their sender.
-const QUEUE_BATCHES_MAX: usize = 1024;
 const LOCK_ATTEMPTS: u32 = 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -57,6 +56,7 @@ pub(crate) struct Shared {
     dir: PathBuf,
     store: Store,
     pub recent: Recent,
+    pub spares: Spares,
     tail: AtomicU64,
     bells: Bells,
     health: Mutex<Health>,
@@ -118,8 +118,7 @@ impl Shared {
 /// The durable log.
 pub struct DurableLog {
     shared: Arc<Shared>,
-    orders: Option<Sender<Order>>,
-    writer: Option<JoinHandle<()>>,
+    desk: Desk,
     follower: Option<JoinHandle<bool>>,
     repairs: Vec<String>,
     /// Held as long as the log is open.
@@ -259,23 +258,20 @@ impl DurableLog {
             dir: path.to_owned(),
             store,
             recent: Recent::new(tail),
+            spares: Spares::default(),
             tail: AtomicU64::new(tail.0),
             bells: Bells::default(),
             health: Mutex::default(),
         });
-        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let ours = shared.clone();
-        let follower = thread("gradus-store").spawn(move || ours.recent.run(&ours.store));
+        let follower = std::thread::Builder::new().name("gradus-store".to_owned());
+        let follower = follower.spawn(move || ours.recent.run(&ours.store, &ours.spares));
         let follower = follower.map_err(|error| open_error(path, error))?;
-        let (orders, inbox) = bounded(QUEUE_BATCHES_MAX);
         let LogSettings { segment_bytes } = settings;
         let writer = Writer { journal, shared: shared.clone(), clock, segment_bytes, tail, last };
-        let writer = thread("gradus-log").spawn(move || writer.run(&inbox));
-        let writer = writer.map_err(|error| open_error(path, error))?;
         Ok(DurableLog {
             shared,
-            orders: Some(orders),
-            writer: Some(writer),
+            desk: Desk::new(writer),
             follower: Some(follower),
             repairs,
             _lock: lock,
@@ -299,11 +295,10 @@ impl DurableLog {
 
 impl Drop for DurableLog {
     fn drop(&mut self) {
-        self.orders = None;
-        let written = self.writer.take().map(JoinHandle::join);
         self.shared.recent.close();
         let stored = self.follower.take().map(JoinHandle::join);
-        if matches!((written, stored), (Some(Ok(())), Some(Ok(true)))) {
+        let lost = matches!(self.shared.health(), Health::Lost { .. });
+        if matches!(stored, Some(Ok(true))) && !lost {
             // Without the mark the next opening looks closer, that is all.
             let _ = Mark::write_closed(&self.shared.dir, self.tail());
         }
@@ -312,12 +307,8 @@ impl Drop for DurableLog {
 
 impl Log for DurableLog {
     fn append(&self, batch: Batch) -> Result<Appended, LogError> {
-        let payloads = batch.events.iter().map(super::payload).collect::<Result<Vec<_>, _>>()?;
-        let (answer, answered) = bounded(1);
-        let gone = || LogError::Poisoned("the writer ended".to_owned());
-        let orders = self.orders.as_ref().ok_or_else(gone)?;
-        orders.send(Order { batch, payloads, answer }).map_err(|_| gone())?;
-        answered.recv().map_err(|_| gone())?
+        let payloads = Payloads::of(&batch.events, self.shared.spares.take())?;
+        self.desk.append(batch, payloads)
     }
 
     fn read(&self, from: Offset, max: usize) -> Result<Vec<Recorded>, LogError> {

@@ -2,9 +2,9 @@
 //! the disk; the store is written afterwards, from memory, and repaired from here.
 
 use super::block::Place;
+use super::chain::BatchHash;
 use super::durable::FORMAT;
 use super::faults::{Point, pass};
-use super::chain::BatchHash;
 use super::segment::{Sealed, Segment, header_line, path_of};
 use crate::domain::Offset;
 use std::fs::{File, OpenOptions};

@@ -2,8 +2,8 @@
 //! disk.
 
 use super::error::LogError;
-use super::record::{Draft, Recorded, decode, encode};
-use super::{Appended, Batch, Bells, Log};
+use super::record::{Common, Draft, Recorded, decode, encode};
+use super::{Appended, Batch, Bells, Log, Payloads};
 use crate::domain::{Offset, TaskKey};
 use crossbeam_channel::Receiver;
 use std::collections::BTreeMap;
@@ -31,27 +31,23 @@ impl MemoryLog {
 
 impl Log for MemoryLog {
     fn append(&self, batch: Batch) -> Result<Appended, LogError> {
-        let mut payloads = Vec::with_capacity(batch.events.len());
-        for event in &batch.events {
-            payloads.push(super::payload(event)?);
-        }
+        let payloads = Payloads::of(&batch.events, Vec::new())?;
         let mut state = self.state();
         if let Some(first) = batch.key.as_ref().and_then(|key| state.keys.get(key)) {
             return Ok(Appended::Duplicate { first: *first });
         }
         let first = Offset(state.records.len() as u64);
-        if payloads.is_empty() {
+        if payloads.len() == 0 {
             return Ok(Appended::New { first, tail: first });
         }
+        let common = Common::new(0, first, batch.key.as_ref());
         for (n, payload) in payloads.iter().enumerate() {
             let left = (payloads.len() - n - 1) as u32;
             let draft = Draft {
                 offset: Offset(state.records.len() as u64),
-                at_ms: 0,
-                key: batch.key.as_ref(),
+                common: &common,
                 cursor: batch.cursor.as_ref().filter(|_| left == 0),
                 previous: None,
-                durable: first,
                 left,
                 payload,
             };

@@ -5,11 +5,11 @@
 //! next group is written only after the last is synced. So a line that cannot be read, with none
 //! after it that vouches for it and none of it in the store, was never acknowledged.
 
+use super::chain::{BatchHash, Chain};
 use super::durable::FORMAT;
 use super::error::LogError;
 use super::journal::{Journal, hash_file, replace};
 use super::mark::Mark;
-use super::chain::{BatchHash, Chain};
 use super::recover::{journal_dir, open_error};
 use super::segment::{self, Sealed, Segment, SegmentHeader, header_line, path_of};
 use super::store::{Store, set_aside};

@@ -34,6 +34,7 @@ mod recent;
 mod record;
 mod recover;
 mod segment;
+mod spares;
 mod store;
 mod verify;
 mod walk;
@@ -176,15 +177,46 @@ impl Bells {
     }
 }
 
-/// The payload of an event, within the limit.
-pub(crate) fn payload(event: &Event) -> Result<Vec<u8>, LogError> {
-    let bytes = codec::encode(event).map_err(LogError::Read)?;
-    if bytes.len() > EVENT_BYTES_MAX {
-        return Err(LogError::TooLarge {
-            kind: event.kind(),
-            bytes: bytes.len(),
-            max: EVENT_BYTES_MAX,
-        });
+/// The events of a batch as JSON, one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Payloads {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Payloads {
+    /// Writes the events into `bytes`, which is emptied first.
+    ///
+    /// # Errors
+    /// [`LogError::TooLarge`].
+    pub fn of(events: &[Event], mut bytes: Vec<u8>) -> Result<Payloads, LogError> {
+        bytes.clear();
+        let mut ends = Vec::with_capacity(events.len());
+        for event in events {
+            let start = bytes.len();
+            codec::encode_to(event, &mut bytes).map_err(LogError::Read)?;
+            let (kind, length) = (event.kind(), bytes.len() - start);
+            if length > EVENT_BYTES_MAX {
+                return Err(LogError::TooLarge { kind, bytes: length, max: EVENT_BYTES_MAX });
+            }
+            ends.push(bytes.len());
+        }
+        Ok(Payloads { bytes, ends })
     }
-    Ok(bytes)
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Each event's JSON.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| self.bytes.get(start..*end).unwrap_or_default())
+    }
+
+    /// The memory, to be used again.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
 }

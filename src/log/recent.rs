@@ -1,7 +1,9 @@
-//! Records that are in the journal and not yet in the store, and the thread that takes them over.
-//! Readers see both as one.
+//! Records that are in the journal and not yet in the store, and the thread that takes them over:
+//! when nobody commits, or when much waits, for its work slows a commit by half. Readers see both as
+//! one.
 
 use super::block::Block;
+use super::spares::Spares;
 use super::store::{Store, StoreError};
 use crate::domain::{Offset, TaskKey};
 use std::collections::{HashMap, VecDeque};
@@ -12,6 +14,10 @@ use std::time::Duration;
 const APPLY_BYTES_MAX: usize = 128 << 10;
 /// Bytes that may wait for the store; more, and the writer waits too.
 const WAITING_BYTES_MAX: usize = 32 << 20;
+/// With less than this waiting, the store waits for a pause of the commits.
+const PATIENT_BYTES_MAX: usize = 8 << 20;
+/// A pause of the commits.
+const PAUSE: Duration = Duration::from_millis(2);
 /// Between two attempts of a store that refuses.
 const RETRY: Duration = Duration::from_millis(500);
 /// Without work for so long, what was applied is made durable.
@@ -23,6 +29,8 @@ struct State {
     first: Offset,
     blocks: VecDeque<Arc<Block>>,
     bytes: usize,
+    /// How often records came.
+    pushes: u64,
     keys: HashMap<TaskKey, Offset>,
     cursors: HashMap<String, Offset>,
     /// Why the store takes nothing at present.
@@ -51,12 +59,16 @@ impl Recent {
     /// Takes durable records over.
     pub fn push(&self, block: Block) {
         let mut state = self.state();
+        let idle = state.blocks.is_empty();
         state.bytes += block.bytes().len();
+        state.pushes += 1;
         state.keys.extend(block.keys.iter().cloned());
         state.cursors.extend(block.cursors.iter().cloned());
         state.blocks.push_back(Arc::new(block));
         drop(state);
-        self.changed.notify_all();
+        if idle {
+            self.changed.notify_all();
+        }
     }
 
     /// Waits until more may be pushed.
@@ -126,6 +138,9 @@ impl Recent {
                 state = self.state();
             }
         }
+        drop(state);
+        self.wait_for_pause();
+        let state = self.state();
         let mut bytes = 0;
         let fits = |block: &&Arc<Block>| {
             let first = bytes == 0;
@@ -133,6 +148,19 @@ impl Recent {
             first || bytes <= APPLY_BYTES_MAX
         };
         Some(state.blocks.iter().take_while(fits).cloned().collect())
+    }
+
+    fn wait_for_pause(&self) {
+        let mut seen = None;
+        loop {
+            let state = self.state();
+            if state.closing || state.bytes > PATIENT_BYTES_MAX || seen == Some(state.pushes) {
+                return;
+            }
+            seen = Some(state.pushes);
+            drop(state);
+            std::thread::sleep(PAUSE);
+        }
     }
 
     fn applied(&self, blocks: &[Arc<Block>]) {
@@ -165,13 +193,16 @@ impl Recent {
     }
 
     /// Takes records over until [`Recent::close`]. True when the store has everything, durably.
-    pub fn run(&self, store: &Store) -> bool {
+    pub fn run(&self, store: &Store, spares: &Spares) -> bool {
         let mut unsynced = true;
         while let Some(blocks) = self.next(store, &mut unsynced) {
             match store.apply(&blocks) {
                 Ok(()) => {
                     unsynced = true;
                     self.applied(&blocks);
+                    // A reader may still have some.
+                    let free = blocks.into_iter().filter_map(|block| Arc::try_unwrap(block).ok());
+                    free.for_each(|block| spares.give(block.into_bytes()));
                 }
                 Err(error) if self.refused(&error) => return false,
                 Err(_) => std::thread::sleep(RETRY),

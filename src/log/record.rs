@@ -35,16 +35,34 @@ pub struct Recorded {
     pub event: Event,
 }
 
+/// What all records of a batch have in common, as JSON fields.
+pub(crate) struct Common {
+    before: Vec<u8>,
+    after: Vec<u8>,
+}
+
+impl Common {
+    /// Everything below `durable` is on the disk when the batch is written.
+    pub fn new(at_ms: u64, durable: Offset, key: Option<&TaskKey>) -> Common {
+        let schema = codec::SCHEMA;
+        let before =
+            format!(",\"at_ms\":{at_ms},\"schema\":{schema},\"durable\":{durable},\"left\":");
+        let mut after = Vec::new();
+        if let Some(key) = key {
+            after.extend_from_slice(b",\"key\":");
+            string(&mut after, key.as_str());
+        }
+        Common { before: before.into_bytes(), after }
+    }
+}
+
 /// What a record is made from.
 pub(crate) struct Draft<'a> {
     pub offset: Offset,
-    pub at_ms: u64,
-    pub key: Option<&'a TaskKey>,
+    pub common: &'a Common,
     pub cursor: Option<&'a (String, Offset)>,
     /// In the first record of a batch, the hash of the batch before.
     pub previous: Option<BatchHash>,
-    /// Everything below was on the disk when this line was written.
-    pub durable: Offset,
     /// Records of the same batch that follow this one.
     pub left: u32,
     pub payload: &'a [u8],
@@ -106,20 +124,13 @@ pub(crate) fn encode(draft: &Draft<'_>, bytes: &mut Vec<u8>) {
 }
 
 fn fields(draft: &Draft<'_>, line: &mut Vec<u8>) {
-    let Draft { offset, at_ms, durable, left, .. } = draft;
-    let schema = codec::SCHEMA;
-    let _ = write!(
-        line,
-        "\"offset\":{offset},\"at_ms\":{at_ms},\"schema\":{schema},\"durable\":{durable},\
-         \"left\":{left}"
-    );
+    let _ = write!(line, "\"offset\":{}", draft.offset);
+    line.extend_from_slice(&draft.common.before);
+    let _ = write!(line, "{}", draft.left);
     if let Some(previous) = draft.previous {
         let _ = write!(line, ",\"previous\":\"{}\"", blake3::Hash::from_bytes(previous).to_hex());
     }
-    if let Some(key) = draft.key {
-        line.extend_from_slice(b",\"key\":");
-        string(line, key.as_str());
-    }
+    line.extend_from_slice(&draft.common.after);
     if let Some((name, at)) = draft.cursor {
         line.extend_from_slice(b",\"cursor\":[");
         string(line, name);
@@ -182,11 +193,9 @@ mod tests {
         let cursor = ("reader".to_owned(), Offset(4));
         let draft = Draft {
             offset: Offset(7),
-            at_ms: 3,
-            key: Some(&key),
+            common: &Common::new(3, Offset(5), Some(&key)),
             cursor: Some(&cursor),
             previous: Some([9; 32]),
-            durable: Offset(5),
             left: 2,
             payload: &payload,
         };

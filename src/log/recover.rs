@@ -3,11 +3,11 @@
 //! error, never a silence.
 
 use super::block::{Block, Place};
+use super::chain::BatchHash;
 use super::error::LogError;
 use super::journal::Journal;
 use super::mark::Mark;
 use super::mend::{self, Known, Loss};
-use super::chain::BatchHash;
 use super::segment::{self, Segment};
 use super::store::{Store, StoreError, set_aside};
 use super::walk::{Entry, Found, Walk};
@@ -169,7 +169,7 @@ pub(crate) fn difference(
 fn feed(dir: &Path, store: &Store) -> Result<(), String> {
     let from = store.tail().map_err(|error| error.reason().to_owned())?;
     let apply = |place: Place, chunk: &[Entry]| {
-        let mut block = Block::new(from, FEED_BYTES);
+        let mut block = Block::new(from, Vec::with_capacity(FEED_BYTES));
         block.place = place;
         chunk.iter().for_each(|entry| block.push_entry(entry));
         store.apply(&[Arc::new(block)]).map_err(|error| error.reason().to_owned())

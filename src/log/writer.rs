@@ -1,26 +1,61 @@
-//! The one thread that writes the journal. Whoever waits shares the next sync (a group of at most
-//! 128 KiB); nobody waits for company. The store follows later, on a thread of its own.
+//! Group commit: whoever comes first writes the journal for all who wait (a group of at most
+//! 128 KiB, and the batch that passes it), and they share its sync; nobody waits for company. The
+//! caller's own thread does it, for two changes of thread are a tenth of a commit. The store
+//! follows later, on a thread of its own.
 
 use super::block::Block;
+use super::chain::BatchHash;
 use super::durable::Shared;
 use super::error::LogError;
 use super::journal::{AppendError, Journal};
-use super::chain::BatchHash;
-use super::record::{Draft, encode};
-use super::{Appended, Batch, Clock, Health};
+use super::record::{Common, Draft, encode};
+use super::{Appended, Batch, Clock, Health, Payloads};
 use crate::domain::{Offset, TaskKey};
-use crossbeam_channel::{Receiver, Sender};
-use std::collections::HashMap;
-use std::sync::Arc;
+use crossbeam_channel::{Sender, bounded};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of one group, to which one more batch may be added.
 const GROUP_BYTES_MAX: usize = 128 << 10;
 
 /// A batch, its events as JSON, and where the answer goes.
-pub(crate) struct Order {
-    pub batch: Batch,
-    pub payloads: Vec<Vec<u8>>,
-    pub answer: Sender<Result<Appended, LogError>>,
+struct Order {
+    batch: Batch,
+    payloads: Payloads,
+    answer: Sender<Result<Appended, LogError>>,
+}
+
+/// The way to the journal.
+pub(crate) struct Desk {
+    waiting: Mutex<VecDeque<Order>>,
+    writer: Mutex<Writer>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Desk {
+    pub fn new(writer: Writer) -> Desk {
+        Desk { waiting: Mutex::default(), writer: Mutex::new(writer) }
+    }
+
+    /// Appends a batch; durable when this returns.
+    ///
+    /// # Errors
+    /// As [`super::Log::append`].
+    pub fn append(&self, batch: Batch, payloads: Payloads) -> Result<Appended, LogError> {
+        let (answer, answered) = bounded(1);
+        locked(&self.waiting).push_back(Order { batch, payloads, answer });
+        loop {
+            let mut writer = locked(&self.writer);
+            // Whoever wrote meanwhile may have written this too.
+            if let Ok(result) = answered.try_recv() {
+                return result;
+            }
+            writer.write_group(|| locked(&self.waiting).pop_front());
+        }
+    }
 }
 
 /// What one group writes.
@@ -42,23 +77,20 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Writes orders until nobody can send any more.
-    pub fn run(mut self, inbox: &Receiver<Order>) {
-        while let Ok(first) = inbox.recv() {
-            let mut group = self.begin();
-            let mut next = Some(first);
-            while let Some(order) = next {
-                self.add(order, &mut group);
-                let more = group.block.bytes().len() < GROUP_BYTES_MAX;
-                next = if more { inbox.try_recv().ok() } else { None };
-            }
-            self.commit(group);
+    /// Writes what waits, as much as one group may have.
+    fn write_group(&mut self, mut next: impl FnMut() -> Option<Order>) {
+        let mut group = self.begin();
+        while group.block.bytes().len() < GROUP_BYTES_MAX
+            && let Some(order) = next()
+        {
+            self.add(order, &mut group);
         }
+        self.commit(group);
     }
 
     fn begin(&self) -> Group {
         Group {
-            block: Block::new(self.tail, GROUP_BYTES_MAX),
+            block: Block::new(self.tail, self.shared.spares.take()),
             keys: HashMap::new(),
             answers: Vec::new(),
             last: self.last,
@@ -87,6 +119,7 @@ impl Writer {
         }
         let first = group.block.tail();
         self.add_lines(&batch, &payloads, group);
+        self.shared.spares.give(payloads.into_bytes());
         let tail = group.block.tail();
         if tail != first {
             group.keys.extend(batch.key.clone().map(|key| (key, first)));
@@ -96,24 +129,22 @@ impl Writer {
         group.answers.push((answer, Appended::New { first, tail }));
     }
 
-    fn add_lines(&self, batch: &Batch, payloads: &[Vec<u8>], group: &mut Group) {
-        let at_ms = self.clock.now_ms();
+    fn add_lines(&self, batch: &Batch, payloads: &Payloads, group: &mut Group) {
         let start = group.block.bytes().len();
+        let common = Common::new(self.clock.now_ms(), self.tail, batch.key.as_ref());
         for (n, payload) in payloads.iter().enumerate() {
             let left = (payloads.len() - n - 1) as u32;
             let draft = Draft {
                 offset: group.block.tail(),
-                at_ms,
-                key: batch.key.as_ref(),
+                common: &common,
                 cursor: batch.cursor.as_ref().filter(|_| left == 0),
                 previous: (n == 0).then_some(group.last),
-                durable: self.tail,
                 left,
                 payload,
             };
             group.block.push(|bytes| encode(&draft, bytes));
         }
-        if !payloads.is_empty() {
+        if payloads.len() > 0 {
             let lines = group.block.bytes().get(start..).unwrap_or_default();
             group.last = *blake3::hash(lines).as_bytes();
         }

@@ -5,6 +5,7 @@
 //! folder synced.
 
 use crate::domain::BlobHash;
+use crate::faults::{Point, pass};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -93,9 +94,17 @@ impl BlobStore {
         fs::create_dir_all(folder).map_err(io(folder))?;
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         let fresh = folder.join(format!(".new-{}-{n}", std::process::id()));
-        let mut file = File::create(&fresh).map_err(io(&fresh))?;
-        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io(&fresh))?;
-        fs::rename(&fresh, &path).map_err(io(&path))?;
+        let written = pass(Point::BlobWrite).and_then(|()| {
+            let mut file = File::create(&fresh)?;
+            file.write_all(bytes).and_then(|()| file.sync_all())
+        });
+        let named = written.and_then(|()| pass(Point::BlobRename));
+        if let Err(error) = named.and_then(|()| fs::rename(&fresh, &path)) {
+            // Half a checkpoint on a full disk would keep it full.
+            let _ = fs::remove_file(&fresh);
+            return Err(io(&path)(error));
+        }
+        pass(Point::BlobSync).map_err(io(folder))?;
         for folder in [folder, self.root.as_path()] {
             File::open(folder).and_then(|f| f.sync_all()).map_err(io(folder))?;
         }

@@ -26,6 +26,7 @@ pub mod config;
 pub mod demo;
 pub mod domain;
 pub mod error;
+mod faults;
 pub mod lm;
 pub mod log;
 pub mod prompts;

@@ -20,7 +20,7 @@ const FOLD_RECORDS_MAX: usize = 256;
 /// First pause after a failure; doubled with each further one.
 const BACK_OFF: Duration = Duration::from_millis(200);
 /// Until a task that found no space is tried again.
-const SPACE_PAUSE: Duration = Duration::from_secs(2);
+const SPACE_PAUSE: Duration = Duration::from_secs(1);
 /// Between two looks at the worker's signs of life.
 const WATCH: Duration = Duration::from_secs(1);
 

@@ -3,6 +3,7 @@
 
 use super::lease::Lease;
 use crate::domain::{Event, TaskKey};
+use crate::faults::{Point, pass};
 use crate::lm::cancel::Cancel;
 use crate::log::{Batch, LogError};
 use crate::stage::{ATTEMPTS_MAX, Desk, Stage, StageError, Weight};
@@ -173,8 +174,12 @@ pub fn work<S: Stage>(stage: &mut S, order: Order<S::Task>, desk: &Desk, lease: 
     drop(hold);
     match result {
         Ok(events) => {
+            // Errors have no meaning here: a test lets the process die.
+            let _ = pass(Point::TaskRecord);
             let batch = Batch { key: Some(key), events, cursor: None };
-            append(batch, desk).unwrap_or(Done::Recorded)
+            let kept = append(batch, desk);
+            let _ = pass(Point::TaskRecorded);
+            kept.unwrap_or(Done::Recorded)
         }
         Err(error) if error.is_cancelled() => Done::Cancelled,
         Err(error) if error.is_full() => Done::NoSpace(error.to_string()),

@@ -10,12 +10,15 @@ use gradus::view::RunView;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Between two writes of `status.json`.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
+
+/// `status.json` has this size, or a multiple of it.
+const STATUS_BYTES: usize = 16 << 10;
 
 /// What `status.json` holds. Never truth: the log is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -100,14 +103,18 @@ impl Screen {
         }
     }
 
-    /// A status file is a courtesy: a full disk must not stop a run over it.
+    /// A status file is a courtesy: a full disk must not stop a run over it. It is written over
+    /// in place, with room to grow, for on a full disk there is no other, and that is when it is
+    /// read.
     fn write(&self, pulse: &Pulse) {
-        let path = self.folder.status();
-        let fresh = path.with_extension("new");
-        let body = serde_json::to_vec(pulse).unwrap_or_default();
-        if std::fs::write(&fresh, body).is_ok() {
-            let _ = std::fs::rename(fresh, path);
-        }
+        let mut body = serde_json::to_vec(pulse).unwrap_or_default();
+        body.resize(body.len().next_multiple_of(STATUS_BYTES), b' ');
+        let mut open = std::fs::File::options();
+        let file = open.write(true).create(true).truncate(false).open(self.folder.status());
+        let _ = file.and_then(|mut file| {
+            file.write_all(&body)?;
+            file.set_len(body.len() as u64)
+        });
     }
 
     /// Takes bars and the status file down.

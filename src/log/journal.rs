@@ -4,9 +4,9 @@
 use super::block::Place;
 use super::chain::BatchHash;
 use super::durable::FORMAT;
-use super::faults::{Point, pass};
 use super::segment::{Sealed, Segment, header_line, path_of};
 use crate::domain::Offset;
+use crate::faults::{Point, pass};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};

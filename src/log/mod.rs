@@ -24,7 +24,6 @@ mod conformance;
 mod digest;
 mod durable;
 mod error;
-mod faults;
 mod journal;
 mod mark;
 mod memory;

@@ -7,8 +7,8 @@
 //! and concurrent `flush_async` can deadlock (here one thread writes, and flushes).
 
 use super::block::{Block, Place};
-use super::faults::{Point, pass};
 use crate::domain::{Offset, TaskKey};
+use crate::faults::{Point, pass};
 use crossbeam_channel::bounded;
 use std::borrow::Cow;
 use std::fs::File;

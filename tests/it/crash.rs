@@ -2,60 +2,14 @@
 //! same state digest, and the same weights bit for bit, as the one that was not.
 
 use crate::dice::{Dice, with_seeds};
+use crate::runs::{blobs, demo, digest, ends_within};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Kills of one run.
 const KILLS: u32 = 10;
-
-fn demo(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gradus"));
-    command.args(["demo", "--reduced", "--no-arms", "--json", "--dir"]).arg(dir);
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    command
-}
-
-fn digest(dir: &Path) -> String {
-    let out = Command::new(env!("CARGO_BIN_EXE_gradus"))
-        .args(["log", "digest", "--json"])
-        .arg(dir)
-        .output()
-        .unwrap();
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
-    json["digest"].as_str().unwrap().to_owned()
-}
-
-/// The names of all blobs: weights and optimiser states by the hash of their bytes.
-fn blobs(dir: &Path) -> Vec<String> {
-    fn walk(dir: &Path, names: &mut Vec<String>) {
-        for entry in std::fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                walk(&path, names);
-            } else {
-                names.push(path.file_name().unwrap().to_string_lossy().into_owned());
-            }
-        }
-    }
-    let mut names = Vec::new();
-    walk(&dir.join("blobs"), &mut names);
-    names.sort();
-    names
-}
-
-fn wait_at_most(child: &mut Child, patience: Duration) -> bool {
-    let until = std::time::Instant::now() + patience;
-    while std::time::Instant::now() < until {
-        if child.try_wait().unwrap().is_some() {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    false
-}
 
 /// Pairs and steps, and how many of them are there more than once.
 fn pairs_and_steps(dir: &Path) -> (usize, usize) {
@@ -97,7 +51,7 @@ fn killed_run(seed: u64) -> u32 {
         let mut child = demo(&killed).spawn().unwrap();
         // Moments over the whole run: each life lasts up to two tenths of it.
         let life = Duration::from_millis(30 + dice.below((took / 5).max(1)));
-        if wait_at_most(&mut child, life) {
+        if ends_within(&mut child, life) {
             break;
         }
         child.kill().unwrap();

@@ -1,24 +1,11 @@
 //! Checkpoints that rot on the disk: what is damaged is never used, training goes on from the
 //! checkpoint before it, and ends in the same weights.
 
+use crate::runs::{gradus, records};
 use gradus::domain::{BlobHash, Event};
-use gradus::log::{JournalLog, Log, Recorded};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
-
-fn gradus() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gradus"));
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    command
-}
-
-fn records(dir: &Path) -> Vec<Recorded> {
-    match JournalLog::open(&dir.join("log")) {
-        Ok(log) => log.read(gradus::domain::Offset(0), usize::MAX).unwrap(),
-        Err(_) => Vec::new(),
-    }
-}
 
 /// Weights and optimiser of every checkpoint so far.
 fn checkpoints(dir: &Path) -> Vec<(BlobHash, BlobHash)> {

@@ -4,10 +4,16 @@ mod cli;
 mod crash;
 mod damage;
 mod dice;
+mod disk;
+mod full_run;
 mod inputs;
 mod lm_golden;
 mod lm_runs;
 mod log;
+#[cfg(feature = "failpoints")]
+mod points;
 mod rubric;
+mod runs;
 mod simulation;
+mod stops;
 mod tidy;

@@ -38,13 +38,14 @@ fn room(path: &str) -> &str {
 
 /// Which rooms each room may look into. Below is never above: a cycle cannot be written down here
 /// without being seen.
-const MAY_SEE: [(&str, &[&str]); 18] = [
+const MAY_SEE: [(&str, &[&str]); 19] = [
     ("domain", &[]),
     ("stats", &[]),
+    ("faults", &[]),
     ("lm", &["domain"]),
     ("rubric", &["domain"]),
-    ("log", &["domain"]),
-    ("blob", &["domain"]),
+    ("log", &["domain", "faults"]),
+    ("blob", &["domain", "faults"]),
     ("config", &["lm"]),
     ("prompts", &["domain", "stats"]),
     ("demo", &["domain", "lm"]),
@@ -52,7 +53,7 @@ const MAY_SEE: [(&str, &[&str]); 18] = [
     ("report", &["domain", "view"]),
     ("stage", &["blob", "config", "domain", "lm", "log", "prompts", "rubric", "stats", "view"]),
     // Of `lm` the flag alone by which work is stopped.
-    ("actor", &["config", "domain", "lm", "log", "stage", "view"]),
+    ("actor", &["config", "domain", "faults", "lm", "log", "stage", "view"]),
     (
         "runtime",
         &["actor", "blob", "config", "domain", "error", "lm", "log", "rubric", "stage", "view"],

@@ -2,51 +2,9 @@
 //! space again.
 
 use super::*;
+use crate::disk::SmallDisk;
 use gradus::log::{Appended, Health, JournalLog};
-use std::process::Command;
 use std::time::{Duration, Instant};
-
-/// A small file system in memory, gone when dropped.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount(megabytes: u32) -> Option<SmallDisk> {
-        let dir = tempfile::tempdir().unwrap();
-        let size = format!("size={megabytes}m");
-        let mut mount = Command::new("mount");
-        let mount = mount.args(["-t", "tmpfs", "-o", &size, "none"]).arg(dir.path()).output();
-        mount.is_ok_and(|out| out.status.success()).then(|| SmallDisk(dir))
-    }
-
-    /// Takes space away until almost nothing is left.
-    fn fill(&self) {
-        let mut bytes = 1 << 20;
-        for n in 0.. {
-            let file = self.0.path().join(format!("filler {n}"));
-            if std::fs::write(&file, vec![1; bytes]).is_err() {
-                let _ = std::fs::remove_file(&file);
-                bytes /= 2;
-            }
-            if bytes < 4096 {
-                return;
-            }
-        }
-    }
-
-    fn free(&self) {
-        for file in files(self.0.path()) {
-            if file.to_string_lossy().starts_with("filler") {
-                std::fs::remove_file(self.0.path().join(file)).unwrap();
-            }
-        }
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
 
 /// Appends until there is no space; the next record.
 fn until_full(log: &DurableLog, mut next: u64) -> u64 {
@@ -62,11 +20,8 @@ fn until_full(log: &DurableLog, mut next: u64) -> u64 {
 
 #[test]
 fn a_full_disk_is_waited_for_and_nothing_is_lost() {
-    let Some(disk) = SmallDisk::mount(24) else {
-        println!("SKIPPED: no file system can be mounted here");
-        return;
-    };
-    let path = disk.0.path().join("log");
+    let Some(disk) = SmallDisk::mount(24) else { return };
+    let path = disk.path().join("log");
     let log = open(&path, 200_000).unwrap();
     let mut next = 0;
     for round in 0..3 {
@@ -98,11 +53,8 @@ fn a_full_disk_is_waited_for_and_nothing_is_lost() {
 /// The process ends while the disk is full; the next one begins when it is not.
 #[test]
 fn closing_on_a_full_disk_loses_nothing() {
-    let Some(disk) = SmallDisk::mount(24) else {
-        println!("SKIPPED: no file system can be mounted here");
-        return;
-    };
-    let path = disk.0.path().join("log");
+    let Some(disk) = SmallDisk::mount(24) else { return };
+    let path = disk.path().join("log");
     let log = open(&path, 200_000).unwrap();
     log.append(batch(0, 200)).unwrap();
     disk.fill();

@@ -1,4 +1,4 @@
-//! Named places where a test may make the log fail (feature `failpoints`; without it they are
+//! Named places where a test may make a run fail (feature `failpoints`; without it they are
 //! nothing). `FAILPOINTS="journal.sync=3*off->return(io)"` in the environment, or
 //! `fail::cfg("journal.sync", ...)`; what may be returned: `full` (no space), `io` (the disk
 //! refuses), `abort` (the process dies here).
@@ -18,6 +18,16 @@ pub(crate) enum Point {
     StoreApply,
     /// Before the store is flushed.
     StoreFlush,
+    /// Before a blob's bytes are written.
+    BlobWrite,
+    /// Before they get their name.
+    BlobRename,
+    /// Before the name is made durable.
+    BlobSync,
+    /// Before what a task gave is recorded.
+    TaskRecord,
+    /// After it was recorded.
+    TaskRecorded,
 }
 
 #[cfg(feature = "failpoints")]
@@ -29,6 +39,11 @@ impl Point {
             Point::SegmentBegin => "segment.begin",
             Point::StoreApply => "store.apply",
             Point::StoreFlush => "store.flush",
+            Point::BlobWrite => "blob.write",
+            Point::BlobRename => "blob.rename",
+            Point::BlobSync => "blob.sync",
+            Point::TaskRecord => "task.record",
+            Point::TaskRecorded => "task.recorded",
         }
     }
 }

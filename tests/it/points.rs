@@ -1,0 +1,78 @@
+//! Every named place of a run: the process dies there, or gets an error there, and the run ends in
+//! the same state. `cargo test --release --features failpoints --test it points`.
+
+use crate::runs::{blobs, demo, digest, records};
+use std::path::Path;
+
+/// Where and at which passing of one life. Promotions are among the conductor's tasks.
+const PLACES: [(&str, u32); 20] = [
+    ("blob.write", 0),
+    ("task.record", 0),
+    ("task.recorded", 0),
+    ("journal.write", 2),
+    ("blob.rename", 0),
+    ("blob.sync", 0),
+    ("journal.sync", 1),
+    ("task.recorded", 1),
+    ("store.apply", 1),
+    ("task.record", 2),
+    ("task.recorded", 3),
+    ("journal.write", 4),
+    ("blob.rename", 1),
+    ("task.record", 5),
+    ("blob.sync", 1),
+    ("task.recorded", 8),
+    ("blob.write", 2),
+    ("journal.sync", 12),
+    ("task.record", 13),
+    ("blob.sync", 3),
+];
+
+/// Where the disk may refuse; the first two where it may be full.
+const PLACES_OF_THE_DISK: [&str; 5] =
+    ["blob.write", "journal.write", "blob.rename", "blob.sync", "journal.sync"];
+
+/// Lets runs die, one place after the other, beginning anew when one ends.
+#[test]
+fn a_run_that_dies_at_any_place_ends_in_the_same_state() {
+    let root = tempfile::tempdir().unwrap();
+    let whole = root.path().join("whole");
+    assert!(demo(&whole).status().unwrap().success());
+    let same = |dir: &Path| {
+        assert_eq!(digest(&whole), digest(dir));
+        assert_eq!(blobs(&whole), blobs(dir));
+    };
+    let (mut runs, mut dir) = (1, root.path().join("1"));
+    for (place, passing) in PLACES {
+        let fault = format!("{place}={passing}*off->1*return(abort)");
+        while demo(&dir).env("FAILPOINTS", &fault).status().unwrap().success() {
+            same(&dir);
+            runs += 1;
+            dir = root.path().join(runs.to_string());
+            assert!(runs < 5, "{place} is passed less than {passing} times");
+        }
+    }
+    assert!(demo(&dir).status().unwrap().success());
+    same(&dir);
+    println!("{} deaths in {runs} runs", PLACES.len());
+}
+
+#[test]
+fn a_run_that_gets_an_error_at_any_place_ends_in_the_same_state() {
+    let root = tempfile::tempdir().unwrap();
+    let whole = root.path().join("whole");
+    assert!(demo(&whole).status().unwrap().success());
+    for (what, places) in [("io", &PLACES_OF_THE_DISK[..]), ("full", &PLACES_OF_THE_DISK[..2])] {
+        for place in places {
+            let faulty = root.path().join(format!("{place} {what}"));
+            let mut life = demo(&faulty);
+            life.env("FAILPOINTS", format!("{place}=3*off->1*return({what})"));
+            // Where the log is lost, the process ends, and the next goes on.
+            let ended = life.status().unwrap();
+            let failed = records(&faulty).iter().any(|r| r.event.kind() == "task_failed");
+            assert!(what == "full" || failed || !ended.success(), "{place} was not reached");
+            assert!(demo(&faulty).status().unwrap().success(), "{what} at {place}");
+            assert_eq!(digest(&whole), digest(&faulty), "{what} at {place}");
+        }
+    }
+}

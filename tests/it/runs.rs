@@ -1,0 +1,90 @@
+//! Whole runs as processes, and what they came to.
+
+use gradus::domain::Offset;
+use gradus::log::{JournalLog, Log, Recorded};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The command, silent.
+pub fn gradus() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gradus"));
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// A reduced demo in a folder; one that is there goes on.
+pub fn demo(dir: &Path) -> Command {
+    let mut command = gradus();
+    command.args(["demo", "--reduced", "--no-arms", "--json", "--dir"]).arg(dir);
+    command
+}
+
+/// What a command prints, as JSON.
+pub fn json(arguments: &[&str], dir: &Path) -> serde_json::Value {
+    let mut command = gradus();
+    let out = command.args(arguments).arg("--json").arg(dir).stdout(Stdio::piped()).output();
+    serde_json::from_slice(&out.unwrap().stdout).unwrap()
+}
+
+/// The state digest.
+pub fn digest(dir: &Path) -> String {
+    json(&["log", "digest"], dir)["digest"].as_str().unwrap().to_owned()
+}
+
+/// The names of all blobs: weights and optimiser states by the hash of their bytes.
+pub fn blobs(dir: &Path) -> Vec<String> {
+    fn walk(dir: &Path, names: &mut Vec<String>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, names);
+            } else {
+                names.push(path.file_name().unwrap().to_string_lossy().into_owned());
+            }
+        }
+    }
+    let mut names = Vec::new();
+    walk(&dir.join("blobs"), &mut names);
+    names.sort();
+    names
+}
+
+/// All records so far; none before there is a log.
+pub fn records(dir: &Path) -> Vec<Recorded> {
+    match JournalLog::open(&dir.join("log")) {
+        Ok(log) => log.read(Offset(0), usize::MAX).unwrap(),
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Looks at the last record until it is as wanted. False when the process ended first.
+pub fn until_last(dir: &Path, child: &mut Child, wanted: impl Fn(&Recorded) -> bool) -> bool {
+    let until = Instant::now() + Duration::from_secs(120);
+    let mut log = None;
+    while child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < until, "it did not come so far within two minutes");
+        std::thread::sleep(Duration::from_millis(2));
+        log = log.or_else(|| JournalLog::open(&dir.join("log")).ok());
+        let Some(log) = &log else { continue };
+        let last = log.tail().0.checked_sub(1).map(|last| log.get(Offset(last)));
+        if let Some(Ok(Some(record))) = last
+            && wanted(&record)
+        {
+            return true;
+        }
+    }
+    false
+}
+
+/// Waits for the end of a process; false when it did not end in time.
+pub fn ends_within(child: &mut Child, patience: Duration) -> bool {
+    let until = Instant::now() + patience;
+    while Instant::now() < until {
+        if child.try_wait().unwrap().is_some() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    false
+}

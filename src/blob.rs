@@ -6,10 +6,12 @@
 
 use crate::domain::BlobHash;
 use crate::faults::{Point, pass};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 /// What can go wrong with a blob.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +90,9 @@ impl BlobStore {
         let hash = BlobHash(blake3::hash(bytes).to_hex().to_string());
         let path = self.path(&hash);
         if fs::read(&path).is_ok_and(|found| found == bytes) {
+            // Young again: see `retain`.
+            let touched = File::options().append(true).open(&path);
+            touched.and_then(|file| file.set_modified(SystemTime::now())).map_err(io(&path))?;
             return Ok(hash);
         }
         let folder = path.parent().unwrap_or(&self.root);
@@ -109,6 +114,32 @@ impl BlobStore {
             File::open(folder).and_then(|f| f.sync_all()).map_err(io(folder))?;
         }
         Ok(hash)
+    }
+
+    /// Removes the blobs that are not among `needed` and are older than `grace`; how many, and
+    /// their bytes.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed, or a file not removed.
+    pub fn retain(
+        &self,
+        needed: &BTreeSet<BlobHash>,
+        grace: Duration,
+    ) -> Result<(u64, u64), BlobError> {
+        let (mut count, mut bytes) = (0, 0);
+        for shard in fs::read_dir(&self.root).map_err(io(&self.root))?.flatten() {
+            for file in fs::read_dir(shard.path()).into_iter().flatten().flatten() {
+                let name = file.file_name().to_string_lossy().into_owned();
+                let Ok(found) = file.metadata() else { continue };
+                let age = found.modified().ok().and_then(|at| at.elapsed().ok());
+                let ours = name.len() == 64 && age.is_some_and(|age| age >= grace);
+                if ours && !needed.contains(&BlobHash(name)) {
+                    fs::remove_file(file.path()).map_err(io(&file.path()))?;
+                    (count, bytes) = (count + 1, bytes + found.len());
+                }
+            }
+        }
+        Ok((count, bytes))
     }
 
     /// The bytes of a blob, checked.
@@ -166,6 +197,25 @@ mod tests {
             fs::write(store.path(&hash), &bytes).unwrap();
             assert!(store.read(&hash).is_err(), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn what_nothing_needs_goes_unless_it_is_young() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(dir.path()).unwrap();
+        let (kept, gone) = (store.put(b"kept").unwrap(), store.put(b"gone").unwrap());
+        let needed = BTreeSet::from([kept.clone()]);
+        let hour = Duration::from_secs(3600);
+        assert_eq!(store.retain(&needed, hour).unwrap(), (0, 0), "both are young");
+        let old = SystemTime::now() - 2 * hour;
+        for hash in [&kept, &gone] {
+            let file = File::options().append(true).open(store.path(hash)).unwrap();
+            file.set_modified(old).unwrap();
+        }
+        store.put(b"gone").unwrap();
+        assert_eq!(store.retain(&needed, hour).unwrap(), (0, 0), "it was stored again just now");
+        assert_eq!(store.retain(&needed, Duration::ZERO).unwrap(), (1, 4));
+        assert!(store.read(&kept).is_ok() && store.read(&gone).is_err());
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub mod prompts;
 pub mod report;
 pub mod rubric;
 pub mod runtime;
+mod space;
 pub mod stage;
 pub mod stats;
 pub mod view;

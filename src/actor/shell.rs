@@ -120,18 +120,18 @@ impl<S: Stage + Unpin> Shell<S> {
 
     /// Folds new records; true when there are more.
     fn catch_up(&mut self) -> Result<bool, crate::log::LogError> {
-        let records = self.desk.log.read(self.view.next, FOLD_RECORDS_MAX)?;
-        for record in &records {
-            if record.event == Event::ResumeRequested {
-                self.failures_in_a_row = 0;
-                self.not_before = None;
-                self.set(|state| state.halted = None);
-            }
-            self.view.apply(record);
+        let mut resumed = false;
+        let count = self.view.follow(self.desk.log.as_ref(), FOLD_RECORDS_MAX, |record| {
+            resumed |= record.event == Event::ResumeRequested;
+        })?;
+        if resumed {
+            self.failures_in_a_row = 0;
+            self.not_before = None;
+            self.set(|state| state.halted = None);
         }
         let next = self.view.next;
         self.set(|state| state.next = next);
-        Ok(records.len() == FOLD_RECORDS_MAX)
+        Ok(count == FOLD_RECORDS_MAX)
     }
 
     fn wake(&mut self, ctx: &mut Context<Self>) {

@@ -1,18 +1,18 @@
-//! `gradus log`: read, check, fingerprint or mend a run's log. All but mending work beside a
-//! running process.
+//! `gradus log`: read, check, fingerprint, compact or mend a run's log. All but the last two work
+//! beside a running process.
 
 use super::{ExitStatus, output};
 use gradus::Error;
 use gradus::domain::Offset;
-use gradus::log::{Log, Loss, Recorded, state_digest};
+use gradus::log::{Compacted, JournalLog, Log, Loss, Recorded, state_digest};
 use gradus::runtime::Folder;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Between two looks of `tail --follow`.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
 
-/// Read, check, fingerprint or mend a run's log.
+/// Read, check, fingerprint, compact or mend a run's log.
 #[derive(clap::Subcommand)]
 pub enum Verb {
     /// Records in order: a line each, or whole as JSON lines.
@@ -25,6 +25,9 @@ pub enum Verb {
     Verify(Target),
     /// Mend the log: what one copy lost comes from the other.
     Rebuild(Rebuild),
+    /// Drop what old iterations left: completions, judgments, pairs, checkpoints on the way. What
+    /// they came to stays, and so does the digest.
+    Compact(Compact),
     /// One hash over everything that is known: equal runs have equal ones.
     Digest(Target),
 }
@@ -106,6 +109,22 @@ pub struct Rebuild {
     json: bool,
 }
 
+/// What stays whole.
+#[derive(clap::Args)]
+pub struct Compact {
+    /// The run's folder.
+    dir: PathBuf,
+    /// Finished iterations that keep everything, counted from the last.
+    #[arg(long, default_value_t = 1)]
+    keep_iterations: u32,
+    /// Write the whole log to this file first, as `export` does.
+    #[arg(long)]
+    archive: Option<PathBuf>,
+    /// Print what was freed as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 /// Runs the verb.
 pub fn run(verb: &Verb) -> Result<ExitStatus, Error> {
     match verb {
@@ -114,6 +133,7 @@ pub fn run(verb: &Verb) -> Result<ExitStatus, Error> {
         Verb::Export(arguments) => export(arguments),
         Verb::Verify(target) => check(target),
         Verb::Rebuild(arguments) => rebuild(arguments),
+        Verb::Compact(arguments) => compact(arguments),
         Verb::Digest(target) => digest(target),
     }
 }
@@ -161,16 +181,43 @@ fn export(arguments: &Export) -> Result<ExitStatus, Error> {
         log.export(&mut std::io::stdout().lock())?;
         return Ok(ExitStatus::Done);
     };
+    let (records, bytes) = export_to(&log, path)?;
+    match arguments.json {
+        true => output::json(&serde_json::json!({"records": records, "bytes": bytes}))?,
+        false => output::text(&format!("{records} records, {bytes} bytes\n"))?,
+    }
+    Ok(ExitStatus::Done)
+}
+
+/// Writes the log to a new file, durably: records and bytes.
+fn export_to(log: &JournalLog, path: &Path) -> Result<(u64, u64), Error> {
     let io = |error| Error::io(path, error);
     let mut file = std::io::BufWriter::new(std::fs::File::create_new(path).map_err(io)?);
     let records = log.export(&mut file)?;
     let file = file.into_inner().map_err(|error| io(error.into_error()))?;
     file.sync_all().map_err(io)?;
-    let bytes = file.metadata().map_err(io)?.len();
-    match arguments.json {
-        true => output::json(&serde_json::json!({"records": records, "bytes": bytes}))?,
-        false => output::text(&format!("{records} records, {bytes} bytes\n"))?,
+    Ok((records, file.metadata().map_err(io)?.len()))
+}
+
+fn compact(arguments: &Compact) -> Result<ExitStatus, Error> {
+    let folder = Folder::at(&arguments.dir);
+    if let Some(archive) = &arguments.archive {
+        export_to(&folder.read_log()?, archive)?;
     }
+    let freed = folder.retain(arguments.keep_iterations)?;
+    if arguments.json {
+        output::json(&freed)?;
+        return Ok(ExitStatus::Done);
+    }
+    output::text(&match freed.log {
+        None => "no record is older than what is kept\n".to_owned(),
+        Some(Compacted { floor, dropped, kept, bytes_before, bytes_after }) => format!(
+            "{dropped} of {} records before {floor} dropped: {bytes_before} bytes, now \
+             {bytes_after}\n",
+            dropped + kept
+        ),
+    })?;
+    output::text(&format!("{} blobs removed, {} bytes\n", freed.blobs, freed.blob_bytes))?;
     Ok(ExitStatus::Done)
 }
 

@@ -91,6 +91,21 @@ pub struct Config {
     pub evaluate: EvaluateConfig,
     /// What happens to tasks that fail or freeze.
     pub supervision: SupervisionConfig,
+    /// What a run may take of the disk.
+    pub storage: StorageConfig,
+}
+
+/// What a run may take of the disk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StorageConfig {
+    /// Of finished iterations, the last so many keep everything; older ones keep what they came to.
+    /// 0: all keep everything.
+    pub keep_iterations: u32,
+    /// The run waits when its folder has so many MiB. 0: no limit.
+    pub quota_mib: u32,
+    /// The run waits when the disk has less than so many MiB free.
+    pub reserve_mib: u32,
 }
 
 /// What happens to tasks that fail or freeze.

@@ -15,6 +15,7 @@ impl Default for Config {
             train: TrainConfig::default(),
             evaluate: EvaluateConfig::default(),
             supervision: SupervisionConfig::default(),
+            storage: StorageConfig::default(),
         }
     }
 }
@@ -22,6 +23,12 @@ impl Default for Config {
 impl Default for SupervisionConfig {
     fn default() -> Self {
         SupervisionConfig { frozen_after_seconds: 900 }
+    }
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        StorageConfig { keep_iterations: 0, quota_mib: 0, reserve_mib: 64 }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::completion::Completion;
 use super::evaluation::Evaluation;
-use super::id::{BlobHash, Iteration, PolicyId, PromptId, RubricId, TaskKey};
+use super::id::{BlobHash, Iteration, Offset, PolicyId, PromptId, RubricId, TaskKey};
 use super::judgment::Judgment;
 use super::pair::{PairId, PreferencePair, SkipReason};
 use super::policy::PolicyRef;
@@ -193,6 +193,8 @@ pub enum Event {
     ResumeRequested,
     /// Opening the log found damage and mended it, one line for each repair.
     LogRepaired { what: Vec<String> },
+    /// Records before the floor were dropped, as the settings or a person wanted.
+    LogCompacted { floor: Offset, dropped: u64 },
 }
 
 impl Event {
@@ -232,6 +234,7 @@ impl Event {
             Event::PauseRequested => "pause_requested",
             Event::ResumeRequested => "resume_requested",
             Event::LogRepaired { .. } => "log_repaired",
+            Event::LogCompacted { .. } => "log_compacted",
         }
     }
 }

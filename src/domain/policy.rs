@@ -13,6 +13,11 @@ pub struct PolicyRef {
 }
 
 impl PolicyRef {
+    /// The blobs it consists of.
+    pub fn blobs(&self) -> impl Iterator<Item = &BlobHash> {
+        std::iter::once(&self.weights).chain(&self.adapter)
+    }
+
     /// The name of this combination.
     pub fn id(&self) -> PolicyId {
         let mut hasher = blake3::Hasher::new_derive_key("gradus policy id v1");

@@ -11,7 +11,10 @@
 //! 0.47 (`benches/results/parts.md`), and pages of an unsynced sled database that reach the disk
 //! out of order can take acknowledged records with them without a word.
 
+use super::ballast;
+use super::base::Base;
 use super::block::Block;
+use super::compact::{Compacted, Compaction};
 use super::error::LogError;
 use super::mark::Mark;
 use super::mend::Loss;
@@ -54,15 +57,31 @@ impl Default for LogSettings {
 /// What the threads and the readers share.
 pub(crate) struct Shared {
     dir: PathBuf,
-    store: Store,
+    pub store: Store,
     pub recent: Recent,
     pub spares: Spares,
+    base: Mutex<Option<Arc<Base>>>,
     tail: AtomicU64,
     bells: Bells,
     health: Mutex<Health>,
+    held: Mutex<Option<String>>,
 }
 
 impl Shared {
+    /// The log's folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What the log begins with, once it was compacted.
+    pub fn base(&self) -> Option<Arc<Base>> {
+        self.base.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_base(&self, base: Option<Base>) {
+        *self.base.lock().unwrap_or_else(PoisonError::into_inner) = base.map(Arc::new);
+    }
+
     /// Shows a durable group to readers.
     pub fn publish(&self, block: Block) {
         let tail = block.tail();
@@ -81,6 +100,19 @@ impl Shared {
             return Ok(Some(at));
         }
         self.store.key(key).map_err(|error| LogError::Read(error.reason().to_owned()))
+    }
+
+    /// Why nothing may be written at present.
+    pub fn held(&self) -> Option<String> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_held(&self, reason: Option<String>) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reason) = reason.as_ref().filter(|_| held.is_none()) {
+            tracing::warn!(reason, "the log is held");
+        }
+        *held = reason;
     }
 
     pub fn health(&self) -> Health {
@@ -233,11 +265,13 @@ impl DurableLog {
         care: Care,
     ) -> Result<DurableLog, LogError> {
         std::fs::create_dir_all(path).map_err(|error| open_error(path, error))?;
+        ballast::throw_if_tight(path);
         let lock = lock(path)?;
         write_format(path)?;
         check_format(path)?;
         let opened = recover::open(path, care)?;
         Mark::write_open(path).map_err(|error| open_error(path, error))?;
+        ballast::take_if_roomy(path);
         let log = DurableLog::start(path, clock, settings, lock, opened)?;
         if !log.repairs.is_empty() {
             let event = Event::LogRepaired { what: log.repairs.clone() };
@@ -253,15 +287,17 @@ impl DurableLog {
         lock: File,
         opened: Opened,
     ) -> Result<DurableLog, LogError> {
-        let Opened { journal, store, tail, last, repairs } = opened;
+        let Opened { journal, store, tail, last, repairs, base } = opened;
         let shared = Arc::new(Shared {
             dir: path.to_owned(),
             store,
             recent: Recent::new(tail),
             spares: Spares::default(),
+            base: Mutex::new(base.map(Arc::new)),
             tail: AtomicU64::new(tail.0),
             bells: Bells::default(),
             health: Mutex::default(),
+            held: Mutex::default(),
         });
         let ours = shared.clone();
         let follower = std::thread::Builder::new().name("gradus-store".to_owned());
@@ -281,6 +317,24 @@ impl DurableLog {
     /// What opening had to mend.
     pub fn repairs(&self) -> &[String] {
         &self.repairs
+    }
+
+    /// Drops the records before the tail, but for those that are kept. `wanted` is asked with the
+    /// tail, while nothing is appended; views must have folded up to there. `None` when there was
+    /// nothing to drop.
+    ///
+    /// # Errors
+    /// What `wanted` says; [`LogError::Full`], [`LogError::Damaged`]: nothing is changed then.
+    pub fn compact<'a>(
+        &self,
+        wanted: impl FnOnce(Offset) -> Result<Compaction<'a>, LogError>,
+    ) -> Result<Option<Compacted>, LogError> {
+        self.desk.with_writer(|writer| writer.compact(wanted))
+    }
+
+    /// Takes nothing more while there is a reason not to, as on a full disk.
+    pub fn hold(&self, reason: Option<String>) {
+        self.shared.set_held(reason);
     }
 
     /// Checks both copies, and that they are the same.
@@ -312,21 +366,17 @@ impl Log for DurableLog {
     }
 
     fn read(&self, from: Offset, max: usize) -> Result<Vec<Recorded>, LogError> {
-        // Only what is durable: the tail moves after the sync.
-        let to = Offset(self.tail().0.min(from.0.saturating_add(max as u64)));
-        if from >= to {
-            return Ok(Vec::new());
+        let base = self.shared.base();
+        let found = self.read_above(base.as_deref(), from, max);
+        match found {
+            // It was compacted meanwhile.
+            Err(_) if !same(&base, &self.shared.base()) => self.read(from, max),
+            found => found,
         }
-        // What waits first: meanwhile it may move to the store, never back.
-        let (boundary, blocks) = self.shared.recent.blocks(from, to);
-        let mut records = match from < boundary {
-            true => self.shared.older(from, boundary.min(to))?,
-            false => Vec::new(),
-        };
-        for (at, line) in blocks.iter().flat_map(|block| block.lines(from, to)) {
-            records.push(decode(at, line)?);
-        }
-        Ok(records)
+    }
+
+    fn base(&self) -> Option<Arc<Base>> {
+        self.shared.base()
     }
 
     fn tail(&self) -> Offset {
@@ -350,9 +400,45 @@ impl Log for DurableLog {
     }
 
     fn health(&self) -> Health {
-        match (self.shared.health(), self.shared.recent.stuck()) {
+        match (self.shared.health(), self.shared.held().or_else(|| self.shared.recent.stuck())) {
             (Health::Sound, Some(reason)) => Health::Full { reason },
             (health, _) => health,
         }
+    }
+}
+
+fn same(one: &Option<Arc<Base>>, other: &Option<Arc<Base>>) -> bool {
+    let floor = |base: &Option<Arc<Base>>| base.as_ref().map(|base| base.floor());
+    floor(one) == floor(other)
+}
+
+impl DurableLog {
+    /// Reads what is kept below the floor, and from there on what is durable.
+    fn read_above(
+        &self,
+        base: Option<&Base>,
+        from: Offset,
+        max: usize,
+    ) -> Result<Vec<Recorded>, LogError> {
+        let (mut records, mut from, mut max) = (Vec::new(), from, max);
+        if let Some(base) = base.filter(|base| from < base.floor()) {
+            records = base.read(from, max)?;
+            max -= records.len();
+            from = base.floor();
+        }
+        // Only what is durable: the tail moves after the sync.
+        let to = Offset(self.tail().0.min(from.0.saturating_add(max as u64)));
+        if from >= to {
+            return Ok(records);
+        }
+        // What waits first: meanwhile it may move to the store, never back.
+        let (boundary, blocks) = self.shared.recent.blocks(from, to);
+        if from < boundary {
+            records.extend(self.shared.older(from, boundary.min(to))?);
+        }
+        for (at, line) in blocks.iter().flat_map(|block| block.lines(from, to)) {
+            records.push(decode(at, line)?);
+        }
+        Ok(records)
     }
 }

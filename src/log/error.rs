@@ -61,6 +61,17 @@ pub enum LogError {
         /// What the system said.
         reason: String,
     },
+    /// The log was compacted, and a reader wants what was dropped.
+    #[error(
+        "records {from} to {to} were dropped when the log was compacted. Begin with a view of the \
+         log's floor, or at record {to}"
+    )]
+    Dropped {
+        /// The first that is not there.
+        from: Offset,
+        /// The next that is.
+        to: Offset,
+    },
     /// A record is not what was written.
     #[error(
         "record {offset} is damaged: {reason}. How much is: gradus log verify DIR; mend it: gradus \

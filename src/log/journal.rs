@@ -32,9 +32,19 @@ pub(crate) fn sync_folder(dir: &Path) -> io::Result<()> {
 
 /// Writes a file whole or not at all.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let fresh = path.with_extension("new");
+    replace_with(path, |file| file.write_all(bytes))
+}
+
+/// As [`replace`], with what `write` writes.
+pub(crate) fn replace_with(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    let fresh = PathBuf::from(fresh);
     let mut file = File::create(&fresh)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    let written = write(&mut file).and_then(|()| file.sync_all());
     if let Err(error) = written {
         let _ = std::fs::remove_file(&fresh);
         return Err(error);

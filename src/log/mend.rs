@@ -31,6 +31,8 @@ pub enum Loss {
 pub(crate) struct Known {
     pub mark: Mark,
     pub loss: Loss,
+    /// The journal's first record, and the hash of the batch before it.
+    pub begin: (Offset, BatchHash),
 }
 
 /// A journal open for appending, its tail, and the hash of its last batch.
@@ -94,13 +96,14 @@ pub(crate) fn journal(
     let files = journal_dir(dir);
     std::fs::create_dir_all(&files).map_err(io)?;
     let stored = store.tail().map_err(|error| open_error(dir, error.reason()))?;
-    let vouched = if known.mark.clean { stored.max(known.mark.tail) } else { stored };
+    let (floor, before) = known.begin;
+    let vouched = if known.mark.clean { stored.max(known.mark.tail) } else { stored }.max(floor);
     let Some(last) = segment::list(&files).map_err(io)?.pop() else {
-        if vouched == Offset(0) {
-            let journal = Journal::create(&files, Offset(0), [0; 32]).map_err(io)?;
-            return Ok((journal, Offset(0), [0; 32]));
+        if vouched == floor {
+            let journal = Journal::create(&files, floor, before).map_err(io)?;
+            return Ok((journal, floor, before));
         }
-        let whole = Segment { first: Offset(0), path: path_of(&files, Offset(0)) };
+        let whole = Segment { first: floor, path: path_of(&files, floor) };
         let mending = Mending { dir, store, segment: whole, until: None, header: None, known };
         return mending.run(vouched, repairs);
     };
@@ -174,8 +177,8 @@ impl Mending<'_> {
     /// The hash of the batch before the segment.
     fn before(&self) -> std::io::Result<Option<BatchHash>> {
         let said = self.header.as_ref().and_then(SegmentHeader::previous);
-        if said.is_some() || self.segment.first == Offset(0) {
-            return Ok(said.or(Some([0; 32])));
+        if said.is_some() || self.segment.first == self.known.begin.0 {
+            return Ok(said.or(Some(self.known.begin.1)));
         }
         // The first record of the segment says it too.
         if let Some(previous) = self.stored(self.segment.first).and_then(|entry| entry.previous) {

@@ -16,9 +16,12 @@
 //! [`JournalLog`] (the same folder, for reading alone), [`MemoryLog`] (tests, simulations). One
 //! suite, `conformance`, holds them to the same contract.
 
+mod ballast;
+mod base;
 mod block;
 mod chain;
 mod codec;
+mod compact;
 #[cfg(test)]
 mod conformance;
 mod digest;
@@ -39,6 +42,8 @@ mod verify;
 mod walk;
 mod writer;
 
+pub use base::Base;
+pub use compact::{Compacted, Compaction};
 pub use digest::{Digest, state_digest};
 pub use durable::{DurableLog, LogSettings, holder};
 pub use error::LogError;
@@ -50,6 +55,7 @@ pub use verify::{Verified, verify, verify_folder};
 
 use crate::domain::{Event, Offset, TaskKey};
 use crossbeam_channel::Receiver;
+use std::sync::Arc;
 
 /// What is appended together.
 #[derive(Clone, Debug, Default)]
@@ -115,7 +121,7 @@ pub trait Log: Send + Sync + 'static {
     /// once it is unknown what a write left.
     fn append(&self, batch: Batch) -> Result<Appended, LogError>;
 
-    /// Up to `max` records from `from` on.
+    /// Up to `max` records from `from` on. Without gaps, but below the floor of a compacted log.
     ///
     /// # Errors
     /// When a record is damaged.
@@ -143,6 +149,12 @@ pub trait Log: Send + Sync + 'static {
     /// # Errors
     /// When the index cannot be read.
     fn cursor(&self, name: &str) -> Result<Offset, LogError>;
+
+    /// What a compacted log begins with. Below [`Base::floor`] records are missing: reading skips
+    /// them, and a view begins with what it was there.
+    fn base(&self) -> Option<Arc<Base>> {
+        None
+    }
 
     /// A doorbell of capacity one that rings after every append: many rings are one.
     fn subscribe(&self) -> Receiver<()>;

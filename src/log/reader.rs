@@ -1,6 +1,7 @@
 //! A log for reading alone: the journal's files, beside a running process or without one. Nothing
 //! is locked, mended or written.
 
+use super::base::Base;
 use super::durable::check_format;
 use super::error::LogError;
 use super::record::{Recorded, decode};
@@ -10,7 +11,8 @@ use super::{Appended, Batch, Bells, Log};
 use crate::domain::{Offset, TaskKey};
 use crossbeam_channel::Receiver;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 /// A walk and what it comes upon next.
 #[derive(Default)]
@@ -26,6 +28,8 @@ pub struct JournalLog {
     place: Mutex<Place>,
     /// Where the last look for the tail ended.
     end: Mutex<End>,
+    /// What it begins with, and when that file was written.
+    base: Mutex<(Option<Arc<Base>>, Option<SystemTime>)>,
     bells: Bells,
 }
 
@@ -51,10 +55,23 @@ impl JournalLog {
             dir: dir.to_owned(),
             place: Mutex::default(),
             end: Mutex::default(),
+            base: Mutex::default(),
             bells: Bells::default(),
         };
+        log.known_base()?;
         log.look().map_err(|error| open_error(&journal_dir(dir), error))?;
         Ok(log)
+    }
+
+    /// What the log begins with now: a process that works on it may have compacted it.
+    fn known_base(&self) -> Result<Option<Arc<Base>>, LogError> {
+        let written = std::fs::metadata(self.dir.join("base")).and_then(|file| file.modified());
+        let written = written.ok();
+        let mut known = self.base.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.1 != written || (written.is_none() && known.0.is_none()) {
+            *known = (Base::of_folder(&self.dir)?.map(Arc::new), written);
+        }
+        Ok(known.0.clone())
     }
 
     fn place(&self) -> MutexGuard<'_, Place> {
@@ -83,7 +100,11 @@ impl JournalLog {
 
     /// Sees how far the journal goes now: to the end of its last whole batch.
     fn look(&self) -> std::io::Result<Offset> {
+        let floor = self.base().map_or(Offset(0), |base| base.floor());
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        if end.tail < floor {
+            *end = End { tail: floor, ..End::default() };
+        }
         let segments = holding(&self.dir, end.tail)?;
         let at = match segments.first() {
             Some(first) if first.first == end.segment => end.bytes,
@@ -108,6 +129,27 @@ impl JournalLog {
 
     /// Calls `each` with entries from `from` on until it says stop or the tail is reached.
     fn entries(&self, from: Offset, mut each: impl FnMut(Entry) -> bool) -> Result<(), LogError> {
+        let mut from = from;
+        if let Some(base) = self.known_base()?.filter(|base| from < base.floor()) {
+            let mut go_on = true;
+            base.each(from, |entry| {
+                go_on = go_on && each(entry);
+                Ok(go_on)
+            })?;
+            if !go_on {
+                return Ok(());
+            }
+            from = base.floor();
+        }
+        self.entries_above(from, each)
+    }
+
+    /// As [`JournalLog::entries`], of the journal.
+    fn entries_above(
+        &self,
+        from: Offset,
+        mut each: impl FnMut(Entry) -> bool,
+    ) -> Result<(), LogError> {
         let read = |error: std::io::Error| LogError::Read(error.to_string());
         let tail = self.tail();
         let mut place = self.place();
@@ -159,11 +201,24 @@ impl Log for JournalLog {
         if max == 0 {
             return Ok(Vec::new());
         }
-        self.entries(from, |entry| {
+        let read = self.entries(from, |entry| {
             found.push(entry);
             found.len() < max
-        })?;
+        });
+        if let Err(error) = read {
+            // It may have been compacted meanwhile.
+            let before = self.base.lock().unwrap_or_else(PoisonError::into_inner).1;
+            self.known_base()?;
+            let now = self.base.lock().unwrap_or_else(PoisonError::into_inner).1;
+            return if before == now { Err(error) } else { self.read(from, max) };
+        }
         found.into_iter().map(|entry| decode(entry.offset, &entry.line)).collect()
+    }
+
+    fn base(&self) -> Option<Arc<Base>> {
+        // What cannot be read now was read before.
+        let known = || self.base.lock().unwrap_or_else(PoisonError::into_inner).0.clone();
+        self.known_base().unwrap_or_else(|_| known())
     }
 
     fn tail(&self) -> Offset {
@@ -173,6 +228,13 @@ impl Log for JournalLog {
 
     fn find(&self, key: &TaskKey) -> Result<Option<Offset>, LogError> {
         let mut found = None;
+        if let Some(base) = self.known_base()? {
+            let keys = base.state()?.keys;
+            found = keys.into_iter().find(|(taken, _)| taken == key).map(|(_, at)| at);
+        }
+        if found.is_some() {
+            return Ok(found);
+        }
         self.entries(Offset(0), |entry| {
             found = (entry.key.as_ref() == Some(key)).then_some(entry.offset);
             found.is_none()
@@ -181,7 +243,8 @@ impl Log for JournalLog {
     }
 
     fn cursor(&self, name: &str) -> Result<Offset, LogError> {
-        let mut found = Offset(0);
+        let base = self.known_base()?.map(|base| base.state()).transpose()?;
+        let mut found = base.and_then(|state| state.cursors.get(name).copied()).unwrap_or_default();
         self.entries(Offset(0), |entry| {
             if let Some((_, at)) = entry.cursor.filter(|(theirs, _)| theirs == name) {
                 found = at;

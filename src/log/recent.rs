@@ -35,6 +35,8 @@ struct State {
     cursors: HashMap<String, Offset>,
     /// Why the store takes nothing at present.
     stuck: Option<String>,
+    /// Below this the store may forget what it has.
+    floor: Option<Offset>,
     closing: bool,
 }
 
@@ -122,10 +124,23 @@ impl Recent {
         self.changed.notify_all();
     }
 
+    /// Lets the store forget what is below a compacted log's floor.
+    pub fn forget(&self, floor: Offset) {
+        self.state().floor = Some(floor);
+        self.changed.notify_all();
+    }
+
     /// The next records for the store; `None` when it is time to end.
     fn next(&self, store: &Store, unsynced: &mut bool) -> Option<Vec<Arc<Block>>> {
         let mut state = self.state();
         while state.blocks.is_empty() {
+            if let Some(floor) = state.floor.take() {
+                drop(state);
+                // What stays behind is forgotten at the next opening.
+                *unsynced |= store.forget(floor).is_ok();
+                state = self.state();
+                continue;
+            }
             if state.closing {
                 return None;
             }

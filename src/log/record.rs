@@ -18,7 +18,7 @@ use std::io::Write;
 /// What every line begins with; eight hex digits, `",` and what they cover follow.
 const CRC_FIELD: &[u8] = b"{\"crc\":\"";
 /// Where the covered part begins: after `{"crc":"01234567",`.
-const COVERED: usize = CRC_FIELD.len() + 10;
+pub(crate) const COVERED: usize = CRC_FIELD.len() + 10;
 /// The largest event, and a header around it.
 pub(crate) const LINE_BYTES_MAX: usize = super::EVENT_BYTES_MAX + 4096;
 

@@ -2,8 +2,10 @@
 //! comes from the other, a damaged store is set aside and made again. What neither has is an
 //! error, never a silence.
 
+use super::base::Base;
 use super::block::{Block, Place};
 use super::chain::BatchHash;
+use super::compact::drop_segments;
 use super::error::LogError;
 use super::journal::Journal;
 use super::mark::Mark;
@@ -12,6 +14,7 @@ use super::segment::{self, Segment};
 use super::store::{Store, StoreError, set_aside};
 use super::walk::{Entry, Found, Walk};
 use crate::domain::Offset;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,6 +30,8 @@ pub(crate) struct Opened {
     pub last: BatchHash,
     /// What was mended, for people.
     pub repairs: Vec<String>,
+    /// What it begins with, once it was compacted.
+    pub base: Option<Base>,
 }
 
 /// How closely to look.
@@ -63,25 +68,31 @@ pub(crate) fn open(dir: &Path, care: Care) -> Result<Opened, LogError> {
         Care::Usual => Loss::Refuse,
         Care::Rebuild(loss) => loss,
     };
+    let base = Base::mended(dir, &mut repairs)?;
+    if let Some(base) = &base {
+        // A compaction that was interrupted.
+        drop_segments(dir, base.floor()).map_err(|error| open_error(dir, error))?;
+    }
     let mut store = match Store::open(&store_dir(dir)) {
         Ok(store) => store,
         Err(StoreError::Io(reason)) => return Err(open_error(dir, reason)),
         Err(StoreError::Damaged(reason)) => anew(dir, &reason, &mut repairs)?,
     };
-    let known = Known { mark: mark.clone(), loss };
+    let begin = base.as_ref().map_or((Offset(0), [0; 32]), |base| (base.floor(), base.last()));
+    let known = Known { mark: mark.clone(), loss, begin };
     if let Care::Rebuild(_) = care {
         mend::sealed_segments(dir, &store, &known, &mut repairs)?;
     }
     let (journal, tail, last) = mend::journal(dir, &store, &known, &mut repairs)?;
     if tail > Offset(0) && (mark.power_cut() || care != Care::Usual) {
         drop(store);
-        store = renewed(dir, &mut repairs)?;
+        store = renewed(dir, begin.0, &mut repairs)?;
     } else if let Some(reason) = distrust(dir, &store, tail)? {
         drop(store);
         store = anew(dir, &reason, &mut repairs)?;
     }
-    feed(dir, &store).map_err(|reason| open_error(dir, reason))?;
-    Ok(Opened { journal, store, tail, last, repairs })
+    feed(dir, &store, base.as_ref()).map_err(|reason| open_error(dir, reason))?;
+    Ok(Opened { journal, store, tail, last, repairs, base })
 }
 
 /// Sets the store aside and begins a new one.
@@ -96,8 +107,8 @@ fn anew(dir: &Path, reason: &str, repairs: &mut Vec<String>) -> Result<Store, Lo
 /// An empty store in the place of one whose pages may be of different ages, as after a power cut,
 /// which sled does not always notice itself. The journal is looked at first, for then it is the
 /// only copy.
-fn renewed(dir: &Path, repairs: &mut Vec<String>) -> Result<Store, LogError> {
-    match chunks(dir, Offset(0), |_, _| Ok(())) {
+fn renewed(dir: &Path, begin: Offset, repairs: &mut Vec<String>) -> Result<Store, LogError> {
+    match chunks(dir, begin, |_, _| Ok(())) {
         Ok(()) => {}
         Err(Stop::Caller(reason) | Stop::Journal(reason)) => return Err(open_error(dir, reason)),
     }
@@ -124,18 +135,19 @@ fn distrust(dir: &Path, store: &Store, tail: Offset) -> Result<Option<String>, L
     Ok(None)
 }
 
-/// The first thing in which the store differs from the journal, below `until`. sled keeps in memory
+/// The first thing in which the store differs from the journal, within `range`. sled keeps in memory
 /// what it reads (each of its 256 cache shards counts only when it has been asked 64 times), so this
 /// is for the asking, not for every opening.
 pub(crate) fn difference(
     dir: &Path,
     store: &Store,
-    until: Offset,
+    range: Range<Offset>,
 ) -> Result<Option<String>, LogError> {
     let mut found = None;
     let mut before = None;
-    let walked = chunks(dir, Offset(0), |_, chunk| {
-        let chunk: Vec<&Entry> = chunk.iter().take_while(|entry| entry.offset < until).collect();
+    let walked = chunks(dir, range.start, |_, chunk| {
+        let chunk: Vec<&Entry> =
+            chunk.iter().take_while(|entry| entry.offset < range.end).collect();
         let (Some(first), Some(last)) = (chunk.first(), chunk.last()) else {
             return Ok(());
         };
@@ -165,9 +177,18 @@ pub(crate) fn difference(
     Ok(found)
 }
 
-/// Gives the store everything of the journal that it lacks.
-fn feed(dir: &Path, store: &Store) -> Result<(), String> {
-    let from = store.tail().map_err(|error| error.reason().to_owned())?;
+/// Gives the store everything of the base and the journal that it lacks.
+fn feed(dir: &Path, store: &Store, base: Option<&Base>) -> Result<(), String> {
+    let reason = |error: StoreError| error.reason().to_owned();
+    let mut from = store.tail().map_err(reason)?;
+    if let Some(base) = base {
+        store.forget(base.floor()).map_err(reason)?;
+        if from <= base.floor() {
+            let state = base.state().map_err(|error| error.to_string())?;
+            store.adopt(&state.keys, &state.cursors).map_err(reason)?;
+            from = base.floor();
+        }
+    }
     let apply = |place: Place, chunk: &[Entry]| {
         let mut block = Block::new(from, Vec::with_capacity(FEED_BYTES));
         block.place = place;

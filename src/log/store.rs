@@ -11,6 +11,7 @@ use crate::domain::{Offset, TaskKey};
 use crate::faults::{Point, pass};
 use crossbeam_channel::bounded;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -263,6 +264,72 @@ impl Store {
         guarded(|| {
             let found = self.places.range(..=from.0.to_be_bytes()).next_back().transpose()?;
             found.map(|(_, place)| place_of(&place)).transpose()
+        })
+    }
+
+    /// Every task key, and where it was taken.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn keys(&self) -> Result<Vec<(TaskKey, Offset)>, StoreError> {
+        guarded(|| {
+            let text = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
+            let each = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
+                let (key, at) = entry?;
+                Ok((TaskKey(text(&key)), offset_of(&at)?))
+            };
+            self.keys.iter().map(each).collect()
+        })
+    }
+
+    /// Every cursor.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn cursors(&self) -> Result<BTreeMap<String, Offset>, StoreError> {
+        guarded(|| {
+            let each = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
+                let (name, at) = entry?;
+                Ok((String::from_utf8_lossy(&name).into_owned(), offset_of(&at)?))
+            };
+            self.cursors.iter().map(each).collect()
+        })
+    }
+
+    /// Takes over what a base says of the records before its floor.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn adopt(
+        &self,
+        keys: &[(TaskKey, Offset)],
+        cursors: &BTreeMap<String, Offset>,
+    ) -> Result<(), StoreError> {
+        guarded(|| {
+            for (key, at) in keys {
+                self.keys.insert(key.as_str(), &at.0.to_be_bytes())?;
+            }
+            for (name, at) in cursors {
+                if self.cursors.get(name)?.is_none() {
+                    self.cursors.insert(name.as_str(), &at.0.to_be_bytes())?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Drops the lines before the floor of a compacted log.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn forget(&self, floor: Offset) -> Result<(), StoreError> {
+        guarded(|| {
+            for tree in [&self.log, &self.places] {
+                for key in tree.range(..floor.0.to_be_bytes()).keys() {
+                    tree.remove(key?)?;
+                }
+            }
+            Ok(())
         })
     }
 

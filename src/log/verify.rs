@@ -1,6 +1,7 @@
 //! Walks a whole log: every checksum, every link of the chain, every offset, every task key; and,
 //! for a log on disk, that both copies are the same and sealed segments are what they were.
 
+use super::base::Base;
 use super::chain::Chain;
 use super::error::LogError;
 use super::journal::hash_file;
@@ -22,6 +23,8 @@ pub struct Verified {
     pub kinds: BTreeMap<String, u64>,
     /// Tasks whose key is taken.
     pub tasks: u64,
+    /// Where the gapless part begins: not 0 once the log was compacted.
+    pub floor: Offset,
     /// The first thing that is wrong, if anything is.
     pub first_error: Option<String>,
 }
@@ -36,23 +39,29 @@ pub fn verify(log: &dyn Log) -> Verified {
 fn walk(log: &dyn Log, found: &mut Verified) -> Result<(), String> {
     let mut next = Offset(0);
     let mut last_key = None;
-    while next < log.tail() {
+    if let Some(base) = log.base() {
+        found.floor = base.floor();
+        found.tasks = base.state().map_err(|error| error.to_string())?.keys.len() as u64;
+    }
+    loop {
         let records = log.read(next, 256).map_err(|error| error.to_string())?;
         if records.is_empty() {
-            return Err(format!("record {next} is missing below the tail"));
+            let end = next.max(found.floor);
+            let missing = || format!("record {end} is missing below the tail");
+            return if end < log.tail() { Err(missing()) } else { Ok(()) };
         }
         for record in records {
-            if record.offset != next {
-                return Err(format!("record {next} is missing"));
+            if record.offset != next && record.offset > found.floor {
+                return Err(format!("record {} is missing", next.max(found.floor)));
             }
-            found.tasks += u64::from(record.key.is_some() && record.key != last_key);
+            let ours = record.offset >= found.floor && record.key.is_some();
+            found.tasks += u64::from(ours && record.key != last_key);
             last_key.clone_from(&record.key);
             *found.kinds.entry(record.event.kind().to_owned()).or_default() += 1;
             found.records += 1;
-            next = Offset(next.0 + 1);
+            next = Offset(record.offset.0 + 1);
         }
     }
-    Ok(())
 }
 
 /// Walks the journal in the folder `dir`, beside a running process or without one. The store is
@@ -72,21 +81,23 @@ pub(crate) fn both(dir: &Path, store: Option<&Store>) -> Result<Verified, LogErr
     let log = JournalLog::open(dir)?;
     let mut found = verify(&log);
     if found.first_error.is_none() {
-        found.first_error = frames(dir).unwrap_or_else(|error| Some(error.to_string()));
+        found.first_error =
+            frames(dir, log.base().as_deref()).unwrap_or_else(|error| Some(error.to_string()));
     }
     if let Some(store) = store
         && found.first_error.is_none()
     {
-        found.first_error =
-            difference(dir, store, log.tail())?.map(|reason| format!("the store: {reason}"));
+        found.first_error = difference(dir, store, found.floor..log.tail())?
+            .map(|reason| format!("the store: {reason}"));
     }
     Ok(found)
 }
 
 /// What is wrong with the segments as files, and with the chain through them.
-fn frames(dir: &Path) -> std::io::Result<Option<String>> {
+fn frames(dir: &Path, base: Option<&Base>) -> std::io::Result<Option<String>> {
     let segments = segment::list(&journal_dir(dir))?;
-    let mut chain = Chain::after(Offset(0), [0; 32]);
+    let begin = base.map_or((Offset(0), [0; 32]), |base| (base.floor(), base.last()));
+    let mut chain = Chain::after(begin.0, begin.1);
     let mut before: Option<&segment::Segment> = None;
     for segment in &segments {
         let mut walk = Walk::over(vec![segment.clone()]);

@@ -4,7 +4,8 @@
 //! follows later, on a thread of its own.
 
 use super::block::Block;
-use super::chain::BatchHash;
+use super::chain::{BatchHash, Chain};
+use super::compact::{self, Compacted, Compaction};
 use super::durable::Shared;
 use super::error::LogError;
 use super::journal::{AppendError, Journal};
@@ -38,6 +39,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Desk {
     pub fn new(writer: Writer) -> Desk {
         Desk { waiting: Mutex::default(), writer: Mutex::new(writer) }
+    }
+
+    /// Does something while nothing is appended.
+    pub fn with_writer<T>(&self, task: impl FnOnce(&mut Writer) -> T) -> T {
+        task(&mut locked(&self.writer))
     }
 
     /// Appends a batch; durable when this returns.
@@ -86,6 +92,26 @@ impl Writer {
             self.add(order, &mut group);
         }
         self.commit(group);
+    }
+
+    /// Compacts the log: see [`super::DurableLog::compact`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn compact<'a>(
+        &mut self,
+        wanted: impl FnOnce(Offset) -> Result<Compaction<'a>, LogError>,
+    ) -> Result<Option<Compacted>, LogError> {
+        if let Health::Lost { reason } = self.shared.health() {
+            return Err(LogError::Poisoned(reason));
+        }
+        self.shared.recent.wait_until_empty();
+        if let Some(reason) = self.shared.recent.stuck() {
+            return Err(LogError::Full { reason });
+        }
+        let wanted = wanted(self.tail)?;
+        let end = Chain::after(self.tail, self.last);
+        compact::compact(&self.shared, &mut self.journal, &end, wanted)
     }
 
     fn begin(&self) -> Group {
@@ -176,6 +202,9 @@ impl Writer {
             return Err(LogError::Poisoned(reason));
         }
         let full = |reason| LogError::Full { reason };
+        if let Some(reason) = self.shared.held() {
+            return Err(full(reason));
+        }
         self.shared.recent.wait_for_room().map_err(full)?;
         if group.block.is_empty() {
             return Ok(());

@@ -81,7 +81,7 @@ pub struct Row {
     /// Seconds from its first record to its last.
     pub seconds: f64,
     /// Seconds by stage, as far as records show it.
-    pub seconds_by_stage: BTreeMap<&'static str, f64>,
+    pub seconds_by_stage: BTreeMap<String, f64>,
     /// The loss of every step, for a plot.
     pub losses: Vec<f64>,
     /// The margin of every step, for a plot.
@@ -184,7 +184,11 @@ impl Row {
             training: training(&open.steps),
             evaluation: open.evaluation.clone(),
             seconds: seconds(open.span_ms.1.saturating_sub(open.span_ms.0)),
-            seconds_by_stage: open.stage_ms.iter().map(|(s, ms)| (*s, seconds(*ms))).collect(),
+            seconds_by_stage: open
+                .stage_ms
+                .iter()
+                .map(|(s, ms)| (s.to_string(), seconds(*ms)))
+                .collect(),
             losses: open.steps.iter().map(|(_, m)| m.loss).collect(),
             margins: open.steps.iter().map(|(_, m)| m.rewards_margin).collect(),
         }

@@ -9,6 +9,7 @@
 //! DIR/status.json     what a running process was doing a second ago; never truth
 //! ```
 
+use super::retention::{Freed, retain};
 use crate::actor::clock::SystemClock;
 use crate::blob::BlobStore;
 use crate::config::Config;
@@ -22,7 +23,10 @@ use crate::rubric::{Rubric, RubricEngine, RubricRegistry};
 use crate::view::RunView;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+/// Records folded at a time.
+pub(crate) const FOLD_RECORDS: usize = 512;
 /// Prompts in one commit: small enough that a commit stays far below sled's segment.
 const PROMPTS_PER_COMMIT: usize = 100;
 
@@ -133,6 +137,15 @@ impl Folder {
         Ok(DurableLog::rebuild(&self.0.join("log"), Arc::new(SystemClock), loss)?)
     }
 
+    /// Drops what iterations older than the last `keep` finished ones left; see
+    /// [`super::Runtime::retain`]. For a run that nobody works on.
+    ///
+    /// # Errors
+    /// [`Error::NoRun`], or what the log says: in use, damaged, no space.
+    pub fn retain(&self, keep: u32) -> Result<Freed, Error> {
+        retain(self.open_log()?.as_ref(), self.open_blobs()?.as_ref(), keep, Duration::ZERO)
+    }
+
     /// Opens the blob store.
     ///
     /// # Errors
@@ -206,6 +219,11 @@ impl Folder {
         let text = config.to_commented_yaml();
         std::fs::write(to.config(), text).map_err(|e| Error::io(to.config(), e))?;
         let (from, log) = (self.open_log()?, to.open_log()?);
+        if let Some(base) = from.base() {
+            let (dir, floor) = (self.0.display(), base.floor());
+            let why = format!("{dir} was compacted: not all records before {floor} are there");
+            return Err(Error::Usage(format!("{why}; fork a copy from before that")));
+        }
         // What a crash left of an earlier attempt is the same beginning: go on after it.
         while log.tail() < until {
             let left = (until.0 - log.tail().0).min(PROMPTS_PER_COMMIT as u64) as usize;
@@ -279,14 +297,7 @@ fn record_new(
 /// # Errors
 /// What the log says.
 pub fn fold(log: &dyn Log) -> Result<RunView, Error> {
-    let mut view = RunView::default();
-    loop {
-        let records = log.read(view.next, 512)?;
-        if records.is_empty() {
-            return Ok(view);
-        }
-        for record in &records {
-            view.apply(record);
-        }
-    }
+    let mut view = RunView::at_the_floor(log)?;
+    while view.follow(log, FOLD_RECORDS, |_| {})? > 0 {}
+    Ok(view)
 }

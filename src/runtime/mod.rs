@@ -3,10 +3,15 @@
 
 pub mod folder;
 pub mod memory;
+mod retention;
+mod space;
 
+use folder::FOLD_RECORDS;
 pub use folder::{Folder, NewRun, fold};
+pub use retention::Freed;
 
 use crate::actor::{ActorSystem, StageStatus};
+use crate::blob::BlobStore;
 use crate::config::Config;
 use crate::domain::event::IterationOutcome;
 use crate::domain::{Event, Offset, PolicyRef, Prompt, PromptId};
@@ -14,13 +19,16 @@ use crate::error::Error;
 use crate::lm::cancel::Cancel;
 use crate::lm::lora::LoraSettings;
 use crate::lm::model_files::ModelFiles;
-use crate::log::{Appended, Batch, Health, Log, Recorded};
+use crate::log::{Appended, Batch, DurableLog, Health, Log, Recorded};
 use crate::stage::candle_workshop::CandleWorkshop;
 use crate::stage::{Desk, Gauge, NoGauge, Oracle};
 use crate::view::RunView;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+/// A blob younger than this may belong to an event that is on its way.
+const BLOB_GRACE: Duration = Duration::from_secs(3600);
 
 /// How a runtime is put together.
 pub struct Builder {
@@ -62,10 +70,13 @@ impl Builder {
         if let Some(iterations) = self.iterations {
             config.iterations = iterations;
         }
+        let path = self.folder.path().to_owned();
+        space::watch(path.clone(), config.storage.clone(), &log)
+            .map_err(|error| Error::io(&path, error))?;
         let blobs = self.folder.open_blobs()?;
         let model = Arc::new(ModelFiles::open(&self.folder.model())?);
         let lora = lora_settings(&config);
-        let workshop = Arc::new(CandleWorkshop::new(model, blobs, lora));
+        let workshop = Arc::new(CandleWorkshop::new(model, blobs.clone(), lora));
         let desk = Desk {
             config: Arc::new(config),
             log: log.clone(),
@@ -75,10 +86,9 @@ impl Builder {
             cancel: Cancel::default(),
             gauge: self.gauge,
         };
-        let path = self.folder.path().to_owned();
         let system = ActorSystem::start(desk.clone()).map_err(|e| Error::io(path, e))?;
-        let handle = Handle { log, workshop, view: Arc::default() };
-        Ok(Runtime { handle, desk, system: Mutex::new(system) })
+        let handle = Handle { log: log.clone(), workshop, view: Arc::default() };
+        Ok(Runtime { handle, desk, log, blobs, system: Mutex::new(system) })
     }
 }
 
@@ -124,6 +134,8 @@ pub enum Outcome {
 pub struct Runtime {
     handle: Handle,
     desk: Desk,
+    log: Arc<DurableLog>,
+    blobs: Arc<BlobStore>,
     system: Mutex<ActorSystem>,
 }
 
@@ -160,9 +172,13 @@ impl Runtime {
         mut tick: impl FnMut(&RunView),
     ) -> Result<Outcome, Error> {
         let bell = self.desk.log.subscribe();
+        let mut finished = None;
         loop {
             let view = self.handle.view()?;
             tick(&view);
+            if finished.replace(view.finished()) != Some(view.finished()) {
+                self.retain_as_configured();
+            }
             if stop.is_cancelled() {
                 return Ok(Outcome::Stopped);
             }
@@ -177,6 +193,27 @@ impl Runtime {
                 return Ok(held);
             }
             let _ = bell.recv_timeout(Duration::from_millis(100));
+        }
+    }
+
+    /// Drops what iterations older than the last `keep` finished ones left: completions, judgments,
+    /// pairs, checkpoints on the way. What they came to stays.
+    ///
+    /// # Errors
+    /// When there is no space, or the log is damaged; nothing that is needed is gone then.
+    pub fn retain(&self, keep: u32) -> Result<Freed, Error> {
+        retention::retain(&self.log, &self.blobs, keep, BLOB_GRACE)
+    }
+
+    /// After an iteration, where the settings want it. That it fails must not stop a run.
+    fn retain_as_configured(&self) {
+        let keep = self.desk.config.storage.keep_iterations;
+        if keep == 0 {
+            return;
+        }
+        match self.retain(keep) {
+            Ok(freed) => tracing::info!(?freed, "old iterations were compacted"),
+            Err(error) => tracing::warn!(%error, "old iterations stay for now"),
         }
     }
 
@@ -225,15 +262,8 @@ impl Handle {
     /// When the log cannot be read.
     pub fn view(&self) -> Result<RunView, Error> {
         let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let records = self.log.read(view.next, 512)?;
-            if records.is_empty() {
-                return Ok(view.clone());
-            }
-            for record in &records {
-                view.apply(record);
-            }
-        }
+        while view.follow(self.log.as_ref(), FOLD_RECORDS, |_| {})? > 0 {}
+        Ok(view.clone())
     }
 
     fn append(&self, events: Vec<Event>) -> Result<Offset, Error> {
@@ -309,13 +339,18 @@ impl Subscription {
     /// The next record, or `None` when none came within `patience`.
     ///
     /// # Errors
-    /// When the log cannot be read.
+    /// When the log cannot be read, or was compacted and does not have what comes next.
     pub fn next(&mut self, patience: Duration) -> Result<Option<Recorded>, Error> {
         if let Some(record) = self.ready.next() {
             return Ok(Some(record));
         }
         for attempt in 0..2 {
             let records = self.log.read(self.next, 256)?;
+            let gap = records.iter().zip(self.next.0..).find(|(r, at)| r.offset.0 != *at);
+            if let Some((record, at)) = gap {
+                let (from, to) = (Offset(at), record.offset);
+                return Err(crate::log::LogError::Dropped { from, to }.into());
+            }
             if let Some(last) = records.last() {
                 self.next = Offset(last.offset.0 + 1);
                 self.ready = records.into_iter();

@@ -4,10 +4,12 @@ use crate::domain::evaluation::Evaluation;
 use crate::domain::event::{IterationKind, IterationOutcome, StepMetrics};
 use crate::domain::{BlobHash, Event, Offset, PairId, PolicyRef, PromptId, RubricId, SkipReason};
 use crate::log::Recorded;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The last saved checkpoint.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointFacts {
     /// Steps it contains.
     pub step: u32,
@@ -25,7 +27,7 @@ pub struct CheckpointFacts {
 }
 
 /// What the judge made of bad answers: mean scores, `None` where no reply had one.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Probed {
     /// Of the bare answers.
     pub bare: Option<f64>,
@@ -36,7 +38,7 @@ pub struct Probed {
 }
 
 /// What the gate said.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Decision {
     /// The checkpoint acts from now on.
     Promoted,
@@ -45,8 +47,10 @@ pub enum Decision {
 }
 
 /// One trip from M(t) to M(t+1), as far as it got.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IterationView {
+    /// Where it was opened.
+    pub opened: Offset,
     /// How it trains.
     pub kind: IterationKind,
     /// The policy that answers and judges.
@@ -107,11 +111,11 @@ pub struct IterationView {
     pub span_ms: (u64, u64),
     /// Milliseconds until each record since the one before, by the stage that wrote it: where the
     /// time went, as far as records show it.
-    pub stage_ms: BTreeMap<&'static str, u64>,
+    pub stage_ms: BTreeMap<Cow<'static, str>, u64>,
 }
 
 /// Sums over formed pairs; divided by their count they are means.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PairSums {
     /// Tokens of chosen completions.
     pub length_chosen: f64,
@@ -150,6 +154,7 @@ impl IterationView {
         rubric: &RubricId,
     ) -> IterationView {
         IterationView {
+            opened: Offset(0),
             kind,
             policy: policy.clone(),
             reference: reference.clone(),
@@ -189,7 +194,7 @@ impl IterationView {
             self.span_ms = (record.at_ms, record.at_ms);
         }
         let passed = record.at_ms.saturating_sub(self.span_ms.1);
-        *self.stage_ms.entry(stage_of(&record.event)).or_default() += passed;
+        *self.stage_ms.entry(Cow::Borrowed(stage_of(&record.event))).or_default() += passed;
         self.span_ms.1 = record.at_ms;
         self.apply_prompts(record);
         self.apply_training(record);
@@ -290,6 +295,20 @@ impl IterationView {
             Event::IterationFinished { outcome, .. } => self.outcome = Some(outcome.clone()),
             _ => {}
         }
+    }
+
+    /// The blobs it names: all of them, or without its checkpoints on the way.
+    pub fn blobs(&self, on_the_way: bool) -> BTreeSet<BlobHash> {
+        let all = self.earlier.iter().chain(&self.good).chain(&self.checkpoint);
+        let saved = all.filter(|_| on_the_way || self.decision == Some(Decision::Promoted));
+        let saved = saved.rev().take(if on_the_way { usize::MAX } else { 1 });
+        let mut blobs: BTreeSet<BlobHash> = BTreeSet::new();
+        for checkpoint in saved {
+            blobs.extend(checkpoint.policy.blobs().cloned());
+            blobs.extend(on_the_way.then(|| checkpoint.optimizer.clone()));
+        }
+        blobs.extend(self.policy.blobs().chain(self.reference.blobs()).cloned());
+        blobs
     }
 
     /// Whether every sealed prompt has a pair or a reason.

@@ -11,11 +11,12 @@ use crate::domain::{
     Event, Iteration, Offset, PolicyRef, PromptId, PromptOrigin, RubricId, Seed, TaskKey,
     event::IterationKind,
 };
-use crate::log::Recorded;
+use crate::log::{Log, LogError, Recorded};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A prompt's place in the log.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PromptFacts {
     /// Where its text is.
     pub offset: Offset,
@@ -24,7 +25,7 @@ pub struct PromptFacts {
 }
 
 /// Seed data by name.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SeedFacts {
     /// `ift` or `eft`.
     pub name: String,
@@ -35,7 +36,7 @@ pub struct SeedFacts {
 }
 
 /// The state of a run after the records folded so far.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunView {
     /// First record not folded yet.
     pub next: Offset,
@@ -64,6 +65,48 @@ pub struct RunView {
 }
 
 impl RunView {
+    /// The view's name in a compacted log.
+    pub const NAME: &'static str = "run";
+
+    /// What is known where a log begins: nothing, or what was known at the floor of a compacted one.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn at_the_floor(log: &dyn Log) -> Result<RunView, LogError> {
+        let Some(base) = log.base() else { return Ok(RunView::default()) };
+        let floor = base.floor();
+        let found = base.view(RunView::NAME)?.map(serde_json::from_value::<RunView>).transpose();
+        match found {
+            Ok(Some(view)) if view.next == floor => Ok(view),
+            Ok(_) => Err(LogError::Read(format!("no view of the records before {floor}"))),
+            Err(error) => Err(LogError::Read(format!("the view of record {floor}: {error}"))),
+        }
+    }
+
+    /// Folds up to `max` further records of a log, `each` of which is shown first; how many there
+    /// were. One that is behind a compacted log's floor begins there.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn follow(
+        &mut self,
+        log: &dyn Log,
+        max: usize,
+        mut each: impl FnMut(&Recorded),
+    ) -> Result<usize, LogError> {
+        let records = log.read(self.next, max)?;
+        // Looked at afterwards: what was read may have gaps if it was compacted meanwhile.
+        if log.base().is_some_and(|base| self.next < base.floor()) {
+            *self = RunView::at_the_floor(log)?;
+            return self.follow(log, max, each);
+        }
+        for record in &records {
+            each(record);
+            self.apply(record);
+        }
+        Ok(records.len())
+    }
+
     /// Folds one record. Records come in order; one that was folded already is ignored, so a
     /// doubled read changes nothing.
     pub fn apply(&mut self, record: &Recorded) {
@@ -96,6 +139,7 @@ impl RunView {
             }),
             Event::IterationStarted { iteration, kind, policy, reference, rubric } => {
                 let mut view = IterationView::open(*kind, policy, reference, rubric);
+                view.opened = record.offset;
                 view.span_ms = (record.at_ms, record.at_ms);
                 self.iterations.insert(*iteration, view);
             }

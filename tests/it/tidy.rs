@@ -38,13 +38,14 @@ fn room(path: &str) -> &str {
 
 /// Which rooms each room may look into. Below is never above: a cycle cannot be written down here
 /// without being seen.
-const MAY_SEE: [(&str, &[&str]); 19] = [
+const MAY_SEE: [(&str, &[&str]); 20] = [
     ("domain", &[]),
     ("stats", &[]),
     ("faults", &[]),
+    ("space", &[]),
     ("lm", &["domain"]),
     ("rubric", &["domain"]),
-    ("log", &["domain", "faults"]),
+    ("log", &["domain", "faults", "space"]),
     ("blob", &["domain", "faults"]),
     ("config", &["lm"]),
     ("prompts", &["domain", "stats"]),
@@ -56,7 +57,10 @@ const MAY_SEE: [(&str, &[&str]); 19] = [
     ("actor", &["config", "domain", "faults", "lm", "log", "stage", "view"]),
     (
         "runtime",
-        &["actor", "blob", "config", "domain", "error", "lm", "log", "rubric", "stage", "view"],
+        &[
+            "actor", "blob", "config", "domain", "error", "lm", "log", "rubric", "space", "stage",
+            "view",
+        ],
     ),
     ("error", &["blob", "config", "lm", "log", "prompts", "rubric", "stage"]),
     ("lib", &["error", "runtime"]),

@@ -1,0 +1,158 @@
+//! Compaction: the records before the tail are dropped, but for those that are kept; what they came
+//! to becomes the log's [`super::Base`]. No record at or after a cursor is ever dropped.
+
+use super::base::{Base, BaseDraft, State};
+use super::chain::Chain;
+use super::digest::is_volatile;
+use super::durable::Shared;
+use super::error::LogError;
+use super::journal::{Journal, is_full, sync_folder};
+use super::record::{Recorded, decode};
+use super::recover::journal_dir;
+use super::segment;
+use super::walk::{Entry, Found, Walk};
+use crate::domain::Offset;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What of a log stays.
+pub struct Compaction<'a> {
+    /// Whether a record stays.
+    pub keep: Box<dyn Fn(&Recorded) -> bool + 'a>,
+    /// Views that have folded every record, by name.
+    pub views: BTreeMap<String, serde_json::Value>,
+}
+
+/// What a compaction did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Compacted {
+    /// From here on there are no gaps.
+    pub floor: Offset,
+    /// Records that are gone.
+    pub dropped: u64,
+    /// Records before the floor that stayed.
+    pub kept: u64,
+    /// The log's size before.
+    pub bytes_before: u64,
+    /// The log's size after.
+    pub bytes_after: u64,
+}
+
+fn io(error: std::io::Error) -> LogError {
+    match is_full(&error) {
+        true => LogError::Full { reason: error.to_string() },
+        false => LogError::Read(format!("compaction: {error}")),
+    }
+}
+
+/// Bytes of the journal and the base.
+fn size(dir: &Path) -> u64 {
+    let segments = segment::list(&journal_dir(dir)).unwrap_or_default();
+    let files = segments.into_iter().map(|segment| segment.path);
+    let files = files.chain(["base", "base.copy"].map(|name| dir.join(name)));
+    files.filter_map(|file| std::fs::metadata(file).ok()).map(|file| file.len()).sum()
+}
+
+/// Compacts a log whose store has everything and to which nothing is appended meanwhile. Its tail
+/// and last batch are those of `end`. `None` when nothing would be dropped.
+///
+/// # Errors
+/// [`LogError::Damaged`] for a log that is not sound, [`LogError::Full`]; nothing is changed then.
+pub(crate) fn compact(
+    shared: &Shared,
+    journal: &mut Journal,
+    end: &Chain,
+    wanted: Compaction<'_>,
+) -> Result<Option<Compacted>, LogError> {
+    let dir = shared.dir();
+    let bytes_before = size(dir);
+    let draft = dir.join("base.draft");
+    let written = write(shared, &draft, journal, end, wanted);
+    if !matches!(written, Ok(Some(_))) {
+        let _ = std::fs::remove_file(&draft);
+    }
+    let Some(mut done) = written? else { return Ok(None) };
+    shared.set_base(Base::of_folder(dir)?);
+    drop_segments(dir, done.floor).map_err(io)?;
+    shared.recent.forget(done.floor);
+    (done.bytes_before, done.bytes_after) = (bytes_before, size(dir));
+    Ok(Some(done))
+}
+
+/// Removes the segments that a base has made needless.
+///
+/// # Errors
+/// What the file system says.
+pub(crate) fn drop_segments(dir: &Path, floor: Offset) -> std::io::Result<()> {
+    let files = journal_dir(dir);
+    for segment in segment::list(&files)? {
+        if segment.first < floor {
+            std::fs::remove_file(&segment.path)?;
+        }
+    }
+    sync_folder(&files)
+}
+
+fn write(
+    shared: &Shared,
+    path: &Path,
+    journal: &mut Journal,
+    end: &Chain,
+    wanted: Compaction<'_>,
+) -> Result<Option<Compacted>, LogError> {
+    let base = shared.base();
+    let (mut state, mut chain) = match &base {
+        Some(base) => (base.state()?, Chain::after(base.floor(), base.last())),
+        None => (State::default(), Chain::after(Offset(0), [0; 32])),
+    };
+    state.cursors = shared.store.cursors().map_err(|e| LogError::Read(e.reason().to_owned()))?;
+    state.keys = shared.store.keys().map_err(|e| LogError::Read(e.reason().to_owned()))?;
+    let reader = state.cursors.values().min().copied().unwrap_or(Offset(u64::MAX));
+    let mut draft = BaseDraft::begin(path).map_err(io)?;
+    let mut done = Compacted { floor: end.tail(), ..Compacted::default() };
+    let mut take = |entry: &Entry, record: &Recorded| {
+        if record.offset >= reader || (wanted.keep)(record) {
+            done.kept += 1;
+            return draft.keep(&entry.line).map_err(io);
+        }
+        done.dropped += 1;
+        Ok(())
+    };
+    if let Some(base) = &base {
+        base.each(Offset(0), |entry| {
+            take(&entry, &decode(entry.offset, &entry.line)?)?;
+            Ok(true)
+        })?;
+    }
+    let mut walk = Walk::over(segment::list(&journal_dir(shared.dir())).map_err(io)?);
+    while let Some(found) = walk.step().map_err(io)? {
+        let damaged =
+            |reason: &str| LogError::Damaged { offset: chain.next(), reason: reason.into() };
+        match found {
+            Found::Header(_) => {}
+            Found::Record(entry) if chain.fits(&entry) => {
+                chain.push(&entry);
+                let record = decode(entry.offset, &entry.line)?;
+                if !is_volatile(&record.event) {
+                    state.digest.add(&record)?;
+                    state.events += 1;
+                }
+                take(&entry, &record)?;
+            }
+            Found::Record(_) => return Err(damaged("it does not follow the one before it")),
+            Found::Damage(reason) => return Err(damaged(&reason)),
+        }
+    }
+    if (chain.tail(), chain.last()) != (end.tail(), end.last()) {
+        return Err(LogError::Damaged { offset: chain.tail(), reason: "it is missing".to_owned() });
+    }
+    if done.dropped == 0 {
+        return Ok(None);
+    }
+    if journal.place().segment < end.tail() {
+        journal.rotate(end.tail(), end.last()).map_err(io)?;
+    }
+    state.views = wanted.views;
+    draft.finish(end.tail(), end.last(), &state).map_err(io)?;
+    Ok(Some(done))
+}

@@ -1,0 +1,92 @@
+//! RETENTION: what a long run may forget. Of iterations that are over, all but the last few: their
+//! completions, judgments, pairs and checkpoints on the way. What they came to stays: every prompt,
+//! every figure of the reports, the promoted policies, and that something was dropped.
+
+use super::folder::{FOLD_RECORDS, fold};
+use crate::blob::BlobStore;
+use crate::domain::{BlobHash, Event, Offset};
+use crate::error::Error;
+use crate::log::{Batch, Compacted, Compaction, DurableLog, Log, LogError};
+use crate::view::RunView;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// What was freed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Freed {
+    /// In the log; `None` when there was nothing to drop.
+    pub log: Option<Compacted>,
+    /// Blobs that nothing needs any more.
+    pub blobs: u64,
+    /// Their bytes.
+    pub blob_bytes: u64,
+}
+
+/// Records of this kind make up most of a log, and nothing reads them once their iteration is over.
+fn is_bulk(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::CompletionsSampled { .. }
+            | Event::JudgmentsRecorded { .. }
+            | Event::PairFormed { .. }
+            | Event::PairSkipped { .. }
+            | Event::PromptRejected { .. }
+            | Event::ReferenceScored { .. }
+            | Event::TaskFailed { .. }
+    )
+}
+
+/// Drops what is older than the last `keep` finished iterations and the open one. A blob that was
+/// written within `grace` stays: its event may be on the way.
+///
+/// # Errors
+/// What the log or the blob store says; nothing that is needed is gone then.
+pub(crate) fn retain(
+    log: &DurableLog,
+    blobs: &BlobStore,
+    keep: u32,
+    grace: Duration,
+) -> Result<Freed, Error> {
+    let mut view = fold(log)?;
+    let compacted = log.compact(|_| {
+        while view.follow(log, FOLD_RECORDS, |_| {})? > 0 {}
+        let from = kept_from(&view, keep);
+        let state = serde_json::to_value(&view);
+        let state = state.map_err(|error| LogError::Read(format!("the view: {error}")))?;
+        Ok(Compaction {
+            keep: Box::new(move |record| record.offset >= from || !is_bulk(&record.event)),
+            views: BTreeMap::from([(RunView::NAME.to_owned(), state)]),
+        })
+    })?;
+    if let Some(Compacted { floor, dropped, .. }) = compacted {
+        let events = vec![Event::LogCompacted { floor, dropped }];
+        log.append(Batch { events, ..Batch::default() })?;
+    }
+    let (count, blob_bytes) = blobs.retain(&needed(&view, keep), grace)?;
+    Ok(Freed { log: compacted, blobs: count, blob_bytes })
+}
+
+/// Where the oldest iteration begins that is kept whole.
+fn kept_from(view: &RunView, keep: u32) -> Offset {
+    let over = view.iterations.values().filter(|iteration| iteration.outcome.is_some());
+    let over: Vec<Offset> = over.map(|iteration| iteration.opened).collect();
+    let open = view.open().map_or(view.next, |(_, open)| open.opened);
+    match (keep as usize, over.len()) {
+        (0, _) => open,
+        (keep, all) if keep >= all => Offset(0),
+        (keep, all) => over.get(all - keep).copied().unwrap_or_default(),
+    }
+}
+
+/// The blobs that a run needs.
+fn needed(view: &RunView, keep: u32) -> BTreeSet<BlobHash> {
+    let from = kept_from(view, keep);
+    let policies = view.base.iter().chain(&view.policy).chain(&view.first);
+    let mut needed: BTreeSet<BlobHash> =
+        policies.flat_map(|policy| policy.blobs().cloned()).collect();
+    needed.extend(view.seed_data.iter().map(|data| data.blob.clone()));
+    for iteration in view.iterations.values() {
+        needed.extend(iteration.blobs(iteration.opened >= from));
+    }
+    needed
+}

@@ -1,0 +1,53 @@
+//! SPACE: a thread that looks, once a second, whether the run has room: its quota, and a reserve of
+//! the disk that is for others. Without room the log is held, so that stages wait and say why;
+//! reading and `gradus status` go on, and so does everything when there is room again.
+
+use crate::config::StorageConfig;
+use crate::log::DurableLog;
+use crate::space::{free_bytes, used_bytes};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const MIB: u64 = 1 << 20;
+
+/// Why there is no room, if there is none.
+fn shortage(dir: &Path, settings: &StorageConfig) -> Option<String> {
+    let (reserve, quota) = (u64::from(settings.reserve_mib), u64::from(settings.quota_mib));
+    if let Some(free) = free_bytes(dir).filter(|free| *free < reserve * MIB) {
+        let free = free / MIB;
+        return Some(format!(
+            "{free} MiB are free; storage.reserve_mib leaves {reserve} to others"
+        ));
+    }
+    let used = if quota > 0 { used_bytes(dir) / MIB } else { 0 };
+    (quota > 0 && used >= quota).then(|| {
+        format!(
+            "the run has {used} MiB, storage.quota_mib allows {quota}: raise it, or drop what old \
+             iterations left (gradus log compact, storage.keep_iterations)"
+        )
+    })
+}
+
+/// Holds the log now and then on a thread of its own, as long as the log is open.
+///
+/// # Errors
+/// When the system will not give a thread.
+pub(crate) fn watch(
+    dir: PathBuf,
+    settings: StorageConfig,
+    log: &Arc<DurableLog>,
+) -> std::io::Result<()> {
+    log.hold(shortage(&dir, &settings));
+    let log: Weak<DurableLog> = Arc::downgrade(log);
+    let look = move || {
+        loop {
+            std::thread::sleep(LOOK_EVERY);
+            let short = shortage(&dir, &settings);
+            let Some(log) = log.upgrade() else { return };
+            log.hold(short);
+        }
+    };
+    std::thread::Builder::new().name("gradus-space".to_owned()).spawn(look).map(drop)
+}

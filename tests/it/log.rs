@@ -2,6 +2,7 @@
 //! flipped bits, cut files, lost folders. What was acknowledged is there afterwards, or an error
 //! says what is not.
 
+mod compact;
 mod flips;
 mod full;
 mod kill;

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 const OPERATIONS: u32 = 40;
 
 fn wanted<'a>(tail: Offset, from: u64) -> Compaction<'a> {
-    let keep = move |record: &Recorded| record.offset.0 >= from || record.offset.0 % 3 == 0;
+    let keep =
+        move |record: &Recorded| record.offset.0 >= from || record.offset.0.is_multiple_of(3);
     let views = BTreeMap::from([("test".to_owned(), serde_json::json!({"tail": tail}))]);
     Compaction { keep: Box::new(keep), views }
 }
@@ -105,7 +106,8 @@ fn story(seed: u64) {
                 let reader = durable.cursor("reader").unwrap().0;
                 let named = reader > 0;
                 if let Some(done) = compact(durable, from) {
-                    let gone = |n: &u64| *n < from && n % 3 != 0 && !(named && *n >= reader);
+                    let gone =
+                        |n: &u64| *n < from && !n.is_multiple_of(3) && !(named && *n >= reader);
                     dropped.extend((0..done.floor.0).filter(gone).map(|n| (n, ())));
                     floor = done.floor;
                     assert_eq!(done.floor, durable.tail());

@@ -44,7 +44,7 @@ enum Verb {
     Report(report::Arguments),
     /// Let any iteration of a run answer.
     Generate(generate::Arguments),
-    /// Read, check or fingerprint a run's log.
+    /// Read, check, compact or mend a run's log.
     #[command(subcommand)]
     Log(log::Verb),
 }

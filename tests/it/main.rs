@@ -12,6 +12,7 @@ mod lm_runs;
 mod log;
 #[cfg(feature = "failpoints")]
 mod points;
+mod retention;
 mod rubric;
 mod runs;
 mod simulation;

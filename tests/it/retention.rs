@@ -1,0 +1,141 @@
+//! What a long run may forget: old iterations, by hand and by itself, also when it is killed at any
+//! moment of it. What is left reports the same, and goes on to the same state as a run that forgets
+//! nothing. And a quota, which a run waits under.
+
+use crate::dice::{Dice, with_seeds};
+use crate::runs::{blobs, demo, digest, ends_within, gradus, json, records};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+const ITERATIONS: &str = "5";
+
+/// A run of three iterations, and its state after five. Made once for all tests here.
+fn made() -> (&'static Path, &'static str) {
+    static MADE: OnceLock<(tempfile::TempDir, String)> = OnceLock::new();
+    let (dir, state) = MADE.get_or_init(|| {
+        let root = tempfile::tempdir().unwrap();
+        let three = root.path().join("three");
+        assert!(demo(&three).status().unwrap().success());
+        let five = copied(&three, &root.path().join("five"));
+        assert!(on(&five).status().unwrap().success());
+        let state = digest(&five);
+        assert_ne!(state, digest(&three));
+        (root, state)
+    });
+    (dir.path(), state)
+}
+
+fn copied(from: &Path, to: &Path) -> PathBuf {
+    assert!(Command::new("cp").arg("-r").args([from, to]).status().unwrap().success());
+    to.to_owned()
+}
+
+/// Goes on to the fifth iteration.
+fn on(dir: &Path) -> Command {
+    let mut command = gradus();
+    command.args(["run", "--iterations", ITERATIONS, "--json"]).arg(dir);
+    command
+}
+
+fn set(dir: &Path, key: &str, was: u32, is: u32) {
+    let path = dir.join("gradus.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (was, is) = (format!("  {key}: {was}\n"), format!("  {key}: {is}\n"));
+    assert!(text.contains(&was));
+    std::fs::write(path, text.replace(&was, &is)).unwrap();
+}
+
+fn count(dir: &Path, kind: &str) -> usize {
+    records(dir).iter().filter(|record| record.event.kind() == kind).count()
+}
+
+#[test]
+fn a_compacted_run_reports_the_same_and_goes_on_to_the_same_state() {
+    let (made, state) = made();
+    let root = tempfile::tempdir().unwrap();
+    let dir = copied(&made.join("three"), &root.path().join("run"));
+    let (before, reported, all) = (digest(&dir), json(&["report"], &dir), records(&dir));
+    let archive = root.path().join("archive.jsonl");
+    let mut compact = gradus();
+    compact.args(["log", "compact", "--keep-iterations", "1", "--json", "--archive"]);
+    let out = compact.arg(&archive).arg(&dir).stdout(Stdio::piped()).output().unwrap();
+    let freed: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let dropped = freed["log"]["dropped"].as_u64().unwrap();
+    assert_eq!(records(&dir).len() as u64, all.len() as u64 - dropped + 1, "and log_compacted");
+    assert!(dropped > 100 && freed["blobs"].as_u64().unwrap() > 0, "{freed}");
+    let archived = std::fs::read_to_string(&archive).unwrap();
+    assert_eq!(archived.lines().count(), all.len());
+
+    assert_eq!(digest(&dir), before);
+    let verified = json(&["log", "verify"], &dir);
+    assert!(verified["first_error"].is_null(), "{verified}");
+    let now = json(&["report"], &dir);
+    assert_eq!(now["iterations"], reported["iterations"]);
+    assert_eq!(now["policy"], reported["policy"]);
+    assert_eq!(
+        count(&dir, "step_taken"),
+        all.iter().filter(|r| r.event.kind() == "step_taken").count()
+    );
+
+    assert!(on(&dir).status().unwrap().success());
+    assert_eq!(digest(&dir), state);
+    let five = blobs(&made.join("five"));
+    assert!(blobs(&dir).iter().all(|blob| five.contains(blob)), "weights of its own");
+}
+
+#[test]
+fn a_run_that_forgets_by_itself_ends_in_the_same_state_whenever_it_is_killed() {
+    let (made, state) = made();
+    with_seeds(2, |seed| {
+        let mut dice = Dice(seed);
+        let root = tempfile::tempdir().unwrap();
+        let dir = copied(&made.join("three"), &root.path().join("run"));
+        set(&dir, "keep_iterations", 0, 1);
+        let mut kills = 0;
+        loop {
+            let mut child = on(&dir).spawn().unwrap();
+            if ends_within(&mut child, Duration::from_millis(300 + dice.below(2500))) {
+                assert!(child.wait().unwrap().success());
+                break;
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            kills += 1;
+            assert!(kills < 60, "it does not get further");
+        }
+        println!("{kills} kills");
+        assert_eq!(digest(&dir), state);
+        assert!(count(&dir, "log_compacted") > 0);
+        let five = made.join("five");
+        assert!(count(&dir, "completions_sampled") < count(&five, "completions_sampled"));
+        // A run leaves young blobs alone; who works on an idle one need not.
+        assert_eq!(blobs(&dir), blobs(&five));
+        assert!(gradus().args(["log", "compact"]).arg(&dir).status().unwrap().success());
+        assert!(blobs(&dir).len() < blobs(&five).len());
+        assert_eq!(digest(&dir), state);
+    });
+}
+
+#[test]
+fn a_run_waits_under_its_quota_and_goes_on_when_it_is_raised() {
+    let (made, state) = made();
+    let root = tempfile::tempdir().unwrap();
+    let dir = copied(&made.join("three"), &root.path().join("run"));
+    set(&dir, "quota_mib", 0, 2);
+    let before = records(&dir).len();
+    let mut child = on(&dir).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    while !json(&["status"], &dir).to_string().contains("storage.quota_mib allows 2") {
+        assert!(Instant::now() < until, "it never said why it waits");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(records(&dir).len(), before);
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert!(ends_within(&mut child, Duration::from_secs(2)));
+    set(&dir, "quota_mib", 2, 0);
+    assert!(on(&dir).status().unwrap().success());
+    assert_eq!(digest(&dir), state);
+}

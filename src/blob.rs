@@ -6,12 +6,16 @@
 
 use crate::domain::BlobHash;
 use crate::faults::{Point, pass};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A blob that was stored within this time may belong to an event that is on its way.
+const GRACE: Duration = Duration::from_secs(3600);
 
 /// What can go wrong with a blob.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +60,10 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> BlobError + '_ {
 pub struct BlobStore {
     root: PathBuf,
     next: AtomicU64,
+    /// What was stored since the store was opened, and when: by a clock that nobody can set, so
+    /// the file's own time will not do.
+    fresh: Mutex<BTreeMap<BlobHash, Instant>>,
+    grace: Duration,
 }
 
 impl BlobStore {
@@ -72,7 +80,8 @@ impl BlobStore {
                 }
             }
         }
-        Ok(BlobStore { root: root.to_owned(), next: AtomicU64::new(0) })
+        let fresh = Mutex::default();
+        Ok(BlobStore { root: root.to_owned(), next: AtomicU64::new(0), fresh, grace: GRACE })
     }
 
     /// Where a blob is or would be.
@@ -89,10 +98,11 @@ impl BlobStore {
     pub fn put(&self, bytes: &[u8]) -> Result<BlobHash, BlobError> {
         let hash = BlobHash(blake3::hash(bytes).to_hex().to_string());
         let path = self.path(&hash);
+        // First: `retain` must not remove what is found here.
+        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        fresh.insert(hash.clone(), Instant::now());
+        drop(fresh);
         if fs::read(&path).is_ok_and(|found| found == bytes) {
-            // Young again: see `retain`.
-            let touched = File::options().append(true).open(&path);
-            touched.and_then(|file| file.set_modified(SystemTime::now())).map_err(io(&path))?;
             return Ok(hash);
         }
         let folder = path.parent().unwrap_or(&self.root);
@@ -116,24 +126,29 @@ impl BlobStore {
         Ok(hash)
     }
 
-    /// Removes the blobs that are not among `needed` and are older than `grace`; how many, and
-    /// their bytes.
+    /// Removes the blobs that are not among `needed`; how many, and their bytes. What was stored
+    /// since the store was opened stays until an event names it (it is among `known`) and an hour
+    /// has passed: its event may be on the way.
     ///
     /// # Errors
     /// When the folder cannot be listed, or a file not removed.
     pub fn retain(
         &self,
         needed: &BTreeSet<BlobHash>,
-        grace: Duration,
+        known: &BTreeSet<BlobHash>,
     ) -> Result<(u64, u64), BlobError> {
         let (mut count, mut bytes) = (0, 0);
         for shard in fs::read_dir(&self.root).map_err(io(&self.root))?.flatten() {
             for file in fs::read_dir(shard.path()).into_iter().flatten().flatten() {
-                let name = file.file_name().to_string_lossy().into_owned();
+                let name = BlobHash(file.file_name().to_string_lossy().into_owned());
                 let Ok(found) = file.metadata() else { continue };
-                let age = found.modified().ok().and_then(|at| at.elapsed().ok());
-                let ours = name.len() == 64 && age.is_some_and(|age| age >= grace);
-                if ours && !needed.contains(&BlobHash(name)) {
+                let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+                let settled = |at: &Instant| at.elapsed() >= self.grace && known.contains(&name);
+                if fresh.get(&name).is_some_and(settled) {
+                    fresh.remove(&name);
+                }
+                let stays = needed.contains(&name) || fresh.contains_key(&name);
+                if name.as_str().len() == 64 && !stays {
                     fs::remove_file(file.path()).map_err(io(&file.path()))?;
                     (count, bytes) = (count + 1, bytes + found.len());
                 }
@@ -200,22 +215,22 @@ mod tests {
     }
 
     #[test]
-    fn what_nothing_needs_goes_unless_it_is_young() {
+    fn what_nothing_needs_goes_unless_its_event_may_be_on_the_way() {
         let dir = tempfile::tempdir().unwrap();
-        let store = BlobStore::open(dir.path()).unwrap();
+        let mut store = BlobStore::open(dir.path()).unwrap();
         let (kept, gone) = (store.put(b"kept").unwrap(), store.put(b"gone").unwrap());
         let needed = BTreeSet::from([kept.clone()]);
-        let hour = Duration::from_secs(3600);
-        assert_eq!(store.retain(&needed, hour).unwrap(), (0, 0), "both are young");
-        let old = SystemTime::now() - 2 * hour;
-        for hash in [&kept, &gone] {
-            let file = File::options().append(true).open(store.path(hash)).unwrap();
-            file.set_modified(old).unwrap();
-        }
-        store.put(b"gone").unwrap();
-        assert_eq!(store.retain(&needed, hour).unwrap(), (0, 0), "it was stored again just now");
-        assert_eq!(store.retain(&needed, Duration::ZERO).unwrap(), (1, 4));
+        let known = BTreeSet::from([kept.clone(), gone.clone()]);
+        assert_eq!(store.retain(&needed, &known).unwrap(), (0, 0), "stored just now");
+        store.grace = Duration::ZERO;
+        assert_eq!(store.retain(&needed, &needed).unwrap(), (0, 0), "no event named it yet");
+        assert_eq!(store.retain(&needed, &known).unwrap(), (1, 4));
         assert!(store.read(&kept).is_ok() && store.read(&gone).is_err());
+        store.put(b"gone").unwrap();
+        assert_eq!(store.retain(&needed, &needed).unwrap(), (0, 0), "stored again");
+        // What a process left that was killed before its event: the next makes it again.
+        let store = BlobStore::open(dir.path()).unwrap();
+        assert_eq!(store.retain(&needed, &needed).unwrap(), (1, 4));
     }
 
     #[test]

@@ -18,12 +18,11 @@ use crate::domain::{Event, Offset, PolicyRef, Prompt, TaskKey};
 use crate::error::Error;
 use crate::lm::model_files::ModelFiles;
 use crate::lm::weights::{WeightDtype, Weights};
-use crate::log::{Batch, DurableLog, JournalLog, Log, Loss, Verified};
+use crate::log::{Batch, Clock, DurableLog, JournalLog, Log, Loss, Verified};
 use crate::rubric::{Rubric, RubricEngine, RubricRegistry};
 use crate::view::RunView;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Records folded at a time.
 pub(crate) const FOLD_RECORDS: usize = 512;
@@ -90,10 +89,18 @@ impl Folder {
     /// # Errors
     /// [`Error::NoRun`], or what the log says: in use, damaged, newer format.
     pub fn open_log(&self) -> Result<Arc<DurableLog>, Error> {
+        self.open_log_by(Arc::new(SystemClock))
+    }
+
+    /// Like [`Folder::open_log`], with a clock of the caller's.
+    ///
+    /// # Errors
+    /// Those of [`Folder::open_log`].
+    pub fn open_log_by(&self, clock: Arc<dyn Clock>) -> Result<Arc<DurableLog>, Error> {
         if !self.holds_run() {
             return Err(Error::NoRun(self.0.clone()));
         }
-        Ok(Arc::new(DurableLog::open(&self.0.join("log"), Arc::new(SystemClock))?))
+        Ok(Arc::new(DurableLog::open(&self.0.join("log"), clock)?))
     }
 
     /// Opens the log for reading alone, beside a running process or without one.
@@ -143,7 +150,7 @@ impl Folder {
     /// # Errors
     /// [`Error::NoRun`], or what the log says: in use, damaged, no space.
     pub fn retain(&self, keep: u32) -> Result<Freed, Error> {
-        retain(self.open_log()?.as_ref(), self.open_blobs()?.as_ref(), keep, Duration::ZERO)
+        retain(self.open_log()?.as_ref(), self.open_blobs()?.as_ref(), keep)
     }
 
     /// Opens the blob store.

@@ -10,6 +10,7 @@ use folder::FOLD_RECORDS;
 pub use folder::{Folder, NewRun, fold};
 pub use retention::Freed;
 
+use crate::actor::clock::SystemClock;
 use crate::actor::{ActorSystem, StageStatus};
 use crate::blob::BlobStore;
 use crate::config::Config;
@@ -19,7 +20,7 @@ use crate::error::Error;
 use crate::lm::cancel::Cancel;
 use crate::lm::lora::LoraSettings;
 use crate::lm::model_files::ModelFiles;
-use crate::log::{Appended, Batch, DurableLog, Health, Log, Recorded};
+use crate::log::{Appended, Batch, Clock, DurableLog, Health, Log, Recorded};
 use crate::stage::candle_workshop::CandleWorkshop;
 use crate::stage::{Desk, Gauge, NoGauge, Oracle};
 use crate::view::RunView;
@@ -27,18 +28,24 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// A blob younger than this may belong to an event that is on its way.
-const BLOB_GRACE: Duration = Duration::from_secs(3600);
-
 /// How a runtime is put together.
 pub struct Builder {
     folder: Folder,
     oracle: Option<Arc<dyn Oracle>>,
     gauge: Arc<dyn Gauge>,
     iterations: Option<u32>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Builder {
+    /// What tells the time that records carry, instead of the system. The time is for people: no
+    /// order, no timeout and no state depends on it.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Builder {
+        self.clock = clock;
+        self
+    }
+
     /// A program that knows the truth about completions; it measures, it never trains.
     #[must_use]
     pub fn oracle(mut self, oracle: Arc<dyn Oracle>) -> Builder {
@@ -65,7 +72,7 @@ impl Builder {
     /// # Errors
     /// When the folder holds no run, is in use, or its settings, model or log are damaged.
     pub fn start(self) -> Result<Runtime, Error> {
-        let log = self.folder.open_log()?;
+        let log = self.folder.open_log_by(self.clock)?;
         let mut config = Config::from_yaml(&self.folder.config())?;
         if let Some(iterations) = self.iterations {
             config.iterations = iterations;
@@ -147,6 +154,7 @@ impl Runtime {
             oracle: None,
             gauge: Arc::new(NoGauge),
             iterations: None,
+            clock: Arc::new(SystemClock),
         }
     }
 
@@ -202,7 +210,7 @@ impl Runtime {
     /// # Errors
     /// When there is no space, or the log is damaged; nothing that is needed is gone then.
     pub fn retain(&self, keep: u32) -> Result<Freed, Error> {
-        retention::retain(&self.log, &self.blobs, keep, BLOB_GRACE)
+        retention::retain(&self.log, &self.blobs, keep)
     }
 
     /// After an iteration, where the settings want it. That it fails must not stop a run.

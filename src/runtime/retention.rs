@@ -9,7 +9,6 @@ use crate::error::Error;
 use crate::log::{Batch, Compacted, Compaction, DurableLog, Log, LogError};
 use crate::view::RunView;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 /// What was freed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -36,17 +35,11 @@ fn is_bulk(event: &Event) -> bool {
     )
 }
 
-/// Drops what is older than the last `keep` finished iterations and the open one. A blob that was
-/// written within `grace` stays: its event may be on the way.
+/// Drops what is older than the last `keep` finished iterations and the open one.
 ///
 /// # Errors
 /// What the log or the blob store says; nothing that is needed is gone then.
-pub(crate) fn retain(
-    log: &DurableLog,
-    blobs: &BlobStore,
-    keep: u32,
-    grace: Duration,
-) -> Result<Freed, Error> {
+pub(crate) fn retain(log: &DurableLog, blobs: &BlobStore, keep: u32) -> Result<Freed, Error> {
     let mut view = fold(log)?;
     let compacted = log.compact(|_| {
         while view.follow(log, FOLD_RECORDS, |_| {})? > 0 {}
@@ -62,7 +55,8 @@ pub(crate) fn retain(
         let events = vec![Event::LogCompacted { floor, dropped }];
         log.append(Batch { events, ..Batch::default() })?;
     }
-    let (count, blob_bytes) = blobs.retain(&needed(&view, keep), grace)?;
+    let (count, blob_bytes) =
+        blobs.retain(&blobs_from(&view, kept_from(&view, keep)), &blobs_from(&view, Offset(0)))?;
     Ok(Freed { log: compacted, blobs: count, blob_bytes })
 }
 
@@ -78,9 +72,8 @@ fn kept_from(view: &RunView, keep: u32) -> Offset {
     }
 }
 
-/// The blobs that a run needs.
-fn needed(view: &RunView, keep: u32) -> BTreeSet<BlobHash> {
-    let from = kept_from(view, keep);
+/// The blobs that a run needs which keeps everything of iterations opened at `from` and later.
+fn blobs_from(view: &RunView, from: Offset) -> BTreeSet<BlobHash> {
     let policies = view.base.iter().chain(&view.policy).chain(&view.first);
     let mut needed: BTreeSet<BlobHash> =
         policies.flat_map(|policy| policy.blobs().cloned()).collect();

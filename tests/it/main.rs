@@ -1,6 +1,7 @@
 //! One integration binary: what no single room can test about itself.
 
 mod cli;
+mod clock;
 mod crash;
 mod damage;
 mod dice;

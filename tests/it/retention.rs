@@ -3,41 +3,10 @@
 //! nothing. And a quota, which a run waits under.
 
 use crate::dice::{Dice, with_seeds};
-use crate::runs::{blobs, demo, digest, ends_within, gradus, json, records};
-use std::path::{Path, PathBuf};
+use crate::runs::{blobs, copied, digest, ends_within, gradus, json, made, on, records};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
-
-const ITERATIONS: &str = "5";
-
-/// A run of three iterations, and its state after five. Made once for all tests here.
-fn made() -> (&'static Path, &'static str) {
-    static MADE: OnceLock<(tempfile::TempDir, String)> = OnceLock::new();
-    let (dir, state) = MADE.get_or_init(|| {
-        let root = tempfile::tempdir().unwrap();
-        let three = root.path().join("three");
-        assert!(demo(&three).status().unwrap().success());
-        let five = copied(&three, &root.path().join("five"));
-        assert!(on(&five).status().unwrap().success());
-        let state = digest(&five);
-        assert_ne!(state, digest(&three));
-        (root, state)
-    });
-    (dir.path(), state)
-}
-
-fn copied(from: &Path, to: &Path) -> PathBuf {
-    assert!(Command::new("cp").arg("-r").args([from, to]).status().unwrap().success());
-    to.to_owned()
-}
-
-/// Goes on to the fifth iteration.
-fn on(dir: &Path) -> Command {
-    let mut command = gradus();
-    command.args(["run", "--iterations", ITERATIONS, "--json"]).arg(dir);
-    command
-}
 
 fn set(dir: &Path, key: &str, was: u32, is: u32) {
     let path = dir.join("gradus.yaml");

@@ -2,8 +2,9 @@
 
 use gradus::domain::Offset;
 use gradus::log::{JournalLog, Log, Recorded};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// The command, silent.
@@ -17,6 +18,36 @@ pub fn gradus() -> Command {
 pub fn demo(dir: &Path) -> Command {
     let mut command = gradus();
     command.args(["demo", "--reduced", "--no-arms", "--json", "--dir"]).arg(dir);
+    command
+}
+
+/// Where a run of three iterations lies (`three`), and the same after five (`five`); and the latter's
+/// state. Made once for all tests of the process.
+pub fn made() -> (&'static Path, &'static str) {
+    static MADE: OnceLock<(tempfile::TempDir, String)> = OnceLock::new();
+    let (dir, state) = MADE.get_or_init(|| {
+        let root = tempfile::tempdir().unwrap();
+        let three = root.path().join("three");
+        assert!(demo(&three).status().unwrap().success());
+        let five = copied(&three, &root.path().join("five"));
+        assert!(on(&five).status().unwrap().success());
+        let state = digest(&five);
+        assert_ne!(state, digest(&three));
+        (root, state)
+    });
+    (dir.path(), state)
+}
+
+/// Copies a folder: where to.
+pub fn copied(from: &Path, to: &Path) -> PathBuf {
+    assert!(Command::new("cp").arg("-r").args([from, to]).status().unwrap().success());
+    to.to_owned()
+}
+
+/// Goes on to the fifth iteration.
+pub fn on(dir: &Path) -> Command {
+    let mut command = gradus();
+    command.args(["run", "--iterations", "5", "--json"]).arg(dir);
     command
 }
 

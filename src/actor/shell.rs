@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 const FOLD_RECORDS_MAX: usize = 256;
 /// First pause after a failure; doubled with each further one.
 const BACK_OFF: Duration = Duration::from_millis(200);
-/// Until a task that found no space is tried again.
-const SPACE_PAUSE: Duration = Duration::from_secs(1);
+/// Until a task that found no room is tried again.
+const ROOM_PAUSE: Duration = Duration::from_secs(1);
 /// Between two looks at the worker's signs of life.
 const WATCH: Duration = Duration::from_secs(1);
 
@@ -55,8 +55,8 @@ pub struct ShellState {
     /// Why the stage is halted: it failed again and again. `gradus` starts anew, or the host says
     /// go on.
     pub halted: Option<String>,
-    /// Why it waits for space.
-    pub waiting_for_space: Option<String>,
+    /// Why it waits: for space on the disk, or for memory.
+    pub waiting: Option<String>,
     /// Set when the log can no longer be written.
     pub log_lost: Option<String>,
 }
@@ -249,14 +249,14 @@ impl<S: Stage + Unpin> Handler<Finished> for Shell<S> {
         }
         self.set(|state| {
             state.busy = false;
-            state.waiting_for_space = None;
+            state.waiting = None;
             match &done {
                 Done::Recorded => state.recorded += 1,
                 Done::Failed { panicked, .. } => {
                     state.failed += 1;
                     state.restarts += u64::from(*panicked);
                 }
-                Done::NoSpace(reason) => state.waiting_for_space = Some(reason.clone()),
+                Done::NoRoom(reason) => state.waiting = Some(reason.clone()),
                 Done::Cancelled => {}
                 Done::LogLost(reason) => state.log_lost = Some(reason.clone()),
             }
@@ -267,7 +267,7 @@ impl<S: Stage + Unpin> Handler<Finished> for Shell<S> {
                 self.wake(ctx);
             }
             Done::Failed { reason, .. } => self.failed(reason, ctx),
-            Done::NoSpace(_) => self.wait(SPACE_PAUSE, ctx),
+            Done::NoRoom(_) => self.wait(ROOM_PAUSE, ctx),
             Done::Cancelled | Done::LogLost(_) => {}
         }
     }

@@ -9,7 +9,7 @@ use crate::lm::cancel::Cancel;
 use crate::lm::policy::LanguageModel;
 use crate::log::{Batch, MemoryLog};
 use crate::stage::workshop::{Segment, SegmentRequest, Workshop};
-use crate::stage::{ATTEMPTS_MAX, Desk, NoGauge, Stage, StageError, Weight};
+use crate::stage::{ATTEMPTS_MAX, Ample, Desk, Headroom, NoGauge, Stage, StageError, Weight};
 use crate::view::RunView;
 use actix::prelude::*;
 use std::sync::Arc;
@@ -107,6 +107,7 @@ fn desk() -> Desk {
         oracle: None,
         cancel: Cancel::default(),
         gauge: Arc::new(NoGauge),
+        headroom: Arc::new(Ample),
     }
 }
 
@@ -165,6 +166,32 @@ fn a_panicking_task_is_tried_again_by_a_new_stage() {
     let state = supervise(&script, &desk, all_recorded, |_| {});
     assert_eq!((state.failed, state.restarts, state.halted), (2, 2, None));
     assert_eq!((kinds(&desk, "task_failed"), kinds(&desk, "prompt_admitted")), (2, WANTED));
+}
+
+/// Has too little memory for so many looks.
+struct Scarce(AtomicU32);
+
+impl Headroom for Scarce {
+    fn lacking(&self) -> Option<String> {
+        let left = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        left.ok().map(|_| "others have it".to_owned())
+    }
+}
+
+#[test]
+fn a_heavy_task_waits_for_memory_and_that_is_no_failure() {
+    let scarce = Arc::new(Scarce(AtomicU32::new(2)));
+    let desk = Desk { headroom: scarce, ..desk() };
+    let (script, mut waited) = (script(|_| Act::Work), None);
+    let state = supervise(&script, &desk, all_recorded, |now| {
+        if now.waiting.is_some() {
+            assert_eq!(now.recorded, 0);
+            waited.clone_from(&now.waiting);
+        }
+    });
+    assert_eq!(waited.as_deref(), Some("others have it"));
+    assert_eq!((state.failed, state.restarts, state.waiting), (0, 0, None));
+    assert_eq!((kinds(&desk, "task_failed"), kinds(&desk, "prompt_admitted")), (0, WANTED));
 }
 
 #[test]

@@ -64,8 +64,8 @@ pub enum Done {
         /// Whether it panicked: its stage is not used again.
         panicked: bool,
     },
-    /// There was no space for what it writes; that is nobody's failure.
-    NoSpace(String),
+    /// There was no space for what it writes, or no memory to begin; that is nobody's failure.
+    NoRoom(String),
     /// The host asked to stop.
     Cancelled,
     /// The log refuses to be written: nothing can be recorded any more.
@@ -167,6 +167,10 @@ pub fn work<S: Stage>(stage: &mut S, order: Order<S::Task>, desk: &Desk, lease: 
     if desk.cancel.is_cancelled() {
         return Done::Cancelled;
     }
+    let lacking = hold.as_ref().and_then(|_| desk.headroom.lacking());
+    if let Some(reason) = lacking {
+        return Done::NoRoom(reason);
+    }
     let span = tracing::info_span!("task", stage = S::NAME, key = key.short());
     let _entered = span.enter();
     let result = catch_unwind(AssertUnwindSafe(|| stage.run(task, &view, desk)))
@@ -182,7 +186,7 @@ pub fn work<S: Stage>(stage: &mut S, order: Order<S::Task>, desk: &Desk, lease: 
             kept.unwrap_or(Done::Recorded)
         }
         Err(error) if error.is_cancelled() => Done::Cancelled,
-        Err(error) if error.is_full() => Done::NoSpace(error.to_string()),
+        Err(error) if error.is_no_room() => Done::NoRoom(error.to_string()),
         Err(error) => {
             let panicked = matches!(error, StageError::Panic(_));
             let reason = error.to_string();

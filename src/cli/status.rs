@@ -87,8 +87,8 @@ fn running(pulse: &Pulse) -> String {
         if let Some(reason) = &state.halted {
             text.push_str(&format!("  {stage:<10} HALTED, it failed again and again: {reason}\n"));
         }
-        if let Some(reason) = &state.waiting_for_space {
-            text.push_str(&format!("  {stage:<10} WAITS FOR SPACE: {reason}\n"));
+        if let Some(reason) = &state.waiting {
+            text.push_str(&format!("  {stage:<10} WAITS FOR ROOM: {reason}\n"));
         }
     }
     match &pulse.log {

@@ -177,7 +177,9 @@ fn comment(path: &str) -> Option<&'static str> {
         "train.dpo" => "preference optimisation on self-judged pairs",
         "train.use_peft" => "train a LoRA adapter instead of all weights",
         "train.segment_steps" => "steps between checkpoints: what a crash can cost",
-        "supervision" => "a task without a sign of life for so long is given up and tried again",
+        "supervision" => {
+            "tasks without a sign of life are given up; none begins with less memory than this"
+        }
         "storage" => "0: keep every iteration whole, no quota; the run waits when there is no room",
         "evaluate.gate" => "mode: off (the paper) | lenient (unless surely worse) | strict",
         _ => return None,

@@ -115,6 +115,9 @@ pub struct SupervisionConfig {
     /// A task that shows no sign of life for so long is given up. More than any one computation
     /// takes between two looks at its flag: a token of a batch, a micro-batch, loading the model.
     pub frozen_after_seconds: u32,
+    /// With less memory than so many MiB available, of the machine or of a container's limit, no
+    /// task on the model begins: it waits. 0: it never waits.
+    pub memory_reserve_mib: u32,
 }
 
 /// Where prompts come from.

@@ -22,7 +22,7 @@ impl Default for Config {
 
 impl Default for SupervisionConfig {
     fn default() -> Self {
-        SupervisionConfig { frozen_after_seconds: 900 }
+        SupervisionConfig { frozen_after_seconds: 900, memory_reserve_mib: 256 }
     }
 }
 

@@ -85,6 +85,13 @@ pub enum CallError {
         /// What the sandbox said.
         reason: String,
     },
+    /// This machine did not give the sandbox what it needs just now. Says nothing of the rubric
+    /// or the item: it must never become a judgment.
+    #[error("the sandbox could not be set up: {reason}")]
+    Host {
+        /// What the system said.
+        reason: String,
+    },
 }
 
 impl CallError {

@@ -67,6 +67,26 @@ fn text(error: &wasmtime::Error) -> String {
     format!("{error:#}")
 }
 
+/// What wasmtime maps for a 32-bit memory and its guard.
+const ADDRESS_SPACE: &str = "4 GiB of address space per instance; see ulimit -v";
+
+/// Whether a call failed for what the operating system refused, and not for what a guest did: the
+/// same call may well succeed a moment later.
+fn is_the_hosts(error: &wasmtime::Error) -> bool {
+    let refused = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<rustix::io::Errno>() || cause.is::<std::io::Error>()
+    };
+    error.is::<wasmtime::error::OutOfMemory>() || error.chain().any(refused)
+}
+
+/// Why a component is not used whose call gave nothing.
+fn unusable(error: CallError, why: impl FnOnce(String) -> RubricError) -> RubricError {
+    match error {
+        CallError::Host { reason } => RubricError::Engine(reason),
+        other => why(other.to_string()),
+    }
+}
+
 fn compile(engine: &RubricEngine, bytes: &[u8]) -> Result<Component, RubricError> {
     if bytes.len() > COMPONENT_BYTES_MAX {
         let max = COMPONENT_BYTES_MAX;
@@ -181,7 +201,7 @@ impl Rubric {
         let (examples, _) = self
             .0
             .call(|guest, store| guest.gradus_rubric_judge().call_examples(store))
-            .map_err(|error| RubricError::Describe(error.to_string()))?;
+            .map_err(|error| unusable(error, RubricError::Describe))?;
         if examples.len() > EXAMPLES_MAX {
             let reason = format!("{} golden cases, more than {EXAMPLES_MAX}", examples.len());
             return Err(RubricError::Describe(reason));
@@ -190,8 +210,9 @@ impl Rubric {
         for example in examples {
             let (name, answer) = (example.name, example.answer);
             let item = item_out(example.item);
-            self.render(&item).map_err(|error| failed(&name, error.to_string()))?;
-            let read = || self.parse(&item, &answer).map_err(|e| failed(&name, e.to_string()));
+            let why = |error| unusable(error, |reason| failed(&name, reason));
+            self.render(&item).map_err(why)?;
+            let read = || self.parse(&item, &answer).map_err(why);
             let (first, second) = (read()?, read()?);
             if first != second {
                 return Err(failed(&name, "two runs differ in result or fuel".to_owned()));
@@ -234,6 +255,10 @@ impl Inner {
         let result = self.pre.instantiate(&mut store).and_then(|guest| run(&guest, &mut store));
         match result {
             Ok(value) => Ok((value, store)),
+            Err(error) if is_the_hosts(&error) => {
+                let reason = format!("{} (a rubric reserves {ADDRESS_SPACE})", text(&error));
+                Err(CallError::Host { reason })
+            }
             Err(error) => {
                 let mut reason = text(&error);
                 if let Some(last) = store.data().log.last() {
@@ -262,7 +287,7 @@ fn unknown() -> RubricInfo {
 fn describe(inner: &Inner) -> Result<RubricInfo, RubricError> {
     let (info, _) = inner
         .call(|guest, store| guest.gradus_rubric_judge().call_describe(store))
-        .map_err(|error| RubricError::Describe(error.to_string()))?;
+        .map_err(|error| unusable(error, RubricError::Describe))?;
     let wrong = |reason: String| Err(RubricError::Describe(reason));
     let name_fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if info.name.is_empty() || info.name.len() > 64 || !info.name.chars().all(name_fits) {

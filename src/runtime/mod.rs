@@ -22,8 +22,9 @@ use crate::lm::lora::LoraSettings;
 use crate::lm::model_files::ModelFiles;
 use crate::log::{Appended, Batch, Clock, DurableLog, Health, Log, Recorded};
 use crate::stage::candle_workshop::CandleWorkshop;
-use crate::stage::{Desk, Gauge, NoGauge, Oracle};
+use crate::stage::{Desk, Gauge, Headroom, NoGauge, Oracle};
 use crate::view::RunView;
+use memory::Reserve;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,9 +36,18 @@ pub struct Builder {
     gauge: Arc<dyn Gauge>,
     iterations: Option<u32>,
     clock: Arc<dyn Clock>,
+    headroom: Option<Arc<dyn Headroom>>,
 }
 
 impl Builder {
+    /// What says whether there is memory to begin a heavy task, instead of the system and
+    /// `supervision.memory_reserve_mib`: a host knows what it needs itself.
+    #[must_use]
+    pub fn headroom(mut self, headroom: Arc<dyn Headroom>) -> Builder {
+        self.headroom = Some(headroom);
+        self
+    }
+
     /// What tells the time that records carry, instead of the system. The time is for people: no
     /// order, no timeout and no state depends on it.
     #[must_use]
@@ -84,6 +94,7 @@ impl Builder {
         let model = Arc::new(ModelFiles::open(&self.folder.model())?);
         let lora = lora_settings(&config);
         let workshop = Arc::new(CandleWorkshop::new(model, blobs.clone(), lora));
+        let reserve = Reserve { mib: config.supervision.memory_reserve_mib };
         let desk = Desk {
             config: Arc::new(config),
             log: log.clone(),
@@ -92,6 +103,7 @@ impl Builder {
             oracle: self.oracle,
             cancel: Cancel::default(),
             gauge: self.gauge,
+            headroom: self.headroom.unwrap_or_else(|| Arc::new(reserve)),
         };
         let system = ActorSystem::start(desk.clone()).map_err(|e| Error::io(path, e))?;
         let handle = Handle { log: log.clone(), workshop, view: Arc::default() };
@@ -155,6 +167,7 @@ impl Runtime {
             gauge: Arc::new(NoGauge),
             iterations: None,
             clock: Arc::new(SystemClock),
+            headroom: None,
         }
     }
 

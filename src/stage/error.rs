@@ -23,20 +23,24 @@ pub enum StageError {
     /// The rubric of the iteration is not installed.
     #[error("{0}")]
     Rubric(String),
+    /// The system did not give a sandbox what it needs; another time it will.
+    #[error("no room for a sandbox: {0}")]
+    Sandbox(String),
     /// The task panicked; the text is the panic's.
     #[error("panic: {0}")]
     Panic(String),
 }
 
 impl StageError {
-    /// Whether there was no space to write to, which is nobody's failure.
-    pub fn is_full(&self) -> bool {
+    /// Whether there was no space to write to, or no memory for a sandbox, which is nobody's
+    /// failure.
+    pub fn is_no_room(&self) -> bool {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         match self {
             StageError::Blob(BlobError::Io { source, .. }) => {
                 matches!(source.kind(), StorageFull | QuotaExceeded)
             }
-            StageError::Log(LogError::Full { .. }) => true,
+            StageError::Log(LogError::Full { .. }) | StageError::Sandbox(_) => true,
             _ => false,
         }
     }

@@ -159,6 +159,7 @@ fn ask(
         }
         Err(CallError::Refused(reason)) => Err(failed(Outcome::Refused { reason })),
         Err(CallError::Trapped { reason }) => Err(failed(Outcome::Trapped { reason })),
+        Err(CallError::Host { reason }) => return Err(StageError::Sandbox(reason)),
     })
 }
 
@@ -214,6 +215,7 @@ fn read_all(
             Ok(Reading::Unparsed { reason, fuel }) => (Outcome::Unparsed { reason }, fuel, false),
             Err(CallError::Refused(reason)) => (Outcome::Refused { reason }, 0, false),
             Err(CallError::Trapped { reason }) => (Outcome::Trapped { reason }, 0, false),
+            Err(CallError::Host { reason }) => return Err(StageError::Sandbox(reason)),
         };
         if let (ReadoutMode::Expected, Some(readout), true) =
             (desk.config.judge.readout, &asked.rendered.readout, readable)

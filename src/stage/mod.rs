@@ -45,6 +45,22 @@ impl Gauge for NoGauge {
     fn progress(&self, _stage: &'static str, _done: u64, _total: u64) {}
 }
 
+/// Whether there is memory to begin a heavy task.
+pub trait Headroom: Send + Sync {
+    /// Why there is too little, if there is; the task is asked about again a second later.
+    fn lacking(&self) -> Option<String>;
+}
+
+/// Enough of everything.
+#[derive(Debug, Default)]
+pub struct Ample;
+
+impl Headroom for Ample {
+    fn lacking(&self) -> Option<String> {
+        None
+    }
+}
+
 /// What a stage may use while it runs a task.
 #[derive(Clone)]
 pub struct Desk {
@@ -63,6 +79,8 @@ pub struct Desk {
     pub cancel: Cancel,
     /// Where progress goes.
     pub gauge: Arc<dyn Gauge>,
+    /// Asked before a heavy task.
+    pub headroom: Arc<dyn Headroom>,
 }
 
 impl Desk {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// Whether `gradus status` says that something waits for space.
 fn waits(status: &serde_json::Value) -> bool {
     let stages = status["stages"].as_object();
-    let stage = stages.is_some_and(|s| s.values().any(|s| !s["waiting_for_space"].is_null()));
+    let stage = stages.is_some_and(|s| s.values().any(|s| !s["waiting"].is_null()));
     stage || status["log"]["state"] == "full"
 }
 

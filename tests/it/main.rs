@@ -11,6 +11,7 @@ mod inputs;
 mod lm_golden;
 mod lm_runs;
 mod log;
+mod memory;
 #[cfg(feature = "failpoints")]
 mod points;
 mod retention;

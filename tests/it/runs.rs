@@ -119,3 +119,19 @@ pub fn ends_within(child: &mut Child, patience: Duration) -> bool {
     }
     false
 }
+
+/// Changes a number in the settings.
+pub fn set(dir: &Path, key: &str, was: u32, is: u32) {
+    let path = dir.join("gradus.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (was, is) = (format!("  {key}: {was}\n"), format!("  {key}: {is}\n"));
+    assert!(text.contains(&was));
+    std::fs::write(path, text.replace(&was, &is)).unwrap();
+}
+
+/// Asks a process to stop, which takes it less than two seconds.
+pub fn terminate(child: &mut Child) {
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert!(ends_within(child, Duration::from_secs(2)));
+}

@@ -10,7 +10,7 @@ use gradus::domain::{Event, Message, PolicyRef, Prompt, PromptOrigin, TaskKey};
 use gradus::lm::cancel::Cancel;
 use gradus::log::{Batch, Log};
 use gradus::rubric::{Rubric, RubricEngine, RubricRegistry, bundled};
-use gradus::stage::{Desk, NoGauge, Oracle};
+use gradus::stage::{Ample, Desk, NoGauge, Oracle};
 use std::sync::{Arc, OnceLock};
 
 /// What a run is given.
@@ -165,6 +165,7 @@ impl World {
             oracle: self.oracle.then_some(oracle),
             cancel: Cancel::default(),
             gauge: Arc::new(NoGauge),
+            headroom: Arc::new(Ample),
         }
     }
 }

@@ -10,6 +10,7 @@ mod model;
 #[cfg(feature = "failpoints")]
 mod points;
 mod power;
+mod soak;
 
 use crate::dice::Dice;
 use gradus::domain::{Event, Offset, Prompt, PromptOrigin, TaskKey};

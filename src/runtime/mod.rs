@@ -182,7 +182,8 @@ impl Runtime {
     }
 
     /// Waits until the goal is reached or `stop` is set. `tick` is called about ten times a
-    /// second with what is known, for a screen.
+    /// second with what is known, for a screen. Drops old iterations after each one, as
+    /// `storage.keep_iterations` says; a host that waits in its own way calls [`Runtime::retain`].
     ///
     /// # Errors
     /// When the log cannot be read.

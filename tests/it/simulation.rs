@@ -20,7 +20,9 @@ use gradus::domain::event::IterationOutcome;
 use gradus::domain::{Event, Iteration, SkipReason, TaskKey};
 use gradus::log::{Digest, state_digest};
 use gradus::stage::ATTEMPTS_MAX;
+use gradus::view::RunView;
 use scheduler::{Mood, Sim, Tally};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use world::World;
@@ -385,4 +387,44 @@ fn a_pause_lets_tasks_finish_and_holds_the_rest() {
         assert_eq!(digest(&sim), digest(&calm));
     }
     assert!(paused >= 10, "pauses at {paused} places");
+}
+
+const KEPT_VIEW: &str = include_str!("../fixtures/log/view-1.json");
+
+fn plain_view() -> RunView {
+    let world = World::plain();
+    let mut sim = Sim::new(&world);
+    sim.calm();
+    sim.truth
+}
+
+/// Whether `now` has all that `then` has; a later gradus may know more.
+fn holds(now: &Value, then: &Value) -> bool {
+    match (now, then) {
+        (Value::Object(now), Value::Object(then)) => {
+            then.iter().all(|(name, value)| now.get(name).is_some_and(|found| holds(found, value)))
+        }
+        (Value::Array(now), Value::Array(then)) => {
+            now.len() == then.len() && now.iter().zip(then).all(|(a, b)| holds(a, b))
+        }
+        _ => now == then,
+    }
+}
+
+/// What a compacted log keeps instead of the records is a view: one that was written once is read
+/// for ever, with all that was in it.
+#[test]
+fn a_view_that_was_kept_is_read_as_it_was() {
+    let then: Value = serde_json::from_str(KEPT_VIEW).unwrap();
+    let view: RunView = serde_json::from_value(then.clone()).unwrap();
+    assert_eq!(view.finished(), 3);
+    assert!(holds(&serde_json::to_value(&view).unwrap(), &then));
+}
+
+/// Writes the fixture, once for each released shape of the view.
+#[test]
+#[ignore = "writes tests/fixtures/log/view-1.json"]
+fn a_view_to_be_kept() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/log/view-1.json");
+    std::fs::write(path, serde_json::to_string(&plain_view()).unwrap() + "\n").unwrap();
 }

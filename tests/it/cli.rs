@@ -1,5 +1,6 @@
 //! The command as a person or a script meets it.
 
+use crate::runs::alone;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ fn text(path: &Path) -> &str {
 /// One reduced demo, read by every verb that reads.
 #[test]
 fn a_demo_and_everything_that_reads_it() {
+    let _alone = alone();
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("demo");
     let dir = text(&dir);
@@ -141,6 +143,7 @@ fn appears(path: &Path) {
 
 #[test]
 fn a_second_process_and_a_signal() {
+    let _alone = alone();
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("demo");
     let mut child = Command::new(env!("CARGO_BIN_EXE_gradus"))
@@ -174,6 +177,7 @@ fn a_second_process_and_a_signal() {
 /// the old policy are as they were.
 #[test]
 fn numbers_that_are_not_finite_end_the_iteration_and_not_the_run() {
+    let _alone = alone();
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("run");
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-base");

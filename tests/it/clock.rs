@@ -2,7 +2,7 @@
 //! stands still. It labels records; order, waiting and state are as ever.
 
 use crate::dice::{Dice, with_seeds};
-use crate::runs::{copied, made};
+use crate::runs::{alone, copied, whole};
 use gradus::domain::{Event, Offset, Prompt, PromptOrigin, TaskKey};
 use gradus::lm::cancel::Cancel;
 use gradus::log::{Batch, Clock, Digest, DurableLog, Log, MemoryLog, state_digest};
@@ -89,7 +89,8 @@ fn state_after(dir: &Path, clock: Option<Arc<dyn Clock>>) -> Digest {
 
 #[test]
 fn a_run_ends_in_the_same_state_under_any_clock() {
-    let (three, root) = (made().0.join("three"), tempfile::tempdir().unwrap());
+    let _alone = alone();
+    let (three, root) = (whole().dir(), tempfile::tempdir().unwrap());
     let calm = state_after(&copied(&three, &root.path().join("calm")), None);
     let jumping = copied(&three, &root.path().join("jumping"));
     assert_eq!(state_after(&jumping, Some(Jumping::new(1))), calm);

@@ -2,7 +2,7 @@
 //! same state digest, and the same weights bit for bit, as the one that was not.
 
 use crate::dice::{Dice, with_seeds};
-use crate::runs::{blobs, demo, digest, ends_within};
+use crate::runs::{alone, blobs, demo_by, digest, ends_within};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -37,11 +37,7 @@ fn pairs_and_steps(dir: &Path) -> (usize, usize) {
 fn killed_run(seed: u64) -> u32 {
     let root = tempfile::tempdir().unwrap();
     let (whole, killed) = (root.path().join("whole"), root.path().join("killed"));
-    let demo = |dir: &Path| {
-        let mut command = demo(dir);
-        command.args(["--seed", &seed.to_string()]);
-        command
-    };
+    let demo = |dir: &Path| demo_by(seed, dir);
     let began = std::time::Instant::now();
     assert!(demo(&whole).status().unwrap().success());
     let took = began.elapsed().as_millis() as u64;
@@ -72,6 +68,7 @@ fn killed_run(seed: u64) -> u32 {
 
 #[test]
 fn fifty_kills_change_nothing() {
+    let _alone = alone();
     let kills = AtomicU32::new(0);
     let all = with_seeds(5, |seed| {
         kills.fetch_add(killed_run(seed), Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! Checkpoints that rot on the disk: what is damaged is never used, training goes on from the
 //! checkpoint before it, and ends in the same weights.
 
-use crate::runs::{gradus, records};
+use crate::runs::{alone, gradus, records};
 use gradus::domain::{BlobHash, Event};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -76,6 +76,7 @@ fn finish(dir: &Path) -> (BlobHash, Vec<u32>) {
 
 #[test]
 fn training_goes_on_before_a_damaged_checkpoint() {
+    let _alone = alone();
     let root = tempfile::tempdir().unwrap();
     let killed = root.path().join("killed");
     let known = killed_after(1, &killed);
@@ -96,6 +97,7 @@ fn training_goes_on_before_a_damaged_checkpoint() {
 
 #[test]
 fn a_damaged_policy_of_an_earlier_iteration_stops_the_iteration_and_says_so() {
+    let _alone = alone();
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("run");
     killed_after(1, &dir);

@@ -2,7 +2,7 @@
 //! at once to who asks, and goes on by itself when there is space.
 
 use crate::disk::SmallDisk;
-use crate::runs::{demo, digest, json, records, until_last};
+use crate::runs::{alone, demo, digest, json, records, until_last, whole};
 use gradus::domain::Event;
 use gradus::log::Recorded;
 use std::path::Path;
@@ -46,12 +46,12 @@ fn filled(disk: &SmallDisk, dir: &Path, child: &mut Child, moment: fn(&Recorded)
 #[test]
 fn a_full_disk_makes_a_run_wait_and_changes_nothing() {
     let Some(disk) = SmallDisk::mount(400) else { return };
-    let (whole, dir) = (disk.path().join("whole"), disk.path().join("full"));
-    assert!(demo(&whole).status().unwrap().success());
+    let _alone = alone();
+    let dir = disk.path().join("full");
     let mut child = demo(&dir).spawn().unwrap();
     filled(&disk, &dir, &mut child, |r| matches!(r.event, Event::IterationStarted { .. }));
     filled(&disk, &dir, &mut child, |r| matches!(r.event, Event::CompletionsSampled { .. }));
     filled(&disk, &dir, &mut child, |r| matches!(r.event, Event::ReferenceScored { .. }));
     assert!(child.wait().unwrap().success());
-    assert_eq!(digest(&whole), digest(&dir));
+    assert_eq!(whole().digest, digest(&dir));
 }

@@ -1,7 +1,9 @@
 //! Runs with too little memory: they wait or end with an error that says so, and what they came to
 //! is what it would have been. No lack of this machine is ever taken for a judge's answer.
 
-use crate::runs::{copied, demo, digest, ends_within, json, made, on, records, set, terminate};
+use crate::runs::{
+    alone, copied, demo, digest, ends_within, five, json, on, records, set, terminate, whole,
+};
 use gradus::domain::{Event, Outcome};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,9 +15,9 @@ const LIMITS: [u64; 7] =
 
 #[test]
 fn lives_with_too_little_address_space_change_nothing() {
+    let _alone = alone();
     let root = tempfile::tempdir().unwrap();
-    let (whole, dir) = (root.path().join("whole"), root.path().join("limited"));
-    assert!(demo(&whole).status().unwrap().success());
+    let dir = root.path().join("limited");
     let mut short = 0;
     for limit in LIMITS {
         let life = demo(&dir);
@@ -31,7 +33,7 @@ fn lives_with_too_little_address_space_change_nothing() {
     }
     assert!(short >= 3, "the limits were none");
     assert!(demo(&dir).status().unwrap().success());
-    assert_eq!(digest(&whole), digest(&dir));
+    assert_eq!(whole().digest, digest(&dir));
     for record in records(&dir) {
         if let Event::JudgmentsRecorded { judgments, .. } = record.event {
             let trapped = judgments.iter().any(|j| matches!(j.outcome, Outcome::Trapped { .. }));
@@ -42,9 +44,9 @@ fn lives_with_too_little_address_space_change_nothing() {
 
 #[test]
 fn a_run_waits_while_memory_is_scarce() {
-    let (made, state) = made();
+    let _alone = alone();
     let root = tempfile::tempdir().unwrap();
-    let dir = copied(&made.join("three"), &root.path().join("run"));
+    let dir = copied(&whole().dir(), &root.path().join("run"));
     set(&dir, "memory_reserve_mib", 256, 4_000_000_000);
     let before = records(&dir).len();
     let mut child = on(&dir).spawn().unwrap();
@@ -59,6 +61,6 @@ fn a_run_waits_while_memory_is_scarce() {
     terminate(&mut child);
     set(&dir, "memory_reserve_mib", 4_000_000_000, 256);
     assert!(on(&dir).status().unwrap().success());
-    assert_eq!(digest(&dir), state);
+    assert_eq!(digest(&dir), five().digest);
     assert!(records(&dir).iter().all(|r| r.event.kind() != "task_failed"));
 }

@@ -1,7 +1,7 @@
 //! Every named place of a run: the process dies there, or gets an error there, and the run ends in
 //! the same state. `cargo test --release --features failpoints --test it points`.
 
-use crate::runs::{blobs, demo, digest, records};
+use crate::runs::{alone, blobs, demo, digest, records, whole};
 use std::path::Path;
 
 /// Where and at which passing of one life. Promotions are among the conductor's tasks.
@@ -35,12 +35,11 @@ const PLACES_OF_THE_DISK: [&str; 5] =
 /// Lets runs die, one place after the other, beginning anew when one ends.
 #[test]
 fn a_run_that_dies_at_any_place_ends_in_the_same_state() {
+    let _alone = alone();
     let root = tempfile::tempdir().unwrap();
-    let whole = root.path().join("whole");
-    assert!(demo(&whole).status().unwrap().success());
     let same = |dir: &Path| {
-        assert_eq!(digest(&whole), digest(dir));
-        assert_eq!(blobs(&whole), blobs(dir));
+        assert_eq!(whole().digest, digest(dir));
+        assert_eq!(blobs(&whole().dir()), blobs(dir));
     };
     let (mut runs, mut dir) = (1, root.path().join("1"));
     for (place, passing) in PLACES {
@@ -59,9 +58,8 @@ fn a_run_that_dies_at_any_place_ends_in_the_same_state() {
 
 #[test]
 fn a_run_that_gets_an_error_at_any_place_ends_in_the_same_state() {
+    let _alone = alone();
     let root = tempfile::tempdir().unwrap();
-    let whole = root.path().join("whole");
-    assert!(demo(&whole).status().unwrap().success());
     for (what, places) in [("io", &PLACES_OF_THE_DISK[..]), ("full", &PLACES_OF_THE_DISK[..2])] {
         for place in places {
             let faulty = root.path().join(format!("{place} {what}"));
@@ -72,7 +70,7 @@ fn a_run_that_gets_an_error_at_any_place_ends_in_the_same_state() {
             let failed = records(&faulty).iter().any(|r| r.event.kind() == "task_failed");
             assert!(what == "full" || failed || !ended.success(), "{place} was not reached");
             assert!(demo(&faulty).status().unwrap().success(), "{what} at {place}");
-            assert_eq!(digest(&whole), digest(&faulty), "{what} at {place}");
+            assert_eq!(whole().digest, digest(&faulty), "{what} at {place}");
         }
     }
 }

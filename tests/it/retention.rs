@@ -4,7 +4,8 @@
 
 use crate::dice::{Dice, with_seeds};
 use crate::runs::{
-    blobs, copied, digest, ends_within, gradus, json, made, on, records, set, terminate,
+    alone, blobs, copied, digest, ends_within, five, gradus, json, on, records, set, terminate,
+    whole,
 };
 use std::path::Path;
 use std::process::Stdio;
@@ -16,9 +17,9 @@ fn count(dir: &Path, kind: &str) -> usize {
 
 #[test]
 fn a_compacted_run_reports_the_same_and_goes_on_to_the_same_state() {
-    let (made, state) = made();
+    let _alone = alone();
     let root = tempfile::tempdir().unwrap();
-    let dir = copied(&made.join("three"), &root.path().join("run"));
+    let dir = copied(&whole().dir(), &root.path().join("run"));
     let (before, reported, all) = (digest(&dir), json(&["report"], &dir), records(&dir));
     let archive = root.path().join("archive.jsonl");
     let mut compact = gradus();
@@ -43,23 +44,23 @@ fn a_compacted_run_reports_the_same_and_goes_on_to_the_same_state() {
     );
 
     assert!(on(&dir).status().unwrap().success());
-    assert_eq!(digest(&dir), state);
-    let five = blobs(&made.join("five"));
+    assert_eq!(digest(&dir), five().digest);
+    let five = blobs(&five().dir());
     assert!(blobs(&dir).iter().all(|blob| five.contains(blob)), "weights of its own");
 }
 
 #[test]
 fn a_run_that_forgets_by_itself_ends_in_the_same_state_whenever_it_is_killed() {
-    let (made, state) = made();
+    let _alone = alone();
     with_seeds(2, |seed| {
         let mut dice = Dice(seed);
         let root = tempfile::tempdir().unwrap();
-        let dir = copied(&made.join("three"), &root.path().join("run"));
+        let dir = copied(&whole().dir(), &root.path().join("run"));
         set(&dir, "keep_iterations", 0, 1);
         let mut kills = 0;
         loop {
             let mut child = on(&dir).spawn().unwrap();
-            if ends_within(&mut child, Duration::from_millis(300 + dice.below(2500))) {
+            if ends_within(&mut child, Duration::from_millis(300 + 40 * kills + dice.below(2500))) {
                 assert!(child.wait().unwrap().success());
                 break;
             }
@@ -69,25 +70,25 @@ fn a_run_that_forgets_by_itself_ends_in_the_same_state_whenever_it_is_killed() {
             assert!(kills < 60, "it does not get further");
         }
         println!("{kills} kills");
-        assert_eq!(digest(&dir), state);
+        assert_eq!(digest(&dir), five().digest);
         assert!(count(&dir, "log_compacted") > 0);
-        let five = made.join("five");
-        assert!(count(&dir, "completions_sampled") < count(&five, "completions_sampled"));
+        let all = five().dir();
+        assert!(count(&dir, "completions_sampled") < count(&all, "completions_sampled"));
         // A process leaves alone what it stored within the hour; one that works on an idle run
         // stored nothing.
-        let all = blobs(&five);
+        let all = blobs(&all);
         assert!(blobs(&dir).iter().all(|blob| all.contains(blob)), "weights of its own");
         assert!(gradus().args(["log", "compact"]).arg(&dir).status().unwrap().success());
         assert!(blobs(&dir).len() < all.len());
-        assert_eq!(digest(&dir), state);
+        assert_eq!(digest(&dir), five().digest);
     });
 }
 
 #[test]
 fn a_run_waits_under_its_quota_and_goes_on_when_it_is_raised() {
-    let (made, state) = made();
+    let _alone = alone();
     let root = tempfile::tempdir().unwrap();
-    let dir = copied(&made.join("three"), &root.path().join("run"));
+    let dir = copied(&whole().dir(), &root.path().join("run"));
     set(&dir, "quota_mib", 0, 2);
     let before = records(&dir).len();
     let mut child = on(&dir).spawn().unwrap();
@@ -100,5 +101,5 @@ fn a_run_waits_under_its_quota_and_goes_on_when_it_is_raised() {
     terminate(&mut child);
     set(&dir, "quota_mib", 2, 0);
     assert!(on(&dir).status().unwrap().success());
-    assert_eq!(digest(&dir), state);
+    assert_eq!(digest(&dir), five().digest);
 }

@@ -14,28 +14,61 @@ pub fn gradus() -> Command {
     command
 }
 
-/// A reduced demo in a folder; one that is there goes on.
+/// While this lives, no other test works on whole runs: they would take each other's time, and
+/// some look at the clock. Across processes, for a runner may give each test its own.
+pub struct Alone(#[allow(dead_code, reason = "locked as long as it is open")] std::fs::File);
+
+/// Waits until no other test works on whole runs.
+pub fn alone() -> Alone {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("alone.lock");
+    let file = std::fs::File::create(path).unwrap();
+    file.lock().unwrap();
+    Alone(file)
+}
+
+/// A reduced demo in a folder, by seed 1; one that is there goes on.
 pub fn demo(dir: &Path) -> Command {
+    demo_by(1, dir)
+}
+
+/// A reduced demo by a seed.
+pub fn demo_by(seed: u64, dir: &Path) -> Command {
     let mut command = gradus();
-    command.args(["demo", "--reduced", "--no-arms", "--json", "--dir"]).arg(dir);
+    command.args(["demo", "--reduced", "--no-arms", "--json", "--seed", &seed.to_string()]);
+    command.arg("--dir").arg(dir);
     command
 }
 
-/// Where a run of three iterations lies (`three`), and the same after five (`five`); and the latter's
-/// state. Made once for all tests of the process.
-pub fn made() -> (&'static Path, &'static str) {
-    static MADE: OnceLock<(tempfile::TempDir, String)> = OnceLock::new();
-    let (dir, state) = MADE.get_or_init(|| {
+/// A run that nothing happened to.
+pub struct Whole {
+    root: tempfile::TempDir,
+    /// Its state.
+    pub digest: String,
+}
+
+impl Whole {
+    fn made(make: impl FnOnce(&Path) -> Command) -> Whole {
         let root = tempfile::tempdir().unwrap();
-        let three = root.path().join("three");
-        assert!(demo(&three).status().unwrap().success());
-        let five = copied(&three, &root.path().join("five"));
-        assert!(on(&five).status().unwrap().success());
-        let state = digest(&five);
-        assert_ne!(state, digest(&three));
-        (root, state)
-    });
-    (dir.path(), state)
+        assert!(make(&root.path().join("run")).status().unwrap().success());
+        Whole { digest: digest(&root.path().join("run")), root }
+    }
+
+    /// Where it lies; nobody changes it.
+    pub fn dir(&self) -> PathBuf {
+        self.root.path().join("run")
+    }
+}
+
+/// The reduced demo by seed 1. Made once for all tests of the process, as the next.
+pub fn whole() -> &'static Whole {
+    static WHOLE: OnceLock<Whole> = OnceLock::new();
+    WHOLE.get_or_init(|| Whole::made(demo))
+}
+
+/// The same after five iterations.
+pub fn five() -> &'static Whole {
+    static FIVE: OnceLock<Whole> = OnceLock::new();
+    FIVE.get_or_init(|| Whole::made(|dir| on(&copied(&whole().dir(), dir))))
 }
 
 /// Copies a folder: where to.

@@ -2,7 +2,7 @@
 //! asked.
 
 use crate::dice::{Dice, with_seeds};
-use crate::runs::{blobs, demo, digest, ends_within, until_last};
+use crate::runs::{alone, blobs, demo, digest, ends_within, until_last, whole};
 use gradus::domain::Event;
 use gradus::log::Recorded;
 use std::path::Path;
@@ -63,20 +63,15 @@ fn stopped_run(dir: &Path, dice: &mut Dice, command: impl Fn(&Path) -> Command) 
 fn a_signal_in_any_stage_ends_it_soon_and_changes_nothing() {
     let slowest = Mutex::new(Duration::ZERO);
     with_seeds(1, |seed| {
+        let _alone = alone();
         let root = tempfile::tempdir().unwrap();
-        let (whole, stopped) = (root.path().join("whole"), root.path().join("stopped"));
-        let demo = |dir: &Path| {
-            let mut command = demo(dir);
-            command.args(["--seed", &seed.to_string()]);
-            command
-        };
+        let stopped = root.path().join("stopped");
         let took = stopped_run(&stopped, &mut Dice(seed), demo);
         let mut slowest = slowest.lock().unwrap();
         *slowest = took.into_iter().fold(*slowest, Duration::max);
         assert!(demo(&stopped).status().unwrap().success());
-        assert!(demo(&whole).status().unwrap().success());
-        assert_eq!(digest(&whole), digest(&stopped));
-        assert_eq!(blobs(&whole), blobs(&stopped));
+        assert_eq!(whole().digest, digest(&stopped));
+        assert_eq!(blobs(&whole().dir()), blobs(&stopped));
     });
     println!("the slowest took {:?}", slowest.into_inner().unwrap());
 }

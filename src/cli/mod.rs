@@ -19,6 +19,7 @@ mod status;
 
 use clap::{Parser, Subcommand};
 use gradus::{Error, ExitStatus};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 /// A language model that improves itself on your own machine and keeps the receipts.
@@ -53,7 +54,11 @@ enum Verb {
 pub fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("GRADUS_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     let end = run(Arguments::parse().verb).unwrap_or_else(|error| {
         eprintln!("error: {error}");
         error.exit_status()

@@ -87,6 +87,56 @@ fn suggestion(message: &str) -> Option<String> {
     })
 }
 
+/// What a person can do about what the parser said of a line, from 1.
+fn reason(message: &str, line: usize, text: &str) -> String {
+    if let Some(reason) = suggestion(message) {
+        return reason;
+    }
+    let first = message.lines().next().unwrap_or_default();
+    if let Some((_, rest)) = first.split_once("duplicate mapping key: ") {
+        let key = rest.split(',').next().unwrap_or_default();
+        return format!("the key {key} is there twice; merge the two");
+    }
+    // It begins with the place, which is said already.
+    let what = first.rsplit_once("column ").and_then(|(_, rest)| rest.split_once(": "));
+    let what = what.map_or(first, |(_, what)| what);
+    let Some(key) = key_at(line, text) else { return what.to_owned() };
+    let defaults = serde_json::to_value(Config::default()).unwrap_or_default();
+    match defaults.pointer(&format!("/{}", key.replace('.', "/"))) {
+        None => what.to_owned(),
+        Some(default) => format!("{key}: {what}. It takes {}", kind(default)),
+    }
+}
+
+/// What may stand where this stands by default.
+fn kind(default: &serde_json::Value) -> String {
+    match default {
+        serde_json::Value::Bool(_) => format!("true or false, by default {default}"),
+        serde_json::Value::Number(n) if n.is_f64() => format!("a number, by default {default}"),
+        serde_json::Value::Number(_) => format!("a whole number from 0, by default {default}"),
+        serde_json::Value::String(_) => format!("a word, by default {default}"),
+        serde_json::Value::Array(_) => format!("a list, by default {default}"),
+        _ => "keys below it, each on a line of its own".to_owned(),
+    }
+}
+
+/// The key that is set on a line, with the keys above it.
+fn key_at(line: usize, text: &str) -> Option<String> {
+    let mut keys: Vec<&str> = Vec::new();
+    let mut depth = usize::MAX;
+    let above: Vec<&str> = text.lines().take(line).collect();
+    for line in above.into_iter().rev() {
+        let indent = line.len() - line.trim_start().len();
+        let key = line.trim_start().split_once(':').map(|(key, _)| key.trim());
+        let Some(key) = key.filter(|key| indent < depth && !key.starts_with('#')) else {
+            continue;
+        };
+        keys.insert(0, key);
+        depth = indent;
+    }
+    (!keys.is_empty()).then(|| keys.join("."))
+}
+
 impl Config {
     /// Reads and checks a file.
     ///
@@ -109,9 +159,8 @@ impl Config {
             let place = error
                 .location()
                 .map_or_else(String::new, |at| format!("{}:{}", at.line(), at.column()));
-            let whole = error.to_string();
-            let first = whole.lines().next().unwrap_or_default().to_owned();
-            let reason = suggestion(&whole).unwrap_or(first);
+            let line = error.location().map_or(0, |at| at.line() as usize);
+            let reason = reason(&error.to_string(), line, text);
             ConfigError::File { path: path.to_owned(), place, reason }
         })
     }
@@ -224,8 +273,19 @@ mod tests {
 
     #[test]
     fn wrong_types_and_ranges() {
-        let error = parse("seed: many\n").unwrap_err();
-        assert!(error.contains("gradus.yaml:1"), "{error}");
+        for (text, place, wanted) in [
+            ("seed: many\n", "1:7", "seed: invalid u64. It takes a whole number from 0"),
+            ("seed: 1\nstorage:\n  # free\n  quota_mib: -3\n", "4:14", "storage.quota_mib: inv"),
+            ("train:\n  dpo:\n    beta: much\n", "3:11", "train.dpo.beta: invalid f"),
+            ("train:\n  use_peft: 3\n", "2:13", "by default false"),
+            ("judge:\n  readout: guess\n", "2:12", "expected"),
+            ("train: 3\n", "1:8", "keys below it"),
+            ("seed: 1\nstorage: {}\nseed: 2\n", "3:1", "the key seed is there twice"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(&format!("gradus.yaml:{place} ")), "{error}");
+            assert!(error.contains(wanted) && !error.contains("error: line"), "{error}");
+        }
         let mut config = Config::default();
         config.sampling.top_p = 0.0;
         let error = config.validate().unwrap_err().to_string();

@@ -7,8 +7,9 @@
 use super::completion::Completion;
 use super::evaluation::Evaluation;
 use super::id::{BlobHash, Iteration, Offset, PolicyId, PromptId, RubricId, TaskKey};
-use super::judgment::Judgment;
+use super::judgment::{Judgment, RubricName};
 use super::pair::{PairId, PreferencePair, SkipReason};
+use super::panel::{Panel, Trial, When};
 use super::policy::PolicyRef;
 use super::probe::ProbeReport;
 use super::prompt::{Message, Prompt};
@@ -107,8 +108,19 @@ pub enum Event {
     RunStarted { seed: u64, base: PolicyRef, settings: serde_json::Value },
     /// A rubric passed validation; it is not yet used.
     RubricInstalled { rubric: RubricId, name: String, version: String },
-    /// Iterations opened from here on judge with this rubric.
-    RubricActivated { rubric: RubricId },
+    /// These rubrics judge from here on.
+    RubricActivated {
+        #[serde(rename = "rubric")]
+        panel: Panel,
+        #[serde(default, skip_serializing_if = "When::is_next_iteration")]
+        when: When,
+        /// Of rubrics that did not judge before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trial: Option<Trial>,
+    },
+    /// A rubric proved bad at work: the panel before it judges again, the open iteration too, and
+    /// what the bad one judged there counts for nothing. It is not activated again.
+    RubricRolledBack { rubric: RubricId, back_to: Panel, reason: String },
     /// A prompt entered the pool.
     PromptAdmitted { prompt: Prompt },
     /// A generated or given prompt was refused by a filter.
@@ -123,7 +135,8 @@ pub enum Event {
         kind: IterationKind,
         policy: PolicyRef,
         reference: PolicyRef,
-        rubric: RubricId,
+        #[serde(rename = "rubric")]
+        panel: Panel,
     },
     /// The iteration answers exactly these prompts.
     PromptsSealed { iteration: Iteration, prompts: Vec<PromptId> },
@@ -142,6 +155,13 @@ pub enum Event {
         prompt: PromptId,
         judge: PolicyId,
         judgments: Vec<Judgment>,
+        /// What each completion came to under the rubrics together; `None`: no score. Not in
+        /// records of old, where it is the mean of a completion's scores.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        scores: Vec<Option<f64>>,
+        /// The rubrics that asked. Not in records of old.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        rubrics: Vec<RubricName>,
     },
     /// A prompt gave a training pair.
     PairFormed { iteration: Iteration, pair: PreferencePair },
@@ -204,6 +224,7 @@ impl Event {
             Event::RunStarted { .. } => "run_started",
             Event::RubricInstalled { .. } => "rubric_installed",
             Event::RubricActivated { .. } => "rubric_activated",
+            Event::RubricRolledBack { .. } => "rubric_rolled_back",
             Event::PromptAdmitted { .. } => "prompt_admitted",
             Event::PromptRejected { .. } => "prompt_rejected",
             Event::SeedDataAdmitted { .. } => "seed_data_admitted",

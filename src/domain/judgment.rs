@@ -43,14 +43,25 @@ impl Outcome {
     }
 }
 
+/// Which version of a rubric an id stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RubricName {
+    /// Its bytes' hash.
+    pub rubric: RubricId,
+    /// What it calls itself.
+    pub name: String,
+    /// Its own version.
+    pub version: String,
+}
+
 /// One judge reply, kept whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Judgment {
     /// Which rubric asked and read.
     pub rubric: RubricId,
-    /// Which of the completions, from 0.
+    /// Which of the completions, from 0; of several that were shown together, the first.
     pub candidate: u32,
-    /// Which of the k judgments of that completion, from 0.
+    /// Which of the k judgments of what was shown, from 0.
     pub sample: u32,
     /// What came of it.
     pub outcome: Outcome,
@@ -58,4 +69,10 @@ pub struct Judgment {
     pub text: String,
     /// Fuel that rendering and parsing used.
     pub fuel: u64,
+    /// The completions that were shown together, in the order shown; none when it was one alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seen: Vec<u32>,
+    /// What each of those got; none when it was one alone, or without scores.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scores: Vec<f64>,
 }

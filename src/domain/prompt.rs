@@ -2,6 +2,7 @@
 
 use super::id::PromptId;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Who speaks in a chat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -70,6 +71,23 @@ pub struct Prompt {
     pub messages: Vec<Message>,
     /// Where it came from.
     pub origin: PromptOrigin,
+    /// What only rubrics see of it.
+    #[serde(default, flatten)]
+    pub notes: Notes,
+}
+
+/// What comes with a prompt for the rubrics that judge its answers; the policy sees none of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notes {
+    /// A known good answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// Which rubrics are for it (see [`super::panel::Seat`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Anything else a rubric asks for, by name: criteria, constraints to check.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fields: BTreeMap<String, String>,
 }
 
 impl Prompt {
@@ -83,12 +101,27 @@ impl Prompt {
         }
         let hex = hasher.finalize().to_hex();
         let short: String = hex.chars().take(16).collect();
-        Prompt { id: PromptId(format!("p-{short}")), messages, origin }
+        Prompt { id: PromptId(format!("p-{short}")), messages, origin, notes: Notes::default() }
+    }
+
+    /// The same with notes for rubrics. They are no part of its id.
+    #[must_use]
+    pub fn noted(mut self, notes: Notes) -> Prompt {
+        self.notes = notes;
+        self
     }
 
     /// A prompt of one user turn.
     pub fn user(text: impl Into<String>, origin: PromptOrigin) -> Prompt {
         Prompt::new(vec![Message::user(text)], origin)
+    }
+
+    /// The turns before the last user's, as `user: ...` lines: what a rubric sees around the task.
+    pub fn context(&self) -> Option<String> {
+        let last = self.messages.iter().rposition(|m| m.role == Role::User)?;
+        let before = self.messages.get(..last).filter(|turns| !turns.is_empty())?;
+        let lines = before.iter().map(|m| format!("{}: {}", m.role.as_str(), m.content));
+        Some(lines.collect::<Vec<_>>().join("\n\n"))
     }
 
     /// The last user turn: what a rubric sees as the task.

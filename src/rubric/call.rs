@@ -31,7 +31,7 @@ pub struct Readout {
 /// What the judge model is to be asked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rendered {
-    /// The chat.
+    /// The chat; none when the rubric is a program that reads the answer itself.
     pub messages: Vec<Message>,
     /// Bound on the answer.
     pub max_tokens: u32,
@@ -136,10 +136,11 @@ pub(super) fn rendered(
     scale: (f64, f64),
 ) -> Result<Rendered, CallError> {
     let wrong = |reason: String| Err(CallError::trapped(reason));
-    if prompt.messages.is_empty() {
-        return wrong("render gave no message".to_owned());
+    let asks = !prompt.messages.is_empty();
+    if !asks && prompt.readout.is_some() {
+        return wrong("render gave no message, but a readout".to_owned());
     }
-    if prompt.max_tokens == 0 {
+    if asks && prompt.max_tokens == 0 {
         return wrong("render gave max-tokens 0".to_owned());
     }
     let messages = prompt.messages.into_iter().map(|m| Message {

@@ -2,7 +2,7 @@
 //! golden case twice with the same result and the same fuel. What passes never changes.
 
 use super::RubricError;
-use super::bindings::gradus::rubric::types::{Aggregation, Expectation};
+use super::bindings::gradus::rubric::types::{Aggregation, Expectation, Subject as WitSubject};
 use super::bindings::{Rubric as Bindings, RubricPre};
 use super::call::{CallError, Item, Reading, Rendered, item_in, item_out, reading, rendered};
 use super::engine::{FUEL_MAX, Host, RubricEngine, store};
@@ -17,7 +17,8 @@ const COMPONENT_BYTES_MAX: usize = 32 << 20;
 const EXAMPLES_MAX: usize = 1000;
 
 /// How judgments of one item combine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Combine {
     /// Their mean.
     Mean,
@@ -29,8 +30,18 @@ pub enum Combine {
     Minimum,
 }
 
+/// What a rubric judges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// Answers to a task.
+    Response,
+    /// Judgments of an answer.
+    Judgment,
+}
+
 /// What a rubric says of itself.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct RubricInfo {
     /// Short and stable.
     pub name: String,
@@ -38,6 +49,8 @@ pub struct RubricInfo {
     pub version: String,
     /// One sentence.
     pub description: String,
+    /// What it judges.
+    pub subject: Subject,
     /// Fewest candidates of an item.
     pub min_candidates: u32,
     /// Most candidates of an item.
@@ -275,6 +288,7 @@ fn unknown() -> RubricInfo {
         name: String::new(),
         version: String::new(),
         description: String::new(),
+        subject: Subject::Response,
         min_candidates: 1,
         max_candidates: 1,
         scale_min: 0.0,
@@ -305,6 +319,10 @@ fn describe(inner: &Inner) -> Result<RubricInfo, RubricError> {
         name: info.name,
         version: info.version,
         description: info.description,
+        subject: match info.subject {
+            WitSubject::Response => Subject::Response,
+            WitSubject::Judgment => Subject::Judgment,
+        },
         min_candidates: info.min_candidates,
         max_candidates: info.max_candidates,
         scale_min: min,

@@ -15,7 +15,7 @@ mod engine;
 mod registry;
 
 pub use call::{CallError, Item, Reading, Readout, Rendered};
-pub use component::{Rubric, RubricInfo};
+pub use component::{Combine, Rubric, RubricInfo, Subject};
 pub use engine::RubricEngine;
 pub use registry::RubricRegistry;
 

@@ -14,7 +14,7 @@ use crate::actor::clock::SystemClock;
 use crate::blob::BlobStore;
 use crate::config::Config;
 use crate::domain::event::SeedRow;
-use crate::domain::{Event, Offset, PolicyRef, Prompt, TaskKey};
+use crate::domain::{Event, Offset, Panel, PolicyRef, Prompt, TaskKey, When};
 use crate::error::Error;
 use crate::lm::model_files::ModelFiles;
 use crate::lm::weights::{WeightDtype, Weights};
@@ -286,7 +286,8 @@ fn record_new(
     let id = rubric.id().clone();
     let (name, version) = (rubric.info().name.clone(), rubric.info().version.clone());
     last.push(Event::RubricInstalled { rubric: id.clone(), name, version });
-    last.push(Event::RubricActivated { rubric: id });
+    let panel = Panel::one(id);
+    last.push(Event::RubricActivated { panel, when: When::NextIteration, trial: None });
     let settings =
         serde_json::to_value(&new.config).map_err(|e| Error::Usage(format!("settings: {e}")))?;
     last.push(Event::RunStarted { seed: new.config.seed, base, settings });

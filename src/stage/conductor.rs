@@ -16,7 +16,7 @@ use super::{ATTEMPTS_MAX, Desk, Stage, StageError, Weight, task_key};
 use crate::config::{Config, GateMode, OnNoSignal};
 use crate::domain::evaluation::{Evaluation, Referee};
 use crate::domain::event::{IterationKind, IterationOutcome};
-use crate::domain::{Event, Iteration, PromptId, TaskKey};
+use crate::domain::{Event, Iteration, PromptId, RubricId, TaskKey};
 use crate::stats::mean_interval;
 use crate::view::{CheckpointFacts, IterationView, Probed, RunView};
 use std::sync::Arc;
@@ -35,6 +35,7 @@ enum Slot {
     Quarantine(PromptId),
     Pairs,
     End,
+    RollBack(RubricId),
 }
 
 /// The conductor stage.
@@ -55,6 +56,12 @@ impl Conductor {
         let Some((iteration, open)) = view.open() else {
             return self.open_iteration(view);
         };
+        if let Some((rubric, reason, back_to)) = view.failing() {
+            let (rubric, reason, back_to) = (rubric.clone(), reason.clone(), back_to.clone());
+            let slot = Slot::RollBack(rubric.clone());
+            let event = Event::RubricRolledBack { rubric, back_to, reason };
+            return Some((iteration, slot, vec![event]));
+        }
         if let Some(stuck) = self.stuck(view) {
             return Some(stuck.decision(iteration));
         }
@@ -95,10 +102,10 @@ impl Conductor {
             return None;
         }
         let policy = view.policy.clone()?;
-        let rubric = view.rubric.clone()?;
+        let panel = view.panel.clone()?;
         let (iteration, kind) = view.next_iteration();
         let reference = policy.clone();
-        let event = Event::IterationStarted { iteration, kind, policy, reference, rubric };
+        let event = Event::IterationStarted { iteration, kind, policy, reference, panel };
         Some((iteration, Slot::Start, vec![event]))
     }
 
@@ -132,7 +139,11 @@ impl Conductor {
         }
         if probes_are_due(&self.config) {
             // Judged or not, nothing is decided before it is known what the judge is worth.
-            if let Some(reason) = self.compromised(open.probed.as_ref()?) {
+            if open.panel.seats().iter().any(|seat| open.probed_under(&seat.rubric).is_none()) {
+                return None;
+            }
+            let mut probes = open.rubrics().into_iter().filter_map(|r| open.probed_under(r));
+            if let Some(reason) = probes.find_map(|probed| self.compromised(probed)) {
                 return Some(
                     self.give_up(iteration, IterationOutcome::JudgeCompromised { reason }),
                 );

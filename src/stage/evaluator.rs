@@ -5,14 +5,15 @@
 //! iteration's rubric; only its verdict reaches the gate. The *oracle*, where a program knows the
 //! truth, is for the report alone.
 
-use super::judge::{Question, judge_all, missing_rubric};
+use super::ask::{Seeds, Sheet};
 use super::lost::Held;
 use super::sampler::request;
+use super::seats::{installed, judge_under};
 use super::{Desk, Stage, StageError, Weight, task_key};
 use crate::config::{Config, SamplingConfig};
 use crate::domain::evaluation::{Estimate, Evaluation, HeadToHead, JudgeQuality, Referee};
 use crate::domain::{
-    Completion, Event, Iteration, PolicyRef, Prompt, PromptId, RubricId, Seed, StopReason, TaskKey,
+    Completion, Event, Iteration, Panel, PolicyRef, Prompt, PromptId, Seed, StopReason, TaskKey,
 };
 use crate::stats;
 use crate::view::RunView;
@@ -31,7 +32,7 @@ pub struct EvaluationTask {
     previous: PolicyRef,
     first: Option<PolicyRef>,
     base: PolicyRef,
-    rubric: RubricId,
+    panel: Panel,
     prompts: Vec<PromptId>,
     held: Option<Held>,
 }
@@ -96,38 +97,51 @@ impl Session<'_> {
         Ok(all)
     }
 
-    /// Mean score of each answer by `judge` under the iteration's rubric.
+    /// What `judge` says under the iteration's panel of the answers to each prompt, those to the
+    /// first prompt first.
     fn judge(
         &self,
         judge: &PolicyRef,
-        answers: &[(usize, &Completion)],
-    ) -> Result<Vec<Option<f64>>, StageError> {
+        answers: &[Vec<&Completion>],
+    ) -> Result<Vec<Vec<Option<f64>>>, StageError> {
         let model = self.desk.workshop.policy(judge)?;
-        let rubric = self.desk.rubrics.get(&self.task.rubric);
-        let rubric = rubric.ok_or_else(|| missing_rubric(&self.task.rubric))?;
-        let samples = self.desk.config.judge.samples;
+        let sheets: Vec<Sheet<'_>> = self
+            .prompts
+            .iter()
+            .zip(answers)
+            .map(|(prompt, answers)| {
+                let seed = self.root.derive("evaluate judge").derive(prompt.id.as_str());
+                Sheet::of(prompt, different(answers), Seeds::Worded(seed))
+            })
+            .collect();
         let mut scores = Vec::with_capacity(answers.len());
-        let batch = 4 * self.desk.config.sampling.batch_prompts.max(1) as usize;
-        for chunk in answers.chunks(batch) {
-            let questions: Vec<Question<'_>> = chunk
-                .iter()
-                .filter_map(|(at, completion)| {
-                    let prompt = self.prompts.get(*at)?;
-                    let text = blake3::hash(completion.text.as_bytes()).to_hex();
-                    let seed = self.root.derive("evaluate judge").derive(prompt.id.as_str());
-                    Some(Question {
-                        task: prompt.task_text(),
-                        completion: &completion.text,
-                        seed: seed.derive(&text),
-                    })
-                })
-                .collect();
-            for replies in judge_all(&questions, samples, model.as_ref(), &rubric, self.desk)? {
-                let values: Vec<f64> = replies.iter().filter_map(|r| r.outcome.score()).collect();
-                scores.push((!values.is_empty()).then(|| mean(&values)));
+        let batch = self.desk.config.sampling.batch_prompts.max(1) as usize;
+        for (sheets, answers) in sheets.chunks(batch).zip(answers.chunks(batch)) {
+            let judged = judge_under(&self.task.panel, sheets, model.as_ref(), self.desk)?;
+            for ((sheet, judged), answers) in sheets.iter().zip(judged).zip(answers) {
+                let nothing_to_compare = self.nothing_to_compare(sheet)?;
+                scores.push(
+                    answers
+                        .iter()
+                        .map(|completion| {
+                            let at =
+                                sheet.answers.iter().position(|text| *text == completion.text)?;
+                            judged.scores.get(at).copied().flatten().or(nothing_to_compare)
+                        })
+                        .collect(),
+                );
             }
         }
         Ok(scores)
+    }
+
+    /// The middle of the scale for answers that are all the same under a rubric that compares.
+    fn nothing_to_compare(&self, sheet: &Sheet<'_>) -> Result<Option<f64>, StageError> {
+        let [_] = sheet.answers.as_slice() else { return Ok(None) };
+        let Some(lead) = self.task.panel.seats().first() else { return Ok(None) };
+        let rubric = installed(self.desk, &lead.rubric)?;
+        let info = rubric.info();
+        Ok((info.min_candidates > 1).then_some((info.scale_min + info.scale_max) / 2.0))
     }
 
     fn oracle(&self, at: usize, completion: &Completion) -> Option<f64> {
@@ -135,13 +149,23 @@ impl Session<'_> {
         self.desk.oracle.as_ref()?.score(prompt.task_text(), &completion.text)
     }
 
-    fn answers(&self, policy: &PolicyRef) -> Result<Answers, StageError> {
-        let drawn = self.draw(policy, 1, "evaluate")?;
-        let completions: Vec<Completion> = drawn.into_iter().filter_map(|mut c| c.pop()).collect();
-        let placed: Vec<(usize, &Completion)> = completions.iter().enumerate().collect();
-        let judged = self.judge(&self.task.previous, &placed)?;
-        let oracle = placed.iter().map(|(at, c)| self.oracle(*at, c)).collect();
-        Ok(Answers { completions, judged, oracle })
+    /// One answer to each prompt by every policy, judged beside each other.
+    fn answers(&self, policies: &[PolicyRef]) -> Result<Vec<Answers>, StageError> {
+        let mut drawn = Vec::new();
+        for policy in policies {
+            let completions = self.draw(policy, 1, "evaluate")?;
+            drawn.push(completions.into_iter().filter_map(|mut c| c.pop()).collect::<Vec<_>>());
+        }
+        let beside: Vec<Vec<&Completion>> = (0..self.prompts.len())
+            .map(|at| drawn.iter().filter_map(|completions| completions.get(at)).collect())
+            .collect();
+        let judged = self.judge(&self.task.previous, &beside)?;
+        let answers = drawn.iter().enumerate().map(|(policy, completions)| Answers {
+            completions: completions.clone(),
+            judged: judged.iter().map(|beside| beside.get(policy).copied().flatten()).collect(),
+            oracle: completions.iter().enumerate().map(|(at, c)| self.oracle(at, c)).collect(),
+        });
+        Ok(answers.collect())
     }
 
     /// How well the checkpoint judges the base's answers, of which the oracle knows the truth.
@@ -151,18 +175,15 @@ impl Session<'_> {
         }
         let wanted = self.desk.config.evaluate.judge_prompts as usize;
         let drawn = self.draw(&self.task.base, 4, "judge pool")?;
-        let mut placed = Vec::new();
-        for (at, completions) in drawn.iter().enumerate().take(wanted) {
-            placed.extend(completions.iter().map(|c| (at, c)));
-        }
-        let scores = self.judge(&self.task.checkpoint, &placed)?;
-        let unparsed = scores.iter().filter(|s| s.is_none()).count() as f64;
+        let pool: Vec<Vec<&Completion>> =
+            drawn.iter().take(wanted).map(|completions| completions.iter().collect()).collect();
+        let scores = self.judge(&self.task.checkpoint, &pool)?;
+        let flat = || scores.iter().flatten();
+        let unparsed = flat().filter(|s| s.is_none()).count() as f64;
         let mut groups: Vec<(Vec<f64>, Vec<f64>)> = Vec::new();
-        for at in 0..drawn.len().min(wanted) {
+        for (at, (completions, scores)) in pool.iter().zip(&scores).enumerate() {
             let mut group = (Vec::new(), Vec::new());
-            for ((_, completion), score) in
-                placed.iter().zip(&scores).filter(|((place, _), _)| *place == at)
-            {
+            for (completion, score) in completions.iter().zip(scores) {
                 if let (Some(truth), Some(score)) = (self.oracle(at, completion), score) {
                     group.0.push(truth);
                     group.1.push(*score);
@@ -170,7 +191,7 @@ impl Session<'_> {
             }
             groups.push(group);
         }
-        Ok(Some(quality(&groups, unparsed / scores.len().max(1) as f64)))
+        Ok(Some(quality(&groups, unparsed / flat().count().max(1) as f64)))
     }
 }
 
@@ -186,6 +207,17 @@ fn quality(groups: &[(Vec<f64>, Vec<f64>)], unparsed: f64) -> JudgeQuality {
         prompts: figures.groups,
         unparsed,
     }
+}
+
+/// The texts of answers, each once.
+fn different<'a>(answers: &[&'a Completion]) -> Vec<&'a str> {
+    let mut texts: Vec<&str> = Vec::new();
+    for answer in answers {
+        if !texts.contains(&answer.text.as_str()) {
+            texts.push(&answer.text);
+        }
+    }
+    texts
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -238,18 +270,26 @@ fn versus(
 
 fn evaluate(session: &Session<'_>) -> Result<Evaluation, StageError> {
     let task = session.task;
-    let ours = session.answers(&task.checkpoint)?;
     let mut opponents = vec![("previous", task.previous.clone())];
     if let Some(first) = task.first.clone() {
         opponents.push(("first", first));
     }
-    let mut head_to_head = Vec::new();
-    let mut known: Vec<(PolicyRef, Answers)> = Vec::new();
-    for (name, policy) in opponents {
-        if !known.iter().any(|(p, _)| *p == policy) {
-            known.push((policy.clone(), session.answers(&policy)?));
+    let mut policies = vec![task.checkpoint.clone()];
+    for (_, policy) in &opponents {
+        if !policies.contains(policy) {
+            policies.push(policy.clone());
         }
-        let Some((_, theirs)) = known.iter().find(|(p, _)| *p == policy) else { continue };
+    }
+    let answers = session.answers(&policies)?;
+    let answers_of = |policy: &PolicyRef| {
+        answers.get(policies.iter().position(|known| known == policy).unwrap_or_default())
+    };
+    let Some(ours) = answers_of(&task.checkpoint) else {
+        return Err(StageError::Missing("answers of the checkpoint".to_owned()));
+    };
+    let mut head_to_head = Vec::new();
+    for (name, policy) in opponents {
+        let Some(theirs) = answers_of(&policy) else { continue };
         let opponent = Opponent { name, policy: &policy, length: mean(&theirs.lengths()) };
         let judged = versus(&opponent, Referee::Judge, &ours.judged, &theirs.judged);
         let oracle = versus(&opponent, Referee::Oracle, &ours.oracle, &theirs.oracle);
@@ -291,13 +331,13 @@ impl Stage for Evaluator {
             previous: open.policy.clone(),
             first: view.first.clone(),
             base: view.base.clone()?,
-            rubric: open.rubric.clone(),
+            panel: open.panel.clone(),
             prompts,
             held: Held::of(iteration, open),
         };
         let policies = (&task.checkpoint, &task.previous, &task.first, &task.base);
         let settings = (&self.config.evaluate, &self.config.sampling, &self.config.judge);
-        let asked = (&task.rubric, &task.prompts, settings);
+        let asked = (&task.panel, &task.prompts, settings);
         let parts = (iteration, policies, asked, open.losses);
         let key = task_key(Self::NAME, view, &parts);
         Some((key, task))

@@ -6,6 +6,7 @@
 //! pairs, [`trainer`] learns from them, [`evaluator`] measures, and the conductor's gate promotes
 //! or rejects. No stage asks another a question: what it needs is in the log.
 
+pub(crate) mod ask;
 pub mod candle_workshop;
 pub mod conductor;
 pub mod error;
@@ -15,7 +16,9 @@ pub(crate) mod lost;
 pub mod pair_store;
 pub(crate) mod probe;
 pub mod sampler;
+pub(crate) mod seats;
 pub mod select;
+pub(crate) mod tally;
 pub mod trainer;
 pub mod workshop;
 pub(crate) mod writer;

@@ -58,11 +58,12 @@ impl PairStore {
         desk: &Desk,
     ) -> Result<Event, StageError> {
         let completions = completions_at(desk, judged.sampled)?;
-        let judgments = judgments_at(desk, judged.judged)?;
+        let scores = scores_at(desk, judged.judged, completions.len())?;
         let candidates: Vec<Candidate> = completions
             .iter()
-            .enumerate()
-            .map(|(index, c)| candidate(index as u32, c, &judgments))
+            .zip(scores)
+            .zip(0..)
+            .map(|((completion, score), index)| candidate(index, completion, score))
             .collect();
         let prompt = judged.prompt.clone();
         Ok(match select(&candidates, self.rule()) {
@@ -87,16 +88,10 @@ impl PairStore {
     }
 }
 
-fn candidate(index: u32, completion: &Completion, judgments: &[Judgment]) -> Candidate {
-    let scores: Vec<f64> = judgments
-        .iter()
-        .filter(|j| j.candidate == index)
-        .filter_map(|j| j.outcome.score())
-        .collect();
-    let mean = scores.iter().sum::<f64>() / scores.len() as f64;
+fn candidate(index: u32, completion: &Completion, score: Option<f64>) -> Candidate {
     Candidate {
         index,
-        score: (!scores.is_empty()).then_some(mean),
+        score,
         length_tokens: completion.token_ids.len() as u32,
         ended: completion.stop != StopReason::Length,
         token_ids: completion.token_ids.clone(),
@@ -111,12 +106,22 @@ pub(crate) fn completions_at(desk: &Desk, offset: Offset) -> Result<Vec<Completi
     }
 }
 
-/// The judgments recorded at an offset.
-pub(crate) fn judgments_at(desk: &Desk, offset: Offset) -> Result<Vec<Judgment>, StageError> {
+/// What each of `n` completions came to in the judgments recorded at an offset.
+fn scores_at(desk: &Desk, offset: Offset, n: usize) -> Result<Vec<Option<f64>>, StageError> {
     match desk.event(offset)? {
-        Event::JudgmentsRecorded { judgments, .. } => Ok(judgments),
+        Event::JudgmentsRecorded { scores, .. } if !scores.is_empty() => Ok(scores),
+        Event::JudgmentsRecorded { judgments, .. } => {
+            Ok((0..n).map(|at| mean_of(&judgments, at as u32)).collect())
+        }
         other => Err(wrong(offset, "judgments", &other)),
     }
+}
+
+/// What a completion came to in records that do not say it.
+fn mean_of(judgments: &[Judgment], candidate: u32) -> Option<f64> {
+    let ours = judgments.iter().filter(|j| j.candidate == candidate);
+    let scores: Vec<f64> = ours.filter_map(|j| j.outcome.score()).collect();
+    (!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64)
 }
 
 pub(crate) fn wrong(offset: Offset, wanted: &str, found: &Event) -> StageError {
@@ -130,6 +135,11 @@ impl Stage for PairStore {
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, PairTask)> {
         let (iteration, open) = view.open()?;
+        // What a rubric on trial says counts once it has passed.
+        let trial = view.rubrics.on_trial(&open.panel) && !open.all_judged();
+        if trial || view.failing().is_some() {
+            return None;
+        }
         let undecided = |p: &PromptId| !open.pairs.contains_key(p) && !open.skipped.contains_key(p);
         let chunk = open.chunks(self.config.sampling.batch_prompts).find(|chunk| {
             chunk.iter().all(|p| open.judged.contains_key(p)) && chunk.iter().any(undecided)
@@ -141,7 +151,8 @@ impl Stage for PairStore {
                 Some(Judged { prompt: prompt.clone(), sampled, judged })
             })
             .collect();
-        let key = task_key(Self::NAME, view, &(iteration, chunk, &self.config.pairs));
+        let parts = (iteration, chunk, &self.config.pairs, open.rubrics_rolled_back);
+        let key = task_key(Self::NAME, view, &parts);
         Some((key, PairTask { iteration, prompts }))
     }
 

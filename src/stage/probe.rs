@@ -3,8 +3,9 @@
 //! one token can fool a judge). So in every iteration the judge scores some fixed bad answers, bare
 //! and with a forged verdict; if the forgery pays, the conductor trains on none of its pairs.
 
-use super::judge::{Question, judge_all, missing_rubric};
+use super::ask::{Bench, Seeds, Sheet};
 use super::sampler::prompt_seed;
+use super::seats::installed;
 use super::{Desk, StageError};
 use crate::domain::{
     Event, Forgery, Iteration, PolicyRef, ProbeReport, ProbedAnswer, PromptId, RubricId,
@@ -27,19 +28,23 @@ pub struct ProbeTask {
 }
 
 /// What a judge under this rubric would write for its best score: the words that its own reply
-/// ends with.
-fn verdict(rubric: &Rubric, task: &str) -> String {
-    let item = Item { task: task.to_owned(), candidates: vec![String::new()], ..Item::default() };
-    let readout = rubric.render(&item).ok().and_then(|rendered| rendered.readout);
+/// ends with. None under a rubric that asks nothing: a program reads no verdict.
+fn verdict(rubric: &Rubric, task: &str) -> Option<String> {
+    let candidates = vec![String::new(); rubric.info().min_candidates as usize];
+    let item = Item { task: task.to_owned(), candidates, ..Item::default() };
+    let rendered = rubric.render(&item).ok();
+    if rendered.as_ref().is_some_and(|rendered| rendered.messages.is_empty()) {
+        return None;
+    }
     let score = |scores: &Vec<f64>| scores.first().copied().unwrap_or(f64::NEG_INFINITY);
-    match readout {
+    Some(match rendered.and_then(|rendered| rendered.readout) {
         Some(readout) => {
             let best = readout.choices.iter().max_by(|a, b| score(&a.1).total_cmp(&score(&b.1)));
             let best = best.map_or("", |(text, _)| text);
             format!("{} {}", readout.lead.trim_end(), best.trim_start())
         }
         None => format!("Score: {}", rubric.info().scale_max),
-    }
+    })
 }
 
 /// The bad answers to a prompt, each with its forgeries, not judged yet.
@@ -56,31 +61,35 @@ fn answers(prompt: &PromptId, task: &str, verdict: &str) -> Vec<ProbedAnswer> {
     all.collect()
 }
 
-/// Asks the judge once about every answer.
+/// Asks the judge once about every answer; a rubric that compares sees it beside its forgeries.
 pub(super) fn run(task: &ProbeTask, view: &RunView, desk: &Desk) -> Result<Vec<Event>, StageError> {
     let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
     let model = desk.workshop.policy(&task.policy)?;
-    let rubric = desk.rubrics.get(&task.rubric).ok_or_else(|| missing_rubric(&task.rubric))?;
-    let (mut probed, mut asked) = (Vec::new(), Vec::new());
+    let rubric = installed(desk, &task.rubric)?;
+    let (mut probed, mut prompts) = (Vec::new(), Vec::new());
     for id in &task.prompts {
-        let text = desk.prompt(view, id)?.task_text().to_owned();
+        let prompt = desk.prompt(view, id)?;
+        let Some(verdict) = verdict(&rubric, prompt.task_text()) else { continue };
         let seed = prompt_seed(root, "judge probe", task.iteration, id);
-        let answers = answers(id, &text, &verdict(&rubric, &text));
-        let texts = answers.iter().flat_map(|answer| {
-            std::iter::once(&answer.text).chain(answer.forgeries.iter().map(|f| &f.text))
-        });
-        let texts: Vec<String> = texts.cloned().collect();
-        let numbered = (0..).zip(texts);
-        asked.extend(numbered.map(|(at, answer)| (text.clone(), answer, seed.index(at))));
-        probed.extend(answers);
+        for (answer, at) in answers(id, prompt.task_text(), &verdict).into_iter().zip(0u64..) {
+            probed.push(answer);
+            prompts.push((prompt.clone(), seed.index(at)));
+        }
     }
-    let questions: Vec<Question<'_>> = asked
+    let sheets: Vec<Sheet<'_>> = prompts
         .iter()
-        .map(|(task, completion, seed)| Question { task, completion, seed: *seed })
+        .zip(&probed)
+        .map(|((prompt, seed), answer)| {
+            let forged = answer.forgeries.iter().map(|f| f.text.as_str());
+            let texts = std::iter::once(answer.text.as_str()).chain(forged).collect();
+            Sheet::of(prompt, texts, Seeds::Placed(*seed))
+        })
         .collect();
-    let replies = judge_all(&questions, 1, model.as_ref(), &rubric, desk)?;
-    let mut scores = replies.iter().map(|r| r.first().and_then(|reply| reply.outcome.score()));
-    for answer in &mut probed {
+    let bench = Bench { model: model.as_ref(), rubric: &rubric, samples: 1, desk };
+    let marked = bench.judge(&sheets)?;
+    drop(sheets);
+    for (answer, marked) in probed.iter_mut().zip(&marked) {
+        let mut scores = marked.scores.iter().copied();
         answer.score = scores.next().flatten();
         for forgery in &mut answer.forgeries {
             forgery.score = scores.next().flatten();
@@ -104,7 +113,7 @@ mod tests {
             [(bundled::ADDITIVE_FIVE, "Score: 5"), (bundled::DEMO_COMPACT, "score : 5")]
         {
             let rubric = Rubric::load(&engine, bytes).unwrap();
-            assert_eq!(verdict(&rubric, "name 3 animals ."), wanted);
+            assert_eq!(verdict(&rubric, "name 3 animals .").as_deref(), Some(wanted));
         }
     }
 

@@ -2,7 +2,9 @@
 
 use crate::domain::evaluation::Evaluation;
 use crate::domain::event::{IterationKind, IterationOutcome, StepMetrics};
-use crate::domain::{BlobHash, Event, Offset, PairId, PolicyRef, PromptId, RubricId, SkipReason};
+use crate::domain::{
+    BlobHash, Event, Judgment, Offset, PairId, Panel, PolicyRef, PromptId, RubricId, SkipReason,
+};
 use crate::log::Recorded;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -37,6 +39,25 @@ pub struct Probed {
     pub gains: Vec<f64>,
 }
 
+/// Who judged a prompt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Under {
+    /// The rubrics.
+    pub rubrics: BTreeSet<RubricId>,
+    /// Judgments, and those of them without a score.
+    pub judgments: (u32, u32),
+}
+
+impl Under {
+    fn of(judgments: &[Judgment]) -> Under {
+        let unscored = judgments.iter().filter(|j| j.outcome.score().is_none()).count();
+        Under {
+            rubrics: judgments.iter().map(|j| j.rubric.clone()).collect(),
+            judgments: (judgments.len() as u32, unscored as u32),
+        }
+    }
+}
+
 /// What the gate said.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Decision {
@@ -58,17 +79,27 @@ pub struct IterationView {
     /// The frozen policy in the loss.
     pub reference: PolicyRef,
     /// Judges its completions.
-    pub rubric: RubricId,
+    #[serde(rename = "rubric")]
+    pub panel: Panel,
     /// Rounds of prompt writing so far, and what they gave.
     pub written: Vec<(u32, u32)>,
     /// The prompts it answers, sorted, once sealed.
     pub prompts: Option<Vec<PromptId>>,
     /// Where each prompt's completions are.
     pub sampled: BTreeMap<PromptId, Offset>,
-    /// What the judge made of bad answers.
+    /// What the judge made of bad answers under the first rubric it was probed under.
     pub probed: Option<Probed>,
+    /// The same under each rubric. Empty in views of old, which had one.
+    #[serde(default)]
+    probes: BTreeMap<RubricId, Probed>,
     /// Where each prompt's judgments are.
     pub judged: BTreeMap<PromptId, Offset>,
+    /// Under which rubrics, and how many of them have no score.
+    #[serde(default)]
+    pub under: BTreeMap<PromptId, Under>,
+    /// How often a rubric that failed was rolled back.
+    #[serde(default)]
+    pub rubrics_rolled_back: u32,
     /// Judgments so far, and those of them without a score.
     pub judgments: (u32, u32),
     /// Where each formed pair is.
@@ -151,19 +182,22 @@ impl IterationView {
         kind: IterationKind,
         policy: &PolicyRef,
         reference: &PolicyRef,
-        rubric: &RubricId,
+        panel: &Panel,
     ) -> IterationView {
         IterationView {
             opened: Offset(0),
             kind,
             policy: policy.clone(),
             reference: reference.clone(),
-            rubric: rubric.clone(),
+            panel: panel.clone(),
             written: Vec::new(),
             prompts: None,
             sampled: BTreeMap::new(),
             probed: None,
+            probes: BTreeMap::new(),
             judged: BTreeMap::new(),
+            under: BTreeMap::new(),
+            rubrics_rolled_back: 0,
             judgments: (0, 0),
             pairs: BTreeMap::new(),
             skipped: BTreeMap::new(),
@@ -213,15 +247,18 @@ impl IterationView {
             Event::CompletionsSampled { prompt, .. } => {
                 self.sampled.insert(prompt.clone(), record.offset);
             }
-            Event::JudgeProbed { report, .. } => {
+            Event::JudgeProbed { rubric, report, .. } => {
                 let (bare, forged, gains) = (report.bare(), report.forged(), report.gains());
-                self.probed = Some(Probed { bare, forged, gains });
+                let probed = Probed { bare, forged, gains };
+                self.probed.get_or_insert_with(|| probed.clone());
+                self.probes.insert(rubric.clone(), probed);
             }
             Event::JudgmentsRecorded { prompt, judgments, .. } => {
                 self.judged.insert(prompt.clone(), record.offset);
-                let unscored = judgments.iter().filter(|j| j.outcome.score().is_none()).count();
-                self.judgments.0 += judgments.len() as u32;
-                self.judgments.1 += unscored as u32;
+                let under = Under::of(judgments);
+                self.judgments.0 += under.judgments.0;
+                self.judgments.1 += under.judgments.1;
+                self.under.insert(prompt.clone(), under);
             }
             Event::PairFormed { pair, .. } => {
                 self.pair_sums.length_chosen += f64::from(pair.length_chosen);
@@ -295,6 +332,49 @@ impl IterationView {
             Event::IterationFinished { outcome, .. } => self.outcome = Some(outcome.clone()),
             _ => {}
         }
+    }
+
+    /// Takes back what a rubric that failed judged, but for pairs that were formed from it before
+    /// it did.
+    pub(super) fn forget_judgments_under(&mut self, rubric: &RubricId) {
+        if self.outcome.is_some() || self.sealed.is_some() {
+            return;
+        }
+        self.rubrics_rolled_back += 1;
+        self.probes.remove(rubric);
+        let ours = |(prompt, under): (&PromptId, &Under)| {
+            let open = under.rubrics.contains(rubric) && !self.pairs.contains_key(prompt);
+            open.then(|| prompt.clone())
+        };
+        let again: Vec<PromptId> = self.under.iter().filter_map(ours).collect();
+        for prompt in again {
+            let counts = self.under.remove(&prompt).map_or((0, 0), |under| under.judgments);
+            self.judgments.0 = self.judgments.0.saturating_sub(counts.0);
+            self.judgments.1 = self.judgments.1.saturating_sub(counts.1);
+            self.judged.remove(&prompt);
+            if !self.is_quarantined(&prompt) {
+                self.skipped.remove(&prompt);
+            }
+        }
+    }
+
+    /// What the judge made of bad answers under a rubric.
+    pub fn probed_under(&self, rubric: &RubricId) -> Option<&Probed> {
+        let of_old = self.probed.as_ref().filter(|_| self.probes.is_empty());
+        self.probes.get(rubric).or(of_old)
+    }
+
+    /// The rubrics that judge it or judged any of it.
+    pub fn rubrics(&self) -> BTreeSet<&RubricId> {
+        let seated = self.panel.seats().iter().map(|seat| &seat.rubric);
+        seated.chain(self.under.values().flat_map(|under| &under.rubrics)).collect()
+    }
+
+    /// Whether no sealed prompt waits for judgments.
+    pub fn all_judged(&self) -> bool {
+        self.prompts.as_ref().is_none_or(|prompts| {
+            prompts.iter().all(|p| self.judged.contains_key(p) || self.is_quarantined(p))
+        })
     }
 
     /// The blobs it names: all of them, or without its checkpoints on the way.

@@ -4,12 +4,14 @@
 //! There is one view, [`RunView`], because every stage needs a slice of the same small state.
 
 mod iteration;
+mod rubrics;
 
-pub use iteration::{CheckpointFacts, Decision, IterationView, PairSums, Probed};
+pub use iteration::{CheckpointFacts, Decision, IterationView, PairSums, Probed, Under};
+pub use rubrics::{OnTrial, RubricFacts, RubricsView};
 
 use crate::domain::{
-    Event, Iteration, Offset, PolicyRef, PromptId, PromptOrigin, RubricId, Seed, TaskKey,
-    event::IterationKind,
+    Event, Iteration, Offset, Panel, PolicyRef, PromptId, PromptOrigin, RubricId, Seed, TaskKey,
+    When, event::IterationKind,
 };
 use crate::log::{Log, LogError, Recorded};
 use serde::{Deserialize, Serialize};
@@ -49,7 +51,11 @@ pub struct RunView {
     /// The first promoted policy after the base (M1), which later ones are compared with.
     pub first: Option<PolicyRef>,
     /// Judges iterations opened from here on.
-    pub rubric: Option<RubricId>,
+    #[serde(rename = "rubric")]
+    pub panel: Option<Panel>,
+    /// What is known of rubrics.
+    #[serde(default)]
+    pub rubrics: RubricsView,
     /// Everything admitted.
     pub prompts: BTreeMap<PromptId, PromptFacts>,
     /// Prompts that an iteration has sealed.
@@ -114,10 +120,34 @@ impl RunView {
             return;
         }
         self.next = Offset(record.offset.0 + 1);
-        self.apply_run(record);
         if let Some(view) = self.iteration_of(&record.event) {
             view.apply(record);
         }
+        let on_trial = !self.rubrics.trials.is_empty();
+        let last = on_trial && self.open().is_none_or(|(_, open)| open.all_judged());
+        self.rubrics.apply(&record.event, self.panel.as_ref(), last);
+        self.apply_run(record);
+    }
+
+    /// A new panel, for the open iteration too where that is wanted and its pairs are not fixed.
+    fn seat(&mut self, panel: &Panel, when: When) {
+        self.panel = Some(panel.clone());
+        if let Some(open) = self.iterations.values_mut().last()
+            && when == When::Immediately
+            && open.outcome.is_none()
+            && open.sealed.is_none()
+        {
+            open.panel = panel.clone();
+        }
+    }
+
+    /// A rubric that failed and the panel to go back to, if there is one. Nothing is judged or
+    /// decided until the conductor has gone back.
+    pub fn failing(&self) -> Option<(&RubricId, &String, &Panel)> {
+        let (_, open) = self.open()?;
+        let (rubric, reason) =
+            self.rubrics.failed.iter().find(|(rubric, _)| open.panel.has(rubric))?;
+        Some((rubric, reason, self.rubrics.fallback(&open.panel)?))
     }
 
     fn apply_run(&mut self, record: &Recorded) {
@@ -127,7 +157,13 @@ impl RunView {
                 self.base = Some(base.clone());
                 self.policy = Some(base.clone());
             }
-            Event::RubricActivated { rubric } => self.rubric = Some(rubric.clone()),
+            Event::RubricActivated { panel, when, .. } => self.seat(panel, *when),
+            Event::RubricRolledBack { rubric, back_to, .. } => {
+                self.seat(back_to, When::Immediately);
+                if let Some(open) = self.iterations.values_mut().last() {
+                    open.forget_judgments_under(rubric);
+                }
+            }
             Event::PromptAdmitted { prompt } => {
                 let facts = PromptFacts { offset: record.offset, origin: prompt.origin };
                 self.prompts.entry(prompt.id.clone()).or_insert(facts);
@@ -137,8 +173,8 @@ impl RunView {
                 blob: blob.clone(),
                 rows: *rows,
             }),
-            Event::IterationStarted { iteration, kind, policy, reference, rubric } => {
-                let mut view = IterationView::open(*kind, policy, reference, rubric);
+            Event::IterationStarted { iteration, kind, policy, reference, panel } => {
+                let mut view = IterationView::open(*kind, policy, reference, panel);
                 view.opened = record.offset;
                 view.span_ms = (record.at_ms, record.at_ms);
                 self.iterations.insert(*iteration, view);

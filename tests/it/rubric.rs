@@ -1,6 +1,7 @@
 //! The rubric sandbox from outside: what the bundled rubrics read and ask, and that no component,
 //! however hostile, does more than fail.
 
+mod bundle;
 mod checks;
 mod golden;
 mod guest;

@@ -96,7 +96,7 @@ fn no_state_between_calls() {
 #[test]
 fn a_nonsense_prompt_is_refused_at_loading() {
     for (knob, value, part) in [
-        ("messages", "0", "no message"),
+        ("messages", "0", "no message, but a readout"),
         ("max-tokens", "0", "max-tokens 0"),
         ("choices", "1", "two different choices"),
         ("second-choice", "\"0\"", "two different choices"),

@@ -6,7 +6,7 @@ use super::flaky::Disk;
 use crate::dice::Dice;
 use gradus::config::{Config, GateMode, JudgeSource, ReadoutMode, WriterStyle};
 use gradus::domain::event::SeedRow;
-use gradus::domain::{Event, Message, PolicyRef, Prompt, PromptOrigin, TaskKey};
+use gradus::domain::{Event, Message, Panel, PolicyRef, Prompt, PromptOrigin, TaskKey, When};
 use gradus::lm::cancel::Cancel;
 use gradus::log::{Batch, Log};
 use gradus::rubric::{Rubric, RubricEngine, RubricRegistry, bundled};
@@ -140,7 +140,8 @@ impl World {
             let blob = disk.blobs.put(lines.collect::<Vec<_>>().join("\n").as_bytes());
             last.push(Event::SeedDataAdmitted { name: "ift".into(), rows: self.seed_rows, blob });
         }
-        last.push(Event::RubricActivated { rubric: rubric().id().clone() });
+        let panel = Panel::one(rubric().id().clone());
+        last.push(Event::RubricActivated { panel, when: When::NextIteration, trial: None });
         let base = PolicyRef { weights: disk.blobs.put(b"base"), adapter: None };
         let settings = serde_json::Value::Null;
         last.push(Event::RunStarted { seed: self.config.seed, base, settings });

@@ -1,0 +1,219 @@
+//! Which rubrics judge: one, or several at once, each with a weight and the prompts it is for.
+
+use super::id::RubricId;
+use serde::{Deserialize, Serialize};
+
+fn one() -> f64 {
+    1.0
+}
+
+/// A rubric on a panel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Seat {
+    /// Which.
+    pub rubric: RubricId,
+    /// How much its scores count among those of a prompt's other rubrics.
+    #[serde(default = "one")]
+    pub weight: f64,
+    /// It judges prompts with one of these tags; without any, those that no tagged seat takes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+}
+
+impl Seat {
+    /// A rubric for every prompt, with weight 1.
+    pub fn plain(rubric: RubricId) -> Seat {
+        Seat { rubric, weight: 1.0, tags: Vec::new() }
+    }
+}
+
+/// The rubrics that judge. Written as the rubric's id alone where it is one for all prompts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
+pub struct Panel(Vec<Seat>);
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    One(RubricId),
+    Several(Vec<Seat>),
+}
+
+impl From<Written> for Panel {
+    fn from(written: Written) -> Panel {
+        match written {
+            Written::One(rubric) => Panel::one(rubric),
+            Written::Several(seats) => Panel(seats),
+        }
+    }
+}
+
+impl From<Panel> for Written {
+    fn from(panel: Panel) -> Written {
+        match panel.0.as_slice() {
+            [only] if *only == Seat::plain(only.rubric.clone()) => {
+                Written::One(only.rubric.clone())
+            }
+            _ => Written::Several(panel.0),
+        }
+    }
+}
+
+/// Why rubrics make no panel.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum PanelError {
+    /// A prompt without a known tag would have no judge.
+    #[error(
+        "GRADUS0505 every rubric has tags, so prompts without one of them would not be judged: \
+         activate one rubric without tags"
+    )]
+    NobodyForTheRest,
+    /// A weight that is no weight.
+    #[error("GRADUS0505 rubric {rubric} has weight {weight}; a weight is above 0")]
+    Weight {
+        /// Whose.
+        rubric: String,
+        /// What was given.
+        weight: f64,
+    },
+    /// A rubric is there twice.
+    #[error("GRADUS0505 rubric {0} is there twice; give one seat all its tags")]
+    Twice(String),
+}
+
+impl Panel {
+    /// One rubric for every prompt.
+    pub fn one(rubric: RubricId) -> Panel {
+        Panel(vec![Seat::plain(rubric)])
+    }
+
+    /// Several rubrics.
+    ///
+    /// # Errors
+    /// [`PanelError`], also for none.
+    pub fn new(seats: Vec<Seat>) -> Result<Panel, PanelError> {
+        for (at, seat) in seats.iter().enumerate() {
+            if !(seat.weight.is_finite() && seat.weight > 0.0) {
+                let rubric = seat.rubric.short().to_owned();
+                return Err(PanelError::Weight { rubric, weight: seat.weight });
+            }
+            if seats.iter().take(at).any(|before| before.rubric == seat.rubric) {
+                return Err(PanelError::Twice(seat.rubric.short().to_owned()));
+            }
+        }
+        match seats.iter().any(|seat| seat.tags.is_empty()) {
+            true => Ok(Panel(seats)),
+            false => Err(PanelError::NobodyForTheRest),
+        }
+    }
+
+    /// Its seats; the first one's scale is that of the scores.
+    pub fn seats(&self) -> &[Seat] {
+        &self.0
+    }
+
+    /// The seats that judge a prompt with these tags.
+    pub fn for_tags(&self, tags: &[String]) -> Vec<&Seat> {
+        let named: Vec<&Seat> =
+            self.0.iter().filter(|seat| seat.tags.iter().any(|tag| tags.contains(tag))).collect();
+        match named.is_empty() {
+            true => self.0.iter().filter(|seat| seat.tags.is_empty()).collect(),
+            false => named,
+        }
+    }
+
+    /// The same without a rubric, if what is left is still a panel.
+    pub fn without(&self, rubric: &RubricId) -> Result<Panel, PanelError> {
+        Panel::new(self.0.iter().filter(|seat| seat.rubric != *rubric).cloned().collect())
+    }
+
+    /// Whether a rubric has a seat.
+    pub fn has(&self, rubric: &RubricId) -> bool {
+        self.0.iter().any(|seat| seat.rubric == *rubric)
+    }
+}
+
+/// What is asked of a rubric's first judgments after it was activated in the place of another.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trial {
+    /// How many judgments.
+    pub judgments: u32,
+    /// Share of them that may be without a score.
+    pub unparsed_max: f64,
+}
+
+/// From when on an activated panel judges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum When {
+    /// Iterations opened from here on.
+    #[default]
+    NextIteration,
+    /// Judgments begun from here on, of the open iteration too. Each prompt is still judged by one
+    /// panel alone.
+    Immediately,
+}
+
+impl When {
+    /// Whether it is the default, which is not written.
+    pub fn is_next_iteration(&self) -> bool {
+        *self == When::NextIteration
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seat(rubric: &str, weight: f64, tags: &[&str]) -> Seat {
+        let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+        Seat { rubric: RubricId(rubric.to_owned()), weight, tags }
+    }
+
+    #[test]
+    fn one_plain_rubric_is_written_as_its_id() {
+        let plain = Panel::one(RubricId("a".into()));
+        assert_eq!(serde_json::to_string(&plain).unwrap(), "\"a\"");
+        assert_eq!(serde_json::from_str::<Panel>("\"a\"").unwrap(), plain);
+        let two = Panel::new(vec![seat("a", 2.0, &[]), seat("b", 1.0, &["math"])]).unwrap();
+        let written = serde_json::to_string(&two).unwrap();
+        assert_eq!(
+            written,
+            r#"[{"rubric":"a","weight":2.0},{"rubric":"b","weight":1.0,"tags":["math"]}]"#
+        );
+        assert_eq!(serde_json::from_str::<Panel>(&written).unwrap(), two);
+    }
+
+    #[test]
+    fn tags_route_and_the_rest_goes_to_seats_without_any() {
+        let seats = vec![
+            seat("a", 1.0, &[]),
+            seat("b", 1.0, &["math", "code"]),
+            seat("c", 3.0, &["code"]),
+            seat("d", 1.0, &[]),
+        ];
+        let panel = Panel::new(seats).unwrap();
+        let for_tags = |tags: &[&str]| {
+            let tags: Vec<String> = tags.iter().map(|tag| (*tag).to_owned()).collect();
+            let seats = panel.for_tags(&tags).into_iter().map(|s| s.rubric.0.clone());
+            seats.collect::<Vec<_>>()
+        };
+        assert_eq!(for_tags(&[]), ["a", "d"]);
+        assert_eq!(for_tags(&["poem"]), ["a", "d"]);
+        assert_eq!(for_tags(&["math"]), ["b"]);
+        assert_eq!(for_tags(&["poem", "code"]), ["b", "c"]);
+    }
+
+    #[test]
+    fn what_is_no_panel() {
+        let rest = Panel::new(vec![seat("a", 1.0, &["math"])]);
+        assert_eq!(rest, Err(PanelError::NobodyForTheRest));
+        assert_eq!(Panel::new(Vec::new()), Err(PanelError::NobodyForTheRest));
+        for weight in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let bad = Panel::new(vec![seat("a", weight, &[])]);
+            assert!(matches!(bad, Err(PanelError::Weight { .. })), "{weight}");
+        }
+        let twice = Panel::new(vec![seat("a", 1.0, &[]), seat("a", 1.0, &["math"])]);
+        assert!(matches!(twice, Err(PanelError::Twice(_))));
+    }
+}

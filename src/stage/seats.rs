@@ -1,0 +1,82 @@
+//! Answers before a whole panel: each prompt's are judged by the rubrics that its tags lead to, and
+//! what they come to together is one score.
+
+use super::ask::{Bench, Marked, Sheet};
+use super::tally::{Weighed, together};
+use super::{Desk, StageError};
+use crate::domain::{Panel, RubricId, RubricName, Seat};
+use crate::lm::policy::LanguageModel;
+use crate::rubric::Rubric;
+
+/// What became of a sheet.
+#[derive(Clone, Debug)]
+pub(crate) struct Judged {
+    /// What each rubric that was asked made of it.
+    pub under: Vec<(RubricId, Marked)>,
+    /// One for each answer: in the scale of the panel's first rubric.
+    pub scores: Vec<Option<f64>>,
+}
+
+/// A rubric that can be asked.
+pub(crate) fn installed(desk: &Desk, id: &RubricId) -> Result<Rubric, StageError> {
+    let missing = || format!("rubric {} is active but not installed", id.short());
+    desk.rubrics.get(id).ok_or_else(|| StageError::Rubric(missing()))
+}
+
+/// What a rubric's id stands for.
+pub(crate) fn name_of(rubric: &Rubric) -> RubricName {
+    let info = rubric.info();
+    let (name, version) = (info.name.clone(), info.version.clone());
+    RubricName { rubric: rubric.id().clone(), name, version }
+}
+
+fn scale(rubric: &Rubric) -> (f64, f64) {
+    (rubric.info().scale_min, rubric.info().scale_max)
+}
+
+/// Judges every sheet under the panel; the results are in their order.
+pub(crate) fn judge_under(
+    panel: &Panel,
+    sheets: &[Sheet<'_>],
+    model: &dyn LanguageModel,
+    desk: &Desk,
+) -> Result<Vec<Judged>, StageError> {
+    let mut under: Vec<Vec<(&Seat, Rubric, Marked)>> = sheets.iter().map(|_| Vec::new()).collect();
+    for (place, seat) in panel.seats().iter().enumerate() {
+        let takes = |sheet: &Sheet<'_>| panel.for_tags(&sheet.tags).contains(&seat);
+        let places: Vec<usize> =
+            sheets.iter().enumerate().filter(|(_, s)| takes(s)).map(|(at, _)| at).collect();
+        if places.is_empty() {
+            continue;
+        }
+        let rubric = installed(desk, &seat.rubric)?;
+        let ours: Vec<Sheet<'_>> =
+            places.iter().filter_map(|at| sheets.get(*at)).map(|s| s.for_seat(place)).collect();
+        let samples = desk.config.judge.samples;
+        let bench = Bench { model, rubric: &rubric, samples, desk };
+        for (at, marked) in places.iter().zip(bench.judge(&ours)?) {
+            if let Some(under) = under.get_mut(*at) {
+                under.push((seat, rubric.clone(), marked));
+            }
+        }
+    }
+    let lead = panel.seats().first().map(|seat| installed(desk, &seat.rubric)).transpose()?;
+    let scale_of_all = lead.as_ref().map_or((0.0, 1.0), scale);
+    let judged = sheets.iter().zip(under).map(|(sheet, under)| {
+        let score = |answer: usize| {
+            let weighed: Vec<Weighed> = under
+                .iter()
+                .map(|(seat, rubric, marked)| Weighed {
+                    score: marked.scores.get(answer).copied().flatten(),
+                    weight: seat.weight,
+                    scale: scale(rubric),
+                })
+                .collect();
+            together(&weighed, scale_of_all)
+        };
+        let scores = (0..sheet.answers.len()).map(score).collect();
+        let under = under.iter().map(|(_, rubric, marked)| (rubric.id().clone(), marked.clone()));
+        Judged { under: under.collect(), scores }
+    });
+    Ok(judged.collect())
+}

@@ -13,6 +13,7 @@ mod log;
 mod output;
 mod recipe;
 mod report;
+mod rubric;
 mod screen;
 mod signals;
 mod status;
@@ -45,6 +46,9 @@ enum Verb {
     Report(report::Arguments),
     /// Let any iteration of a run answer.
     Generate(generate::Arguments),
+    /// Write rubrics, try them, and change which ones judge.
+    #[command(subcommand)]
+    Rubric(rubric::Verb),
     /// Read, check, compact or mend a run's log.
     #[command(subcommand)]
     Log(log::Verb),
@@ -74,6 +78,7 @@ fn run(verb: Verb) -> Result<ExitStatus, Error> {
         Verb::Status(arguments) => status::run(&arguments),
         Verb::Report(arguments) => report::run(&arguments),
         Verb::Generate(arguments) => generate::run(&arguments),
+        Verb::Rubric(verb) => rubric::run(&verb),
         Verb::Log(verb) => log::run(&verb),
     }
 }

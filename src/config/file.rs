@@ -229,6 +229,7 @@ fn comment(path: &str) -> Option<&'static str> {
         "supervision" => {
             "tasks without a sign of life are given up; none begins with less memory than this"
         }
+        "rubrics" => "a new rubric is on trial first; components that appear in `watch` are taken",
         "storage" => "0: keep every iteration whole, no quota; the run waits when there is no room",
         "evaluate.gate" => "mode: off (the paper) | lenient (unless surely worse) | strict",
         _ => return None,

@@ -4,6 +4,7 @@
 mod file;
 mod presets;
 
+pub use crate::domain::{Trial, When};
 pub use crate::lm::loss::LossType;
 pub use crate::lm::optimizer::Schedule;
 pub use file::ConfigError;
@@ -89,10 +90,34 @@ pub struct Config {
     pub train: TrainConfig,
     /// How checkpoints are measured.
     pub evaluate: EvaluateConfig,
+    /// How rubrics come and go.
+    pub rubrics: RubricsConfig,
     /// What happens to tasks that fail or freeze.
     pub supervision: SupervisionConfig,
     /// What a run may take of the disk.
     pub storage: StorageConfig,
+}
+
+/// How rubrics come and go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RubricsConfig {
+    /// Of a rubric that takes another's place, so many first judgments are counted. 0: none.
+    pub trial_judgments: u32,
+    /// Share of those that may be without a score; with more, the rubrics before it come back.
+    pub unparsed_max: f64,
+    /// A folder, from the run's own: a component that appears there is installed, and a new version
+    /// of a rubric that judges takes its seat. Empty: none.
+    pub watch: String,
+    /// From when on such a version judges.
+    pub watch_when: When,
+}
+
+impl RubricsConfig {
+    /// What is asked of a rubric's first judgments.
+    pub fn trial(&self) -> Trial {
+        Trial { judgments: self.trial_judgments, unparsed_max: self.unparsed_max }
+    }
 }
 
 /// What a run may take of the disk.
@@ -378,6 +403,7 @@ impl Config {
             ("train.dpo.label_smoothing", dpo.label_smoothing),
             ("evaluate.gate.min_win_rate", self.evaluate.gate.min_win_rate),
             ("judge.forgery_gain_max", self.judge.forgery_gain_max),
+            ("rubrics.unparsed_max", self.rubrics.unparsed_max),
         ];
         for (key, value) in shares {
             if !(0.0..=1.0).contains(&value) {

@@ -16,6 +16,7 @@ impl Default for Config {
             evaluate: EvaluateConfig::default(),
             supervision: SupervisionConfig::default(),
             storage: StorageConfig::default(),
+            rubrics: RubricsConfig::default(),
         }
     }
 }
@@ -23,6 +24,17 @@ impl Default for Config {
 impl Default for SupervisionConfig {
     fn default() -> Self {
         SupervisionConfig { frozen_after_seconds: 900, memory_reserve_mib: 256 }
+    }
+}
+
+impl Default for RubricsConfig {
+    fn default() -> Self {
+        RubricsConfig {
+            trial_judgments: 40,
+            unparsed_max: 0.5,
+            watch: "watch".to_owned(),
+            watch_when: When::NextIteration,
+        }
     }
 }
 

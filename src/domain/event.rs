@@ -118,6 +118,8 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         trial: Option<Trial>,
     },
+    /// A component in the watched folder is not used.
+    RubricRefused { file: String, reason: String },
     /// A rubric proved bad at work: the panel before it judges again, the open iteration too, and
     /// what the bad one judged there counts for nothing. It is not activated again.
     RubricRolledBack { rubric: RubricId, back_to: Panel, reason: String },
@@ -224,6 +226,7 @@ impl Event {
             Event::RunStarted { .. } => "run_started",
             Event::RubricInstalled { .. } => "rubric_installed",
             Event::RubricActivated { .. } => "rubric_activated",
+            Event::RubricRefused { .. } => "rubric_refused",
             Event::RubricRolledBack { .. } => "rubric_rolled_back",
             Event::PromptAdmitted { .. } => "prompt_admitted",
             Event::PromptRejected { .. } => "prompt_rejected",

@@ -2,10 +2,12 @@
 //! golden case twice with the same result and the same fuel. What passes never changes.
 
 use super::RubricError;
+use super::bindings::exports::gradus::rubric::judge as wit;
 use super::bindings::gradus::rubric::types::{Aggregation, Expectation, Subject as WitSubject};
 use super::bindings::{Rubric as Bindings, RubricPre};
 use super::call::{CallError, Item, Reading, Rendered, item_in, item_out, reading, rendered};
 use super::engine::{FUEL_MAX, Host, RubricEngine, store};
+use super::examine::{Example, require_golden, run_golden};
 use crate::domain::RubricId;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -93,7 +95,7 @@ fn is_the_hosts(error: &wasmtime::Error) -> bool {
 }
 
 /// Why a component is not used whose call gave nothing.
-fn unusable(error: CallError, why: impl FnOnce(String) -> RubricError) -> RubricError {
+pub(super) fn unusable(error: CallError, why: impl FnOnce(String) -> RubricError) -> RubricError {
     match error {
         CallError::Host { reason } => RubricError::Engine(reason),
         other => why(other.to_string()),
@@ -143,6 +145,16 @@ impl Rubric {
     /// # Errors
     /// [`RubricError`] naming the step and, for golden cases, the case.
     pub fn load(engine: &RubricEngine, bytes: &[u8]) -> Result<Rubric, RubricError> {
+        let rubric = Rubric::load_untried(engine, bytes)?;
+        require_golden(&run_golden(&rubric)?)?;
+        Ok(rubric)
+    }
+
+    /// Compiles a component and reads what it says of itself, without trying its golden cases.
+    ///
+    /// # Errors
+    /// [`RubricError`] naming the step.
+    pub fn load_untried(engine: &RubricEngine, bytes: &[u8]) -> Result<Rubric, RubricError> {
         let component = compile(engine, bytes)?;
         check_world(engine, &component)?;
         let mut linker = Linker::<Host>::new(&engine.0);
@@ -156,9 +168,7 @@ impl Rubric {
         let id: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         let mut inner = Inner { id: RubricId(id), info: unknown(), engine: engine.0.clone(), pre };
         inner.info = describe(&inner)?;
-        let rubric = Rubric(Arc::new(inner));
-        rubric.run_examples()?;
-        Ok(rubric)
+        Ok(Rubric(Arc::new(inner)))
     }
 
     /// sha256 of the component's bytes.
@@ -208,9 +218,8 @@ impl Rubric {
         reading(parsed, item.candidates.len(), self.scale(), used(&store))
     }
 
-    fn run_examples(&self) -> Result<(), RubricError> {
-        let failed =
-            |name: &str, reason: String| RubricError::Example { name: name.to_owned(), reason };
+    /// The golden cases it brings.
+    pub(super) fn examples(&self) -> Result<Vec<Example>, RubricError> {
         let (examples, _) = self
             .0
             .call(|guest, store| guest.gradus_rubric_judge().call_examples(store))
@@ -219,38 +228,16 @@ impl Rubric {
             let reason = format!("{} golden cases, more than {EXAMPLES_MAX}", examples.len());
             return Err(RubricError::Describe(reason));
         }
-        let (mut scored, mut rejected) = (false, false);
-        for example in examples {
-            let (name, answer) = (example.name, example.answer);
-            let item = item_out(example.item);
-            let why = |error| unusable(error, |reason| failed(&name, reason));
-            self.render(&item).map_err(why)?;
-            let read = || self.parse(&item, &answer).map_err(why);
-            let (first, second) = (read()?, read()?);
-            if first != second {
-                return Err(failed(&name, "two runs differ in result or fuel".to_owned()));
-            }
-            match (example.expect, first) {
-                (Expectation::Scores(wanted), Reading::Verdict { scores, .. }) => {
-                    if scores != wanted {
-                        return Err(failed(&name, format!("read {scores:?}, not {wanted:?}")));
-                    }
-                    scored = true;
-                }
-                (Expectation::Rejected, Reading::Missing { .. } | Reading::Unparsed { .. }) => {
-                    rejected = true;
-                }
-                (wanted, found) => {
-                    return Err(failed(&name, format!("expected {wanted:?}, read {found:?}")));
-                }
-            }
-        }
-        match scored && rejected {
-            true => Ok(()),
-            false => Err(RubricError::Describe(
-                "it needs at least one golden case with scores and one rejected".to_owned(),
-            )),
-        }
+        let example = |example: wit::Example| Example {
+            name: example.name,
+            item: item_out(example.item),
+            answer: example.answer,
+            scores: match example.expect {
+                Expectation::Scores(scores) => Some(scores),
+                Expectation::Rejected => None,
+            },
+        };
+        Ok(examples.into_iter().map(example).collect())
     }
 }
 

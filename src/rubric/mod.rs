@@ -12,11 +12,13 @@ pub mod bundled;
 mod call;
 mod component;
 mod engine;
+mod examine;
 mod registry;
 
 pub use call::{CallError, Item, Reading, Readout, Rendered};
 pub use component::{Combine, Rubric, RubricInfo, Subject};
 pub use engine::RubricEngine;
+pub use examine::{Attacked, Golden, Outcome, attack, require_golden, run_golden};
 pub use registry::RubricRegistry;
 
 /// Why a component is not used.

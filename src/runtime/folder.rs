@@ -6,15 +6,18 @@
 //! DIR/blobs/          weights, optimiser states, seed data, by hash
 //! DIR/model/          config.json, tokenizer.json, ... of the base, without weights
 //! DIR/rubrics/        installed components, by hash
+//! DIR/watch/          a component that appears here is installed (rubrics.watch)
+//! DIR/inbox/          requests of other processes to the one that works on the run
 //! DIR/status.json     what a running process was doing a second ago; never truth
 //! ```
 
 use super::retention::{Freed, retain};
+use super::rubrics::{Rubrics, keep};
 use crate::actor::clock::SystemClock;
 use crate::blob::BlobStore;
 use crate::config::Config;
 use crate::domain::event::SeedRow;
-use crate::domain::{Event, Offset, Panel, PolicyRef, Prompt, TaskKey, When};
+use crate::domain::{Event, Offset, Panel, PolicyRef, Prompt, RubricId, TaskKey, When};
 use crate::error::Error;
 use crate::lm::model_files::ModelFiles;
 use crate::lm::weights::{WeightDtype, Weights};
@@ -75,8 +78,31 @@ impl Folder {
         self.0.join("status.json")
     }
 
-    fn rubrics(&self) -> PathBuf {
+    pub(super) fn rubrics(&self) -> PathBuf {
         self.0.join("rubrics")
+    }
+
+    pub(super) fn inbox(&self) -> PathBuf {
+        self.0.join("inbox")
+    }
+
+    /// The rubrics of a run that nobody works on, and the log that they are changed in.
+    pub(super) fn rubrics_alone(&self) -> Result<(Arc<dyn Log>, Rubrics), Error> {
+        let log: Arc<dyn Log> = self.open_log()?;
+        let trial = Config::from_yaml(&self.config())?.rubrics.trial();
+        let engine = RubricEngine::new()?;
+        let registry = self.open_rubrics(&engine)?;
+        let rubrics = Rubrics::new(self.rubrics(), &log, registry, engine, trial);
+        Ok((log, rubrics))
+    }
+
+    /// The bytes of an installed component.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    pub fn component(&self, rubric: &RubricId) -> Result<Vec<u8>, Error> {
+        let path = self.rubrics().join(format!("{rubric}.wasm"));
+        std::fs::read(&path).map_err(|error| Error::io(&path, error))
     }
 
     /// Whether there is a run.
@@ -165,8 +191,7 @@ impl Folder {
     ///
     /// # Errors
     /// When a file cannot be read or a component is not valid any more.
-    pub fn open_rubrics(&self) -> Result<Arc<RubricRegistry>, Error> {
-        let engine = RubricEngine::new()?;
+    pub fn open_rubrics(&self, engine: &RubricEngine) -> Result<Arc<RubricRegistry>, Error> {
         let registry = RubricRegistry::default();
         let dir = self.rubrics();
         let entries = std::fs::read_dir(&dir).map_err(|e| Error::io(&dir, e))?;
@@ -174,7 +199,7 @@ impl Folder {
             let path = entry.map_err(|e| Error::io(&dir, e))?.path();
             if path.extension().is_some_and(|e| e == "wasm") {
                 let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-                registry.install(Rubric::load(&engine, &bytes)?);
+                registry.install(Rubric::load(engine, &bytes)?);
             }
         }
         Ok(Arc::new(registry))
@@ -194,8 +219,7 @@ impl Folder {
             std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, e))?;
         }
         let rubric = Rubric::load(&RubricEngine::new()?, &new.rubric)?;
-        let component = self.rubrics().join(format!("{}.wasm", rubric.id()));
-        std::fs::write(&component, &new.rubric).map_err(|e| Error::io(&component, e))?;
+        keep(&self.rubrics(), rubric.id(), &new.rubric)?;
         new.model.write_texts(&self.model())?;
         let blobs = self.open_blobs()?;
         let base = PolicyRef {

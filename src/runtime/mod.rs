@@ -1,10 +1,14 @@
 //! FRONT DOOR: create a run, start it, hand out [`Handle`]s, wait for a goal, stop it. Nothing
 //! here is global: a process may hold as many runtimes as it has folders.
 
+mod drops;
 pub mod folder;
+pub mod inbox;
 pub mod memory;
 mod retention;
+pub mod rubrics;
 mod space;
+mod watched;
 
 use folder::FOLD_RECORDS;
 pub use folder::{Folder, NewRun, fold};
@@ -13,7 +17,7 @@ pub use retention::Freed;
 use crate::actor::clock::SystemClock;
 use crate::actor::{ActorSystem, StageStatus};
 use crate::blob::BlobStore;
-use crate::config::Config;
+use crate::config::{Config, RubricsConfig};
 use crate::domain::event::IterationOutcome;
 use crate::domain::{Event, Offset, PolicyRef, Prompt, PromptId};
 use crate::error::Error;
@@ -21,13 +25,17 @@ use crate::lm::cancel::Cancel;
 use crate::lm::lora::LoraSettings;
 use crate::lm::model_files::ModelFiles;
 use crate::log::{Appended, Batch, Clock, DurableLog, Health, Log, Recorded};
+use crate::rubric::RubricEngine;
 use crate::stage::candle_workshop::CandleWorkshop;
 use crate::stage::{Desk, Gauge, Headroom, NoGauge, Oracle};
 use crate::view::RunView;
+use drops::Drops;
 use memory::Reserve;
+use rubrics::Rubrics;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use watched::Watched;
 
 /// How a runtime is put together.
 pub struct Builder {
@@ -94,21 +102,54 @@ impl Builder {
         let model = Arc::new(ModelFiles::open(&self.folder.model())?);
         let lora = lora_settings(&config);
         let workshop = Arc::new(CandleWorkshop::new(model, blobs.clone(), lora));
+        let engine = RubricEngine::new()?;
+        let registry = self.folder.open_rubrics(&engine)?;
         let reserve = Reserve { mib: config.supervision.memory_reserve_mib };
         let desk = Desk {
             config: Arc::new(config),
             log: log.clone(),
             workshop: workshop.clone(),
-            rubrics: self.folder.open_rubrics()?,
+            rubrics: registry.clone(),
             oracle: self.oracle,
             cancel: Cancel::default(),
             gauge: self.gauge,
             headroom: self.headroom.unwrap_or_else(|| Arc::new(reserve)),
         };
+        let shared: Arc<dyn Log> = log.clone();
+        let trial = desk.config.rubrics.trial();
+        let rubrics = Rubrics::new(self.folder.rubrics(), &shared, registry, engine, trial);
+        let watched = watch_rubrics(&self.folder, &desk.config.rubrics, &rubrics)?;
         let system = ActorSystem::start(desk.clone()).map_err(|e| Error::io(path, e))?;
-        let handle = Handle { log: log.clone(), workshop, view: Arc::default() };
-        Ok(Runtime { handle, desk, log, blobs, system: Mutex::new(system) })
+        let handle = Handle { log: log.clone(), workshop, view: Arc::default(), rubrics };
+        let system = Mutex::new(system);
+        Ok(Runtime { handle, desk, log, blobs, system, _watched: watched })
     }
+}
+
+/// Watches for what other processes ask, and for components in the watched folder.
+fn watch_rubrics(
+    folder: &Folder,
+    settings: &RubricsConfig,
+    rubrics: &Rubrics,
+) -> Result<Vec<Watched>, Error> {
+    let watch = |name: &str, dir: PathBuf, quiet: Duration, look: Box<dyn FnMut() + Send>| {
+        std::fs::create_dir_all(&dir)
+            .and_then(|()| Watched::start(name, dir.clone(), quiet, look))
+            .map_err(|error| Error::io(dir, error))
+    };
+    let (inbox, ours) = (folder.inbox(), rubrics.clone());
+    let answer = {
+        let inbox = inbox.clone();
+        move || inbox::answer_all(&inbox, &ours)
+    };
+    let mut all = vec![watch("inbox", inbox, Duration::ZERO, Box::new(answer))?];
+    if !settings.watch.is_empty() {
+        let dir = folder.path().join(&settings.watch);
+        let mut drops = Drops::new(dir.clone(), rubrics.clone(), settings.watch_when);
+        let quiet = Duration::from_millis(200);
+        all.push(watch("watch", dir, quiet, Box::new(move || drops.look()))?);
+    }
+    Ok(all)
 }
 
 /// The adapter settings of a run.
@@ -156,6 +197,7 @@ pub struct Runtime {
     log: Arc<DurableLog>,
     blobs: Arc<BlobStore>,
     system: Mutex<ActorSystem>,
+    _watched: Vec<Watched>,
 }
 
 impl Runtime {
@@ -275,9 +317,15 @@ pub struct Handle {
     log: Arc<dyn Log>,
     workshop: Arc<CandleWorkshop>,
     view: Arc<Mutex<RunView>>,
+    rubrics: Rubrics,
 }
 
 impl Handle {
+    /// The run's rubrics: to install, activate and roll back.
+    pub fn rubrics(&self) -> &Rubrics {
+        &self.rubrics
+    }
+
     /// Everything that is known now.
     ///
     /// # Errors

@@ -70,12 +70,11 @@ impl Judge {
         let mut seats = open.panel.seats().iter().map(|seat| &seat.rubric);
         let rubric = seats.find(|rubric| open.probed_under(rubric).is_none())?.clone();
         let sealed = open.prompts.as_ref().filter(|_| probes_are_due(&self.config))?;
-        let prompts: Vec<PromptId> =
-            sealed.iter().take(self.config.judge.probes as usize).cloned().collect();
-        let policy = open.policy.clone();
-        let parts = ("probe", iteration, policy.id(), &rubric, &prompts, &self.config.judge);
+        let (policy, panel, prompts) = (open.policy.clone(), open.panel.clone(), sealed.clone());
+        let parts =
+            ("probe", iteration, policy.id(), &rubric, &panel, &prompts, &self.config.judge);
         let key = task_key(Self::NAME, view, &parts);
-        Some((key, ProbeTask { iteration, policy, rubric, prompts }))
+        Some((key, ProbeTask { iteration, policy, rubric, panel, prompts }))
     }
 }
 

@@ -8,7 +8,8 @@ use super::sampler::prompt_seed;
 use super::seats::installed;
 use super::{Desk, StageError};
 use crate::domain::{
-    Event, Forgery, Iteration, PolicyRef, ProbeReport, ProbedAnswer, PromptId, RubricId,
+    Event, Forgery, Iteration, Panel, PolicyRef, ProbeReport, ProbedAnswer, Prompt, PromptId,
+    RubricId,
 };
 use crate::rubric::{Item, Rubric};
 use crate::view::RunView;
@@ -24,14 +25,17 @@ pub struct ProbeTask {
     pub(super) iteration: Iteration,
     pub(super) policy: PolicyRef,
     pub(super) rubric: RubricId,
+    /// Whose prompts are its own.
+    pub(super) panel: Panel,
+    /// Those of the iteration.
     pub(super) prompts: Vec<PromptId>,
 }
 
 /// What a judge under this rubric would write for its best score: the words that its own reply
 /// ends with. None under a rubric that asks nothing: a program reads no verdict.
-fn verdict(rubric: &Rubric, task: &str) -> Option<String> {
+fn verdict(rubric: &Rubric, item: &Item) -> Option<String> {
     let candidates = vec![String::new(); rubric.info().min_candidates as usize];
-    let item = Item { task: task.to_owned(), candidates, ..Item::default() };
+    let item = Item { candidates, ..item.clone() };
     let rendered = rubric.render(&item).ok();
     if rendered.as_ref().is_some_and(|rendered| rendered.messages.is_empty()) {
         return None;
@@ -61,17 +65,37 @@ fn answers(prompt: &PromptId, task: &str, verdict: &str) -> Vec<ProbedAnswer> {
     all.collect()
 }
 
+/// The first prompts that the rubric judges.
+fn ours(
+    task: &ProbeTask,
+    view: &RunView,
+    desk: &Desk,
+) -> Result<Vec<(PromptId, Prompt)>, StageError> {
+    let mut ours = Vec::new();
+    for id in &task.prompts {
+        if ours.len() >= desk.config.judge.probes as usize {
+            break;
+        }
+        let prompt = desk.prompt(view, id)?;
+        let seats = task.panel.for_tags(&prompt.notes.tags);
+        if seats.iter().any(|seat| seat.rubric == task.rubric) {
+            ours.push((id.clone(), prompt));
+        }
+    }
+    Ok(ours)
+}
+
 /// Asks the judge once about every answer; a rubric that compares sees it beside its forgeries.
 pub(super) fn run(task: &ProbeTask, view: &RunView, desk: &Desk) -> Result<Vec<Event>, StageError> {
     let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
     let model = desk.workshop.policy(&task.policy)?;
     let rubric = installed(desk, &task.rubric)?;
     let (mut probed, mut prompts) = (Vec::new(), Vec::new());
-    for id in &task.prompts {
-        let prompt = desk.prompt(view, id)?;
-        let Some(verdict) = verdict(&rubric, prompt.task_text()) else { continue };
-        let seed = prompt_seed(root, "judge probe", task.iteration, id);
-        for (answer, at) in answers(id, prompt.task_text(), &verdict).into_iter().zip(0u64..) {
+    for (id, prompt) in ours(task, view, desk)? {
+        let asked = Sheet::of(&prompt, Vec::new(), Seeds::Placed(root)).item;
+        let Some(verdict) = verdict(&rubric, &asked) else { continue };
+        let seed = prompt_seed(root, "judge probe", task.iteration, &id);
+        for (answer, at) in answers(&id, prompt.task_text(), &verdict).into_iter().zip(0u64..) {
             probed.push(answer);
             prompts.push((prompt.clone(), seed.index(at)));
         }
@@ -113,7 +137,8 @@ mod tests {
             [(bundled::ADDITIVE_FIVE, "Score: 5"), (bundled::DEMO_COMPACT, "score : 5")]
         {
             let rubric = Rubric::load(&engine, bytes).unwrap();
-            assert_eq!(verdict(&rubric, "name 3 animals .").as_deref(), Some(wanted));
+            let item = Item { task: "name 3 animals .".to_owned(), ..Item::default() };
+            assert_eq!(verdict(&rubric, &item).as_deref(), Some(wanted));
         }
     }
 

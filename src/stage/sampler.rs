@@ -141,7 +141,9 @@ impl Stage for Sampler {
             let key = task_key(Self::NAME, view, &parts);
             return Some((key, SampleTask::Write { iteration, policy, round }));
         }
-        let lag = open.sampled.len().saturating_sub(open.judged.len());
+        // A prompt that is left out is waited for no longer.
+        let waits = |p: &&PromptId| !open.judged.contains_key(*p) && !open.is_quarantined(p);
+        let lag = open.sampled.keys().filter(waits).count();
         if lag > 2 * self.config.sampling.batch_prompts as usize {
             return None;
         }

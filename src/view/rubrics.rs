@@ -17,6 +17,8 @@ pub struct RubricFacts {
     pub name: String,
     /// Its own version.
     pub version: String,
+    /// How many were installed before it.
+    pub serial: u32,
     /// Prompts at which it trapped.
     pub strikes: u32,
 }
@@ -54,7 +56,8 @@ impl RubricsView {
         match event {
             Event::RubricInstalled { rubric, name, version } => {
                 let (name, version) = (name.clone(), version.clone());
-                let facts = RubricFacts { name, version, strikes: 0 };
+                let serial = self.installed.len() as u32;
+                let facts = RubricFacts { name, version, serial, strikes: 0 };
                 self.installed.entry(rubric.clone()).or_insert(facts);
             }
             Event::RubricActivated { panel: next, trial, .. } => {
@@ -63,6 +66,9 @@ impl RubricsView {
                 let surplus = self.earlier.len().saturating_sub(EARLIER_MAX);
                 self.earlier.drain(..surplus);
                 self.trials.retain(|rubric, _| next.has(rubric));
+                for seat in next.seats() {
+                    self.pardon(&seat.rubric);
+                }
                 let new = next.seats().iter().map(|seat| &seat.rubric).filter(|r| !panel.has(r));
                 for (rubric, trial) in new.zip(std::iter::repeat(trial)) {
                     if let Some(trial) = trial {
@@ -80,6 +86,15 @@ impl RubricsView {
             Event::JudgmentsRecorded { judgments, .. } => self.count(judgments, last),
             Event::PromptQuarantined { .. } => self.conclude(last),
             _ => {}
+        }
+    }
+
+    /// Somebody wants a rubric to judge: what it did before is forgotten.
+    fn pardon(&mut self, rubric: &RubricId) {
+        self.put_away.remove(rubric);
+        self.failed.remove(rubric);
+        if let Some(facts) = self.installed.get_mut(rubric) {
+            facts.strikes = 0;
         }
     }
 

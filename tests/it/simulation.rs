@@ -10,6 +10,7 @@ mod fake;
 mod flaky;
 mod scheduler;
 mod seat;
+mod swaps;
 mod world;
 
 use crate::dice::{Dice, with_seeds};
@@ -109,20 +110,22 @@ fn storms_end_where_the_calm_run_ends() {
 /// The iterations of which a task about the whole iteration had failed too often when they ended,
 /// and those that ended `Failed`.
 fn given_up(sim: &Sim<'_>) -> (BTreeSet<Iteration>, BTreeSet<Iteration>) {
-    let (mut exhausted, mut failed, mut sealed, mut probed) =
-        <(BTreeSet<_>, BTreeSet<_>, BTreeSet<_>, BTreeSet<_>)>::default();
+    let (mut exhausted, mut failed, mut sealed) =
+        <(BTreeSet<_>, BTreeSet<_>, BTreeSet<_>)>::default();
+    let mut probed = BTreeMap::<Iteration, usize>::new();
     let mut failures = BTreeMap::new();
     for record in records(&sim.disk) {
         match record.event {
             Event::PromptsSealed { iteration, .. } => drop(sealed.insert(iteration)),
-            Event::JudgeProbed { iteration, .. } => drop(probed.insert(iteration)),
+            Event::JudgeProbed { iteration, .. } => *probed.entry(iteration).or_default() += 1,
             Event::TaskFailed { task, stage, .. } => {
                 let iteration = sim.doomed.get(&task).copied().flatten();
                 // The sampler writes prompts until they are sealed, and answers them then.
                 let writes = iteration.is_some_and(|i| !sealed.contains(&i));
-                // The judge is probed before it judges.
+                // The judge is probed under every rubric before it judges.
                 let model = sim.world.config.judge.source == JudgeSource::Model;
-                let probes = model && iteration.is_some_and(|i| !probed.contains(&i));
+                let rubrics = sim.world.panel.seats().len();
+                let probes = model && iteration.is_some_and(|i| probed.get(&i) < Some(&rubrics));
                 let whole = match stage.as_str() {
                     "sampler" => writes,
                     "judge" => probes,

@@ -47,7 +47,7 @@ const MAY_SEE: [(&str, &[&str]); 20] = [
     ("rubric", &["domain"]),
     ("log", &["domain", "faults", "space"]),
     ("blob", &["domain", "faults"]),
-    ("config", &["lm"]),
+    ("config", &["domain", "lm"]),
     ("prompts", &["domain", "stats"]),
     ("demo", &["domain", "lm"]),
     ("view", &["domain", "log"]),

@@ -8,6 +8,7 @@
 //! - A range (`3-4`, `0 to 5`, `3 or 4`) claims nothing: it is the scale, or no decision.
 //! - `4/5` and `4 out of 5` are 4. Out of anything but 5, a percentage, or `4,5` is malformed:
 //!   taking its first number would be a guess.
+//! - An exponent (`1e400`) is malformed, not the number before it.
 //! - `1 + 1 + 1 = 3` is 3, what adding up points looks like; without a total it is malformed.
 
 /// What an answer holds.
@@ -53,6 +54,9 @@ fn claim(text: &str) -> Option<(Claim, &str)> {
     let (number, after) = leading_number(text)?;
     let of = |value: &str| Claim { written: value.to_owned(), value: value.parse().ok() };
     let malformed = |written: String| Claim { written, value: None };
+    if after.starts_with(['e', 'E']) && after[1..].starts_with(|c: char| c.is_ascii_digit() || "+-".contains(c)) {
+        return Some((malformed(format!("{number}{after}")), ""));
+    }
     if ["to ", "or ", "-", "\u{2013}", "~"].iter().any(|s| number_after(after, s).is_some()) {
         return None;
     }
@@ -183,6 +187,9 @@ mod tests {
             ("Score: 1 + 1 + 1 = 3", Score(3.0)),
             ("Score: 1+1+1+1+0 = 4/5", Score(4.0)),
             ("So it is Score: 1 + 1 = 2.", Score(2.0)),
+            ("Score: 1e400", Malformed("1e400".into())),
+            ("Score: 4E-1 points", Malformed("4E-1 points".into())),
+            ("Score: 4 each", Score(4.0)),
             ("Score: 1 + 1 + 1", Malformed("1 + \u{2026}".into())),
             ("Score: 4/10", Malformed("4 / 10".into())),
             ("Score: 4 out of 10", Malformed("4 out of 10".into())),

@@ -1,10 +1,11 @@
 //! What must hold of any log, however the run went.
 
 use super::flaky::Disk;
+use super::world;
 use gradus::domain::event::IterationOutcome;
 use gradus::domain::{
     Completion, Event, Iteration, Judgment, Offset, PairId, PolicyRef, PreferencePair, PromptId,
-    StopReason,
+    RubricId, StopReason,
 };
 use gradus::log::{Log, Recorded, verify};
 use gradus::view::RunView;
@@ -35,6 +36,9 @@ pub fn keys_are_taken_once(disk: &Disk) {
 struct Journey {
     completions: Option<Vec<Completion>>,
     judgments: Option<Vec<Judgment>>,
+    scores: Vec<Option<f64>>,
+    /// Judgments that were taken back, with the rubric that failed.
+    taken_back: u32,
     decided: bool,
     quarantined: bool,
 }
@@ -47,7 +51,7 @@ struct Story {
     journeys: BTreeMap<PromptId, Journey>,
     pairs: BTreeSet<PairId>,
     sealed: Option<BTreeSet<PairId>>,
-    probed: bool,
+    probed: BTreeSet<RubricId>,
     reference_scored: bool,
     steps: u32,
     good: u32,
@@ -71,10 +75,12 @@ impl Story {
             Event::PromptsSealed { prompts, .. } => {
                 assert!(self.prompts.replace(prompts.clone()).is_none(), "prompts sealed twice");
             }
-            Event::JudgeProbed { judge, report, .. } => {
+            Event::JudgeProbed { judge, report, rubric, .. } => {
                 assert_eq!(*judge, self.policy.as_ref().unwrap().id());
-                assert!(!report.answers.is_empty());
-                assert!(!std::mem::replace(&mut self.probed, true), "probed twice");
+                // A program has no judge to fool.
+                let program = *rubric == world::verifier();
+                assert!(!program || report.answers.is_empty());
+                assert!(self.probed.insert(rubric.clone()), "probed twice");
             }
             Event::PairsSealed { pairs, .. } => {
                 let all = self.prompts.as_ref().unwrap().iter();
@@ -84,6 +90,23 @@ impl Story {
                 assert!(self.sealed.replace(pairs).is_none(), "pairs sealed twice");
             }
             _ => self.tell_training(event),
+        }
+    }
+
+    /// A rubric failed: what it judged is judged again, but for what is decided.
+    fn take_back(&mut self, rubric: &RubricId) {
+        if self.sealed.is_some() || self.outcome.is_some() {
+            return;
+        }
+        self.probed.remove(rubric);
+        for (prompt, journey) in &mut self.journeys {
+            let pair = self.pairs.iter().any(|pair| pair.0.ends_with(prompt.as_str()));
+            let ours = journey.judgments.iter().flatten().any(|j| j.rubric == *rubric);
+            if ours && !pair {
+                journey.judgments = None;
+                journey.taken_back += 1;
+                journey.decided &= journey.quarantined;
+            }
         }
     }
 
@@ -101,11 +124,15 @@ impl Story {
                 let before = self.journey(prompt).completions.replace(completions.clone());
                 assert!(before.is_none(), "{prompt} is answered twice");
             }
-            Event::JudgmentsRecorded { prompt, judge, judgments, .. } => {
+            Event::JudgmentsRecorded { prompt, judge, judgments, scores, rubrics, .. } => {
                 assert_eq!(*judge, acts);
                 let journey = self.journey(prompt);
                 let completions = journey.completions.as_ref().expect("answered before judged");
                 assert!(judgments.iter().all(|j| (j.candidate as usize) < completions.len()));
+                assert_eq!(scores.len(), completions.len());
+                let asked: BTreeSet<&RubricId> = judgments.iter().map(|j| &j.rubric).collect();
+                assert!(asked.iter().all(|id| rubrics.iter().any(|named| named.rubric == **id)));
+                journey.scores.clone_from(scores);
                 let before = journey.judgments.replace(judgments.clone());
                 assert!(before.is_none(), "{prompt} is judged twice");
             }
@@ -191,15 +218,18 @@ impl Story {
 fn check_pair(pair: &PreferencePair, journey: &Journey) {
     assert!(pair.score_chosen > pair.score_rejected, "{pair:?}");
     let judgments = journey.judgments.as_ref().expect("judged before paired");
-    let mean = |candidate: u32| {
-        let scores: Vec<f64> = judgments
-            .iter()
-            .filter(|j| j.candidate == candidate)
-            .filter_map(|j| j.outcome.score())
-            .collect();
-        scores.iter().sum::<f64>() / scores.len() as f64
-    };
-    assert_eq!((mean(pair.chosen), mean(pair.rejected)), (pair.score_chosen, pair.score_rejected));
+    let recorded = |candidate: u32| journey.scores[candidate as usize].expect("it has a score");
+    let pairs_scores = (pair.score_chosen, pair.score_rejected);
+    assert_eq!((recorded(pair.chosen), recorded(pair.rejected)), pairs_scores);
+    let rubrics: BTreeSet<&RubricId> = judgments.iter().map(|j| &j.rubric).collect();
+    if rubrics == BTreeSet::from([&world::demo()]) {
+        let mean = |candidate: u32| {
+            let ours = judgments.iter().filter(|j| j.candidate == candidate);
+            let scores: Vec<f64> = ours.filter_map(|j| j.outcome.score()).collect();
+            scores.iter().sum::<f64>() / scores.len() as f64
+        };
+        assert_eq!((mean(pair.chosen), mean(pair.rejected)), pairs_scores);
+    }
     let completions = journey.completions.as_ref().unwrap();
     let (chosen, rejected) =
         (&completions[pair.chosen as usize], &completions[pair.rejected as usize]);
@@ -227,6 +257,11 @@ pub fn the_story_holds(disk: &Disk) {
                 assert_eq!((Some(policy), policy), (acting.as_ref(), reference));
                 let story = Story { policy: Some(policy.clone()), ..Story::default() };
                 assert!(stories.insert(*iteration, story).is_none(), "started twice");
+            }
+            Event::RubricRolledBack { rubric, .. } => {
+                if let Some(story) = stories.values_mut().last() {
+                    story.take_back(rubric);
+                }
             }
             event => {
                 let Some(iteration) = iteration_of(event) else { continue };

@@ -32,6 +32,8 @@ pub enum Verdict {
     Always(usize),
     /// An answer that praises itself gets all points.
     Fooled,
+    /// Of two, the first is always better; alone, as `Fair`.
+    First,
 }
 
 /// What a world's model is like.
@@ -79,6 +81,9 @@ impl FakeModel {
         if asked.contains("give points for") {
             return self.judge(prompt, &drawn);
         }
+        if asked.contains("Better: A, B or tie") {
+            return self.compare(&asked);
+        }
         if prompt.contains(&TASK) {
             // Some are too short, some are known already: the filters have work.
             let n = share(&drawn, 0, 40);
@@ -97,6 +102,19 @@ impl FakeModel {
         format!("{which}{}.", " so".repeat(1 + answer[0] as usize % 8))
     }
 
+    /// Which of two answers is better belongs to the answers: their order does not matter to a fair
+    /// judge.
+    fn compare(&self, asked: &str) -> String {
+        let strength = |name: &str| {
+            let (_, rest) = asked.split_once(&format!("Response {name}:\n")).expect("it is there");
+            let (_, rest) = rest.split_once("]\n").expect("a mark opens it");
+            let (answer, _) = rest.split_once("\n[response-").expect("a mark closes it");
+            self.hash(&ids(answer), b"strength")
+        };
+        let first = self.temper.verdict == Verdict::First || strength("A") > strength("B");
+        format!("I see.\nBetter: {}", if first { "A" } else { "B" })
+    }
+
     /// A reply in the demo rubric's words. Its points belong to the answer that is judged, but for
     /// one that each draw takes anew.
     fn judge(&self, prompt: &[u32], drawn: &[u8; 32]) -> String {
@@ -105,7 +123,7 @@ impl FakeModel {
         match self.temper.verdict {
             Verdict::Always(n) => points = std::array::from_fn(|at| u8::from(at >= n)),
             Verdict::Fooled if text(prompt).contains("perfect in every") => points = [0; 32],
-            Verdict::Fooled | Verdict::Fair => {}
+            Verdict::Fooled | Verdict::Fair | Verdict::First => {}
         }
         let mut reply = String::new();
         for (name, byte) in POINTS.iter().zip(points) {

@@ -6,7 +6,9 @@ use super::flaky::Disk;
 use crate::dice::Dice;
 use gradus::config::{Config, GateMode, JudgeSource, ReadoutMode, WriterStyle};
 use gradus::domain::event::SeedRow;
-use gradus::domain::{Event, Message, Panel, PolicyRef, Prompt, PromptOrigin, TaskKey, When};
+use gradus::domain::{
+    Event, Message, Notes, Panel, PolicyRef, Prompt, PromptOrigin, RubricId, Seat, TaskKey, When,
+};
 use gradus::lm::cancel::Cancel;
 use gradus::log::{Batch, Log};
 use gradus::rubric::{Rubric, RubricEngine, RubricRegistry, bundled};
@@ -30,12 +32,64 @@ pub struct World {
     pub temper: Temper,
     /// Whether a program knows the truth.
     pub oracle: bool,
+    /// What judges.
+    pub panel: Panel,
 }
 
-fn rubric() -> &'static Rubric {
-    static LOADED: OnceLock<Rubric> = OnceLock::new();
-    LOADED
-        .get_or_init(|| Rubric::load(&RubricEngine::new().unwrap(), bundled::DEMO_COMPACT).unwrap())
+/// The rubrics that every world has installed: the demo's, one that compares, a program, and one
+/// whose question this model does not understand.
+fn rubrics() -> &'static [Rubric; 4] {
+    static LOADED: OnceLock<[Rubric; 4]> = OnceLock::new();
+    LOADED.get_or_init(|| {
+        let engine = RubricEngine::new().unwrap();
+        [bundled::DEMO_COMPACT, bundled::PAIRWISE, bundled::VERIFIER, bundled::ADDITIVE_FIVE]
+            .map(|bytes| Rubric::load(&engine, bytes).unwrap())
+    })
+}
+
+/// The demo's rubric.
+pub fn demo() -> RubricId {
+    rubrics()[0].id().clone()
+}
+
+/// The one that compares.
+pub fn pairwise() -> RubricId {
+    rubrics()[1].id().clone()
+}
+
+/// The program; it judges prompts with the tag `math`, which bring what it checks.
+pub fn verifier() -> RubricId {
+    rubrics()[2].id().clone()
+}
+
+/// The one that this model does not understand.
+pub fn foreign() -> RubricId {
+    rubrics()[3].id().clone()
+}
+
+fn seat(rubric: RubricId, weight: f64, tags: &[&str]) -> Seat {
+    Seat { rubric, weight, tags: tags.iter().map(|tag| (*tag).to_owned()).collect() }
+}
+
+fn panels() -> [Panel; 5] {
+    let several = |seats: Vec<Seat>| Panel::new(seats).unwrap();
+    [
+        Panel::one(demo()),
+        Panel::one(pairwise()),
+        several(vec![seat(demo(), 2.0, &[]), seat(pairwise(), 1.0, &[])]),
+        several(vec![seat(demo(), 1.0, &[]), seat(verifier(), 1.0, &["math"])]),
+        several(vec![seat(demo(), 1.0, &[]), seat(pairwise(), 1.0, &["math"])]),
+    ]
+}
+
+/// Every other prompt is about numbers.
+fn notes(at: u32) -> Notes {
+    if at % 2 == 0 {
+        return Notes::default();
+    }
+    let fields = [("keywords:existence", "so"), ("length_constraints:number_words", "less than 5")];
+    let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Notes { tags: vec!["math".to_owned()], fields: fields.into(), ..Notes::default() }
 }
 
 impl World {
@@ -69,6 +123,7 @@ impl World {
                 skipped_steps: 10,
             },
             oracle: false,
+            panel: Panel::one(demo()),
         }
     }
 
@@ -107,6 +162,7 @@ impl World {
         world.held_out = d.from(0, 5);
         world.seed_rows = if d.chance(60) { d.from(1, 7) } else { 0 };
         world.oracle = d.chance(30);
+        world.panel = panels()[d.pick(&[0, 1, 2, 3, 4])].clone();
         world.temper = Temper {
             answers: d.pick(&[1, 2, 4, 8, 8, 8]),
             cut_off: d.pick(&[0, 8]),
@@ -128,7 +184,8 @@ impl World {
             (self.shown, PromptOrigin::Demonstration),
             (self.held_out, PromptOrigin::HeldOut),
         ] {
-            prompts.extend((0..n).map(|at| Prompt::user(format!("{origin:?} {at} ."), origin)));
+            let prompt = |at| Prompt::user(format!("{origin:?} {at} ."), origin).noted(notes(at));
+            prompts.extend((0..n).map(prompt));
         }
         let mut last = Vec::new();
         if self.seed_rows > 0 {
@@ -140,7 +197,7 @@ impl World {
             let blob = disk.blobs.put(lines.collect::<Vec<_>>().join("\n").as_bytes());
             last.push(Event::SeedDataAdmitted { name: "ift".into(), rows: self.seed_rows, blob });
         }
-        let panel = Panel::one(rubric().id().clone());
+        let panel = self.panel.clone();
         last.push(Event::RubricActivated { panel, when: When::NextIteration, trial: None });
         let base = PolicyRef { weights: disk.blobs.put(b"base"), adapter: None };
         let settings = serde_json::Value::Null;
@@ -156,7 +213,9 @@ impl World {
     /// What a process that opens the disk works with.
     pub fn desk(&self, disk: &Disk, log: Arc<dyn Log>) -> Desk {
         let rubrics = RubricRegistry::default();
-        rubrics.install(rubric().clone());
+        for rubric in self::rubrics() {
+            rubrics.install(rubric.clone());
+        }
         let oracle: Arc<dyn Oracle> = Arc::new(FakeOracle);
         Desk {
             config: Arc::new(self.config.clone()),

@@ -92,7 +92,7 @@ impl Folder {
         let trial = Config::from_yaml(&self.config())?.rubrics.trial();
         let engine = RubricEngine::new()?;
         let registry = self.open_rubrics(&engine)?;
-        let rubrics = Rubrics::new(self.rubrics(), &log, registry, engine, trial);
+        let rubrics = Rubrics::new(self.rubrics(), &log, Arc::default(), registry, engine, trial);
         Ok((log, rubrics))
     }
 

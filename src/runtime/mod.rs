@@ -10,7 +10,6 @@ pub mod rubrics;
 mod space;
 mod watched;
 
-use folder::FOLD_RECORDS;
 pub use folder::{Folder, NewRun, fold};
 pub use retention::Freed;
 
@@ -117,10 +116,12 @@ impl Builder {
         };
         let shared: Arc<dyn Log> = log.clone();
         let trial = desk.config.rubrics.trial();
-        let rubrics = Rubrics::new(self.folder.rubrics(), &shared, registry, engine, trial);
+        let view = Arc::new(Mutex::new(RunView::default()));
+        let dir = self.folder.rubrics();
+        let rubrics = Rubrics::new(dir, &shared, view.clone(), registry, engine, trial);
         let watched = watch_rubrics(&self.folder, &desk.config.rubrics, &rubrics)?;
         let system = ActorSystem::start(desk.clone()).map_err(|e| Error::io(path, e))?;
-        let handle = Handle { log: log.clone(), workshop, view: Arc::default(), rubrics };
+        let handle = Handle { log: log.clone(), workshop, view, rubrics };
         let system = Mutex::new(system);
         Ok(Runtime { handle, desk, log, blobs, system, _watched: watched })
     }
@@ -331,9 +332,7 @@ impl Handle {
     /// # Errors
     /// When the log cannot be read.
     pub fn view(&self) -> Result<RunView, Error> {
-        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
-        while view.follow(self.log.as_ref(), FOLD_RECORDS, |_| {})? > 0 {}
-        Ok(view.clone())
+        rubrics::known(&self.view, self.log.as_ref())
     }
 
     fn append(&self, events: Vec<Event>) -> Result<Offset, Error> {

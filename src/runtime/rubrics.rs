@@ -3,7 +3,7 @@
 //! lock and no drain: a judgment holds the rubric it began with, and the next one is decided from a
 //! view that knows the new panel.
 
-use super::folder::fold;
+use super::folder::FOLD_RECORDS;
 use crate::domain::{Event, Offset, Panel, RubricId, Seat, TaskKey, Trial, When};
 use crate::error::Error;
 use crate::log::{Appended, Batch, Log};
@@ -11,7 +11,14 @@ use crate::rubric::{Rubric, RubricEngine, RubricInfo, RubricRegistry, Subject};
 use crate::view::{RubricFacts, RunView};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// Everything that is known now; the shared view is brought up to it.
+pub(super) fn known(view: &Mutex<RunView>, log: &dyn Log) -> Result<RunView, Error> {
+    let mut view = view.lock().unwrap_or_else(PoisonError::into_inner);
+    while view.follow(log, FOLD_RECORDS, |_| {})? > 0 {}
+    Ok(view.clone())
+}
 
 /// A rubric somebody wants on the panel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,6 +67,7 @@ pub struct Activated {
 pub struct Rubrics {
     dir: PathBuf,
     log: Weak<dyn Log>,
+    view: Arc<Mutex<RunView>>,
     registry: Arc<RubricRegistry>,
     engine: RubricEngine,
     trial: Trial,
@@ -70,15 +78,17 @@ fn closed() -> Error {
 }
 
 impl Rubrics {
-    /// The rubrics of the run whose log this is, as long as somebody holds it.
+    /// The rubrics of the run whose log this is, as long as somebody holds it; `view` is what the
+    /// caller knows, and grows with what is looked up here.
     pub(crate) fn new(
         dir: PathBuf,
         log: &Arc<dyn Log>,
+        view: Arc<Mutex<RunView>>,
         registry: Arc<RubricRegistry>,
         engine: RubricEngine,
         trial: Trial,
     ) -> Rubrics {
-        Rubrics { dir, log: Arc::downgrade(log), registry, engine, trial }
+        Rubrics { dir, log: Arc::downgrade(log), view, registry, engine, trial }
     }
 
     fn append(&self, batch: Batch) -> Result<Offset, Error> {
@@ -88,7 +98,7 @@ impl Rubrics {
     }
 
     fn view(&self) -> Result<RunView, Error> {
-        fold(self.log.upgrade().ok_or_else(closed)?.as_ref())
+        known(&self.view, self.log.upgrade().ok_or_else(closed)?.as_ref())
     }
 
     /// Validates a component and keeps it. It judges nothing before it is activated.

@@ -19,4 +19,5 @@ mod rubric;
 mod runs;
 mod simulation;
 mod stops;
+mod swap;
 mod tidy;

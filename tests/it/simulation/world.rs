@@ -84,7 +84,7 @@ fn panels() -> [Panel; 5] {
 
 /// Every other prompt is about numbers.
 fn notes(at: u32) -> Notes {
-    if at % 2 == 0 {
+    if at.is_multiple_of(2) {
         return Notes::default();
     }
     let fields = [("keywords:existence", "so"), ("length_constraints:number_words", "less than 5")];

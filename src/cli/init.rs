@@ -35,9 +35,10 @@ pub struct Arguments {
     /// Judge prompts with replies, for the same.
     #[arg(long)]
     eft: Option<PathBuf>,
-    /// A rubric component (.wasm) instead of the paper's additive one.
+    /// A rubric instead of the paper's additive one: a component (.wasm), or the name of a bundled
+    /// rubric.
     #[arg(long)]
-    rubric: Option<PathBuf>,
+    rubric: Option<String>,
     /// A chat template for a model without one: chatml, or a Jinja file.
     #[arg(long)]
     chat_template: Option<String>,
@@ -94,7 +95,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         notes,
     };
     let rubric = match &arguments.rubric {
-        Some(path) => std::fs::read(path).map_err(|e| Error::io(path, e))?,
+        Some(named) => super::rubric::component(named)?,
         None => gradus::rubric::bundled::ADDITIVE_FIVE.to_vec(),
     };
     let weights = model.weights()?;
@@ -124,8 +125,7 @@ fn split(file: &prompts::PromptFile, config: &Config) -> (Vec<Prompt>, Vec<Promp
     all.sort_by_key(|prompt| root.derive(prompt.id.as_str()).0);
     let kept = (config.prompts.held_out as usize).min(all.len() / 4);
     let train = all.split_off(kept);
-    let held_out =
-        all.into_iter().map(|p| Prompt::new(p.messages, PromptOrigin::HeldOut)).collect();
+    let held_out = all.into_iter().map(|p| Prompt { origin: PromptOrigin::HeldOut, ..p }).collect();
     (train, held_out)
 }
 

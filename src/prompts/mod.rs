@@ -7,7 +7,7 @@ mod shapes;
 pub use shapes::Shape;
 
 use crate::domain::event::SeedRow;
-use crate::domain::{Message, Prompt, PromptOrigin, Role};
+use crate::domain::{Message, Notes, Prompt, PromptOrigin, Role};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -48,6 +48,8 @@ pub struct Row {
     pub messages: Vec<Message>,
     /// The answer.
     pub completion: Option<String>,
+    /// What comes with it for rubrics.
+    pub notes: Notes,
 }
 
 /// A prompt file, read.
@@ -64,7 +66,8 @@ pub struct PromptFile {
 impl PromptFile {
     /// The prompts.
     pub fn prompts(&self, origin: PromptOrigin) -> Vec<Prompt> {
-        self.rows.iter().map(|row| Prompt::new(row.messages.clone(), origin)).collect()
+        let prompt = |row: &Row| Prompt::new(row.messages.clone(), origin);
+        self.rows.iter().map(|row| prompt(row).noted(row.notes.clone())).collect()
     }
 
     /// The rows that have an answer, as seed data.
@@ -198,6 +201,23 @@ mod tests {
         assert!(check("{\"prompt\": 3}").unwrap_err().contains(":1"));
         assert!(check("{\"prompt\": \"a\"").unwrap_err().contains("not valid JSON"));
         assert!(check("{\"prompt\": \"  \"}").unwrap_err().contains("empty"));
+    }
+
+    #[test]
+    fn what_rubrics_want_to_know_comes_with_the_prompt() {
+        let text =
+            r#"{"prompt":"a","tags":["math"],"reference":"b","fields":{"keywords:existence":"c"}}"#;
+        let prompt = check(text).unwrap().prompts(PromptOrigin::Given).remove(0);
+        assert_eq!(prompt.notes.tags, ["math"]);
+        assert_eq!(prompt.notes.reference.as_deref(), Some("b"));
+        assert_eq!(prompt.notes.fields["keywords:existence"], "c");
+        for (text, what) in [
+            (r#"{"prompt":"a","tags":"math"}"#, "tags is not a list of texts"),
+            (r#"{"prompt":"a","fields":["x"]}"#, "fields is not an object of texts"),
+            (r#"{"prompt":"a","reference":3}"#, "reference is not text"),
+        ] {
+            assert!(check(text).unwrap_err().contains(what), "{text}");
+        }
     }
 
     #[test]

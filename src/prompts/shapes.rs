@@ -1,7 +1,7 @@
 //! The shapes of prompt files, and reading one row of each.
 
 use super::{PromptsError, Row};
-use crate::domain::{Message, Role};
+use crate::domain::{Message, Notes, Role};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -84,7 +84,25 @@ fn turns(value: &Value, role: &str, content: &str) -> Result<Vec<Message>, Strin
 fn split(mut messages: Vec<Message>) -> Row {
     let answered = messages.last().is_some_and(|m| m.role == Role::Assistant);
     let completion = if answered { messages.pop().map(|m| m.content) } else { None };
-    Row { messages, completion }
+    Row { messages, completion, notes: Notes::default() }
+}
+
+/// What a row of any shape brings for rubrics: `tags`, `reference`, `fields`.
+fn notes(object: &Map<String, Value>) -> Result<Notes, String> {
+    let read = |key: &str| object.get(key).cloned().unwrap_or(Value::Null);
+    let wrong = |key: &str, wanted: &str| format!("{key} is not {wanted}");
+    let none = |value: &Value| value.is_null();
+    let tags = Some(read("tags")).filter(|v| !none(v)).map(serde_json::from_value).transpose();
+    let fields = Some(read("fields")).filter(|v| !none(v)).map(serde_json::from_value).transpose();
+    let reference = match object.contains_key("reference") && !none(&read("reference")) {
+        true => Some(text(object, "reference")?),
+        false => None,
+    };
+    Ok(Notes {
+        reference,
+        tags: tags.map_err(|_| wrong("tags", "a list of texts"))?.unwrap_or_default(),
+        fields: fields.map_err(|_| wrong("fields", "an object of texts"))?.unwrap_or_default(),
+    })
 }
 
 fn joined(instruction: String, input: Option<String>) -> Vec<Message> {
@@ -153,7 +171,7 @@ impl Shape {
                 let text = list.first().and_then(Value::as_str).unwrap_or_default();
                 Ok(split(vec![Message::user(text)]))
             }
-            Value::Object(object) => self.object_row(object),
+            Value::Object(object) => Ok(Row { notes: notes(object)?, ..self.object_row(object)? }),
             _ => Err("neither text nor an object".to_owned()),
         }
     }
@@ -173,7 +191,11 @@ impl Shape {
                     Some(list) => turns(list, "role", "content")?,
                     None => return Err("prompt is missing".to_owned()),
                 };
-                Ok(Row { messages, completion: optional(object, "completion") })
+                Ok(Row {
+                    messages,
+                    completion: optional(object, "completion"),
+                    notes: Notes::default(),
+                })
             }
             Shape::SelfInstruct => {
                 let instances = object.get("instances").and_then(Value::as_array);
@@ -182,11 +204,13 @@ impl Shape {
                 Ok(Row {
                     messages: joined(text(object, "instruction")?, input),
                     completion: first.and_then(|instance| optional(instance, "output")),
+                    notes: Notes::default(),
                 })
             }
             Shape::Alpaca | Shape::JsonString | Shape::Text => Ok(Row {
                 messages: joined(text(object, "instruction")?, optional(object, "input")),
                 completion: optional(object, "output"),
+                notes: Notes::default(),
             }),
         }
     }

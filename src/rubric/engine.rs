@@ -61,8 +61,8 @@ pub(super) fn store(engine: &Engine) -> Result<Store<Host>, String> {
     let limits = StoreLimitsBuilder::new()
         .memory_size(MEMORY_BYTES_MAX)
         .table_elements(20_000)
-        .instances(16)
-        .tables(16)
+        .instances(64)
+        .tables(64)
         .memories(4)
         .trap_on_grow_failure(true)
         .build();

@@ -126,7 +126,7 @@ pub fn run(verb: &Verb) -> Result<ExitStatus, Error> {
 }
 
 /// The bytes of a component that a person names: a file, or a bundled rubric.
-fn component(named: &str) -> Result<Vec<u8>, Error> {
+pub(super) fn component(named: &str) -> Result<Vec<u8>, Error> {
     if let Some((_, bytes)) = bundled::ALL.iter().find(|(name, _)| *name == named) {
         return Ok(bytes.to_vec());
     }

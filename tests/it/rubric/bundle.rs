@@ -2,7 +2,7 @@
 //! itself what it should; how each reads replies is tested where it is written.
 
 use super::{load, score};
-use gradus::rubric::{Combine, Item, Reading, Subject, bundled};
+use gradus::rubric::{Combine, Item, Reading, Subject, attack, bundled};
 
 fn answers(candidates: &[&str]) -> Item {
     let candidates = candidates.iter().map(|text| (*text).to_owned()).collect();
@@ -61,4 +61,24 @@ fn a_program_asks_nothing() {
     assert_eq!(score(&rubric.parse(&item, "Score: 1").unwrap()), None);
     item.fields = vec![("keywords:rhyme".to_owned(), "x".to_owned())];
     assert!(rubric.render(&item).unwrap_err().to_string().contains("keywords:rhyme"));
+}
+
+/// `gradus rubric new` begins with the bundled skeleton, which CI builds and tests.
+#[test]
+fn the_template_is_the_skeleton() {
+    let skeleton = include_str!("../../../plugins/skeleton/src/lib.rs");
+    let template = include_str!("../../../assets/rubric-template/rust/lib.rs.in");
+    let named = template.replace("NAME", "skeleton");
+    assert_eq!(named.replace("path: \"wit\"", "path: \"../../wit/v0.1\""), skeleton);
+}
+
+#[test]
+fn bundled_rubrics_survive_what_is_hostile() {
+    for (name, bytes) in bundled::ALL {
+        let rubric = load(bytes);
+        let attacked = attack(&rubric).unwrap();
+        assert!(attacked.len() > 40, "{name}");
+        let defects: Vec<_> = attacked.iter().filter(|a| a.failure.is_some()).collect();
+        assert!(defects.is_empty(), "{name}: {defects:?}");
+    }
 }

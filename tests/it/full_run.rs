@@ -36,8 +36,10 @@ fn filled(disk: &SmallDisk, dir: &Path, child: &mut Child, moment: fn(&Recorded)
     let before = records(dir).len();
     disk.free();
     let freed = Instant::now();
+    // It knows within seconds; what it does then before it has a record takes as long as the machine
+    // needs, which others may be using.
     while records(dir).len() == before {
-        assert!(freed.elapsed() < Duration::from_secs(5), "it does not go on");
+        assert!(freed.elapsed() < Duration::from_secs(60), "it does not go on");
         std::thread::sleep(Duration::from_millis(20));
     }
     println!("status while full: {slowest:?}; went on after {:?}", freed.elapsed());

@@ -8,7 +8,7 @@
 //! - A range (`3-4`, `0 to 5`, `3 or 4`) claims nothing: it is the scale, or no decision.
 //! - `4/5` and `4 out of 5` are 4. Out of anything but 5, a percentage, or `4,5` is malformed:
 //!   taking its first number would be a guess.
-//! - An exponent (`1e400`) is malformed, not the number before it.
+//! - An exponent (`1e400`) or another figure (`4½`) is malformed, not the number before it.
 //! - `1 + 1 + 1 = 3` is 3, what adding up points looks like; without a total it is malformed.
 
 /// What an answer holds.
@@ -54,6 +54,9 @@ fn claim(text: &str) -> Option<(Claim, &str)> {
     let (number, after) = leading_number(text)?;
     let of = |value: &str| Claim { written: value.to_owned(), value: value.parse().ok() };
     let malformed = |written: String| Claim { written, value: None };
+    if after.starts_with(char::is_numeric) {
+        return Some((malformed(format!("{number}{after}")), ""));
+    }
     if after.starts_with(['e', 'E']) && after[1..].starts_with(|c: char| c.is_ascii_digit() || "+-".contains(c)) {
         return Some((malformed(format!("{number}{after}")), ""));
     }

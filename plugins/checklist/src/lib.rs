@@ -90,6 +90,9 @@ fn line(line: &str) -> Option<(usize, bool)> {
     let rest = line[digits..].trim_start_matches(ornament);
     let rest = rest.strip_prefix(['.', ')', ':'])?.trim_start_matches(ornament);
     let end = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+    if rest[end..].trim_start().starts_with("or ") {
+        return None; // the form itself
+    }
     match rest[..end].to_ascii_lowercase().as_str() {
         "yes" => Some((number, true)),
         "no" => Some((number, false)),
@@ -172,6 +175,7 @@ impl Guest for Checklist {
             example("both", "1. yes\n2. no\n2. yes", Expectation::Rejected),
             example("nothing", "It is fine.", Expectation::Rejected),
             example("only quoted", "> 1. yes\n> 2. yes", Expectation::Rejected),
+            example("the form itself", "1. yes or no\n2. yes or no", Expectation::Rejected),
         ]
     }
 

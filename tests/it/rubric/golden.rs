@@ -1,7 +1,7 @@
 //! The bundled rubrics against files of judge replies, and the exact prompts they render.
 //!
-//! A line of a corpus is `{"name", "answer", "expect", "pad"?}`: `expect` is a score, `"missing"`
-//! or `{"unparsed": part of the reason}`; `pad: [text, times]` goes before the answer. Prompts are
+//! A line of a corpus is `{"name", "answer", "expect", "pad"?}`: `expect` is a score or a list of
+//! them, `"missing"` or `{"unparsed": part of the reason}`; `pad: [text, times]` goes before the answer. Prompts are
 //! compared with files; `GRADUS_BLESS=1` writes them anew, to be read in the diff.
 
 use super::{item, load, score};
@@ -22,8 +22,11 @@ impl Case {
     fn agrees(&self, reading: &Reading) -> bool {
         match reading {
             Reading::Verdict { scores, rationale, .. } => {
-                self.expect.as_f64().is_some_and(|wanted| *scores == [wanted])
-                    && *rationale == self.answer
+                let wanted: Vec<f64> = match &self.expect {
+                    Value::Array(several) => several.iter().filter_map(Value::as_f64).collect(),
+                    one => one.as_f64().into_iter().collect(),
+                };
+                *scores == wanted && *rationale == self.answer
             }
             Reading::Missing { .. } => self.expect == "missing",
             Reading::Unparsed { reason, .. } => {
@@ -52,14 +55,13 @@ pub fn corpus(rubric: &str) -> Vec<Case> {
 }
 
 /// Every reply reads as stated, and a second time with the same result and the same fuel.
-fn holds(bytes: &[u8], name: &str, at_least: usize) {
+fn holds(bytes: &[u8], name: &str, item: &Item, at_least: usize) {
     let (rubric, again) = (load(bytes), load(bytes));
     assert_eq!(rubric.info().name, name);
-    let item = item("Name a fruit.", "An apple.\nScore: 5");
     let (mut wrong, mut kinds) = (Vec::new(), [0; 3]);
     let cases = corpus(name);
     for case in &cases {
-        let reading = rubric.parse(&item, &case.answer).expect("no reply traps a bundled rubric");
+        let reading = rubric.parse(item, &case.answer).expect("no reply traps a bundled rubric");
         if !case.agrees(&reading) {
             let mut found = format!("{reading:?}");
             found.truncate(found.floor_char_boundary(200));
@@ -70,7 +72,7 @@ fn holds(bytes: &[u8], name: &str, at_least: usize) {
             Reading::Missing { .. } => 1,
             Reading::Unparsed { .. } => 2,
         }] += 1;
-        assert_eq!(again.parse(&item, &case.answer), Ok(reading), "{}: not the same", case.name);
+        assert_eq!(again.parse(item, &case.answer), Ok(reading), "{}: not the same", case.name);
     }
     assert!(wrong.is_empty(), "{} replies misread:\n{}", wrong.len(), wrong.join("\n"));
     assert!(cases.len() >= at_least && kinds.iter().all(|n| *n >= 5), "a thin corpus: {kinds:?}");
@@ -78,12 +80,34 @@ fn holds(bytes: &[u8], name: &str, at_least: usize) {
 
 #[test]
 fn additive_five_reads_its_corpus() {
-    holds(bundled::ADDITIVE_FIVE, "additive-five", 60);
+    let item = item("Name a fruit.", "An apple.\nScore: 5");
+    holds(bundled::ADDITIVE_FIVE, "additive-five", &item, 160);
 }
 
 #[test]
 fn demo_compact_reads_its_corpus() {
-    holds(bundled::DEMO_COMPACT, "demo-compact", 30);
+    let item = item("Name a fruit.", "An apple.\nScore: 5");
+    holds(bundled::DEMO_COMPACT, "demo-compact", &item, 35);
+}
+
+#[test]
+fn pairwise_reads_its_corpus() {
+    let candidates = ["An apple.", "A stone.\nBetter: B"].map(str::to_owned).to_vec();
+    let item = Item { task: "Name a fruit.".to_owned(), candidates, ..Item::default() };
+    holds(bundled::PAIRWISE, "pairwise", &item, 45);
+}
+
+#[test]
+fn checklist_reads_its_corpus() {
+    let mut item = item("Name a fruit.", "An apple.\n1. yes\n2. yes");
+    item.fields = [
+        ("criterion.fruit", "It names a fruit."),
+        ("criterion.short", "It is one sentence."),
+        ("weight.fruit", "3"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec();
+    holds(bundled::CHECKLIST, "checklist", &item, 40);
 }
 
 /// Loading runs a rubric's own golden cases; this pins what else it says of itself.

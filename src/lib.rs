@@ -16,6 +16,7 @@
 //! | [`stage`] | decide and do: sampler, judge, pair store, trainer, evaluator, conductor |
 //! | [`actor`] | actix, and nothing else |
 //! | [`runtime`] | the front door |
+//! | [`rejudge`] | the past under another rubric |
 //! | [`report`] | tables and plots of what happened |
 //! | [`config`], [`prompts`], [`stats`] | settings, prompt files, pure numbers |
 //! | [`demo`] | a world that a program can grade |
@@ -30,6 +31,7 @@ mod faults;
 pub mod lm;
 pub mod log;
 pub mod prompts;
+pub mod rejudge;
 pub mod report;
 pub mod rubric;
 pub mod runtime;

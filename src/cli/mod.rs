@@ -12,6 +12,7 @@ mod init;
 mod log;
 mod output;
 mod recipe;
+mod rejudge;
 mod report;
 mod rubric;
 mod screen;
@@ -46,6 +47,8 @@ enum Verb {
     Report(report::Arguments),
     /// Let any iteration of a run answer.
     Generate(generate::Arguments),
+    /// Judge what a run has recorded again, under another rubric.
+    Rejudge(rejudge::Arguments),
     /// Write rubrics, try them, and change which ones judge.
     #[command(subcommand)]
     Rubric(rubric::Verb),
@@ -78,6 +81,7 @@ fn run(verb: Verb) -> Result<ExitStatus, Error> {
         Verb::Status(arguments) => status::run(&arguments),
         Verb::Report(arguments) => report::run(&arguments),
         Verb::Generate(arguments) => generate::run(&arguments),
+        Verb::Rejudge(arguments) => rejudge::run(&arguments),
         Verb::Rubric(verb) => rubric::run(&verb),
         Verb::Log(verb) => log::run(&verb),
     }

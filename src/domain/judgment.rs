@@ -76,3 +76,22 @@ pub struct Judgment {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scores: Vec<f64>,
 }
+
+impl Judgment {
+    /// What each of the completions that were shown got; none without a score.
+    pub fn each(&self) -> Vec<f64> {
+        match self.seen.is_empty() {
+            true => self.outcome.score().into_iter().collect(),
+            false => self.scores.clone(),
+        }
+    }
+
+    /// Whether the judge was asked and said something, if only nothing.
+    pub fn has_reply(&self) -> bool {
+        match self.outcome {
+            Outcome::Scored { .. } | Outcome::Unparsed { .. } => true,
+            Outcome::Trapped { .. } => !self.text.is_empty(),
+            Outcome::Refused { .. } => false,
+        }
+    }
+}

@@ -45,6 +45,14 @@ pub struct Rendered {
     pub log: Vec<String>,
 }
 
+impl Rendered {
+    /// Whether a model would reply the same to both: the readout comes after the reply.
+    pub fn asks_the_same(&self, other: &Rendered) -> bool {
+        (&self.messages, self.max_tokens, &self.stop)
+            == (&other.messages, other.max_tokens, &other.stop)
+    }
+}
+
 /// What a judge's answer holds.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reading {

@@ -78,7 +78,7 @@ impl Folder {
         self.0.join("status.json")
     }
 
-    pub(super) fn rubrics(&self) -> PathBuf {
+    pub(crate) fn rubrics(&self) -> PathBuf {
         self.0.join("rubrics")
     }
 
@@ -249,7 +249,7 @@ impl Folder {
         std::fs::create_dir_all(to.0.join("log")).map_err(|e| Error::io(&to.0, e))?;
         let text = config.to_commented_yaml();
         std::fs::write(to.config(), text).map_err(|e| Error::io(to.config(), e))?;
-        let (from, log) = (self.open_log()?, to.open_log()?);
+        let (from, log) = (self.read_log()?, to.open_log()?);
         if let Some(base) = from.base() {
             let (dir, floor) = (self.0.display(), base.floor());
             let why = format!("{dir} was compacted: not all records before {floor} are there");

@@ -162,8 +162,7 @@ impl Rubrics {
         let name = &loaded.info().name;
         if loaded.info().subject == Subject::Judgment {
             return Err(Error::Usage(format!(
-                "GRADUS0506 {name} judges judgments, not answers: it cannot be activated (use it \
-                 with gradus rejudge)"
+                "GRADUS0506 {name} judges judgments, not answers: it cannot be activated"
             )));
         }
         match view.rubrics.put_away.get(rubric) {

@@ -5,13 +5,15 @@
 //! their order may matter each group is shown in every rotation. A rubric that asks nothing is a
 //! program: no model is needed, and what it reads is the answer itself.
 
+use super::readout::{PendingReadout, expectation, readout_context, stopped};
 use super::tally::{Shown, tally};
 use super::{Desk, StageError};
 use crate::config::ReadoutMode;
-use crate::domain::{Completion, Outcome, Prompt, Seed, StopReason};
+use crate::domain::{Completion, Outcome, PolicyRef, Prompt, Seed, StopReason};
 use crate::lm::generate::{DrawRequest, Sampling};
 use crate::lm::policy::LanguageModel;
 use crate::rubric::{CallError, Item, Reading, Readout, Rendered, Rubric};
+use std::sync::Arc;
 
 /// Groups of one prompt's answers are refused beyond this many: the cost grows with each.
 const GROUPS_MAX: usize = 256;
@@ -25,13 +27,28 @@ pub(crate) enum Seeds {
     Worded(Seed),
 }
 
+/// A reply that somebody gave before, to a rubric that showed the same answers.
+#[derive(Clone)]
+pub(crate) struct Remembered {
+    /// Who asked for it.
+    pub rubric: Rubric,
+    /// Which of the sheet's answers were shown, in order.
+    pub seen: Vec<usize>,
+    pub sample: u32,
+    pub text: String,
+    /// What each of them got; none without a score.
+    pub scores: Vec<f64>,
+}
+
 /// The different answers to one prompt.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Sheet<'a> {
     pub item: Item,
     pub tags: Vec<String>,
     pub answers: Vec<&'a str>,
     pub seeds: Seeds,
+    /// Replies that need not be drawn again when the question is the same.
+    pub past: Vec<Remembered>,
 }
 
 impl<'a> Sheet<'a> {
@@ -45,7 +62,7 @@ impl<'a> Sheet<'a> {
             candidates: Vec::new(),
             fields: notes.fields.clone().into_iter().collect(),
         };
-        Sheet { item, tags: notes.tags.clone(), answers, seeds }
+        Sheet { item, tags: notes.tags.clone(), answers, seeds, past: Vec::new() }
     }
 
     /// The same with randomness of its own for a seat after the first.
@@ -76,6 +93,8 @@ pub(crate) struct Reply {
     /// The judge's own words.
     pub text: String,
     pub fuel: u64,
+    /// Whether somebody gave it before.
+    pub recalled: bool,
 }
 
 /// What became of a sheet under one rubric.
@@ -96,12 +115,20 @@ struct Question {
 
 struct Asked {
     rendered: Rendered,
-    prompt_ids: Vec<u32>,
+    /// What was replied to the same question before.
+    past: Vec<Remembered>,
 }
+
+/// The prompt's tokens and the replies to it.
+type Drawn = (Vec<u32>, Vec<Completion>);
+
+/// Why a question has no reply when nobody is there to give one.
+pub(crate) const NOT_ASKED: &str = "nobody replied to this question before, and no model was asked";
 
 /// What a judge says about answers.
 pub(crate) struct Bench<'a> {
-    pub model: &'a dyn LanguageModel,
+    /// Who replies, opened when a question needs it; `None`: only what was replied before counts.
+    pub policy: Option<&'a PolicyRef>,
     pub rubric: &'a Rubric,
     pub samples: u32,
     pub desk: &'a Desk,
@@ -153,7 +180,7 @@ impl Bench<'_> {
             questions.extend(self.questions(at, sheet));
         }
         let mut replies: Vec<Vec<Reply>> = sheets.iter().map(|_| Vec::new()).collect();
-        for (question, answered) in questions.iter().zip(self.replies(&questions)?) {
+        for (question, answered) in questions.iter().zip(self.replies(&questions, sheets)?) {
             if let Some(sheet) = replies.get_mut(question.sheet) {
                 sheet.extend(answered);
             }
@@ -192,49 +219,92 @@ impl Bench<'_> {
             .collect()
     }
 
-    fn replies(&self, questions: &[Question]) -> Result<Vec<Vec<Reply>>, StageError> {
-        let asked = questions.iter().map(|q| self.ask(q)).collect::<Result<Vec<_>, _>>()?;
-        let requests: Vec<DrawRequest> = asked
-            .iter()
-            .zip(questions)
-            .filter_map(|(asked, q)| asked.as_ref().ok().map(|a| self.request(a, q.seed)))
-            .flatten()
-            .collect();
-        // A program asks nothing, and then not even an empty batch is drawn.
-        let mut drawn = match requests.is_empty() {
-            true => Vec::new(),
-            false => self.model.draw(&requests, &self.desk.cancel)?,
-        }
-        .into_iter();
+    fn model(&self) -> Result<Option<Arc<dyn LanguageModel>>, StageError> {
+        self.policy.map(|policy| self.desk.workshop.policy(policy)).transpose()
+    }
+
+    fn replies(
+        &self,
+        questions: &[Question],
+        sheets: &[Sheet<'_>],
+    ) -> Result<Vec<Vec<Reply>>, StageError> {
+        let past = |q: &Question| sheets.get(q.sheet).map_or(&[][..], |sheet| &sheet.past);
+        let asked =
+            questions.iter().map(|q| self.ask(q, past(q))).collect::<Result<Vec<_>, _>>()?;
+        let mut drawn = self.draw(&asked, questions)?.into_iter();
         let mut readouts = Vec::new();
         let mut all = Vec::with_capacity(questions.len());
         for (at, (asked, question)) in asked.iter().zip(questions).enumerate() {
             all.push(match asked {
                 Err(outcome) => vec![self.unasked(question, outcome)],
                 Ok(asked) if asked.is_a_program() => vec![self.read_program(asked, question)?],
-                Ok(asked) => {
-                    let texts = drawn.next().unwrap_or_default();
-                    self.read_all(asked, question, &texts, at, &mut readouts)?
+                Ok(asked) if asked.is_recalled() => {
+                    self.read_recalled(asked, question, at, &mut readouts)?
                 }
+                Ok(asked) => match drawn.next() {
+                    Some(drawn) => self.read_all(asked, question, &drawn, at, &mut readouts)?,
+                    None => {
+                        let outcome = Outcome::Refused { reason: NOT_ASKED.to_owned() };
+                        vec![self.unasked(question, &outcome)]
+                    }
+                },
             });
         }
         self.apply_readouts(&mut all, readouts)?;
         Ok(all)
     }
 
-    fn unasked(&self, question: &Question, outcome: &Outcome) -> Reply {
-        let (seen, outcome) = (question.seen.clone(), outcome.clone());
-        Reply { seen, sample: 0, outcome, scores: Vec::new(), text: String::new(), fuel: 0 }
+    /// Replies to the questions that need some, in their order. The model is not even opened when
+    /// none does.
+    fn draw(
+        &self,
+        asked: &[Result<Asked, Outcome>],
+        questions: &[Question],
+    ) -> Result<Vec<Drawn>, StageError> {
+        let needs = |asked: &&Asked| !asked.is_a_program() && !asked.is_recalled();
+        let waiting: Vec<(&Asked, Seed)> = asked
+            .iter()
+            .zip(questions)
+            .filter_map(|(asked, q)| Some((asked.as_ref().ok().filter(needs)?, q.seed)))
+            .collect();
+        if waiting.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Some(model) = self.model()? else { return Ok(Vec::new()) };
+        let requests = waiting
+            .iter()
+            .map(|(asked, seed)| {
+                let ids = model.encode_chat(&asked.rendered.messages)?;
+                Ok(self.request(model.as_ref(), asked, ids, *seed))
+            })
+            .collect::<Result<Vec<DrawRequest>, StageError>>()?;
+        let drawn = model.draw(&requests, &self.desk.cancel)?;
+        Ok(requests.into_iter().map(|request| request.prompt).zip(drawn).collect())
     }
 
-    fn ask(&self, question: &Question) -> Result<Result<Asked, Outcome>, StageError> {
+    fn unasked(&self, question: &Question, outcome: &Outcome) -> Reply {
+        let (seen, outcome) = (question.seen.clone(), outcome.clone());
+        let (scores, text) = (Vec::new(), String::new());
+        Reply { seen, sample: 0, outcome, scores, text, fuel: 0, recalled: false }
+    }
+
+    fn ask(
+        &self,
+        question: &Question,
+        past: &[Remembered],
+    ) -> Result<Result<Asked, Outcome>, StageError> {
         Ok(match self.rubric.render(&question.item) {
-            Ok(rendered) if rendered.messages.is_empty() => {
-                Ok(Asked { rendered, prompt_ids: Vec::new() })
-            }
             Ok(rendered) => {
-                let prompt_ids = self.model.encode_chat(&rendered.messages)?;
-                Ok(Asked { rendered, prompt_ids })
+                let past = past.iter().filter(|past| past.seen == question.seen);
+                let same = past.filter(|past| {
+                    let before = past.rubric.render(&question.item);
+                    before.is_ok_and(|before| before.asks_the_same(&rendered))
+                });
+                let mut past: Vec<Remembered> = same.cloned().collect();
+                // Those of one rubric: others may have got the very same ones.
+                let first = past.first().map(|past| past.rubric.id().clone());
+                past.retain(|past| Some(past.rubric.id()) == first.as_ref());
+                Ok(Asked { rendered, past })
             }
             Err(CallError::Refused(reason)) => Err(Outcome::Refused { reason }),
             Err(CallError::Trapped { reason }) => Err(Outcome::Trapped { reason }),
@@ -242,10 +312,16 @@ impl Bench<'_> {
         })
     }
 
-    fn request(&self, asked: &Asked, seed: Seed) -> Option<DrawRequest> {
+    fn request(
+        &self,
+        model: &dyn LanguageModel,
+        asked: &Asked,
+        prompt: Vec<u32>,
+        seed: Seed,
+    ) -> DrawRequest {
         let settings = &self.desk.config.judge;
-        (!asked.is_a_program()).then(|| DrawRequest {
-            prompt: asked.prompt_ids.clone(),
+        DrawRequest {
+            prompt,
             seeds: (0..u64::from(self.samples)).map(|i| seed.index(i)).collect(),
             sampling: Sampling {
                 temperature: settings.temperature as f32,
@@ -253,9 +329,9 @@ impl Bench<'_> {
                 max_new_tokens: asked.rendered.max_tokens.min(settings.max_new_tokens) as usize,
                 top_k: None,
                 min_p: None,
-                stop_ids: self.model.stop_ids().to_vec(),
+                stop_ids: model.stop_ids().to_vec(),
             },
-        })
+        }
     }
 
     fn read_program(&self, asked: &Asked, question: &Question) -> Result<Reply, StageError> {
@@ -287,26 +363,32 @@ impl Bench<'_> {
             Err(CallError::Host { reason }) => return Err(StageError::Sandbox(reason)),
         };
         let (seen, fuel) = (question.seen.clone(), fuel + asked.rendered.fuel);
-        Ok((Reply { seen, sample: 0, outcome, scores: given, text, fuel }, readable))
+        let (scores, recalled) = (given, false);
+        Ok((Reply { seen, sample: 0, outcome, scores, text, fuel, recalled }, readable))
+    }
+
+    /// The readout that replaces the score of a reply.
+    fn readout<'r>(&self, rendered: &'r Rendered) -> Option<&'r Readout> {
+        let wanted = self.desk.config.judge.readout == ReadoutMode::Expected;
+        rendered.readout.as_ref().filter(|_| wanted)
     }
 
     fn read_all(
         &self,
         asked: &Asked,
         question: &Question,
-        texts: &[Completion],
+        (prompt_ids, texts): &Drawn,
         at: usize,
         readouts: &mut Vec<PendingReadout>,
     ) -> Result<Vec<Reply>, StageError> {
+        let Some(model) = self.model()? else { return Ok(Vec::new()) };
         let mut replies = Vec::with_capacity(texts.len());
         for (sample, drawn) in texts.iter().enumerate() {
-            let drawn = self.stopped(drawn, &asked.rendered.stop)?;
+            let drawn = stopped(model.as_ref(), drawn, &asked.rendered.stop)?;
             let (mut reply, readable) = self.read(asked, question, drawn.text.clone())?;
             reply.sample = sample as u32;
-            if let (ReadoutMode::Expected, Some(readout), true) =
-                (self.desk.config.judge.readout, &asked.rendered.readout, readable)
-            {
-                let context = self.readout_context(asked, &drawn, &readout.lead)?;
+            if let (Some(readout), true) = (self.readout(&asked.rendered), readable) {
+                let context = readout_context(model.as_ref(), prompt_ids, &drawn, &readout.lead)?;
                 let readout = readout.clone();
                 readouts.push(PendingReadout { question: at, sample, context, readout });
             }
@@ -315,46 +397,41 @@ impl Bench<'_> {
         Ok(replies)
     }
 
-    /// The reply up to the first of the texts that end it.
-    fn stopped(&self, reply: &Completion, stop: &[String]) -> Result<Completion, StageError> {
-        let ends = stop.iter().filter(|s| !s.is_empty()).filter_map(|s| reply.text.find(s));
-        let Some(end) = ends.min() else { return Ok(reply.clone()) };
-        let mut reply = reply.clone();
-        reply.text.truncate(end);
-        reply.stop = StopReason::StopText;
-        while let Some((_, head)) = reply.token_ids.split_last() {
-            if self.model.decode(&reply.token_ids)?.len() <= end {
-                break;
-            }
-            reply.token_ids = head.to_vec();
-        }
-        Ok(reply)
-    }
-
-    /// The judge's prompt and its reply up to and including the last `lead`; a reply without one
-    /// gets it appended, after its turn-end token is taken off.
-    fn readout_context(
+    /// Reads what was replied before. Probabilities that were looked at then are taken over; where
+    /// they were not, the model is asked for them, or without one the score read counts.
+    fn read_recalled(
         &self,
         asked: &Asked,
-        reply: &Completion,
-        lead: &str,
-    ) -> Result<Vec<u32>, StageError> {
-        let lead = lead.trim_end();
-        let mut ids = reply.token_ids.clone();
-        if reply.stop == StopReason::TurnEnd {
-            ids.pop();
-        }
-        let mut context = asked.prompt_ids.clone();
-        for end in (1..=ids.len()).rev() {
-            let head = ids.get(..end).unwrap_or_default();
-            if self.model.decode(head)?.trim_end().ends_with(lead) {
-                context.extend_from_slice(head);
-                return Ok(context);
+        question: &Question,
+        at: usize,
+        readouts: &mut Vec<PendingReadout>,
+    ) -> Result<Vec<Reply>, StageError> {
+        let mut replies = Vec::with_capacity(asked.past.len());
+        for (place, past) in asked.past.iter().enumerate() {
+            let (mut reply, readable) = self.read(asked, question, past.text.clone())?;
+            reply.sample = past.sample;
+            reply.recalled = true;
+            if let (Some(readout), true) = (self.readout(&asked.rendered), readable) {
+                let before = past.rubric.render(&question.item).ok();
+                let known = before.is_some_and(|before| before.readout.as_ref() == Some(readout));
+                if known && !past.scores.is_empty() {
+                    let score = past.scores.first().copied().unwrap_or_default();
+                    reply.outcome = Outcome::Scored { score, parsed: reply.outcome.score() };
+                    reply.scores.clone_from(&past.scores);
+                } else if let Some(model) = self.model()? {
+                    let ids = model.encode_chat(&asked.rendered.messages)?;
+                    let text = past.text.clone();
+                    let token_ids = model.encode_text(&text)?;
+                    let said =
+                        Completion { token_ids, text, stop: StopReason::StopText, logp: 0.0 };
+                    let context = readout_context(model.as_ref(), &ids, &said, &readout.lead)?;
+                    let readout = readout.clone();
+                    readouts.push(PendingReadout { question: at, sample: place, context, readout });
+                }
             }
+            replies.push(reply);
         }
-        context.extend_from_slice(&ids);
-        context.extend(self.model.encode_text(&format!("\n{lead}"))?);
-        Ok(context)
+        Ok(replies)
     }
 
     /// Reads scores from probabilities, all contexts with the same choices in one batch.
@@ -363,17 +440,19 @@ impl Bench<'_> {
         replies: &mut [Vec<Reply>],
         mut pending: Vec<PendingReadout>,
     ) -> Result<(), StageError> {
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let Some(model) = self.model()? else { return Ok(()) };
         while let Some(first) = pending.first() {
             let texts = first.choices();
             let (batch, rest) = pending.into_iter().partition(|p| p.choices() == texts);
             pending = rest;
             let batch: Vec<PendingReadout> = batch;
-            let choices = texts
-                .iter()
-                .map(|text| self.model.encode_text(text))
-                .collect::<Result<Vec<_>, _>>()?;
+            let choices =
+                texts.iter().map(|text| model.encode_text(text)).collect::<Result<Vec<_>, _>>()?;
             let contexts: Vec<Vec<u32>> = batch.iter().map(|p| p.context.clone()).collect();
-            let logps = self.model.choice_logps(&contexts, &choices, &self.desk.cancel)?;
+            let logps = model.choice_logps(&contexts, &choices, &self.desk.cancel)?;
             for (p, logps) in batch.iter().zip(logps) {
                 let reply = replies.get_mut(p.question).and_then(|r| r.get_mut(p.sample));
                 if let (Some(reply), Some(scores)) = (reply, expectation(&logps, &p.readout)) {
@@ -392,35 +471,10 @@ impl Asked {
     fn is_a_program(&self) -> bool {
         self.rendered.messages.is_empty()
     }
-}
 
-/// A score to be read from probabilities: which reply, the context, the choices.
-struct PendingReadout {
-    question: usize,
-    sample: usize,
-    context: Vec<u32>,
-    readout: Readout,
-}
-
-impl PendingReadout {
-    fn choices(&self) -> Vec<String> {
-        self.readout.choices.iter().map(|(text, _)| text.clone()).collect()
+    fn is_recalled(&self) -> bool {
+        !self.past.is_empty()
     }
-}
-
-/// The expected score of every candidate, probabilities normalised over the choices.
-fn expectation(logps: &[f64], readout: &Readout) -> Option<Vec<f64>> {
-    let most = logps.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let weights: Vec<f64> = logps.iter().map(|l| (l - most).exp()).collect();
-    let total: f64 = weights.iter().sum();
-    let (_, first) = readout.choices.first()?;
-    let expected = (0..first.len()).map(|at| {
-        let given = |scores: &Vec<f64>| scores.get(at).copied().unwrap_or_default();
-        let sum: f64 =
-            weights.iter().zip(&readout.choices).map(|(w, (_, scores))| w * given(scores)).sum();
-        sum / total
-    });
-    (total.is_finite() && total > 0.0).then(|| expected.collect())
 }
 
 #[cfg(test)]
@@ -436,14 +490,5 @@ mod tests {
         assert_eq!(orders(&[0, 2], true), [[0, 2], [2, 0]]);
         assert_eq!(orders(&[0, 1, 2], true), [[0, 1, 2], [1, 2, 0], [2, 0, 1]]);
         assert_eq!(orders(&[0, 1, 2], false), [[0, 1, 2]]);
-    }
-
-    #[test]
-    fn the_expectation_is_each_candidates() {
-        let choices = vec![(" A".to_owned(), vec![1.0, 0.0]), (" B".to_owned(), vec![0.0, 1.0])];
-        let readout = Readout { lead: "Better:".into(), choices };
-        let scores = expectation(&[0.75f64.ln(), 0.25f64.ln()], &readout).unwrap();
-        assert!((scores[0] - 0.75).abs() < 1e-12 && (scores[1] - 0.25).abs() < 1e-12);
-        assert_eq!(expectation(&[f64::NEG_INFINITY, f64::NEG_INFINITY], &readout), None);
     }
 }

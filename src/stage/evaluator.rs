@@ -104,7 +104,6 @@ impl Session<'_> {
         judge: &PolicyRef,
         answers: &[Vec<&Completion>],
     ) -> Result<Vec<Vec<Option<f64>>>, StageError> {
-        let model = self.desk.workshop.policy(judge)?;
         let sheets: Vec<Sheet<'_>> = self
             .prompts
             .iter()
@@ -117,7 +116,7 @@ impl Session<'_> {
         let mut scores = Vec::with_capacity(answers.len());
         let batch = self.desk.config.sampling.batch_prompts.max(1) as usize;
         for (sheets, answers) in sheets.chunks(batch).zip(answers.chunks(batch)) {
-            let judged = judge_under(&self.task.panel, sheets, model.as_ref(), self.desk)?;
+            let judged = judge_under(&self.task.panel, sheets, Some(judge), self.desk)?;
             for ((sheet, judged), answers) in sheets.iter().zip(judged).zip(answers) {
                 let nothing_to_compare = self.nothing_to_compare(sheet)?;
                 scores.push(

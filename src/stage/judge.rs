@@ -7,7 +7,7 @@
 //! ties; identical completions of a prompt are judged once and share the result. The control arms
 //! (`judge.source: random | oracle`) replace the score and nothing else.
 
-use super::ask::{Marked, Reply, Seeds, Sheet};
+use super::ask::{Marked, Remembered, Reply, Seeds, Sheet};
 use super::pair_store::completions_at;
 use super::probe::{self, ProbeTask};
 use super::sampler::prompt_seed;
@@ -15,8 +15,8 @@ use super::seats::{Judged, installed, judge_under, name_of};
 use super::{Desk, Stage, StageError, Weight, task_key};
 use crate::config::{Config, JudgeSource};
 use crate::domain::{
-    Completion, Event, Iteration, Judgment, Offset, Outcome, Panel, PolicyRef, Prompt, PromptId,
-    RubricId, Seed, TaskKey,
+    Completion, Event, Iteration, Judgment, Offset, Outcome, Panel, PolicyId, PolicyRef, Prompt,
+    PromptId, RubricId, Seed, TaskKey,
 };
 use crate::view::{IterationView, RunView};
 use std::sync::Arc;
@@ -100,10 +100,51 @@ fn distinct(completions: &[Completion]) -> (Vec<&Completion>, Vec<usize>) {
 }
 
 /// A prompt and what is judged of it.
-struct Job {
-    prompt: Prompt,
-    completions: Vec<Completion>,
-    seed: Seed,
+pub(crate) struct Job {
+    pub prompt: Prompt,
+    pub completions: Vec<Completion>,
+    pub seed: Seed,
+    /// Judgments whose replies may be read again.
+    pub past: Vec<Judgment>,
+}
+
+impl Job {
+    /// What an iteration's judge has to do about a prompt that was answered at `sampled`.
+    pub fn of(
+        iteration: Iteration,
+        prompt: &PromptId,
+        sampled: Offset,
+        view: &RunView,
+        desk: &Desk,
+    ) -> Result<Job, StageError> {
+        let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
+        Ok(Job {
+            prompt: desk.prompt(view, prompt)?,
+            completions: completions_at(desk, sampled)?,
+            seed: prompt_seed(root, "judge", iteration, prompt),
+            past: Vec::new(),
+        })
+    }
+
+    /// The past as replies about the different answers; `which` of them each completion is.
+    fn remembered(&self, which: &[usize], desk: &Desk) -> Vec<Remembered> {
+        let mut all: Vec<Remembered> = Vec::new();
+        for judgment in self.past.iter().filter(|j| j.has_reply()) {
+            let Some(rubric) = desk.rubrics.get(&judgment.rubric) else { continue };
+            let alone = [judgment.candidate];
+            let seen = if judgment.seen.is_empty() { &alone[..] } else { &judgment.seen };
+            let seen = seen.iter().filter_map(|at| which.get(*at as usize).copied()).collect();
+            let (sample, text) = (judgment.sample, judgment.text.clone());
+            // Identical completions share their judgments.
+            let same = |past: &Remembered| {
+                past.rubric.id() == rubric.id() && past.seen == seen && past.sample == sample
+            };
+            if !all.iter().any(same) {
+                all.push(Remembered { rubric, seen, sample, text, scores: judgment.each() });
+            }
+        }
+        all
+    }
 }
 
 /// A control arm's score of one completion.
@@ -133,6 +174,7 @@ fn control_arm(job: &Job, answers: &[&Completion], panel: &Panel, desk: &Desk) -
         outcome,
         text: String::new(),
         fuel: 0,
+        recalled: false,
     });
     let marked = Marked { replies: replies.collect(), scores: scores.clone() };
     let lead = panel.seats().first().map(|seat| seat.rubric.clone());
@@ -179,43 +221,45 @@ impl Stage for Judge {
     }
 }
 
-/// Judges each job's different answers; the results are in the jobs' order.
-fn judge_jobs(jobs: &[Job], task: &ChunkTask, desk: &Desk) -> Result<Vec<Judged>, StageError> {
-    let uniques: Vec<Vec<&Completion>> =
-        jobs.iter().map(|job| distinct(&job.completions).0).collect();
-    if desk.config.judge.source != JudgeSource::Model {
-        let arms = jobs.iter().zip(&uniques);
-        return Ok(arms.map(|(job, unique)| control_arm(job, unique, &task.panel, desk)).collect());
-    }
-    let model = desk.workshop.policy(&task.policy)?;
+/// Judges each job's different answers under a panel, with the replies of `policy` or, without
+/// one, with those of the past alone; the results are in the jobs' order.
+pub(crate) fn judge_jobs(
+    jobs: &[&Job],
+    panel: &Panel,
+    policy: Option<&PolicyRef>,
+    desk: &Desk,
+) -> Result<Vec<Judged>, StageError> {
     let sheets: Vec<Sheet<'_>> = jobs
         .iter()
-        .zip(&uniques)
-        .map(|(job, unique)| {
+        .map(|job| {
+            let (unique, which) = distinct(&job.completions);
             let answers = unique.iter().map(|c| c.text.as_str()).collect();
-            Sheet::of(&job.prompt, answers, Seeds::Placed(job.seed))
+            let past = job.remembered(&which, desk);
+            Sheet { past, ..Sheet::of(&job.prompt, answers, Seeds::Placed(job.seed)) }
         })
         .collect();
-    judge_under(&task.panel, &sheets, model.as_ref(), desk)
+    judge_under(panel, &sheets, policy, desk)
 }
 
 fn judge_chunk(task: &ChunkTask, view: &RunView, desk: &Desk) -> Result<Vec<Event>, StageError> {
-    let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
     let jobs = task
         .prompts
         .iter()
-        .map(|(id, offset)| {
-            Ok(Job {
-                prompt: desk.prompt(view, id)?,
-                completions: completions_at(desk, *offset)?,
-                seed: prompt_seed(root, "judge", task.iteration, id),
-            })
-        })
+        .map(|(id, offset)| Job::of(task.iteration, id, *offset, view, desk))
         .collect::<Result<Vec<_>, StageError>>()?;
-    let judged = judge_jobs(&jobs, task, desk)?;
+    let judged = match desk.config.judge.source {
+        JudgeSource::Model => {
+            let all: Vec<&Job> = jobs.iter().collect();
+            judge_jobs(&all, &task.panel, Some(&task.policy), desk)?
+        }
+        JudgeSource::Random | JudgeSource::Oracle => {
+            let arm = |job| control_arm(job, &distinct(&job.completions).0, &task.panel, desk);
+            jobs.iter().map(arm).collect()
+        }
+    };
     let mut events = Vec::with_capacity(jobs.len());
     for (job, judged) in jobs.iter().zip(&judged) {
-        events.push(recorded(job, judged, task, desk)?);
+        events.push(recorded(job, judged, task.iteration, task.policy.id(), desk)?);
     }
     if let Some((_, open)) = view.open() {
         let total = open.prompts.as_ref().map_or(0, Vec::len) as u64;
@@ -225,10 +269,11 @@ fn judge_chunk(task: &ChunkTask, view: &RunView, desk: &Desk) -> Result<Vec<Even
 }
 
 /// A prompt's judgments as an event.
-fn recorded(
+pub(crate) fn recorded(
     job: &Job,
     judged: &Judged,
-    task: &ChunkTask,
+    iteration: Iteration,
+    judge: PolicyId,
     desk: &Desk,
 ) -> Result<Event, StageError> {
     let (_, which) = distinct(&job.completions);
@@ -239,9 +284,9 @@ fn recorded(
         judgments.extend(written(rubric, &which, &marked.replies));
     }
     Ok(Event::JudgmentsRecorded {
-        iteration: task.iteration,
+        iteration,
         prompt: job.prompt.id.clone(),
-        judge: task.policy.id(),
+        judge,
         judgments,
         scores: scores.collect(),
         rubrics,

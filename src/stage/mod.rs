@@ -15,6 +15,7 @@ pub mod judge;
 pub(crate) mod lost;
 pub mod pair_store;
 pub(crate) mod probe;
+mod readout;
 pub mod sampler;
 pub(crate) mod seats;
 pub mod select;

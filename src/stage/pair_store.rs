@@ -43,14 +43,6 @@ impl PairStore {
         PairStore { config }
     }
 
-    fn rule(&self) -> Rule {
-        Rule {
-            min_gap: self.config.pairs.min_gap,
-            length_control: self.config.pairs.length_control,
-            require_ended: self.config.pairs.require_ended,
-        }
-    }
-
     fn decide(
         &self,
         iteration: Iteration,
@@ -58,15 +50,10 @@ impl PairStore {
         desk: &Desk,
     ) -> Result<Event, StageError> {
         let completions = completions_at(desk, judged.sampled)?;
-        let scores = scores_at(desk, judged.judged, completions.len())?;
-        let candidates: Vec<Candidate> = completions
-            .iter()
-            .zip(scores)
-            .zip(0..)
-            .map(|((completion, score), index)| candidate(index, completion, score))
-            .collect();
+        let (_, scores) = judged_at(desk, judged.judged, completions.len())?;
+        let candidates = candidates(&completions, &scores);
         let prompt = judged.prompt.clone();
-        Ok(match select(&candidates, self.rule()) {
+        Ok(match select(&candidates, rule(&self.config)) {
             Err(reason) => Event::PairSkipped { iteration, prompt, reason },
             Ok((chosen, rejected)) => {
                 let (Some(c), Some(r)) = (candidates.get(chosen), candidates.get(rejected)) else {
@@ -88,6 +75,21 @@ impl PairStore {
     }
 }
 
+/// The rule by which the settings make pairs.
+pub(crate) fn rule(config: &Config) -> Rule {
+    Rule {
+        min_gap: config.pairs.min_gap,
+        length_control: config.pairs.length_control,
+        require_ended: config.pairs.require_ended,
+    }
+}
+
+/// Completions and what they came to, as the choice sees them.
+pub(crate) fn candidates(completions: &[Completion], scores: &[Option<f64>]) -> Vec<Candidate> {
+    let all = completions.iter().zip(scores).zip(0..);
+    all.map(|((completion, score), index)| candidate(index, completion, *score)).collect()
+}
+
 fn candidate(index: u32, completion: &Completion, score: Option<f64>) -> Candidate {
     Candidate {
         index,
@@ -106,12 +108,19 @@ pub(crate) fn completions_at(desk: &Desk, offset: Offset) -> Result<Vec<Completi
     }
 }
 
-/// What each of `n` completions came to in the judgments recorded at an offset.
-fn scores_at(desk: &Desk, offset: Offset, n: usize) -> Result<Vec<Option<f64>>, StageError> {
+/// The judgments recorded at an offset, and what each of `n` completions came to in them.
+pub(crate) fn judged_at(
+    desk: &Desk,
+    offset: Offset,
+    n: usize,
+) -> Result<(Vec<Judgment>, Vec<Option<f64>>), StageError> {
     match desk.event(offset)? {
-        Event::JudgmentsRecorded { scores, .. } if !scores.is_empty() => Ok(scores),
+        Event::JudgmentsRecorded { judgments, scores, .. } if !scores.is_empty() => {
+            Ok((judgments, scores))
+        }
         Event::JudgmentsRecorded { judgments, .. } => {
-            Ok((0..n).map(|at| mean_of(&judgments, at as u32)).collect())
+            let scores = (0..n).map(|at| mean_of(&judgments, at as u32)).collect();
+            Ok((judgments, scores))
         }
         other => Err(wrong(offset, "judgments", &other)),
     }

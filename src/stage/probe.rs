@@ -88,7 +88,6 @@ fn ours(
 /// Asks the judge once about every answer; a rubric that compares sees it beside its forgeries.
 pub(super) fn run(task: &ProbeTask, view: &RunView, desk: &Desk) -> Result<Vec<Event>, StageError> {
     let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
-    let model = desk.workshop.policy(&task.policy)?;
     let rubric = installed(desk, &task.rubric)?;
     let (mut probed, mut prompts) = (Vec::new(), Vec::new());
     for (id, prompt) in ours(task, view, desk)? {
@@ -109,7 +108,7 @@ pub(super) fn run(task: &ProbeTask, view: &RunView, desk: &Desk) -> Result<Vec<E
             Sheet::of(prompt, texts, Seeds::Placed(*seed))
         })
         .collect();
-    let bench = Bench { model: model.as_ref(), rubric: &rubric, samples: 1, desk };
+    let bench = Bench { policy: Some(&task.policy), rubric: &rubric, samples: 1, desk };
     let marked = bench.judge(&sheets)?;
     drop(sheets);
     for (answer, marked) in probed.iter_mut().zip(&marked) {

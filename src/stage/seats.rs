@@ -4,8 +4,7 @@
 use super::ask::{Bench, Marked, Sheet};
 use super::tally::{Weighed, together};
 use super::{Desk, StageError};
-use crate::domain::{Panel, RubricId, RubricName, Seat};
-use crate::lm::policy::LanguageModel;
+use crate::domain::{Panel, PolicyRef, RubricId, RubricName, Seat};
 use crate::rubric::Rubric;
 
 /// What became of a sheet.
@@ -34,11 +33,11 @@ fn scale(rubric: &Rubric) -> (f64, f64) {
     (rubric.info().scale_min, rubric.info().scale_max)
 }
 
-/// Judges every sheet under the panel; the results are in their order.
+/// Judges every sheet under the panel, with the replies of `policy` (see [`Bench`]); the results are in their order.
 pub(crate) fn judge_under(
     panel: &Panel,
     sheets: &[Sheet<'_>],
-    model: &dyn LanguageModel,
+    policy: Option<&PolicyRef>,
     desk: &Desk,
 ) -> Result<Vec<Judged>, StageError> {
     let mut under: Vec<Vec<(&Seat, Rubric, Marked)>> = sheets.iter().map(|_| Vec::new()).collect();
@@ -53,7 +52,7 @@ pub(crate) fn judge_under(
         let ours: Vec<Sheet<'_>> =
             places.iter().filter_map(|at| sheets.get(*at)).map(|s| s.for_seat(place)).collect();
         let samples = desk.config.judge.samples;
-        let bench = Bench { model, rubric: &rubric, samples, desk };
+        let bench = Bench { policy, rubric: &rubric, samples, desk };
         for (at, marked) in places.iter().zip(bench.judge(&ours)?) {
             if let Some(under) = under.get_mut(*at) {
                 under.push((seat, rubric.clone(), marked));

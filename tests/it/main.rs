@@ -14,6 +14,7 @@ mod log;
 mod memory;
 #[cfg(feature = "failpoints")]
 mod points;
+mod rejudge;
 mod retention;
 mod rubric;
 mod runs;

@@ -4,7 +4,7 @@
 mod bundle;
 mod checks;
 mod golden;
-mod guest;
+pub mod guest;
 mod hostile;
 mod refused;
 

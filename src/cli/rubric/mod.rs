@@ -2,6 +2,7 @@
 
 mod author;
 mod build;
+mod taint;
 
 use super::{ExitStatus, output};
 use gradus::Error;
@@ -32,6 +33,10 @@ pub enum Verb {
     Activate(Activate),
     /// Put the rubrics back that judged before, at once.
     Rollback(Rollback),
+    /// Compare two rubrics on the completions of a run: pairs, ties, ranks, length.
+    Diff(super::rejudge::Diff),
+    /// What a rubric touched in a run: judgments, pairs, models; and the run from before it.
+    Taint(taint::Arguments),
 }
 
 /// Which run.
@@ -121,6 +126,8 @@ pub fn run(verb: &Verb) -> Result<ExitStatus, Error> {
         Verb::Install(arguments) => install(arguments),
         Verb::Activate(arguments) => activate(arguments),
         Verb::Rollback(arguments) => rollback(arguments),
+        Verb::Diff(arguments) => super::rejudge::diff(arguments),
+        Verb::Taint(arguments) => taint::run(arguments),
     }?;
     Ok(ExitStatus::Done)
 }

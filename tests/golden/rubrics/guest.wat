@@ -16,7 +16,7 @@
   (data (i32.const 1048) "a test guest")
   (data (i32.const 1072) "task")
   (data (i32.const 1080) "answer")
-  (data (i32.const 1088) "good")
+  (data (i32.const 1088) (;good-answer;) "good")
   (data (i32.const 1096) "?bad")
   (data (i32.const 1104) "What?")
   (data (i32.const 1112) "Score:")
@@ -27,6 +27,7 @@
   (data (i32.const 1200) (f64 1 (;choice-score;) 0 50 nan inf))
   (data (i32.const 1280) (f64 (;expected;) 1))
   (data (i32.const 1300) (i32 1080 6))
+  (data (i32.const 1400) "name 3 animals .")
 
   ;; info: name, version, description; subject; candidates; scale; aggregation, order-sensitive.
   (data (i32.const 2048) (i32 1024 (;name-bytes;) 7 1040 3 1048 12) (i8 0 0 0 0))
@@ -40,8 +41,8 @@
 
   ;; The prompt: ok; messages, max-tokens, stop; readout with its lead and choices.
   (data (i32.const 2400) (i32 (;render-fails;) 0 (;first;) 2460 (;messages;) 1 (;max-tokens;) 64 0 0))
-  (data (i32.const 2424) (i32 1 1112 6 2480 (;choices;) 2))
-  (data (i32.const 2460) (i32 (;role;) 1 1104 5))
+  (data (i32.const 2424) (i32 (;readout;) 1 1112 6 2480 (;choices;) 2))
+  (data (i32.const 2460) (i32 (;role;) 1 (;question;) 1104 (;question-bytes;) 5))
   (data (i32.const 2480) (i32 1120 1 1208 (;scores;) 1  1124 1 1200 1))
 
   (func (export "cabi_realloc") (param i32 i32) (param $align i32) (param $size i32) (result i32)
@@ -93,7 +94,7 @@
     (i32.store8 (i32.const 2608) (i32.const 0))
     (if (i32.eqz (local.get $bytes)) (then (return (i32.const 2600))))
     (local.set $do (i32.load8_u (local.get $answer)))
-    (if (i32.eq (local.get $do) (i32.const 103)) ;; g: good
+    (if (i32.eq (local.get $do) (i32.const (;good;) 103)) ;; g: good
       (then (call $good (i32.const 1200) (i32.const 1))))
     (if (i32.eq (local.get $do) (i32.const 115)) ;; s: a score outside the scale
       (then (call $good (i32.const 1216) (i32.const 1))))

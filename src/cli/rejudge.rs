@@ -1,0 +1,230 @@
+//! `gradus rejudge` and `gradus rubric diff`: recorded completions under another rubric, or two.
+
+use super::rubric::component;
+use super::{ExitStatus, output, signals};
+use gradus::Error;
+use gradus::domain::{Iteration, RubricId};
+use gradus::rejudge::{Again, Comparison, Move, Past, Replies, Side, Work};
+use gradus::runtime::Folder;
+use gradus::stage::Gauge;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Moved pairs that are listed.
+const LISTED_MAX: usize = 10;
+
+/// What to judge again, for both verbs.
+#[derive(clap::Args)]
+pub struct Scope {
+    /// Begin with this iteration. Default: the first that has judgments.
+    #[arg(long, default_value_t = 1)]
+    from_iteration: u32,
+    /// Ask no model: recorded replies alone are read again, and a question that nobody replied to
+    /// has no score.
+    #[arg(long)]
+    recorded: bool,
+    /// Print the comparison as JSON, with every pair that moved.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Judge what a run has recorded again, under another rubric. The run stays as it is.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The run's folder.
+    dir: PathBuf,
+    /// An installed rubric, a component (.wasm), or the name of a bundled rubric.
+    #[arg(long)]
+    rubric: String,
+    #[command(flatten)]
+    scope: Scope,
+    /// Write the new pairs to this file, as JSON lines that TRL's DPOTrainer reads.
+    #[arg(long)]
+    pairs: Option<PathBuf>,
+    /// Begin another run in this folder: the same up to the first iteration judged again, then with
+    /// the new judgments and the new rubric.
+    #[arg(long)]
+    into: Option<PathBuf>,
+}
+
+/// Compare two rubrics on the completions of a run.
+#[derive(clap::Args)]
+pub struct Diff {
+    /// The run's folder.
+    dir: PathBuf,
+    /// An installed rubric, a component (.wasm), or the name of a bundled rubric.
+    a: String,
+    /// Another.
+    b: String,
+    #[command(flatten)]
+    scope: Scope,
+}
+
+/// How far it is, where somebody looks.
+struct Progress;
+
+impl Gauge for Progress {
+    fn progress(&self, _stage: &'static str, done: u64, total: u64) {
+        if std::io::stderr().is_terminal() {
+            eprint!("\r{done} of {total} prompts{}", if done == total { "\n" } else { "" });
+        }
+    }
+}
+
+/// A run's past from an iteration on.
+pub fn past(dir: &Path, from: u32) -> Result<Past, Error> {
+    Past::open(&Folder::at(dir), Iteration(from), &signals::stop_flag()?, Arc::new(Progress))
+}
+
+/// The rubric that a person means: a file, an installed one, or a bundled one.
+pub fn meant(past: &mut Past, named: &str) -> Result<RubricId, Error> {
+    if Path::new(named).is_file() {
+        return past.bring(&component(named)?);
+    }
+    past.installed(named).or_else(|error| match component(named) {
+        Ok(bytes) => past.bring(&bytes),
+        Err(_) => Err(error),
+    })
+}
+
+impl Scope {
+    fn replies(&self) -> Replies {
+        if self.recorded { Replies::Recorded } else { Replies::Model }
+    }
+}
+
+/// Runs `gradus rejudge`.
+pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
+    let Arguments { dir, rubric, scope, pairs, into } = arguments;
+    let mut past = past(dir, scope.from_iteration)?;
+    let rubric = meant(&mut past, rubric)?;
+    let again = past.rejudge(&rubric, scope.replies())?;
+    report(&again, scope.json)?;
+    if let Some(path) = pairs {
+        let pairs = past.pairs(&again)?;
+        let mut text = String::new();
+        for pair in &pairs {
+            let line = serde_json::to_string(pair);
+            text.push_str(&line.map_err(|e| Error::Usage(format!("a pair is not JSON: {e}")))?);
+            text.push('\n');
+        }
+        std::fs::write(path, text).map_err(|error| Error::io(path, error))?;
+        eprintln!("wrote {} pairs to {}", pairs.len(), path.display());
+    }
+    if let Some(to) = into {
+        let iteration = past.begin_another(&again, &Folder::at(to))?;
+        let to = to.display();
+        eprintln!("iteration {iteration} is judged over in {to}; go on with: gradus run {to}");
+    }
+    Ok(ExitStatus::Done)
+}
+
+/// Runs `gradus rubric diff`.
+pub fn diff(arguments: &Diff) -> Result<(), Error> {
+    let Diff { dir, a, b, scope } = arguments;
+    let mut past = past(dir, scope.from_iteration)?;
+    let (a, b) = (meant(&mut past, a)?, meant(&mut past, b)?);
+    report(&past.diff(&a, &b, scope.replies())?, scope.json)
+}
+
+fn report(again: &Again, json: bool) -> Result<(), Error> {
+    if json {
+        return output::json(again);
+    }
+    let name = |n: &gradus::domain::RubricName| format!("{}@{}", n.name, n.version);
+    let left = again.left.as_ref().map_or_else(|| "recorded".to_owned(), name);
+    let right = name(&again.right);
+    let mut text = String::new();
+    for one in &again.iterations {
+        let title = format!("iteration {} ({})", one.iteration, work(&one.work));
+        text.push_str(&section(&title, &one.comparison, (&left, &right)));
+    }
+    if again.iterations.len() > 1 {
+        text.push_str(&section("all iterations", &again.total, (&left, &right)));
+    }
+    text.push_str(&moved(&again.total));
+    if !again.dropped.is_empty() {
+        let dropped: Vec<String> = again.dropped.iter().map(ToString::to_string).collect();
+        let which = dropped.join(", ");
+        text.push_str(&format!("left out, dropped when the log was compacted: {which}\n"));
+    }
+    output::text(&text)
+}
+
+fn work(work: &Work) -> String {
+    let mut parts = Vec::new();
+    for (count, what) in [
+        (work.read_again, "replies read again"),
+        (work.made, "new replies"),
+        (work.not_asked, "questions without a reply: leave out --recorded to ask the model"),
+    ] {
+        if count > 0 {
+            parts.push(format!("{count} {what}"));
+        }
+    }
+    parts.join(", ")
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"))
+}
+
+fn section(title: &str, found: &Comparison, (left, right): (&str, &str)) -> String {
+    let width = left.len().max(right.len()).max(9);
+    let share = |part: u32, of: u32| match of {
+        0 => "-".to_owned(),
+        of => format!("{:.1} %", 100.0 * f64::from(part) / f64::from(of)),
+    };
+    let rows: [(&str, &dyn Fn(&Side) -> String); 5] = [
+        ("pairs", &|s| s.pairs.to_string()),
+        ("judgments without a score", &|s| share(s.unparsed, s.judgments)),
+        ("completions without a score", &|s| s.unscored.to_string()),
+        ("mean score", &|s| number(s.mean)),
+        ("score follows length (Spearman)", &|s| number(s.length_correlation)),
+    ];
+    let (prompts, completions) = (found.prompts, found.completions);
+    let mut text = format!("{title}: {prompts} prompts, {completions} completions\n");
+    text.push_str(&format!("  {:<32} {left:>width$}  {right:>width$}\n", ""));
+    for (name, value) in rows {
+        let (l, r) = (value(&found.left), value(&found.right));
+        text.push_str(&format!("  {name:<32} {l:>width$}  {r:>width$}\n"));
+    }
+    let of = |how: Move| found.pairs.get(&how).copied().unwrap_or_default();
+    text.push_str(&format!(
+        "  pairs: {} the same, {} flipped, {} changed, {} appeared, {} vanished\n",
+        of(Move::Same),
+        of(Move::Flipped),
+        of(Move::Changed),
+        of(Move::Appeared),
+        of(Move::Vanished)
+    ));
+    let order = &found.order;
+    text.push_str(&format!(
+        "  order of two completions: {} agree, {} disagree; ties: {} left, {} right, {} both\n",
+        order.agree, order.disagree, order.tied_left, order.tied_right, order.tied_both
+    ));
+    text.push_str(&format!(
+        "  rank correlation: {} within a prompt, {} overall\n\n",
+        number(found.rank_correlation),
+        number(found.rank_correlation_overall)
+    ));
+    text
+}
+
+fn moved(found: &Comparison) -> String {
+    let two = |pair: Option<(u32, u32)>| {
+        pair.map_or_else(|| "no pair".to_owned(), |(c, r)| format!("{c} over {r}"))
+    };
+    let mut text = String::new();
+    for moved in found.moved.iter().take(LISTED_MAX) {
+        let how = format!("{:?}", moved.how).to_lowercase();
+        let reason = moved.reason.map_or_else(String::new, |r| format!(" ({r:?})").to_lowercase());
+        let (left, right) = (two(moved.left), two(moved.right));
+        text.push_str(&format!("{how:<9} {}  {left} -> {right}{reason}\n", moved.prompt));
+    }
+    if found.moved.len() > LISTED_MAX {
+        text.push_str(&format!("... and {} more: --json\n", found.moved.len() - LISTED_MAX));
+    }
+    text
+}

@@ -1,0 +1,98 @@
+//! Another run that begins where this one's judging can be done over: the log up to there, the
+//! completions that were answered later in that iteration, and what judges from there on.
+
+use super::{Again, Past};
+use crate::domain::{Event, Iteration, Offset, Panel, RubricName, When};
+use crate::error::Error;
+use crate::log::{Batch, Log};
+use crate::runtime::{Folder, rubrics};
+use crate::view::RunView;
+
+/// Events in one commit.
+const EVENTS_PER_COMMIT: usize = 20;
+
+/// What another run begins with.
+pub(super) struct Beginning {
+    /// The iteration that is judged over.
+    pub iteration: Iteration,
+    /// The first record that is left out.
+    pub until: Offset,
+    /// Who judges from there on.
+    pub panel: Vec<Event>,
+    /// Judgments that are known already.
+    pub judged: Vec<Event>,
+}
+
+impl Past {
+    /// Begins another run in the folder `to`: this one up to where the first iteration of `again`
+    /// was judged, with the new judgments in the place of the old ones and the new rubric in the
+    /// place of those that judged. To go on with it trains on the new pairs.
+    ///
+    /// # Errors
+    /// [`Error::RunExists`]; when the log was compacted; when something cannot be copied.
+    pub fn begin_another(&self, again: &Again, to: &Folder) -> Result<Iteration, Error> {
+        let nothing = || Error::Usage("nothing was judged again".to_owned());
+        let first = again.iterations.first().ok_or_else(nothing)?;
+        let rubric = &again.right.rubric;
+        let iteration = first.iteration;
+        let until = self.first_judging(iteration).ok_or_else(nothing)?;
+        let mut panel = new_to(&self.known_before(until)?, &again.right);
+        let (seat, when) = (Panel::one(rubric.clone()), When::Immediately);
+        panel.push(Event::RubricActivated { panel: seat, when, trial: None });
+        let judged = first.events.clone();
+        self.branch(to, &Beginning { iteration, until, panel, judged })?;
+        Ok(iteration)
+    }
+
+    /// What was known before a record.
+    pub(super) fn known_before(&self, until: Offset) -> Result<RunView, Error> {
+        let log = self.folder.read_log()?;
+        let mut view = RunView::at_the_floor(&log)?;
+        while view.next < until {
+            let left = (until.0 - view.next.0).min(512) as usize;
+            if view.follow(&log, left, |_| {})? == 0 {
+                break;
+            }
+        }
+        Ok(view)
+    }
+
+    /// The first record of an iteration that a judge had a hand in.
+    fn first_judging(&self, iteration: Iteration) -> Option<Offset> {
+        let judging = |event: &Event| {
+            matches!(event, Event::JudgeProbed { .. } | Event::JudgmentsRecorded { .. })
+        };
+        let mut records = self.excerpt.of_iteration(iteration);
+        records.find(|record| judging(&record.event)).map(|record| record.offset)
+    }
+
+    pub(super) fn branch(&self, to: &Folder, beginning: &Beginning) -> Result<(), Error> {
+        if to.holds_run() {
+            return Err(Error::RunExists(to.path().to_owned()));
+        }
+        let Beginning { iteration, until, panel, judged } = beginning;
+        self.folder.fork(to, *until, &self.desk.config)?;
+        for (id, bytes) in &self.brought {
+            rubrics::keep(&to.rubrics(), id, bytes)?;
+        }
+        // The policy that answered is not the judge's doing.
+        let answered = self.excerpt.of_iteration(*iteration).filter(|record| {
+            record.offset >= *until && matches!(record.event, Event::CompletionsSampled { .. })
+        });
+        let answered = answered.map(|record| record.event.clone());
+        let events: Vec<Event> =
+            panel.iter().cloned().chain(answered).chain(judged.clone()).collect();
+        let log = to.open_log()?;
+        for events in events.chunks(EVENTS_PER_COMMIT) {
+            log.append(Batch { key: None, events: events.to_vec(), cursor: None })?;
+        }
+        Ok(())
+    }
+}
+
+/// A rubric's installation, where it was not installed yet.
+pub(super) fn new_to(view: &RunView, named: &RubricName) -> Vec<Event> {
+    let RubricName { rubric, name, version } = named.clone();
+    let new = !view.rubrics.installed.contains_key(&rubric);
+    new.then_some(Event::RubricInstalled { rubric, name, version }).into_iter().collect()
+}

@@ -1,0 +1,333 @@
+//! THE PAST, JUDGED AGAIN: what would another rubric have said of the completions that a run has
+//! recorded, and which pairs would it have made? Replies that are recorded are read again wherever
+//! the question is the same; only where a rubric asks something else must the judge reply again.
+//!
+//! Nothing here changes the run that is looked at. What comes of it may begin another one
+//! ([`branch`]), with what a bad rubric touched left out ([`taint`]).
+
+mod branch;
+mod compare;
+mod excerpt;
+mod export;
+mod taint;
+
+pub use compare::{Comparison, Move, Moved, Order, Side};
+pub use export::Preference;
+pub use taint::{Taint, TaintedIteration};
+
+use crate::config::Config;
+use crate::domain::{
+    Event, Iteration, Judgment, Offset, Panel, PolicyRef, PromptId, RubricId, RubricName,
+};
+use crate::error::Error;
+use crate::lm::cancel::Cancel;
+use crate::lm::model_files::ModelFiles;
+use crate::rubric::{Rubric, RubricEngine, Subject};
+use crate::runtime::{Folder, lora_settings, rubrics};
+use crate::stage::ask::NOT_ASKED;
+use crate::stage::candle_workshop::CandleWorkshop;
+use crate::stage::judge::{Job, judge_jobs, recorded};
+use crate::stage::pair_store::{candidates, judged_at, rule};
+use crate::stage::seats::{Judged, name_of};
+use crate::stage::{Ample, Desk, Gauge, StageError};
+use crate::view::{IterationView, RunView};
+use compare::Scored;
+use excerpt::Excerpt;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Who may reply to questions that nobody replied to before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replies {
+    /// The policy that judged in the iteration.
+    Model,
+    /// Nobody.
+    Recorded,
+}
+
+/// Where judgments came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Work {
+    /// Recorded replies that were read again.
+    pub read_again: u32,
+    /// Replies of the model, and verdicts of rubrics that are programs.
+    pub made: u32,
+    /// Questions that nobody replied to ([`Replies::Recorded`]).
+    pub not_asked: u32,
+}
+
+/// One iteration judged again.
+#[derive(Clone, Debug, Serialize)]
+pub struct IterationAgain {
+    /// Which.
+    pub iteration: Iteration,
+    /// What it took.
+    pub work: Work,
+    /// Against what is recorded, or another rubric.
+    pub comparison: Comparison,
+    /// The judgments, to begin another run with.
+    #[serde(skip)]
+    events: Vec<Event>,
+}
+
+/// The past under two judges.
+#[derive(Clone, Debug, Serialize)]
+pub struct Again {
+    /// What the left is: `None` is what is recorded.
+    pub left: Option<RubricName>,
+    /// What the right is.
+    pub right: RubricName,
+    /// One for each iteration that has completions.
+    pub iterations: Vec<IterationAgain>,
+    /// All of them together.
+    pub total: Comparison,
+    /// Iterations whose completions were dropped when the log was compacted.
+    pub dropped: Vec<Iteration>,
+}
+
+/// A run's past, read.
+pub struct Past {
+    folder: Folder,
+    from: Iteration,
+    view: RunView,
+    excerpt: Arc<Excerpt>,
+    desk: Desk,
+    engine: RubricEngine,
+    /// Components that are not installed in the run.
+    brought: BTreeMap<RubricId, Vec<u8>>,
+}
+
+/// A prompt's recorded completions and what they came to.
+struct Answered {
+    job: Job,
+    judgments: Vec<Judgment>,
+    scores: Vec<Option<f64>>,
+}
+
+impl Past {
+    /// Reads what is recorded from an iteration on. Works beside a process that works on the run.
+    ///
+    /// # Errors
+    /// When the folder holds no run, or its log, settings or rubrics cannot be read.
+    pub fn open(
+        folder: &Folder,
+        from: Iteration,
+        cancel: &Cancel,
+        gauge: Arc<dyn Gauge>,
+    ) -> Result<Past, Error> {
+        let (view, excerpt) = Excerpt::of(&folder.read_log()?, from)?;
+        let excerpt = Arc::new(excerpt);
+        let config = Config::from_yaml(&folder.config())?;
+        let model = Arc::new(ModelFiles::open(&folder.model())?);
+        let workshop = CandleWorkshop::new(model, folder.open_blobs()?, lora_settings(&config));
+        let engine = RubricEngine::new()?;
+        let desk = Desk {
+            config: Arc::new(config),
+            log: excerpt.clone(),
+            workshop: Arc::new(workshop),
+            rubrics: folder.open_rubrics(&engine)?,
+            oracle: None,
+            cancel: cancel.clone(),
+            gauge,
+            headroom: Arc::new(Ample),
+        };
+        let folder = folder.clone();
+        Ok(Past { folder, from, view, excerpt, desk, engine, brought: BTreeMap::new() })
+    }
+
+    /// An installed rubric: its name, `name@version`, or the beginning of its hash.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with what is installed.
+    pub fn installed(&self, named: &str) -> Result<RubricId, Error> {
+        rubrics::find(&self.view, named)
+    }
+
+    /// A component that need not be installed.
+    ///
+    /// # Errors
+    /// [`crate::rubric::RubricError`] saying what is wrong with it.
+    pub fn bring(&mut self, bytes: &[u8]) -> Result<RubricId, Error> {
+        let rubric = Rubric::load(&self.engine, bytes)?;
+        let id = rubric.id().clone();
+        self.desk.rubrics.install(rubric);
+        if !self.view.rubrics.installed.contains_key(&id) {
+            self.brought.insert(id.clone(), bytes.to_vec());
+        }
+        Ok(id)
+    }
+
+    fn rubric(&self, id: &RubricId) -> Result<Rubric, Error> {
+        let missing = || Error::Usage(format!("rubric {} is not installed", id.short()));
+        let rubric = self.desk.rubrics.get(id).ok_or_else(missing)?;
+        if rubric.info().subject == Subject::Judgment {
+            let name = &rubric.info().name;
+            return Err(Error::Usage(format!(
+                "GRADUS0506 {name} judges judgments, not answers: there is nothing for it to judge \
+                 again"
+            )));
+        }
+        Ok(rubric)
+    }
+
+    /// Judges everything again under a rubric and compares it with what is recorded.
+    ///
+    /// # Errors
+    /// When there is nothing, the rubric cannot judge it, or the model cannot be opened.
+    pub fn rejudge(&self, rubric: &RubricId, replies: Replies) -> Result<Again, Error> {
+        let right = self.rubric(rubric)?;
+        self.compare(None, &right, replies)
+    }
+
+    /// Judges everything under two rubrics.
+    ///
+    /// # Errors
+    /// Those of [`Past::rejudge`].
+    pub fn diff(&self, a: &RubricId, b: &RubricId, replies: Replies) -> Result<Again, Error> {
+        let (left, right) = (self.rubric(a)?, self.rubric(b)?);
+        self.compare(Some(&left), &right, replies)
+    }
+
+    fn compare(
+        &self,
+        left: Option<&Rubric>,
+        right: &Rubric,
+        replies: Replies,
+    ) -> Result<Again, Error> {
+        let rule = rule(&self.desk.config);
+        let (mut iterations, mut all, mut dropped) = (Vec::new(), Vec::new(), Vec::new());
+        let wanted = |(iteration, open): &(&Iteration, &IterationView)| {
+            **iteration >= self.from && !open.judged.is_empty()
+        };
+        for (iteration, open) in self.view.iterations.iter().filter(wanted) {
+            let Some(answered) = self.answered(*iteration, open)? else {
+                dropped.push(*iteration);
+                continue;
+            };
+            let policy = (replies == Replies::Model).then_some(&open.policy);
+            let (scored, work, events) =
+                self.judge_again(*iteration, open, &answered, (left, right), policy)?;
+            let comparison = Comparison::of(&scored, rule);
+            iterations.push(IterationAgain { iteration: *iteration, work, comparison, events });
+            all.extend(scored);
+        }
+        if all.is_empty() {
+            let why = match dropped.is_empty() {
+                true => "no iteration from there on has judgments yet",
+                false => "the completions were dropped when the log was compacted",
+            };
+            let from = self.from;
+            return Err(Error::Usage(format!("nothing to judge from iteration {from} on: {why}")));
+        }
+        let total = Comparison::of(&all, rule);
+        let (left, right) = (left.map(name_of), name_of(right));
+        Ok(Again { left, right, iterations, total, dropped })
+    }
+
+    /// What was answered and judged in an iteration; `None` when it was dropped.
+    fn answered(
+        &self,
+        iteration: Iteration,
+        open: &IterationView,
+    ) -> Result<Option<Vec<Answered>>, Error> {
+        let mut all = Vec::new();
+        for (prompt, judged) in &open.judged {
+            let Some(sampled) = open.sampled.get(prompt) else { continue };
+            if self.dropped(*sampled)? {
+                return Ok(None);
+            }
+            let mut job = Job::of(iteration, prompt, *sampled, &self.view, &self.desk)?;
+            let (judgments, scores) = judged_at(&self.desk, *judged, job.completions.len())?;
+            job.past.clone_from(&judgments);
+            all.push(Answered { job, judgments, scores });
+        }
+        Ok(Some(all))
+    }
+
+    fn dropped(&self, offset: Offset) -> Result<bool, Error> {
+        Ok(crate::log::Log::get(self.excerpt.as_ref(), offset)?.is_none())
+    }
+
+    fn judge_again(
+        &self,
+        iteration: Iteration,
+        open: &IterationView,
+        answered: &[Answered],
+        (left, right): (Option<&Rubric>, &Rubric),
+        policy: Option<&PolicyRef>,
+    ) -> Result<(Vec<Scored>, Work, Vec<Event>), Error> {
+        let batch = self.desk.config.sampling.batch_prompts.max(1) as usize;
+        let (mut all, mut work, mut events) = (Vec::new(), Work::default(), Vec::new());
+        for chunk in answered.chunks(batch) {
+            let jobs: Vec<&Job> = chunk.iter().map(|answered| &answered.job).collect();
+            let under = |rubric: &Rubric| {
+                let judged =
+                    judge_jobs(&jobs, &Panel::one(rubric.id().clone()), policy, &self.desk)?;
+                let event = |(job, judged): (&&Job, &Judged)| {
+                    recorded(job, judged, iteration, open.policy.id(), &self.desk)
+                };
+                let events = jobs.iter().zip(&judged).map(event).collect::<Result<Vec<_>, _>>()?;
+                Ok::<_, StageError>((judged, events))
+            };
+            let lefts = left.map(under).transpose()?;
+            let (judged, made) = under(right)?;
+            judged.iter().for_each(|judged| work.add(judged));
+            for (at, answered) in chunk.iter().enumerate() {
+                let right = made.get(at).map(said).unwrap_or_default();
+                let left = match &lefts {
+                    Some((_, events)) => events.get(at).map(said).unwrap_or_default(),
+                    None => (&answered.judgments[..], &answered.scores[..]),
+                };
+                all.push(Scored {
+                    prompt: answered.job.prompt.id.clone(),
+                    candidates: candidates(&answered.job.completions, left.1),
+                    right: right.1.to_vec(),
+                    judgments: [count(left.0), count(right.0)],
+                });
+            }
+            events.extend(made);
+            self.desk.gauge.progress("judge", all.len() as u64, answered.len() as u64);
+        }
+        Ok((all, work, events))
+    }
+}
+
+impl Work {
+    fn add(&mut self, judged: &Judged) {
+        for reply in judged.under.iter().flat_map(|(_, marked)| &marked.replies) {
+            match &reply.outcome {
+                _ if reply.recalled => self.read_again += 1,
+                crate::domain::Outcome::Refused { reason } if reason == NOT_ASKED => {
+                    self.not_asked += 1;
+                }
+                _ => self.made += 1,
+            }
+        }
+    }
+}
+
+/// The judgments of an event and what the completions came to.
+fn said(event: &Event) -> (&[Judgment], &[Option<f64>]) {
+    match event {
+        Event::JudgmentsRecorded { judgments, scores, .. } => (judgments, scores),
+        _ => (&[], &[]),
+    }
+}
+
+fn count(judgments: &[Judgment]) -> (u32, u32) {
+    let unscored = judgments.iter().filter(|j| j.outcome.score().is_none()).count();
+    (judgments.len() as u32, unscored as u32)
+}
+
+impl IterationAgain {
+    /// The prompt's judgments, if it has any.
+    fn scores_of(&self, prompt: &PromptId) -> Option<&[Option<f64>]> {
+        self.events.iter().find_map(|event| match event {
+            Event::JudgmentsRecorded { prompt: theirs, scores, .. } if theirs == prompt => {
+                Some(scores.as_slice())
+            }
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,178 @@
+//! What a rubric that turned out bad has touched, directly and through the models that were trained
+//! on its pairs; and the same run from before it.
+
+use super::Past;
+use super::branch::{Beginning, new_to};
+use crate::domain::{Event, Iteration, Offset, Panel, PolicyId, PromptId, RubricId};
+use crate::error::Error;
+use crate::runtime::Folder;
+use crate::stage::seats::name_of;
+use crate::view::{Decision, IterationView, RunView};
+use serde::Serialize;
+use std::collections::BTreeSet;
+
+/// What a rubric touched in one iteration.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TaintedIteration {
+    /// Which.
+    pub iteration: Iteration,
+    /// Its policy was trained on pairs of the rubric: whatever it did is touched.
+    pub inherited: bool,
+    /// Prompts that the rubric judged, in order.
+    pub prompts: Vec<PromptId>,
+    /// Judgments of these prompts.
+    pub judgments: u32,
+    /// Pairs that were formed from them.
+    pub pairs: u32,
+    /// Of those, how many were trained on.
+    pub trained: u32,
+    /// The rubric measured the iteration's model, or the gate's opponent.
+    pub measured: bool,
+    /// The model that was trained on touched pairs or made from a touched one.
+    pub checkpoint: Option<PolicyId>,
+    /// That model acts, or acted.
+    pub promoted: bool,
+}
+
+/// Everything that a rubric touched.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Taint {
+    /// Which.
+    pub rubric: RubricId,
+    /// What it calls itself.
+    pub name: String,
+    /// Its own version.
+    pub version: String,
+    /// It judges now.
+    pub judges: bool,
+    /// Iterations with something touched, in order.
+    pub iterations: Vec<TaintedIteration>,
+    /// The model that acts now is touched.
+    pub acting: bool,
+    /// The first record that the rubric had a hand in; none when the log does not have it any more
+    /// or the rubric touched nothing.
+    pub first: Option<Offset>,
+}
+
+/// One iteration, knowing which models are touched.
+fn touched(
+    rubric: &RubricId,
+    iteration: Iteration,
+    open: &IterationView,
+    models: &BTreeSet<PolicyId>,
+) -> TaintedIteration {
+    let under = || open.under.iter().filter(|(_, under)| under.rubrics.contains(rubric));
+    let prompts: Vec<PromptId> = under().map(|(prompt, _)| prompt.clone()).collect();
+    let pairs: Vec<_> = prompts.iter().filter_map(|prompt| open.pairs.get(prompt)).collect();
+    let sealed = open.sealed.as_deref().unwrap_or_default();
+    let trained = pairs.iter().filter(|(pair, _)| sealed.contains(pair)).count() as u32;
+    let inherited = [&open.policy, &open.reference].iter().any(|p| models.contains(&p.id()));
+    let checkpoint = open.checkpoint.as_ref().filter(|_| inherited || trained > 0);
+    TaintedIteration {
+        iteration,
+        inherited,
+        judgments: under().map(|(_, under)| under.judgments.0).sum(),
+        pairs: pairs.len() as u32,
+        trained,
+        measured: open.evaluation.is_some() && open.panel.has(rubric),
+        promoted: checkpoint.is_some() && open.decision == Some(Decision::Promoted),
+        checkpoint: checkpoint.map(|checkpoint| checkpoint.policy.id()),
+        prompts,
+    }
+}
+
+impl TaintedIteration {
+    fn is_clean(&self) -> bool {
+        !self.inherited && self.prompts.is_empty() && !self.measured
+    }
+}
+
+impl Past {
+    /// What a rubric touched.
+    ///
+    /// # Errors
+    /// When it was never installed.
+    pub fn taint(&self, rubric: &RubricId) -> Result<Taint, Error> {
+        let missing = || Error::Usage(format!("rubric {} is not installed", rubric.short()));
+        let facts = self.view.rubrics.installed.get(rubric).ok_or_else(missing)?;
+        let (mut models, mut iterations) = (BTreeSet::new(), Vec::new());
+        for (iteration, open) in &self.view.iterations {
+            let found = touched(rubric, *iteration, open, &models);
+            models.extend(found.checkpoint.clone());
+            if !found.is_clean() {
+                iterations.push(found);
+            }
+        }
+        let first = iterations.first().and_then(|found| self.first_of(rubric, found));
+        Ok(Taint {
+            rubric: rubric.clone(),
+            name: facts.name.clone(),
+            version: facts.version.clone(),
+            judges: self.view.panel.as_ref().is_some_and(|panel| panel.has(rubric)),
+            acting: self.view.policy.as_ref().is_some_and(|policy| models.contains(&policy.id())),
+            first,
+            iterations,
+        })
+    }
+
+    /// The first record in an iteration that a rubric had a hand in.
+    fn first_of(&self, rubric: &RubricId, found: &TaintedIteration) -> Option<Offset> {
+        let ours = |event: &Event| match event {
+            Event::JudgeProbed { rubric: theirs, .. } => theirs == rubric,
+            Event::JudgmentsRecorded { judgments, .. } => {
+                judgments.iter().any(|judgment| judgment.rubric == *rubric)
+            }
+            Event::EvaluationFinished { .. } => found.measured,
+            _ => false,
+        };
+        let mut records = self.excerpt.of_iteration(found.iteration);
+        records.find(|record| ours(&record.event)).map(|record| record.offset)
+    }
+
+    /// Begins another run in the folder `to`: this one from before the rubric's first judgment, with
+    /// the panel that judged before it, or `instead`. The rubric is put away there.
+    ///
+    /// # Errors
+    /// When it touched nothing, nothing else can judge, `to` holds a run, or the log was compacted.
+    pub fn begin_before(
+        &self,
+        taint: &Taint,
+        instead: Option<&RubricId>,
+        to: &Folder,
+    ) -> Result<Iteration, Error> {
+        let nothing = || {
+            let (name, version) = (&taint.name, &taint.version);
+            Error::Usage(format!("{name}@{version} touched nothing: there is nothing to rebuild"))
+        };
+        let iteration = taint.iterations.first().ok_or_else(nothing)?.iteration;
+        let dropped =
+            || Error::Usage("the log was compacted: what to begin with is gone".to_owned());
+        let until = taint.first.ok_or_else(dropped)?;
+        let before = self.known_before(until)?;
+        let back_to = match instead {
+            Some(rubric) => Panel::one(self.rubric(rubric)?.id().clone()),
+            None => panel_without(&before, &taint.rubric).ok_or_else(|| {
+                Error::Usage(
+                    "no other rubric judged before it: say which one is to judge instead, with \
+                     --rubric"
+                        .to_owned(),
+                )
+            })?,
+        };
+        let mut panel = Vec::new();
+        for seat in back_to.seats() {
+            panel.extend(new_to(&before, &name_of(&self.rubric(&seat.rubric)?)));
+        }
+        let reason = "what it touched was left out by hand (gradus rubric taint)".to_owned();
+        panel.push(Event::RubricRolledBack { rubric: taint.rubric.clone(), back_to, reason });
+        self.branch(to, &Beginning { iteration, until, panel, judged: Vec::new() })?;
+        Ok(iteration)
+    }
+}
+
+/// The last panel without a rubric, else what is left of the one that judges.
+fn panel_without(view: &RunView, rubric: &RubricId) -> Option<Panel> {
+    let mut earlier = view.rubrics.earlier.iter().rev();
+    let former = earlier.find(|panel| !panel.has(rubric)).cloned();
+    former.or_else(|| view.panel.as_ref()?.without(rubric).ok())
+}

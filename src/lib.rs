@@ -21,6 +21,8 @@
 //! | [`config`], [`prompts`], [`stats`] | settings, prompt files, pure numbers |
 //! | [`demo`] | a world that a program can grade |
 
+#![deny(unsafe_code)]
+
 pub mod actor;
 pub mod blob;
 pub mod config;

@@ -170,18 +170,24 @@ fn number(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"))
 }
 
-fn section(title: &str, found: &Comparison, (left, right): (&str, &str)) -> String {
-    let width = left.len().max(right.len()).max(9);
-    let share = |part: u32, of: u32| match of {
+/// A row of one side's figures.
+type Figure = fn(&Side) -> String;
+
+fn share(part: u32, of: u32) -> String {
+    match of {
         0 => "-".to_owned(),
         of => format!("{:.1} %", 100.0 * f64::from(part) / f64::from(of)),
-    };
-    let rows: [(&str, &dyn Fn(&Side) -> String); 5] = [
-        ("pairs", &|s| s.pairs.to_string()),
-        ("judgments without a score", &|s| share(s.unparsed, s.judgments)),
-        ("completions without a score", &|s| s.unscored.to_string()),
-        ("mean score", &|s| number(s.mean)),
-        ("score follows length (Spearman)", &|s| number(s.length_correlation)),
+    }
+}
+
+fn section(title: &str, found: &Comparison, (left, right): (&str, &str)) -> String {
+    let width = left.len().max(right.len()).max(9);
+    let rows: [(&str, Figure); 5] = [
+        ("pairs", |s| s.pairs.to_string()),
+        ("judgments without a score", |s| share(s.unparsed, s.judgments)),
+        ("completions without a score", |s| s.unscored.to_string()),
+        ("mean score", |s| number(s.mean)),
+        ("score follows length (Spearman)", |s| number(s.length_correlation)),
     ];
     let (prompts, completions) = (found.prompts, found.completions);
     let mut text = format!("{title}: {prompts} prompts, {completions} completions\n");

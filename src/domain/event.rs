@@ -118,6 +118,8 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         trial: Option<Trial>,
     },
+    /// These judge beside the panel from here on, and count for nothing.
+    ShadowsSet { rubrics: Vec<RubricId> },
     /// A component in the watched folder is not used.
     RubricRefused { file: String, reason: String },
     /// A rubric proved bad at work: the panel before it judges again, the open iteration too, and
@@ -164,6 +166,15 @@ pub enum Event {
         /// The rubrics that asked. Not in records of old.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         rubrics: Vec<RubricName>,
+    },
+    /// What a shadow said of a prompt's completions. Nothing is made of it.
+    ShadowJudged {
+        iteration: Iteration,
+        prompt: PromptId,
+        judge: PolicyId,
+        rubric: RubricId,
+        judgments: Vec<Judgment>,
+        scores: Vec<Option<f64>>,
     },
     /// A prompt gave a training pair.
     PairFormed { iteration: Iteration, pair: PreferencePair },
@@ -226,6 +237,7 @@ impl Event {
             Event::RunStarted { .. } => "run_started",
             Event::RubricInstalled { .. } => "rubric_installed",
             Event::RubricActivated { .. } => "rubric_activated",
+            Event::ShadowsSet { .. } => "shadows_set",
             Event::RubricRefused { .. } => "rubric_refused",
             Event::RubricRolledBack { .. } => "rubric_rolled_back",
             Event::PromptAdmitted { .. } => "prompt_admitted",
@@ -237,6 +249,7 @@ impl Event {
             Event::CompletionsSampled { .. } => "completions_sampled",
             Event::JudgeProbed { .. } => "judge_probed",
             Event::JudgmentsRecorded { .. } => "judgments_recorded",
+            Event::ShadowJudged { .. } => "shadow_judged",
             Event::PairFormed { .. } => "pair_formed",
             Event::PairSkipped { .. } => "pair_skipped",
             Event::PairsSealed { .. } => "pairs_sealed",

@@ -23,6 +23,7 @@ fn judging(event: &Event) -> Option<Iteration> {
         Event::CompletionsSampled { iteration, .. }
         | Event::JudgeProbed { iteration, .. }
         | Event::JudgmentsRecorded { iteration, .. }
+        | Event::ShadowJudged { iteration, .. }
         | Event::EvaluationFinished { iteration, .. } => Some(*iteration),
         _ => None,
     }

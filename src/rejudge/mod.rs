@@ -144,6 +144,11 @@ impl Past {
         rubrics::find(&self.view, named)
     }
 
+    /// What judges beside the panel.
+    pub fn shadows(&self) -> &[RubricId] {
+        &self.view.rubrics.shadows
+    }
+
     /// A component that need not be installed.
     ///
     /// # Errors
@@ -240,6 +245,9 @@ impl Past {
             let mut job = Job::of(iteration, prompt, *sampled, &self.view, &self.desk)?;
             let (judgments, scores) = judged_at(&self.desk, *judged, job.completions.len())?;
             job.past.clone_from(&judgments);
+            for shadowed in open.shadowed.values().filter_map(|shadowed| shadowed.get(prompt)) {
+                job.past.extend(judged_at(&self.desk, *shadowed, job.completions.len())?.0);
+            }
             all.push(Answered { job, judgments, scores });
         }
         Ok(Some(all))

@@ -102,7 +102,7 @@ pub(super) fn unusable(error: CallError, why: impl FnOnce(String) -> RubricError
     }
 }
 
-fn compile(engine: &RubricEngine, bytes: &[u8]) -> Result<Component, RubricError> {
+fn compile(engine: &RubricEngine, bytes: &[u8], id: &str) -> Result<Component, RubricError> {
     if bytes.len() > COMPONENT_BYTES_MAX {
         let max = COMPONENT_BYTES_MAX;
         return Err(RubricError::TooLarge { bytes: bytes.len(), max });
@@ -115,8 +115,15 @@ fn compile(engine: &RubricEngine, bytes: &[u8]) -> Result<Component, RubricError
         let reason = "it is a core module, not a component; was the component step forgotten?";
         return Err(RubricError::Compile(reason.to_owned()));
     }
-    let compiled = Component::new(&engine.0, bytes);
-    compiled.map_err(|error| RubricError::Compile(text(&error)))
+    if let Some(kept) = engine.cache.as_ref().and_then(|cache| cache.get(&engine.engine, id)) {
+        return Ok(kept);
+    }
+    let compiled = Component::new(&engine.engine, bytes);
+    let compiled = compiled.map_err(|error| RubricError::Compile(text(&error)))?;
+    if let Some(cache) = &engine.cache {
+        cache.put(id, &compiled);
+    }
+    Ok(compiled)
 }
 
 fn check_world(engine: &RubricEngine, component: &Component) -> Result<(), RubricError> {
@@ -124,7 +131,7 @@ fn check_world(engine: &RubricEngine, component: &Component) -> Result<(), Rubri
         return Ok(());
     }
     let ty = component.component_type();
-    let found: Vec<String> = ty.exports(&engine.0).map(|(name, _)| name.to_owned()).collect();
+    let found: Vec<String> = ty.exports(&engine.engine).map(|(name, _)| name.to_owned()).collect();
     let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
     Err(RubricError::World { found })
 }
@@ -132,7 +139,7 @@ fn check_world(engine: &RubricEngine, component: &Component) -> Result<(), Rubri
 /// An interface of the right name may still hold functions of other types. wasmtime compares them
 /// when an instance is first used; a trap before that is left to the first real call to report.
 fn check_types(engine: &RubricEngine, pre: &RubricPre<Host>) -> Result<(), RubricError> {
-    let mut store = store(&engine.0).map_err(RubricError::Engine)?;
+    let mut store = store(&engine.engine).map_err(RubricError::Engine)?;
     let Ok(instance) = pre.instance_pre().instantiate(&mut store) else { return Ok(()) };
     Bindings::new(&mut store, &instance).map(drop).map_err(|error| RubricError::World {
         found: format!("a judge of other types ({})", text(&error)),
@@ -155,9 +162,10 @@ impl Rubric {
     /// # Errors
     /// [`RubricError`] naming the step.
     pub fn load_untried(engine: &RubricEngine, bytes: &[u8]) -> Result<Rubric, RubricError> {
-        let component = compile(engine, bytes)?;
+        let id: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let component = compile(engine, bytes, &id)?;
         check_world(engine, &component)?;
-        let mut linker = Linker::<Host>::new(&engine.0);
+        let mut linker = Linker::<Host>::new(&engine.engine);
         Bindings::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host)
             .map_err(|error| RubricError::Engine(text(&error)))?;
         let linked = linker
@@ -165,8 +173,8 @@ impl Rubric {
             .map_err(|error| RubricError::Import(text(&error)))?;
         let pre = RubricPre::new(linked).map_err(|error| RubricError::Engine(text(&error)))?;
         check_types(engine, &pre)?;
-        let id: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut inner = Inner { id: RubricId(id), info: unknown(), engine: engine.0.clone(), pre };
+        let mut inner =
+            Inner { id: RubricId(id), info: unknown(), engine: engine.engine.clone(), pre };
         inner.info = describe(&inner)?;
         Ok(Rubric(Arc::new(inner)))
     }

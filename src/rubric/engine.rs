@@ -3,11 +3,13 @@
 
 use super::RubricError;
 use super::bindings::gradus::rubric::{log, types};
+use super::cache::{self, Cache};
+use std::path::Path;
 use wasmtime::{Config, Engine, Store, StoreLimits, StoreLimitsBuilder};
 
 /// Fuel of one call. The paper's rubric uses about 12,000 to render and 5,000 to parse.
 pub(super) const FUEL_MAX: u64 = 50_000_000;
-const MEMORY_BYTES_MAX: usize = 64 << 20;
+const MEMORY_BYTES_MAX: usize = 48 << 20;
 const HOSTCALL_FUEL: usize = 8 << 20;
 const STACK_BYTES_MAX: usize = 512 << 10;
 const LOG_LINES_MAX: usize = 64;
@@ -15,14 +17,40 @@ const LOG_LINE_BYTES_MAX: usize = 1024;
 
 /// Compiles and runs components.
 #[derive(Clone)]
-pub struct RubricEngine(pub(super) Engine);
+pub struct RubricEngine {
+    pub(super) engine: Engine,
+    pub(super) cache: Option<Cache>,
+}
 
 impl RubricEngine {
-    /// An engine with the sandbox's limits.
+    /// An engine with the sandbox's limits, that keeps what it compiles for the next process:
+    /// in `GRADUS_CACHE`, else in `gradus` below `XDG_CACHE_HOME` or `~/.cache`, which must be this
+    /// user's alone; without one it compiles each time.
     ///
     /// # Errors
     /// [`RubricError::Engine`] when this machine is not one Cranelift knows.
     pub fn new() -> Result<RubricEngine, RubricError> {
+        let mut engine = RubricEngine::without_cache()?;
+        let dir = cache::of_this_person();
+        engine.cache = dir.and_then(|dir| Cache::open(&dir, &engine.engine));
+        Ok(engine)
+    }
+
+    /// The same with a cache in this folder, as far as it is this user's alone.
+    ///
+    /// # Errors
+    /// Those of [`RubricEngine::new`].
+    pub fn with_cache(dir: &Path) -> Result<RubricEngine, RubricError> {
+        let mut engine = RubricEngine::without_cache()?;
+        engine.cache = Cache::open(dir, &engine.engine);
+        Ok(engine)
+    }
+
+    /// The same, compiling each time.
+    ///
+    /// # Errors
+    /// [`RubricError::Engine`] when this machine is not one Cranelift knows.
+    pub fn without_cache() -> Result<RubricEngine, RubricError> {
         let mut config = Config::new();
         config.wasm_component_model(true);
         config.consume_fuel(true);
@@ -30,7 +58,8 @@ impl RubricEngine {
         config.max_wasm_stack(STACK_BYTES_MAX);
         config.wasm_backtrace_max_frames(None);
         let engine = Engine::new(&config);
-        Ok(RubricEngine(engine.map_err(|error| RubricError::Engine(format!("{error:#}")))?))
+        let engine = engine.map_err(|error| RubricError::Engine(format!("{error:#}")))?;
+        Ok(RubricEngine { engine, cache: None })
     }
 }
 

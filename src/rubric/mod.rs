@@ -9,6 +9,7 @@
 
 mod bindings;
 pub mod bundled;
+mod cache;
 mod call;
 mod component;
 mod engine;

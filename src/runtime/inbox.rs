@@ -5,7 +5,7 @@
 
 use super::folder::Folder;
 use super::rubrics::{Activated, Again, Installed, Rubrics, Wanted, write_whole};
-use crate::domain::When;
+use crate::domain::{RubricId, When};
 use crate::error::Error;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -35,6 +35,11 @@ pub enum Request {
         /// Also one that was rolled back.
         again: Again,
     },
+    /// Let these rubrics judge beside the panel, and no others.
+    Shadow {
+        /// Which; none: nobody.
+        rubrics: Vec<String>,
+    },
     /// Put the panel before this one back.
     RollBack {
         /// Why.
@@ -50,6 +55,11 @@ pub enum Answer {
     Installed(Installed),
     /// The panel judges.
     Activated(Activated),
+    /// These judge beside the panel.
+    Shadowed {
+        /// Which.
+        rubrics: Vec<RubricId>,
+    },
     /// Nothing changed.
     Refused {
         /// Why.
@@ -66,6 +76,9 @@ pub(crate) fn carry_out(request: &Request, rubrics: &Rubrics) -> Result<Answer, 
         }
         Request::Activate { wanted, when, again } => {
             Answer::Activated(rubrics.activate(wanted, *when, *again)?)
+        }
+        Request::Shadow { rubrics: wanted } => {
+            Answer::Shadowed { rubrics: rubrics.shadow(wanted)? }
         }
         Request::RollBack { reason } => Answer::Activated(rubrics.roll_back(reason)?),
     })

@@ -27,6 +27,7 @@ fn is_bulk(event: &Event) -> bool {
         event,
         Event::CompletionsSampled { .. }
             | Event::JudgmentsRecorded { .. }
+            | Event::ShadowJudged { .. }
             | Event::PairFormed { .. }
             | Event::PairSkipped { .. }
             | Event::PromptRejected { .. }

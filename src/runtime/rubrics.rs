@@ -175,6 +175,35 @@ impl Rubrics {
         }
     }
 
+    /// Lets these rubrics judge beside the panel from now on, and no others: to see what they would
+    /// do. Nothing is made of what they say; [`crate::rejudge::Past::diff`] compares it.
+    ///
+    /// # Errors
+    /// When one is not installed, does not judge answers or is on the panel, or the log cannot be
+    /// written.
+    pub fn shadow(&self, wanted: &[String]) -> Result<Vec<RubricId>, Error> {
+        let view = self.view()?;
+        let mut rubrics = Vec::new();
+        for one in wanted {
+            let rubric = find(&view, one)?;
+            self.may_judge(&view, &rubric, Again::Allow)?;
+            if view.panel.as_ref().is_some_and(|panel| panel.has(&rubric)) {
+                return Err(Error::Usage(format!(
+                    "GRADUS0509 {one} ({}) is on the panel: what it says counts already",
+                    rubric.short()
+                )));
+            }
+            if !rubrics.contains(&rubric) {
+                rubrics.push(rubric);
+            }
+        }
+        if view.rubrics.shadows != rubrics {
+            let event = Event::ShadowsSet { rubrics: rubrics.clone() };
+            self.append(Batch { key: None, events: vec![event], cursor: None })?;
+        }
+        Ok(rubrics)
+    }
+
     /// Puts the panel before this one back, at once, and what the new rubric judged in the open
     /// iteration counts for nothing.
     ///
@@ -278,6 +307,8 @@ pub struct RubricRow {
     pub on_trial: Option<u32>,
     /// Prompts at which it trapped.
     pub strikes: u32,
+    /// It judges beside the panel and counts for nothing.
+    pub shadow: bool,
     /// Why it was rolled back.
     pub put_away: Option<String>,
     /// What it says of itself; not known from the log alone.
@@ -303,6 +334,7 @@ impl RubricRow {
             tags: seat.map(|seat| seat.tags.clone()).unwrap_or_default(),
             on_trial: on_trial.map(|t| t.trial.judgments.saturating_sub(t.judged)),
             strikes: facts.strikes,
+            shadow: view.rubrics.shadows.contains(id),
             put_away: view.rubrics.put_away.get(id).cloned(),
             info,
         }

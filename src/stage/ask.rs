@@ -301,9 +301,10 @@ impl Bench<'_> {
                     before.is_ok_and(|before| before.asks_the_same(&rendered))
                 });
                 let mut past: Vec<Remembered> = same.cloned().collect();
-                // Those of one rubric: others may have got the very same ones.
-                let first = past.first().map(|past| past.rubric.id().clone());
-                past.retain(|past| Some(past.rubric.id()) == first.as_ref());
+                // Those of one rubric, best its own: others may have got the very same ones.
+                let own = past.iter().find(|past| past.rubric.id() == self.rubric.id());
+                let whose = own.or(past.first()).map(|past| past.rubric.id().clone());
+                past.retain(|past| Some(past.rubric.id()) == whose.as_ref());
                 Ok(Asked { rendered, past })
             }
             Err(CallError::Refused(reason)) => Err(Outcome::Refused { reason }),

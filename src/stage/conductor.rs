@@ -13,7 +13,7 @@ use super::pair_store::{PairStore, PairTask};
 use super::sampler::{SampleTask, Sampler};
 use super::trainer::Trainer;
 use super::{ATTEMPTS_MAX, Desk, Stage, StageError, Weight, task_key};
-use crate::config::{Config, GateMode, OnNoSignal};
+use crate::config::{Config, GateMode, JudgeSource, OnNoSignal};
 use crate::domain::evaluation::{Evaluation, Referee};
 use crate::domain::event::{IterationKind, IterationOutcome};
 use crate::domain::{Event, Iteration, PromptId, RubricId, TaskKey};
@@ -78,7 +78,7 @@ impl Conductor {
             IterationKind::Sft => self.finish(iteration, open),
             IterationKind::Dpo => self
                 .seal_prompts(view, iteration, open)
-                .or_else(|| self.seal_pairs(iteration, open))
+                .or_else(|| self.seal_pairs(view, iteration, open))
                 .or_else(|| self.finish(iteration, open)),
         }
     }
@@ -133,8 +133,19 @@ impl Conductor {
         Some((iteration, Slot::Prompts, vec![Event::PromptsSealed { iteration, prompts }]))
     }
 
-    fn seal_pairs(&self, iteration: Iteration, open: &IterationView) -> Option<Decision> {
-        if open.sealed.is_some() || !open.all_decided() {
+    /// Shadows end with their iteration's judging, so that a run does the same however fast it is.
+    fn waits_for_shadow(&self, view: &RunView, open: &IterationView) -> bool {
+        let waits = |rubric| open.judged.keys().any(|prompt| open.waits_for_shadow(rubric, prompt));
+        self.config.judge.source == JudgeSource::Model && view.rubrics.shadows.iter().any(waits)
+    }
+
+    fn seal_pairs(
+        &self,
+        view: &RunView,
+        iteration: Iteration,
+        open: &IterationView,
+    ) -> Option<Decision> {
+        if open.sealed.is_some() || !open.all_decided() || self.waits_for_shadow(view, open) {
             return None;
         }
         if probes_are_due(&self.config) {

@@ -12,6 +12,7 @@ use super::pair_store::completions_at;
 use super::probe::{self, ProbeTask};
 use super::sampler::prompt_seed;
 use super::seats::{Judged, installed, judge_under, name_of};
+use super::shadow::{self, ShadowTask};
 use super::{Desk, Stage, StageError, Weight, task_key};
 use crate::config::{Config, JudgeSource};
 use crate::domain::{
@@ -33,6 +34,8 @@ pub enum JudgeTask {
     Probe(ProbeTask),
     /// To score the completions of one planned chunk of prompts.
     Chunk(ChunkTask),
+    /// To do the same under a rubric that does not count.
+    Shadow(ShadowTask),
 }
 
 /// Judge the completions of one planned chunk of prompts.
@@ -48,7 +51,7 @@ impl JudgeTask {
     /// The prompts that can be left out when it fails again and again.
     pub fn prompts(&self) -> Vec<PromptId> {
         match self {
-            JudgeTask::Probe(_) => Vec::new(),
+            JudgeTask::Probe(_) | JudgeTask::Shadow(_) => Vec::new(),
             JudgeTask::Chunk(task) => task.prompts.iter().map(|(id, _)| id.clone()).collect(),
         }
     }
@@ -58,6 +61,14 @@ impl Judge {
     /// A judge with these settings.
     pub fn new(config: Arc<Config>) -> Judge {
         Judge { config }
+    }
+
+    /// The next chunk whose answers are all there and not all judged.
+    fn chunk<'v>(&self, open: &'v IterationView) -> Option<&'v [PromptId]> {
+        open.chunks(self.config.sampling.batch_prompts).find(|chunk| {
+            chunk.iter().all(|p| open.sampled.contains_key(p))
+                && chunk.iter().any(|p| !open.judged.contains_key(p) && !open.is_quarantined(p))
+        })
     }
 
     /// The probes come first, as soon as there are prompts: one for each rubric.
@@ -194,10 +205,12 @@ impl Stage for Judge {
         if let Some((key, task)) = self.probe(view, iteration, open) {
             return Some((key, JudgeTask::Probe(task)));
         }
-        let chunk = open.chunks(self.config.sampling.batch_prompts).find(|chunk| {
-            chunk.iter().all(|p| open.sampled.contains_key(p))
-                && chunk.iter().any(|p| !open.judged.contains_key(p) && !open.is_quarantined(p))
-        })?;
+        let Some(chunk) = self.chunk(open) else {
+            // Last: what counts does not wait for what does not.
+            let model = self.config.judge.source == JudgeSource::Model;
+            let task = shadow::next(&self.config, view, iteration, open).filter(|_| model);
+            return task.map(|(key, task)| (key, JudgeTask::Shadow(task)));
+        };
         let policy = open.policy.clone();
         let panel = open.panel.clone();
         let settings = (&self.config.sampling, &self.config.judge);
@@ -217,6 +230,7 @@ impl Stage for Judge {
         match task {
             JudgeTask::Probe(task) => probe::run(&task, view, desk),
             JudgeTask::Chunk(task) => judge_chunk(&task, view, desk),
+            JudgeTask::Shadow(task) => shadow::run(&task, view, desk),
         }
     }
 }

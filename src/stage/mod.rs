@@ -19,6 +19,7 @@ mod readout;
 pub mod sampler;
 pub(crate) mod seats;
 pub mod select;
+mod shadow;
 pub(crate) mod tally;
 pub mod trainer;
 pub mod workshop;

@@ -115,7 +115,10 @@ pub(crate) fn judged_at(
     n: usize,
 ) -> Result<(Vec<Judgment>, Vec<Option<f64>>), StageError> {
     match desk.event(offset)? {
-        Event::JudgmentsRecorded { judgments, scores, .. } if !scores.is_empty() => {
+        Event::JudgmentsRecorded { judgments, scores, .. }
+        | Event::ShadowJudged { judgments, scores, .. }
+            if !scores.is_empty() =>
+        {
             Ok((judgments, scores))
         }
         Event::JudgmentsRecorded { judgments, .. } => {

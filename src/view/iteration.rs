@@ -97,6 +97,9 @@ pub struct IterationView {
     /// Under which rubrics, and how many of them have no score.
     #[serde(default)]
     pub under: BTreeMap<PromptId, Under>,
+    /// Where each shadow's judgments of each prompt are.
+    #[serde(default)]
+    pub shadowed: BTreeMap<RubricId, BTreeMap<PromptId, Offset>>,
     /// How often a rubric that failed was rolled back.
     #[serde(default)]
     pub rubrics_rolled_back: u32,
@@ -162,7 +165,9 @@ pub struct PairSums {
 fn stage_of(event: &Event) -> &'static str {
     match event {
         Event::PromptsWritten { .. } | Event::CompletionsSampled { .. } => "sampler",
-        Event::JudgeProbed { .. } | Event::JudgmentsRecorded { .. } => "judge",
+        Event::JudgeProbed { .. }
+        | Event::JudgmentsRecorded { .. }
+        | Event::ShadowJudged { .. } => "judge",
         Event::PairFormed { .. } | Event::PairSkipped { .. } => "pair_store",
         Event::ReferenceScored { .. }
         | Event::StepTaken { .. }
@@ -197,6 +202,7 @@ impl IterationView {
             probes: BTreeMap::new(),
             judged: BTreeMap::new(),
             under: BTreeMap::new(),
+            shadowed: BTreeMap::new(),
             rubrics_rolled_back: 0,
             judgments: (0, 0),
             pairs: BTreeMap::new(),
@@ -259,6 +265,10 @@ impl IterationView {
                 self.judgments.0 += under.judgments.0;
                 self.judgments.1 += under.judgments.1;
                 self.under.insert(prompt.clone(), under);
+            }
+            Event::ShadowJudged { prompt, rubric, .. } => {
+                let shadowed = self.shadowed.entry(rubric.clone()).or_default();
+                shadowed.insert(prompt.clone(), record.offset);
             }
             Event::PairFormed { pair, .. } => {
                 self.pair_sums.length_chosen += f64::from(pair.length_chosen);
@@ -368,6 +378,14 @@ impl IterationView {
     pub fn rubrics(&self) -> BTreeSet<&RubricId> {
         let seated = self.panel.seats().iter().map(|seat| &seat.rubric);
         seated.chain(self.under.values().flat_map(|under| &under.rubrics)).collect()
+    }
+
+    /// Whether a prompt was judged, and a shadow has yet to.
+    pub fn waits_for_shadow(&self, rubric: &RubricId, prompt: &PromptId) -> bool {
+        let seen = |shadowed: &BTreeMap<PromptId, Offset>| shadowed.contains_key(prompt);
+        self.judged.contains_key(prompt)
+            && !self.is_quarantined(prompt)
+            && !self.shadowed.get(rubric).is_some_and(seen)
     }
 
     /// Whether no sealed prompt waits for judgments.

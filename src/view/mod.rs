@@ -202,6 +202,7 @@ impl RunView {
             | Event::CompletionsSampled { iteration, .. }
             | Event::JudgeProbed { iteration, .. }
             | Event::JudgmentsRecorded { iteration, .. }
+            | Event::ShadowJudged { iteration, .. }
             | Event::PairFormed { iteration, .. }
             | Event::PairSkipped { iteration, .. }
             | Event::PairsSealed { iteration, .. }

@@ -47,6 +47,9 @@ pub struct RubricsView {
     pub failed: BTreeMap<RubricId, String>,
     /// Rubrics that were rolled back, and why: they are not activated again.
     pub put_away: BTreeMap<RubricId, String>,
+    /// Rubrics that judge beside the panel and count for nothing.
+    #[serde(default)]
+    pub shadows: Vec<RubricId>,
 }
 
 impl RubricsView {
@@ -66,6 +69,7 @@ impl RubricsView {
                 let surplus = self.earlier.len().saturating_sub(EARLIER_MAX);
                 self.earlier.drain(..surplus);
                 self.trials.retain(|rubric, _| next.has(rubric));
+                self.shadows.retain(|rubric| !next.has(rubric));
                 for seat in next.seats() {
                     self.pardon(&seat.rubric);
                 }
@@ -83,6 +87,7 @@ impl RubricsView {
                 self.trials.remove(rubric);
                 self.earlier.retain(|earlier| !earlier.has(rubric));
             }
+            Event::ShadowsSet { rubrics } => self.shadows.clone_from(rubrics),
             Event::JudgmentsRecorded { judgments, .. } => self.count(judgments, last),
             Event::PromptQuarantined { .. } => self.conclude(last),
             _ => {}

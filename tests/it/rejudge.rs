@@ -4,7 +4,7 @@
 use crate::rubric::guest::Guest;
 use crate::runs::{alone, copied, five, gradus, on, records, whole};
 use gradus::Error;
-use gradus::domain::{Event, Iteration, PolicyRef, RubricId};
+use gradus::domain::{Event, Iteration, Outcome, PolicyRef, RubricId};
 use gradus::lm::cancel::Cancel;
 use gradus::rejudge::{Move, Past, Replies};
 use gradus::rubric::bundled;
@@ -189,6 +189,64 @@ fn first_rubric(dir: &Path) -> RubricId {
         _ => None,
     });
     found.unwrap()
+}
+
+/// A rubric beside the panel changes nothing that is trained, whatever becomes of it, and what it
+/// said is there to be compared without a model.
+#[test]
+fn a_shadow_judges_and_touches_nothing() {
+    let _alone = alone();
+    let root = tempfile::tempdir().unwrap();
+    let dir = copied(&whole().dir(), &root.path().join("run"));
+    let component = root.path().join("shadow.wasm");
+    std::fs::write(&component, guest(b'a')).unwrap();
+    let rubric = |verb: &str, named: &[&str]| {
+        let mut command = gradus();
+        command.arg("rubric").arg(verb).arg(&dir).args(named).status().unwrap().code()
+    };
+    assert_eq!(rubric("install", &[component.to_str().unwrap()]), Some(0));
+    // Its questions are longer than what this model can read.
+    assert_eq!(rubric("install", &["additive-five"]), Some(0));
+    assert_eq!(rubric("shadow", &["demo-compact"]), Some(2), "it is on the panel");
+    assert_eq!(rubric("shadow", &["hostile", "additive-five"]), Some(0));
+    assert!(on(&dir).status().unwrap().success());
+    assert_eq!(promoted(&dir), promoted(&five().dir()));
+
+    let past = past(&dir, 4);
+    let [shadow, long, ours] =
+        ["hostile", "additive-five", "demo-compact"].map(|name| past.installed(name).unwrap());
+    let shadowed = |by: &RubricId| {
+        let events = records(&dir).into_iter().filter_map(|record| match record.event {
+            Event::ShadowJudged { rubric, judgments, scores, .. } if rubric == *by => {
+                Some((judgments, scores))
+            }
+            _ => None,
+        });
+        events.collect::<Vec<_>>()
+    };
+    let judged = records(&dir)
+        .iter()
+        .filter(|r| {
+            matches!(&r.event,
+        Event::JudgmentsRecorded { iteration, .. } if iteration.0 >= 4)
+        })
+        .count();
+    assert!(judged > 50);
+    assert_eq!((shadowed(&shadow).len(), shadowed(&long).len()), (judged, judged));
+    let too_long = shadowed(&long).into_iter().flat_map(|(judgments, _)| judgments).filter(
+        |j| matches!(&j.outcome, Outcome::Refused { reason } if reason.contains("a context of")),
+    );
+    assert!(too_long.count() > 50);
+    assert!(shadowed(&shadow).iter().flat_map(|(_, scores)| scores).any(Option::is_some));
+    let again = past.diff(&ours, &shadow, Replies::Recorded).unwrap();
+    let works: Vec<_> = again.iterations.iter().map(|i| i.work).collect();
+    assert!(works.iter().all(|work| work.made + work.not_asked == 0), "{works:?}");
+    let scored = shadowed(&shadow).iter().flat_map(|(_, s)| s).filter(|s| s.is_none()).count();
+    assert_eq!(again.total.right.unscored as usize, scored);
+    // It touched nothing, and stands aside once it is on the panel.
+    assert!(past.taint(&shadow).unwrap().iterations.is_empty());
+    assert_eq!(rubric("activate", &["hostile"]), Some(0));
+    assert_eq!(self::past(&dir, 4).shadows(), [long]);
 }
 
 /// Exit code and what a command says.

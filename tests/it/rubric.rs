@@ -7,6 +7,7 @@ mod golden;
 pub mod guest;
 mod hostile;
 mod refused;
+mod uploads;
 
 use gradus::rubric::{Item, Reading, Rubric, RubricEngine, RubricError};
 

@@ -33,6 +33,9 @@ pub enum Verb {
     Activate(Activate),
     /// Put the rubrics back that judged before, at once.
     Rollback(Rollback),
+    /// Let installed rubrics judge beside those that do, counting for nothing: to see what they
+    /// would do.
+    Shadow(Shadow),
     /// Compare two rubrics on the completions of a run: pairs, ties, ranks, length.
     Diff(super::rejudge::Diff),
     /// What a rubric touched in a run: judgments, pairs, models; and the run from before it.
@@ -83,6 +86,18 @@ pub struct Activate {
     json: bool,
 }
 
+/// What to let run beside.
+#[derive(clap::Args)]
+pub struct Shadow {
+    /// The run's folder.
+    dir: PathBuf,
+    /// Installed rubrics: NAME, NAME@VERSION or the beginning of a hash. None: nobody any more.
+    rubrics: Vec<String>,
+    /// Print them as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 /// What to undo.
 #[derive(clap::Args)]
 pub struct Rollback {
@@ -126,6 +141,7 @@ pub fn run(verb: &Verb) -> Result<ExitStatus, Error> {
         Verb::Install(arguments) => install(arguments),
         Verb::Activate(arguments) => activate(arguments),
         Verb::Rollback(arguments) => rollback(arguments),
+        Verb::Shadow(arguments) => shadow(arguments),
         Verb::Diff(arguments) => super::rejudge::diff(arguments),
         Verb::Taint(arguments) => taint::run(arguments),
     }?;
@@ -183,6 +199,24 @@ fn rollback(arguments: &Rollback) -> Result<(), Error> {
     report(&arguments.dir, &ask(&Folder::at(&arguments.dir), &request)?, arguments.json)
 }
 
+fn shadow(arguments: &Shadow) -> Result<(), Error> {
+    let folder = Folder::at(&arguments.dir);
+    let answer = ask(&folder, &Request::Shadow { rubrics: arguments.rubrics.clone() })?;
+    if arguments.json {
+        return output::json(&answer);
+    }
+    let Answer::Shadowed { rubrics } = answer else { return Ok(()) };
+    if rubrics.is_empty() {
+        return output::text("nobody judges beside the panel any more\n");
+    }
+    let names: Vec<String> = rubrics.iter().map(|id| id.short().to_owned()).collect();
+    let (names, dir) = (names.join(", "), arguments.dir.display());
+    output::text(&format!(
+        "{names} judge beside the panel from the open iteration on\n\
+         compare them later: gradus rubric diff {dir} A B\n"
+    ))
+}
+
 fn report(dir: &Path, answer: &Answer, json: bool) -> Result<(), Error> {
     if json {
         return output::json(answer);
@@ -234,6 +268,7 @@ fn list(arguments: &List) -> Result<(), Error> {
             (Some(weight), _) => {
                 format!("judges {}, weight {weight}", row.tags.join(", "))
             }
+            (None, _) if row.shadow => "judges beside the panel, counts for nothing".to_owned(),
             (None, Some(reason)) => format!("rolled back: {reason}"),
             (None, None) => String::new(),
         };

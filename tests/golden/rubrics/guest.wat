@@ -6,7 +6,9 @@
 (module
   (import "gradus:rubric/log@0.1.0" "write" (func $log (param i32 i32 i32)))
   (;imports;)
-  (memory (export "memory") 1)
+  (memory (export "memory") (;memory-pages;) 1)
+  (table (;table-size;) 1 funcref)
+  (;more;)
   (global $top (mut i32) (i32.const 8192))
   (global $calls (mut i32) (i32.const 0))
 
@@ -82,6 +84,13 @@
   (func $recurse (result i32) (i32.add (call $recurse) (i32.const 1)))
   (func $eat (param $pages i32)
     (loop $again (drop (memory.grow (local.get $pages))) (br $again)))
+  (func $fill (local $at i32)
+    (loop $again
+      (local.set $at (i32.shl (memory.grow (i32.const 16)) (i32.const 16)))
+      (memory.fill (local.get $at) (i32.const 7) (i32.const 1048576))
+      (br $again)))
+  (func $seats
+    (loop $again (drop (table.grow (ref.null func) (i32.const 1000000))) (br $again)))
   (func $chatter
     (loop $again (call $log (i32.const 1) (i32.const 1136) (i32.const 10)) (br $again)))
 
@@ -116,6 +125,9 @@
       (then (call $eat (i32.const 16))))
     (if (i32.eq (local.get $do) (i32.const 77)) ;; M: memory, all at once
       (then (call $eat (i32.const 32768))))
+    (if (i32.eq (local.get $do) (i32.const 102)) (then (call $fill))) ;; f: fills what it gets
+    (if (i32.eq (local.get $do) (i32.const 116)) ;; t: a table, a million places at a time
+      (then (call $seats)))
     (if (i32.eq (local.get $do) (i32.const 114)) (then (drop (call $recurse)))) ;; r: recursion
     (if (i32.eq (local.get $do) (i32.const 117)) (then (unreachable))) ;; u: unreachable
     (if (i32.eq (local.get $do) (i32.const 122)) ;; z: division by zero
@@ -130,8 +142,8 @@
       (then (i32.store8 (i32.const 2600) (i32.const 7))))
     (if (i32.eq (local.get $do) (i32.const 104)) ;; h: a huge rationale
       (then
-        (drop (memory.grow (i32.const 768)))
-        (call $verdict (i32.const 1200) (i32.const 1) (i32.const 4096) (i32.const 48000000))))
+        (drop (memory.grow (i32.const 640)))
+        (call $verdict (i32.const 1200) (i32.const 1) (i32.const 4096) (i32.const 40000000))))
     (if (i32.eq (local.get $do) (i32.const 119)) (then (call $chatter))) ;; w: writes to the log
     (if (i32.eq (local.get $do) (i32.const 87)) ;; W: a last word, then a panic
       (then

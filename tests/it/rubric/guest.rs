@@ -49,6 +49,12 @@ impl Guest {
         self
     }
 
+    /// The same guest with more in its module.
+    pub fn more(mut self, text: &str) -> Guest {
+        self.wat = replaced(&self.wat, "(;more;)", text);
+        self
+    }
+
     /// The same guest with another WIT.
     pub fn wit(mut self, from: &str, to: &str) -> Guest {
         self.wit = replaced(&self.wit, from, to);

@@ -24,10 +24,12 @@ fn good(rubric: &Rubric) -> Reading {
 }
 
 /// (first byte of the answer, a part of the trap's reason)
-const PARSE_TRAPS: [(&str, &str); 17] = [
+pub const PARSE_TRAPS: [(&str, &str); 19] = [
     ("loop", "fuel"),
     ("memory by the megabyte", "growing memory"),
     ("Memory at once", "growing memory"),
+    ("fills what it gets", "growing memory"),
+    ("table by the million", "growing table"),
     ("recursion", "stack"),
     ("unreachable", "unreachable"),
     ("zero as a divisor", "divide by zero"),

@@ -1,0 +1,119 @@
+//! A rubric that judges beside the panel and counts for nothing: to see what it would do before it
+//! does it. What it says is recorded apart from the judgments that pairs are made of, and whatever
+//! goes wrong with it is recorded too, and stops nothing.
+
+use super::judge::{Job, judge_jobs, recorded};
+use super::pair_store::judged_at;
+use super::{Desk, StageError, task_key};
+use crate::config::Config;
+use crate::domain::{
+    Event, Iteration, Judgment, Offset, Outcome, Panel, PolicyRef, PromptId, RubricId, TaskKey,
+};
+use crate::lm::error::LmError;
+use crate::view::{IterationView, RunView};
+
+/// Judge one chunk of prompts that the panel has judged.
+#[derive(Clone, Debug)]
+pub struct ShadowTask {
+    iteration: Iteration,
+    policy: PolicyRef,
+    rubric: RubricId,
+    /// Each with where its completions and its judgments are.
+    prompts: Vec<(PromptId, Offset, Offset)>,
+}
+
+/// The next chunk that the panel has judged and a shadow has not.
+pub(super) fn next(
+    config: &Config,
+    view: &RunView,
+    iteration: Iteration,
+    open: &IterationView,
+) -> Option<(TaskKey, ShadowTask)> {
+    let (rubric, chunk) = view.rubrics.shadows.iter().find_map(|rubric| {
+        let waits = |prompt: &PromptId| open.waits_for_shadow(rubric, prompt);
+        let mut chunks = open.chunks(config.sampling.batch_prompts);
+        let whole = |chunk: &&[PromptId]| {
+            let judged = |p: &PromptId| open.judged.contains_key(p) || open.is_quarantined(p);
+            chunk.iter().all(judged) && chunk.iter().any(waits)
+        };
+        Some((rubric.clone(), chunks.find(whole)?))
+    })?;
+    let prompts: Vec<(PromptId, Offset, Offset)> = chunk
+        .iter()
+        .filter_map(|p| Some((p.clone(), *open.sampled.get(p)?, *open.judged.get(p)?)))
+        .collect();
+    let policy = open.policy.clone();
+    let key = task_key("shadow", view, &(iteration, policy.id(), &rubric, &prompts, &config.judge));
+    Some((key, ShadowTask { iteration, policy, rubric, prompts }))
+}
+
+fn is_the_questions(error: &StageError) -> bool {
+    matches!(error, StageError::Model(error) if !matches!(error, LmError::Cancelled))
+}
+
+/// Judges the chunk. A question that the model cannot take (it may be longer than what the model
+/// can read) leaves its prompt without a score.
+pub(super) fn run(
+    task: &ShadowTask,
+    view: &RunView,
+    desk: &Desk,
+) -> Result<Vec<Event>, StageError> {
+    let mut jobs = Vec::new();
+    for (prompt, sampled, judged) in &task.prompts {
+        let mut job = Job::of(task.iteration, prompt, *sampled, view, desk)?;
+        (job.past, _) = judged_at(desk, *judged, job.completions.len())?;
+        jobs.push(job);
+    }
+    let all: Vec<&Job> = jobs.iter().collect();
+    match judge(task, &all, desk) {
+        Err(error) if is_the_questions(&error) => {}
+        done => return done,
+    }
+    let mut events = Vec::new();
+    for job in &jobs {
+        match judge(task, &[job], desk) {
+            Err(error) if is_the_questions(&error) => {
+                events.push(refused(task, job, &error.to_string()));
+            }
+            done => events.extend(done?),
+        }
+    }
+    Ok(events)
+}
+
+fn judge(task: &ShadowTask, jobs: &[&Job], desk: &Desk) -> Result<Vec<Event>, StageError> {
+    let panel = Panel::one(task.rubric.clone());
+    let judged = judge_jobs(jobs, &panel, Some(&task.policy), desk)?;
+    let events = jobs.iter().zip(&judged).map(|(job, judged)| {
+        let event = recorded(job, judged, task.iteration, task.policy.id(), desk)?;
+        Ok(match event {
+            Event::JudgmentsRecorded { iteration, prompt, judge, judgments, scores, .. } => {
+                let rubric = task.rubric.clone();
+                Event::ShadowJudged { iteration, prompt, judge, rubric, judgments, scores }
+            }
+            other => other,
+        })
+    });
+    events.collect()
+}
+
+fn refused(task: &ShadowTask, job: &Job, reason: &str) -> Event {
+    let judgment = |candidate: usize| Judgment {
+        rubric: task.rubric.clone(),
+        candidate: candidate as u32,
+        sample: 0,
+        outcome: Outcome::Refused { reason: reason.to_owned() },
+        text: String::new(),
+        fuel: 0,
+        seen: Vec::new(),
+        scores: Vec::new(),
+    };
+    Event::ShadowJudged {
+        iteration: task.iteration,
+        prompt: job.prompt.id.clone(),
+        judge: task.policy.id(),
+        rubric: task.rubric.clone(),
+        judgments: (0..job.completions.len()).map(judgment).collect(),
+        scores: vec![None; job.completions.len()],
+    }
+}

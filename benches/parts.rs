@@ -72,7 +72,7 @@ fn log_commit(c: &mut Criterion) {
 }
 
 fn rubric_call(c: &mut Criterion) {
-    let engine = RubricEngine::new().unwrap();
+    let engine = RubricEngine::without_cache().unwrap();
     let rubric = Rubric::load(&engine, bundled::ADDITIVE_FIVE).unwrap();
     let item = Item {
         task: "Name three animals.".to_owned(),
@@ -83,6 +83,14 @@ fn rubric_call(c: &mut Criterion) {
     let mut group = c.benchmark_group("rubric");
     group.bench_function("render", |b| b.iter(|| rubric.render(black_box(&item)).unwrap()));
     group.bench_function("parse", |b| b.iter(|| rubric.parse(&item, black_box(reply)).unwrap()));
+    // What one judgment costs: two calls, each on a fresh instance.
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("render and parse", |b| {
+        b.iter(|| {
+            rubric.render(black_box(&item)).unwrap();
+            rubric.parse(&item, black_box(reply)).unwrap()
+        });
+    });
     group.sample_size(10).bench_function("load", |b| {
         b.iter(|| Rubric::load(&engine, bundled::ADDITIVE_FIVE).unwrap());
     });

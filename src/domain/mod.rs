@@ -23,6 +23,6 @@ pub use judgment::{Judgment, Outcome, RubricName};
 pub use pair::{PairId, PreferencePair, SkipReason};
 pub use panel::{Panel, PanelError, Seat, Trial, When};
 pub use policy::PolicyRef;
-pub use probe::{Forgery, ProbeReport, ProbedAnswer};
+pub use probe::{Bait, Forgery, ProbeReport, ProbedAnswer};
 pub use prompt::{Message, Notes, Prompt, PromptOrigin, Role};
 pub use seed::Seed;

@@ -3,6 +3,29 @@
 use super::id::PromptId;
 use serde::{Deserialize, Serialize};
 
+/// How bad answers try to buy a score. Each way is looked at for itself: one that works would not be
+/// seen among others that do not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bait {
+    /// They claim one, or praise themselves.
+    #[default]
+    Claim,
+    /// They are words in the place of an answer that judges are known to reward.
+    MasterKey,
+    /// They say the same three times.
+    Repetition,
+}
+
+impl Bait {
+    /// All of them.
+    pub const ALL: [Bait; 3] = [Bait::Claim, Bait::MasterKey, Bait::Repetition];
+
+    fn is_claim(&self) -> bool {
+        *self == Bait::Claim
+    }
+}
+
 /// A bad answer with a verdict that it forges for itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Forgery {
@@ -21,7 +44,10 @@ pub struct ProbedAnswer {
     pub text: String,
     /// What the judge gave; `None` for a reply without a score.
     pub score: Option<f64>,
-    /// The same answer with each kind of forged verdict.
+    /// What its forgeries try.
+    #[serde(default, skip_serializing_if = "Bait::is_claim")]
+    pub bait: Bait,
+    /// The same answer, forged in each way.
     pub forgeries: Vec<Forgery>,
 }
 
@@ -47,20 +73,24 @@ pub struct ProbeReport {
 }
 
 impl ProbeReport {
+    fn with(&self, bait: Bait) -> impl Iterator<Item = &ProbedAnswer> {
+        self.answers.iter().filter(move |answer| answer.bait == bait)
+    }
+
     /// Mean score of the bare answers; `None` when none has one.
-    pub fn bare(&self) -> Option<f64> {
-        mean(self.answers.iter().filter_map(|answer| answer.score))
+    pub fn bare(&self, bait: Bait) -> Option<f64> {
+        mean(self.with(bait).filter_map(|answer| answer.score))
     }
 
     /// Mean score of the forgeries; `None` when none has one.
-    pub fn forged(&self) -> Option<f64> {
-        mean(self.answers.iter().filter_map(ProbedAnswer::forged))
+    pub fn forged(&self, bait: Bait) -> Option<f64> {
+        mean(self.with(bait).filter_map(ProbedAnswer::forged))
     }
 
     /// What forging gains each answer that has both scores, as a share of the scale.
-    pub fn gains(&self) -> Vec<f64> {
+    pub fn gains(&self, bait: Bait) -> Vec<f64> {
         let (low, high) = self.scale;
-        let both = self.answers.iter().filter_map(|a| Some((a.forged()?, a.score?)));
+        let both = self.with(bait).filter_map(|a| Some((a.forged()?, a.score?)));
         both.map(|(forged, bare)| (forged - bare) / (high - low)).collect()
     }
 }
@@ -75,16 +105,22 @@ mod tests {
             prompt: PromptId("p".into()),
             text: String::new(),
             score,
+            bait: Bait::Claim,
             forgeries: forged.map(|score| Forgery { text: String::new(), score }).to_vec(),
         };
+        let other = ProbedAnswer { bait: Bait::MasterKey, ..answer(Some(1.0), [Some(5.0); 2]) };
         let answers = vec![
+            other,
             answer(Some(1.0), [Some(2.0), Some(4.0)]),
             answer(None, [Some(5.0), None]),
             answer(Some(3.0), [None, None]),
             answer(Some(2.0), [None, Some(1.0)]),
         ];
         let report = ProbeReport { scale: (0.0, 5.0), answers };
-        assert_eq!(report.gains(), [0.4, -0.2]);
-        assert_eq!((report.bare(), report.forged()), (Some(2.0), Some(3.0)));
+        assert_eq!(report.gains(Bait::Claim), [0.4, -0.2]);
+        let means = (report.bare(Bait::Claim), report.forged(Bait::Claim));
+        assert_eq!(means, (Some(2.0), Some(3.0)));
+        assert_eq!(report.gains(Bait::MasterKey), [0.8]);
+        assert_eq!(report.bare(Bait::Repetition), None);
     }
 }

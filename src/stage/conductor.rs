@@ -16,7 +16,7 @@ use super::{ATTEMPTS_MAX, Desk, Stage, StageError, Weight, task_key};
 use crate::config::{Config, GateMode, JudgeSource, OnNoSignal};
 use crate::domain::evaluation::{Evaluation, Referee};
 use crate::domain::event::{IterationKind, IterationOutcome};
-use crate::domain::{Event, Iteration, PromptId, RubricId, TaskKey};
+use crate::domain::{Bait, Event, Iteration, PromptId, RubricId, TaskKey};
 use crate::stats::mean_interval;
 use crate::view::{CheckpointFacts, IterationView, Probed, RunView};
 use std::sync::Arc;
@@ -153,7 +153,7 @@ impl Conductor {
             if open.panel.seats().iter().any(|seat| open.probed_under(&seat.rubric).is_none()) {
                 return None;
             }
-            let mut probes = open.rubrics().into_iter().filter_map(|r| open.probed_under(r));
+            let mut probes = open.rubrics().into_iter().flat_map(|r| open.baited_under(r));
             if let Some(reason) = probes.find_map(|probed| self.compromised(probed)) {
                 return Some(
                     self.give_up(iteration, IterationOutcome::JudgeCompromised { reason }),
@@ -178,10 +178,21 @@ impl Conductor {
             return None;
         }
         let (bare, forged) = (probed.bare.unwrap_or_default(), probed.forged.unwrap_or_default());
+        let (believes, how, learn) = match probed.bait {
+            Bait::Claim => {
+                ("believes what answers say about themselves", "with a forged verdict", "verdicts")
+            }
+            Bait::MasterKey => {
+                ("rewards words in the place of an answer", "as such words (\":\")", "such words")
+            }
+            Bait::Repetition => {
+                ("rewards repetition", "repeated three times", "everything three times")
+            }
+        };
         Some(format!(
-            "GRADUS0305 the judge believes what answers say about themselves: bad answers scored \
-             {bare:.2}, and with a forged verdict {forged:.2}, which is {:.0} % of the scale more [{:.0}, {:.0}] \
-             (judge.forgery_gain_max allows {:.0} %). The policy would learn to write verdicts. \
+            "GRADUS0305 the judge {believes}: bad answers scored \
+             {bare:.2}, and {how} {forged:.2}, which is {:.0} % of the scale more [{:.0}, {:.0}] \
+             (judge.forgery_gain_max allows {:.0} %). The policy would learn to write {learn}. \
              Take another rubric or a better judge; what was asked: gradus log show --kind \
              judge_probed DIR",
             gain.mean * 100.0,

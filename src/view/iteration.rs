@@ -3,7 +3,8 @@
 use crate::domain::evaluation::Evaluation;
 use crate::domain::event::{IterationKind, IterationOutcome, StepMetrics};
 use crate::domain::{
-    BlobHash, Event, Judgment, Offset, PairId, Panel, PolicyRef, PromptId, RubricId, SkipReason,
+    Bait, BlobHash, Event, Judgment, Offset, PairId, Panel, PolicyRef, ProbeReport, PromptId,
+    RubricId, SkipReason,
 };
 use crate::log::Recorded;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,16 @@ pub struct Probed {
     pub forged: Option<f64>,
     /// What forging gained each, as a share of the scale.
     pub gains: Vec<f64>,
+    /// In which way.
+    #[serde(default)]
+    pub bait: Bait,
+}
+
+impl Probed {
+    fn of(report: &ProbeReport, bait: Bait) -> Probed {
+        let (bare, forged) = (report.bare(bait), report.forged(bait));
+        Probed { bare, forged, gains: report.gains(bait), bait }
+    }
 }
 
 /// Who judged a prompt.
@@ -92,6 +103,9 @@ pub struct IterationView {
     /// The same under each rubric. Empty in views of old, which had one.
     #[serde(default)]
     probes: BTreeMap<RubricId, Probed>,
+    /// The same for other ways than claims.
+    #[serde(default)]
+    baits: BTreeMap<RubricId, Vec<Probed>>,
     /// Where each prompt's judgments are.
     pub judged: BTreeMap<PromptId, Offset>,
     /// Under which rubrics, and how many of them have no score.
@@ -200,6 +214,7 @@ impl IterationView {
             sampled: BTreeMap::new(),
             probed: None,
             probes: BTreeMap::new(),
+            baits: BTreeMap::new(),
             judged: BTreeMap::new(),
             under: BTreeMap::new(),
             shadowed: BTreeMap::new(),
@@ -254,8 +269,10 @@ impl IterationView {
                 self.sampled.insert(prompt.clone(), record.offset);
             }
             Event::JudgeProbed { rubric, report, .. } => {
-                let (bare, forged, gains) = (report.bare(), report.forged(), report.gains());
-                let probed = Probed { bare, forged, gains };
+                let [claim, others @ ..] = Bait::ALL.map(|bait| Probed::of(report, bait));
+                let others = others.into_iter().filter(|probed| !probed.gains.is_empty());
+                self.baits.insert(rubric.clone(), others.collect());
+                let probed = claim;
                 self.probed.get_or_insert_with(|| probed.clone());
                 self.probes.insert(rubric.clone(), probed);
             }
@@ -352,6 +369,7 @@ impl IterationView {
         }
         self.rubrics_rolled_back += 1;
         self.probes.remove(rubric);
+        self.baits.remove(rubric);
         let ours = |(prompt, under): (&PromptId, &Under)| {
             let open = under.rubrics.contains(rubric) && !self.pairs.contains_key(prompt);
             open.then(|| prompt.clone())
@@ -372,6 +390,11 @@ impl IterationView {
     pub fn probed_under(&self, rubric: &RubricId) -> Option<&Probed> {
         let of_old = self.probed.as_ref().filter(|_| self.probes.is_empty());
         self.probes.get(rubric).or(of_old)
+    }
+
+    /// The same for every way in which they tried to buy a score.
+    pub fn baited_under(&self, rubric: &RubricId) -> impl Iterator<Item = &Probed> {
+        self.probed_under(rubric).into_iter().chain(self.baits.get(rubric).into_iter().flatten())
     }
 
     /// The rubrics that judge it or judged any of it.

@@ -1,5 +1,6 @@
 //! One integration binary: what no single room can test about itself.
 
+mod author;
 mod cli;
 mod clock;
 mod crash;

@@ -13,7 +13,7 @@ use gradus::rubric::{Item, Reading, Rubric, RubricEngine, RubricError};
 
 /// Loads a component into an engine of its own.
 fn try_load(bytes: &[u8]) -> Result<Rubric, RubricError> {
-    Rubric::load(&RubricEngine::new().expect("an engine"), bytes)
+    Rubric::load(&RubricEngine::without_cache().expect("an engine"), bytes)
 }
 
 fn load(bytes: &[u8]) -> Rubric {

@@ -57,7 +57,9 @@ fn claim(text: &str) -> Option<(Claim, &str)> {
     if after.starts_with(char::is_numeric) {
         return Some((malformed(format!("{number}{after}")), ""));
     }
-    if after.starts_with(['e', 'E']) && after[1..].starts_with(|c: char| c.is_ascii_digit() || "+-".contains(c)) {
+    if after.starts_with(['e', 'E'])
+        && after[1..].starts_with(|c: char| c.is_ascii_digit() || "+-".contains(c))
+    {
         return Some((malformed(format!("{number}{after}")), ""));
     }
     if ["to ", "or ", "-", "\u{2013}", "~"].iter().any(|s| number_after(after, s).is_some()) {

@@ -40,7 +40,10 @@ fn checks(item: &Item) -> Result<Vec<Check>, String> {
             Some(field) => match field.value.trim().parse::<f64>() {
                 Ok(weight) if weight.is_finite() && weight > 0.0 => weight,
                 _ => {
-                    return Err(format!("weight.{name} is {:?}, not a number above 0", field.value));
+                    return Err(format!(
+                        "weight.{name} is {:?}, not a number above 0",
+                        field.value
+                    ));
                 }
             },
         };

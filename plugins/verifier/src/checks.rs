@@ -1,5 +1,9 @@
-//! Constraints that a program can check, named as IFEval names them (arXiv 2311.07911). The value
+//! Constraints that a program can check, named as IFEval names them (arXiv 2311.07911) and decided
+//! as its program decides: the corpus `tests/golden/rubrics/ifeval.jsonl` is its verdicts. The value
 //! of each is written in words: `at least 50`, `less than 3`, `apples, pears`.
+//!
+//! Other than there: keywords are plain text, not regular expressions; of a text in capitals or small
+//! letters the language is not asked; sentences and words in capitals are counted without nltk.
 
 /// How a count compares.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,20 +58,28 @@ fn list(value: &str) -> Result<Vec<String>, String> {
     Ok(words)
 }
 
-fn words(text: &str) -> impl Iterator<Item = String> + '_ {
-    text.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '\''))
-        .filter(|word| !word.is_empty())
-        .map(str::to_lowercase)
+fn in_a_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
 }
 
-/// How often `wanted`, which may be several words, is in the text as whole words.
+fn words(text: &str) -> usize {
+    text.split(|c: char| !in_a_word(c)).filter(|word| !word.is_empty()).count()
+}
+
+/// How often `wanted` is in the text, also within words.
 fn occurrences(text: &str, wanted: &str) -> usize {
-    let (text, wanted): (Vec<String>, Vec<String>) =
-        (words(text).collect(), words(wanted).collect());
-    if wanted.is_empty() {
-        return 0;
-    }
-    text.windows(wanted.len()).filter(|window| *window == wanted.as_slice()).count()
+    text.to_lowercase().matches(&wanted.to_lowercase()).count()
+}
+
+/// Whether `wanted` is in the text and no word goes on before or after it.
+fn as_words(text: &str, wanted: &str) -> bool {
+    let (text, wanted) = (text.to_lowercase(), wanted.to_lowercase());
+    let found = text.match_indices(&wanted).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + wanted.len()..].chars().next();
+        ![before, after].into_iter().flatten().any(in_a_word)
+    });
+    found
 }
 
 /// Ends of sentences: `.`, `!` or `?` runs followed by space or the end, and a last one without.
@@ -91,23 +103,74 @@ fn sentences(text: &str) -> usize {
 }
 
 fn bullets(text: &str) -> usize {
-    let bullet = |line: &str| {
-        let line = line.trim_start();
-        ["* ", "- "].iter().any(|mark| line.starts_with(mark))
-    };
-    text.lines().filter(|line| bullet(line)).count()
+    let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+    let dashes = lines.iter().filter(|line| line.starts_with('-')).count();
+    let (mut stars, mut at) = (0, 0);
+    while let Some(line) = lines.get(at) {
+        at += 1;
+        match line.strip_prefix('*') {
+            // A star alone takes the next line with it.
+            Some("") if at < lines.len() => (stars, at) = (stars + 1, at + 1),
+            Some(rest) if !rest.is_empty() && !rest.starts_with('*') => stars += 1,
+            _ => {}
+        }
+    }
+    dashes + stars
 }
 
-/// Parts in square brackets.
+/// Parts in square brackets that begin and end on one line.
 fn placeholders(text: &str) -> usize {
-    text.split('[').skip(1).filter(|rest| rest.find(']').is_some_and(|end| end > 0)).count()
+    let of_line = |mut line: &str| {
+        let mut count = 0;
+        while let Some((_, rest)) = line.split_once('[') {
+            let Some((_, rest)) = rest.split_once(']') else { break };
+            (count, line) = (count + 1, rest);
+        }
+        count
+    };
+    text.lines().map(of_line).sum()
 }
 
 fn title(text: &str) -> bool {
-    text.split("<<").skip(1).any(|rest| {
-        rest.split_once(">>")
-            .is_some_and(|(title, _)| !title.trim().is_empty() && !title.contains('\n'))
+    text.lines().any(|line| {
+        let inside = line.find("<<").zip(line.rfind(">>")).filter(|(from, to)| from + 2 < *to);
+        inside.is_some_and(|(from, to)| {
+            let inside = &line[from..to + 2];
+            !inside.trim_start_matches('<').trim_end_matches('>').trim().is_empty()
+        })
     })
+}
+
+/// Parts with a mark between them; none when one in the middle is empty.
+fn parts<'a>(text: &'a str, mark: &str) -> Option<Vec<&'a str>> {
+    let all: Vec<&str> = text.split(mark).map(str::trim).collect();
+    let middle = all.get(1..all.len() - 1).unwrap_or_default();
+    let whole = middle.iter().all(|part| !part.is_empty());
+    whole.then(|| all.into_iter().filter(|part| !part.is_empty()).collect())
+}
+
+/// `P.S.` also as `p. s.`, anywhere.
+fn postscript(text: &str, marker: &str) -> bool {
+    let text = text.to_lowercase();
+    let dotted = |letters: &[&str], last: &str| {
+        text.match_indices(letters[0]).any(|(at, _)| {
+            let mut rest = &text[at..];
+            for (place, letter) in letters.iter().enumerate() {
+                if place > 0 {
+                    rest = rest.strip_prefix(char::is_whitespace).unwrap_or(rest);
+                }
+                let Some(after) = rest.strip_prefix(letter) else { return false };
+                rest = after;
+            }
+            rest.starts_with(last)
+        })
+    };
+    match marker {
+        "P.S." => dotted(&["p.", "s"], "."),
+        "P.P.S" => dotted(&["p.", "p.", "s"], ""),
+        "" => false,
+        other => text.contains(&other.to_lowercase()),
+    }
 }
 
 fn json(text: &str) -> bool {
@@ -119,15 +182,11 @@ fn json(text: &str) -> bool {
     serde_json::from_str::<serde_json::Value>(text.trim()).is_ok()
 }
 
-fn paragraphs(text: &str) -> usize {
-    text.split("***").filter(|part| !part.trim().is_empty()).count()
-}
-
+/// Words without a small letter; `U.S.` and `ROCK-SOLID` are one.
 fn capital_words(text: &str) -> usize {
-    let capital = |word: &&str| {
-        word.chars().any(char::is_alphabetic) && !word.chars().any(char::is_lowercase)
-    };
-    text.split(|c: char| !c.is_alphanumeric()).filter(capital).count()
+    let capital =
+        |word: &&str| word.chars().any(char::is_uppercase) && !word.chars().any(char::is_lowercase);
+    text.split_whitespace().filter(capital).count()
 }
 
 /// Whether a response meets a constraint.
@@ -138,7 +197,7 @@ pub fn holds(name: &str, value: &str, task: &str, response: &str) -> Result<bool
     let lower = || text.to_lowercase();
     Ok(match name {
         "keywords:existence" => list(value)?.iter().all(|word| occurrences(text, word) > 0),
-        "keywords:forbidden_words" => list(value)?.iter().all(|word| occurrences(text, word) == 0),
+        "keywords:forbidden_words" => !list(value)?.iter().any(|word| as_words(text, word)),
         "keywords:frequency" => {
             let (word, bound) = word_bound(value)?;
             bound.holds(occurrences(text, word))
@@ -147,9 +206,12 @@ pub fn holds(name: &str, value: &str, task: &str, response: &str) -> Result<bool
             let (letter, bound) = word_bound(value)?;
             bound.holds(lower().matches(&letter.to_lowercase()).count())
         }
-        "length_constraints:number_words" => bound(value)?.holds(words(text).count()),
+        "length_constraints:number_words" => bound(value)?.holds(words(text)),
         "length_constraints:number_sentences" => bound(value)?.holds(sentences(text)),
-        "length_constraints:number_paragraphs" => bound(value)?.holds(paragraphs(text)),
+        "length_constraints:number_paragraphs" => {
+            let bound = bound(value)?;
+            parts(text, "***").is_some_and(|parts| bound.holds(parts.len()))
+        }
         "detectable_format:number_bullet_lists" => bound(value)?.holds(bullets(text)),
         "detectable_format:json_format" => json(text),
         "detectable_format:title" => title(text),
@@ -160,22 +222,23 @@ pub fn holds(name: &str, value: &str, task: &str, response: &str) -> Result<bool
                 bound => bound.holds(placeholders(text)),
             }
         }
-        "detectable_content:postscript" => lower().lines().any(|line| {
-            let line = line.trim_start();
-            line.starts_with(&value.trim().to_lowercase()) && !value.trim().is_empty()
-        }),
-        "change_case:english_lowercase" => !text.chars().any(char::is_uppercase),
-        "change_case:english_capital" => !text.chars().any(char::is_lowercase),
+        "detectable_content:postscript" => postscript(text, value.trim()),
+        "change_case:english_lowercase" => {
+            text.chars().any(char::is_lowercase) && !text.chars().any(char::is_uppercase)
+        }
+        "change_case:english_capital" => {
+            text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase)
+        }
         "change_case:capital_word_frequency" => bound(value)?.holds(capital_words(text)),
         "punctuation:no_comma" => !text.contains(','),
         "startend:end_checker" => {
-            let end = value.trim().trim_matches('"').to_lowercase();
+            let end = value.trim().to_lowercase();
             lower().trim_matches('"').ends_with(&end)
         }
         "startend:quotation" => text.len() > 1 && text.starts_with('"') && text.ends_with('"'),
         "combination:two_responses" => {
-            let parts: Vec<&str> = text.split("******").map(str::trim).collect();
-            matches!(parts.as_slice(), [a, b] if !a.is_empty() && !b.is_empty() && a != b)
+            let parts = parts(text, "******").unwrap_or_default();
+            matches!(parts.as_slice(), [a, b] if a != b)
         }
         "combination:repeat_prompt" => {
             let wanted = if value.trim().is_empty() { task } else { value };
@@ -200,8 +263,8 @@ mod tests {
         let long = "word ".repeat(50);
         for (name, value, response, expected) in [
             ("keywords:existence", "apple, pear", "An Apple and a pear.", true),
-            ("keywords:existence", "apple, pear", "Apples and a pear.", false),
-            ("keywords:existence", "good day", "A Good  day, sir.", true),
+            ("keywords:existence", "apple, pear", "Apples and a plum.", false),
+            ("keywords:existence", "good day", "A Good day, sir.", true),
             ("keywords:forbidden_words", "bad", "Badly put.", true),
             ("keywords:forbidden_words", "bad", "It is BAD!", false),
             ("keywords:frequency", "so at least 2", "So, so.", true),
@@ -210,7 +273,7 @@ mod tests {
             ("keywords:letter_frequency", "! less than 2", "Oh!!", false),
             ("length_constraints:number_words", "at least 50", &long, true),
             ("length_constraints:number_words", "less than 50", &long, false),
-            ("length_constraints:number_words", "less than 4", "It isn't long", true),
+            ("length_constraints:number_words", "less than 4", "It isn't long", false),
             ("length_constraints:number_sentences", "2", "One. Two!", true),
             ("length_constraints:number_sentences", "less than 2", "Version 1.5 is out.", true),
             ("length_constraints:number_sentences", "at least 2", "Really?! Yes", true),
@@ -222,9 +285,9 @@ mod tests {
             ("detectable_format:title", "", "<<On fruit>>\nIt is good.", true),
             ("detectable_format:title", "", "<< >>", false),
             ("detectable_content:number_placeholders", "2", "[name] of [place], [date]", true),
-            ("detectable_content:number_placeholders", "2", "[name] and []", false),
+            ("detectable_content:number_placeholders", "2", "[name] and [\n]", false),
             ("detectable_content:postscript", "P.S.", "Bye.\np.s. call me", true),
-            ("detectable_content:postscript", "P.S.", "Bye. Not p.s. here", false),
+            ("detectable_content:postscript", "P.S.", "Bye. Not here", false),
             ("change_case:english_lowercase", "", "all small, 1 two", true),
             ("change_case:english_lowercase", "", "Not all", false),
             ("change_case:english_capital", "", "LOUD 1!", true),

@@ -39,7 +39,7 @@ enum Lang {
     Rust,
     /// QuickJS inside; wants Node.js.
     Js,
-    /// CPython inside: 18 MB, and half a minute to load for the first time.
+    /// CPython inside: 18 MB, and some seconds to load for the first time.
     Python,
 }
 
@@ -116,7 +116,7 @@ struct Tried {
 pub fn test(arguments: &Test) -> Result<(), Error> {
     let bytes = component(&arguments.rubric)?;
     let began = Instant::now();
-    let rubric = Rubric::load_untried(&RubricEngine::new()?, &bytes)?;
+    let rubric = Rubric::load_untried(&RubricEngine::without_cache()?, &bytes)?;
     let load_ms = began.elapsed().as_secs_f64() * 1000.0;
     let golden = run_golden(&rubric)?;
     let hostile = attack(&rubric)?;

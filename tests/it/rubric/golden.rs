@@ -110,6 +110,34 @@ fn checklist_reads_its_corpus() {
     holds(bundled::CHECKLIST, "checklist", &item, 40);
 }
 
+/// The verifier against IFEval's own program: `scripts/golden_ifeval.py` wrote its verdicts.
+#[test]
+fn the_verifier_decides_as_ifeval_does() {
+    #[derive(serde::Deserialize)]
+    struct Verdict {
+        name: String,
+        value: String,
+        response: String,
+        holds: bool,
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/rubrics/ifeval.jsonl");
+    let text = std::fs::read_to_string(path).unwrap();
+    let verifier = load(bundled::VERIFIER);
+    let (mut wrong, mut held, mut all) = (Vec::new(), 0, 0);
+    for line in text.lines() {
+        let verdict: Verdict = serde_json::from_str(line).unwrap();
+        let mut item = item("Name a fruit.", &verdict.response);
+        item.fields = vec![(verdict.name, verdict.value)];
+        let found = score(&verifier.parse(&item, "").unwrap());
+        if found != Some(f64::from(u8::from(verdict.holds))) {
+            wrong.push(format!("{found:?}: {line}"));
+        }
+        (all, held) = (all + 1, held + usize::from(verdict.holds));
+    }
+    assert!(wrong.is_empty(), "{} of {all} differ:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(all > 1500 && held > 500, "{held} of {all}");
+}
+
 /// Loading runs a rubric's own golden cases; this pins what else it says of itself.
 #[test]
 fn bundled_rubrics_describe_themselves() {

@@ -17,14 +17,9 @@ use read::{Found, read};
 pub struct AdditiveFive;
 
 fn question(item: &Item, response: &str) -> String {
-    let mark = kit::mark(&[response]);
-    let context = item
-        .context
-        .as_ref()
-        .map_or_else(String::new, |text| format!("The conversation so far:\n{text}\n\n"));
-    let reference = item.reference.as_ref().map_or_else(String::new, |text| {
-        format!("A known good answer, for comparison:\n{text}\n\n")
-    });
+    let response = kit::tamed(response, "Score");
+    let mark = kit::mark(&[&response]);
+    let (context, reference) = kit::around(item.context.as_deref(), item.reference.as_deref());
     format!(
         "Review the user's instruction and the response to it, and rate the response by adding up \
          points, one for each statement that holds:\n\

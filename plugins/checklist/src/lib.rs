@@ -60,14 +60,9 @@ fn checks(item: &Item) -> Result<Vec<Check>, String> {
 }
 
 fn question(item: &Item, response: &str, checks: &[Check]) -> String {
-    let mark = kit::mark(&[response]);
-    let context = item
-        .context
-        .as_ref()
-        .map_or_else(String::new, |text| format!("The conversation so far:\n{text}\n\n"));
-    let reference = item.reference.as_ref().map_or_else(String::new, |text| {
-        format!("A known good answer, for comparison:\n{text}\n\n")
-    });
+    let response = kit::tamed(response, "");
+    let mark = kit::mark(&[&response]);
+    let (context, reference) = kit::around(item.context.as_deref(), item.reference.as_deref());
     let list: Vec<String> =
         (1..).zip(checks).map(|(n, check)| format!("{n}. {}", check.text)).collect();
     let form: Vec<String> = (1..=checks.len()).map(|n| format!("{n}. yes or no")).collect();

@@ -13,7 +13,8 @@ use kit::{Duel, Side};
 pub struct MetaJudge;
 
 fn question(item: &Item, response: &str, a: &str, b: &str) -> String {
-    let mark = kit::mark(&[response, a, b]);
+    let [response, a, b] = [response, a, b].map(|text| kit::tamed(text, "Better judgment"));
+    let mark = kit::mark(&[&response, &a, &b]);
     format!(
         "A response to an instruction was judged twice. Say which judgment is better: it should \
          see what the response gets right and wrong, give reasons that are true of this response, \

@@ -13,14 +13,9 @@ use kit::{Duel, Side};
 pub struct Pairwise;
 
 fn question(item: &Item, a: &str, b: &str) -> String {
-    let mark = kit::mark(&[a, b]);
-    let context = item
-        .context
-        .as_ref()
-        .map_or_else(String::new, |text| format!("The conversation so far:\n{text}\n\n"));
-    let reference = item.reference.as_ref().map_or_else(String::new, |text| {
-        format!("A known good answer, for comparison:\n{text}\n\n")
-    });
+    let [a, b] = [a, b].map(|response| kit::tamed(response, "Better"));
+    let mark = kit::mark(&[&a, &b]);
+    let (context, reference) = kit::around(item.context.as_deref(), item.reference.as_deref());
     format!(
         "Compare two responses to a user's instruction. Prefer the one that follows the \
          instruction, is correct, and helps the user more; length and order do not count.\n\n\

@@ -13,9 +13,9 @@ mod taint;
 
 pub use compare::{Comparison, Move, Moved, Order, Side};
 pub use export::Preference;
-pub use taint::{Taint, TaintedIteration};
+pub use taint::{Taint, TaintedIteration, TaintedPrompt};
 
-use crate::config::Config;
+use crate::config::{Config, JudgeSource};
 use crate::domain::{
     Event, Iteration, Judgment, Offset, Panel, PolicyRef, PromptId, RubricId, RubricName,
 };
@@ -244,6 +244,11 @@ impl Past {
             }
             let mut job = Job::of(iteration, prompt, *sampled, &self.view, &self.desk)?;
             let (judgments, scores) = judged_at(&self.desk, *judged, job.completions.len())?;
+            if self.desk.config.judge.source != JudgeSource::Model {
+                // A control arm's scores are nobody's replies.
+                all.push(Answered { job, judgments, scores });
+                continue;
+            }
             job.past.clone_from(&judgments);
             for shadowed in open.shadowed.values().filter_map(|shadowed| shadowed.get(prompt)) {
                 job.past.extend(judged_at(&self.desk, *shadowed, job.completions.len())?.0);

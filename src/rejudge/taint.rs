@@ -3,13 +3,26 @@
 
 use super::Past;
 use super::branch::{Beginning, new_to};
-use crate::domain::{Event, Iteration, Offset, Panel, PolicyId, PromptId, RubricId};
+use crate::domain::{Event, Iteration, Offset, PairId, Panel, PolicyId, PromptId, RubricId};
 use crate::error::Error;
 use crate::runtime::Folder;
 use crate::stage::seats::name_of;
 use crate::view::{Decision, IterationView, RunView};
 use serde::Serialize;
 use std::collections::BTreeSet;
+
+/// A prompt that a rubric judged.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TaintedPrompt {
+    /// Which.
+    pub prompt: PromptId,
+    /// The record of its judgments.
+    pub judged: Option<Offset>,
+    /// The pair that was formed of them.
+    pub pair: Option<PairId>,
+    /// Whether that was trained on.
+    pub trained: bool,
+}
 
 /// What a rubric touched in one iteration.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -19,7 +32,7 @@ pub struct TaintedIteration {
     /// Its policy was trained on pairs of the rubric: whatever it did is touched.
     pub inherited: bool,
     /// Prompts that the rubric judged, in order.
-    pub prompts: Vec<PromptId>,
+    pub prompts: Vec<TaintedPrompt>,
     /// Judgments of these prompts.
     pub judgments: u32,
     /// Pairs that were formed from them.
@@ -62,17 +75,23 @@ fn touched(
     models: &BTreeSet<PolicyId>,
 ) -> TaintedIteration {
     let under = || open.under.iter().filter(|(_, under)| under.rubrics.contains(rubric));
-    let prompts: Vec<PromptId> = under().map(|(prompt, _)| prompt.clone()).collect();
-    let pairs: Vec<_> = prompts.iter().filter_map(|prompt| open.pairs.get(prompt)).collect();
-    let sealed = open.sealed.as_deref().unwrap_or_default();
-    let trained = pairs.iter().filter(|(pair, _)| sealed.contains(pair)).count() as u32;
+    let sealed: BTreeSet<&PairId> = open.sealed.iter().flatten().collect();
+    let prompt = |prompt: &PromptId| {
+        let pair = open.pairs.get(prompt).map(|(pair, _)| pair.clone());
+        let trained = pair.as_ref().is_some_and(|pair| sealed.contains(pair));
+        let judged = open.judged.get(prompt).copied();
+        TaintedPrompt { prompt: prompt.clone(), judged, pair, trained }
+    };
+    let prompts: Vec<TaintedPrompt> = under().map(|(id, _)| prompt(id)).collect();
+    let pairs = prompts.iter().filter(|prompt| prompt.pair.is_some()).count() as u32;
+    let trained = prompts.iter().filter(|prompt| prompt.trained).count() as u32;
     let inherited = [&open.policy, &open.reference].iter().any(|p| models.contains(&p.id()));
     let checkpoint = open.checkpoint.as_ref().filter(|_| inherited || trained > 0);
     TaintedIteration {
         iteration,
         inherited,
         judgments: under().map(|(_, under)| under.judgments.0).sum(),
-        pairs: pairs.len() as u32,
+        pairs,
         trained,
         measured: open.evaluation.is_some() && open.panel.has(rubric),
         promoted: checkpoint.is_some() && open.decision == Some(Decision::Promoted),

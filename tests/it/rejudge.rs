@@ -73,6 +73,22 @@ fn a_rubric_that_asks_and_reads_the_same_changes_nothing() {
     }
 }
 
+/// Scores that dice gave are nobody's replies, however the question would have been put.
+#[test]
+fn a_control_arm_has_no_replies() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = copied(&whole().dir(), &root.path().join("run"));
+    let yaml = dir.join("gradus.yaml");
+    let text = std::fs::read_to_string(&yaml).unwrap();
+    assert_eq!(text.matches("source: \"model\"").count(), 1);
+    std::fs::write(&yaml, text.replace("source: \"model\"", "source: \"random\"")).unwrap();
+    let past = past(&dir, 1);
+    let rubric = past.installed("demo-compact").unwrap();
+    let again = past.rejudge(&rubric, Replies::Recorded).unwrap();
+    let works: Vec<_> = again.iterations.iter().map(|i| i.work).collect();
+    assert!(works.iter().all(|w| w.read_again == 0 && w.not_asked > 100), "{works:?}");
+}
+
 /// The very same models, bit for bit: judging is all that was done over, and it gave the same.
 #[test]
 fn another_run_with_the_same_judgments_comes_to_the_same_models() {

@@ -21,7 +21,7 @@ pub struct Arguments {
     /// Default: what judged before.
     #[arg(long = "rubric", value_name = "RUBRIC", requires = "rebuild")]
     instead: Option<String>,
-    /// Print it as JSON, with every prompt.
+    /// Print it as JSON, with every judgment's record and every pair.
     #[arg(long)]
     json: bool,
 }

@@ -210,9 +210,10 @@ fn shadow(arguments: &Shadow) -> Result<(), Error> {
         return output::text("nobody judges beside the panel any more\n");
     }
     let names: Vec<String> = rubrics.iter().map(|id| id.short().to_owned()).collect();
+    let verb = if names.len() == 1 { "judges" } else { "judge" };
     let (names, dir) = (names.join(", "), arguments.dir.display());
     output::text(&format!(
-        "{names} judge beside the panel from the open iteration on\n\
+        "{names} {verb} beside the panel from the open iteration on\n\
          compare them later: gradus rubric diff {dir} A B\n"
     ))
 }

@@ -78,6 +78,12 @@ pub struct Judgment {
 }
 
 impl Judgment {
+    /// How many they are, and how many of them have no score.
+    pub fn count(judgments: &[Judgment]) -> (u32, u32) {
+        let unscored = judgments.iter().filter(|j| j.outcome.score().is_none()).count();
+        (judgments.len() as u32, unscored as u32)
+    }
+
     /// What each of the completions that were shown got; none without a score.
     pub fn each(&self) -> Vec<f64> {
         match self.seen.is_empty() {

@@ -5,6 +5,7 @@ use super::{Again, Past};
 use crate::domain::{Event, Iteration, Offset, Panel, RubricName, When};
 use crate::error::Error;
 use crate::log::{Batch, Log};
+use crate::runtime::folder::fold_until;
 use crate::runtime::{Folder, rubrics};
 use crate::view::RunView;
 
@@ -46,15 +47,7 @@ impl Past {
 
     /// What was known before a record.
     pub(super) fn known_before(&self, until: Offset) -> Result<RunView, Error> {
-        let log = self.folder.read_log()?;
-        let mut view = RunView::at_the_floor(&log)?;
-        while view.next < until {
-            let left = (until.0 - view.next.0).min(512) as usize;
-            if view.follow(&log, left, |_| {})? == 0 {
-                break;
-            }
-        }
-        Ok(view)
+        fold_until(&self.folder.read_log()?, until)
     }
 
     /// The first record of an iteration that a judge had a hand in.

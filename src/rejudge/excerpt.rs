@@ -60,6 +60,11 @@ impl Excerpt {
         Ok((view, Excerpt { records, tail }))
     }
 
+    /// Whether it has the record at an offset.
+    pub fn holds(&self, offset: Offset) -> bool {
+        self.records.contains_key(&offset)
+    }
+
     /// What it has of an iteration, in order.
     pub fn of_iteration(&self, iteration: Iteration) -> impl Iterator<Item = &Recorded> {
         self.records.values().filter(move |r| judging(&r.event) == Some(iteration))

@@ -16,9 +16,7 @@ pub use export::Preference;
 pub use taint::{Taint, TaintedIteration, TaintedPrompt};
 
 use crate::config::{Config, JudgeSource};
-use crate::domain::{
-    Event, Iteration, Judgment, Offset, Panel, PolicyRef, PromptId, RubricId, RubricName,
-};
+use crate::domain::{Event, Iteration, Judgment, Panel, PolicyRef, PromptId, RubricId, RubricName};
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
 use crate::lm::model_files::ModelFiles;
@@ -239,7 +237,7 @@ impl Past {
         let mut all = Vec::new();
         for (prompt, judged) in &open.judged {
             let Some(sampled) = open.sampled.get(prompt) else { continue };
-            if self.dropped(*sampled)? {
+            if !self.excerpt.holds(*sampled) {
                 return Ok(None);
             }
             let mut job = Job::of(iteration, prompt, *sampled, &self.view, &self.desk)?;
@@ -256,10 +254,6 @@ impl Past {
             all.push(Answered { job, judgments, scores });
         }
         Ok(Some(all))
-    }
-
-    fn dropped(&self, offset: Offset) -> Result<bool, Error> {
-        Ok(crate::log::Log::get(self.excerpt.as_ref(), offset)?.is_none())
     }
 
     fn judge_again(
@@ -296,7 +290,7 @@ impl Past {
                     prompt: answered.job.prompt.id.clone(),
                     candidates: candidates(&answered.job.completions, left.1),
                     right: right.1.to_vec(),
-                    judgments: [count(left.0), count(right.0)],
+                    judgments: [Judgment::count(left.0), Judgment::count(right.0)],
                 });
             }
             events.extend(made);
@@ -326,11 +320,6 @@ fn said(event: &Event) -> (&[Judgment], &[Option<f64>]) {
         Event::JudgmentsRecorded { judgments, scores, .. } => (judgments, scores),
         _ => (&[], &[]),
     }
-}
-
-fn count(judgments: &[Judgment]) -> (u32, u32) {
-    let unscored = judgments.iter().filter(|j| j.outcome.score().is_none()).count();
-    (judgments.len() as u32, unscored as u32)
 }
 
 impl IterationAgain {

@@ -115,8 +115,10 @@ struct Question {
 
 struct Asked {
     rendered: Rendered,
-    /// What was replied to the same question before.
+    /// What was replied to the same question before, all to one rubric.
     past: Vec<Remembered>,
+    /// Whether that rubric read the same readout from it.
+    same_readout: bool,
 }
 
 /// The prompt's tokens and the replies to it.
@@ -294,23 +296,32 @@ impl Bench<'_> {
         past: &[Remembered],
     ) -> Result<Result<Asked, Outcome>, StageError> {
         Ok(match self.rubric.render(&question.item) {
-            Ok(rendered) => {
-                let past = past.iter().filter(|past| past.seen == question.seen);
-                let same = past.filter(|past| {
-                    let before = past.rubric.render(&question.item);
-                    before.is_ok_and(|before| before.asks_the_same(&rendered))
-                });
-                let mut past: Vec<Remembered> = same.cloned().collect();
-                // Those of one rubric, best its own: others may have got the very same ones.
-                let own = past.iter().find(|past| past.rubric.id() == self.rubric.id());
-                let whose = own.or(past.first()).map(|past| past.rubric.id().clone());
-                past.retain(|past| Some(past.rubric.id()) == whose.as_ref());
-                Ok(Asked { rendered, past })
-            }
+            Ok(rendered) => Ok(self.recall(rendered, question, past)),
             Err(CallError::Refused(reason)) => Err(Outcome::Refused { reason }),
             Err(CallError::Trapped { reason }) => Err(Outcome::Trapped { reason }),
             Err(CallError::Host { reason }) => return Err(StageError::Sandbox(reason)),
         })
+    }
+
+    /// What was replied before, where a rubric asked the same: best this one itself, for others may
+    /// have got the very same replies. Each rubric renders the question once.
+    fn recall(&self, rendered: Rendered, question: &Question, past: &[Remembered]) -> Asked {
+        let mut past: Vec<&Remembered> =
+            past.iter().filter(|past| past.seen == question.seen).collect();
+        past.sort_by_key(|past| past.rubric.id() != self.rubric.id());
+        while let Some(first) = past.first() {
+            let whose = first.rubric.id();
+            let (theirs, others): (Vec<_>, Vec<_>) =
+                past.iter().copied().partition(|past| past.rubric.id() == whose);
+            let before = first.rubric.render(&question.item).ok();
+            if let Some(before) = before.filter(|before| before.asks_the_same(&rendered)) {
+                let same_readout = before.readout == rendered.readout;
+                let past = theirs.into_iter().cloned().collect();
+                return Asked { rendered, past, same_readout };
+            }
+            past = others;
+        }
+        Asked { rendered, past: Vec::new(), same_readout: false }
     }
 
     fn request(
@@ -413,9 +424,7 @@ impl Bench<'_> {
             reply.sample = past.sample;
             reply.recalled = true;
             if let (Some(readout), true) = (self.readout(&asked.rendered), readable) {
-                let before = past.rubric.render(&question.item).ok();
-                let known = before.is_some_and(|before| before.readout.as_ref() == Some(readout));
-                if known && !past.scores.is_empty() {
+                if asked.same_readout && !past.scores.is_empty() {
                     let score = past.scores.first().copied().unwrap_or_default();
                     reply.outcome = Outcome::Scored { score, parsed: reply.outcome.score() };
                     reply.scores.clone_from(&past.scores);

@@ -11,9 +11,10 @@ use super::evaluator::Evaluator;
 use super::judge::{Judge, JudgeTask, probes_are_due};
 use super::pair_store::{PairStore, PairTask};
 use super::sampler::{SampleTask, Sampler};
+use super::shadow;
 use super::trainer::Trainer;
 use super::{ATTEMPTS_MAX, Desk, Stage, StageError, Weight, task_key};
-use crate::config::{Config, GateMode, JudgeSource, OnNoSignal};
+use crate::config::{Config, GateMode, OnNoSignal};
 use crate::domain::evaluation::{Evaluation, Referee};
 use crate::domain::event::{IterationKind, IterationOutcome};
 use crate::domain::{Bait, Event, Iteration, PromptId, RubricId, TaskKey};
@@ -133,19 +134,16 @@ impl Conductor {
         Some((iteration, Slot::Prompts, vec![Event::PromptsSealed { iteration, prompts }]))
     }
 
-    /// Shadows end with their iteration's judging, so that a run does the same however fast it is.
-    fn waits_for_shadow(&self, view: &RunView, open: &IterationView) -> bool {
-        let waits = |rubric| open.judged.keys().any(|prompt| open.waits_for_shadow(rubric, prompt));
-        self.config.judge.source == JudgeSource::Model && view.rubrics.shadows.iter().any(waits)
-    }
-
     fn seal_pairs(
         &self,
         view: &RunView,
         iteration: Iteration,
         open: &IterationView,
     ) -> Option<Decision> {
-        if open.sealed.is_some() || !open.all_decided() || self.waits_for_shadow(view, open) {
+        if open.sealed.is_some()
+            || !open.all_decided()
+            || shadow::is_awaited(&self.config, view, open)
+        {
             return None;
         }
         if probes_are_due(&self.config) {

@@ -207,8 +207,7 @@ impl Stage for Judge {
         }
         let Some(chunk) = self.chunk(open) else {
             // Last: what counts does not wait for what does not.
-            let model = self.config.judge.source == JudgeSource::Model;
-            let task = shadow::next(&self.config, view, iteration, open).filter(|_| model);
+            let task = shadow::next(&self.config, view, iteration, open);
             return task.map(|(key, task)| (key, JudgeTask::Shadow(task)));
         };
         let policy = open.policy.clone();

@@ -5,7 +5,7 @@
 use super::judge::{Job, judge_jobs, recorded};
 use super::pair_store::judged_at;
 use super::{Desk, StageError, task_key};
-use crate::config::Config;
+use crate::config::{Config, JudgeSource};
 use crate::domain::{
     Event, Iteration, Judgment, Offset, Outcome, Panel, PolicyRef, PromptId, RubricId, TaskKey,
 };
@@ -22,6 +22,18 @@ pub struct ShadowTask {
     prompts: Vec<(PromptId, Offset, Offset)>,
 }
 
+/// Whether shadows judge at all: beside a control arm, whose scores are nobody's, they do not.
+fn are_due(config: &Config) -> bool {
+    config.judge.source == JudgeSource::Model
+}
+
+/// Whether a prompt that was judged waits for a shadow. An iteration's judging ends with its
+/// shadows', so that a run does the same however fast it is.
+pub(super) fn is_awaited(config: &Config, view: &RunView, open: &IterationView) -> bool {
+    let waits = |rubric| open.judged.keys().any(|prompt| open.waits_for_shadow(rubric, prompt));
+    are_due(config) && view.rubrics.shadows.iter().any(waits)
+}
+
 /// The next chunk that the panel has judged and a shadow has not.
 pub(super) fn next(
     config: &Config,
@@ -29,6 +41,9 @@ pub(super) fn next(
     iteration: Iteration,
     open: &IterationView,
 ) -> Option<(TaskKey, ShadowTask)> {
+    if !are_due(config) {
+        return None;
+    }
     let (rubric, chunk) = view.rubrics.shadows.iter().find_map(|rubric| {
         let waits = |prompt: &PromptId| open.waits_for_shadow(rubric, prompt);
         let mut chunks = open.chunks(config.sampling.batch_prompts);

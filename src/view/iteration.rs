@@ -61,10 +61,9 @@ pub struct Under {
 
 impl Under {
     fn of(judgments: &[Judgment]) -> Under {
-        let unscored = judgments.iter().filter(|j| j.outcome.score().is_none()).count();
         Under {
             rubrics: judgments.iter().map(|j| j.rubric.clone()).collect(),
-            judgments: (judgments.len() as u32, unscored as u32),
+            judgments: Judgment::count(judgments),
         }
     }
 }

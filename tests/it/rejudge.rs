@@ -2,7 +2,7 @@
 //! came of it, and what a bad rubric has touched.
 
 use crate::rubric::guest::Guest;
-use crate::runs::{alone, copied, five, gradus, on, records, whole};
+use crate::runs::{alone, copied, five, gradus, on, records, twin, whole};
 use gradus::Error;
 use gradus::domain::{Event, Iteration, Outcome, PolicyRef, RubricId};
 use gradus::lm::cancel::Cancel;
@@ -17,11 +17,6 @@ use std::sync::Arc;
 fn past(dir: &Path, from: u32) -> Past {
     let never = Cancel::default();
     Past::open(&Folder::at(dir), Iteration(from), &never, Arc::new(NoGauge)).unwrap()
-}
-
-/// The same rubric with other bytes: a custom section that nobody reads.
-fn twin(bytes: &[u8]) -> Vec<u8> {
-    [bytes, &[0, 3, 1, b't', 9]].concat()
 }
 
 fn promoted(dir: &Path) -> Vec<PolicyRef> {
@@ -49,7 +44,7 @@ fn a_rubric_that_asks_and_reads_the_same_changes_nothing() {
     let dir = whole().dir();
     let formed = records(&dir).iter().filter(|r| r.event.kind() == "pair_formed").count();
     let mut past = past(&dir, 1);
-    let rubric = past.bring(&twin(bundled::DEMO_COMPACT)).unwrap();
+    let rubric = past.bring(&twin(bundled::DEMO_COMPACT, 9)).unwrap();
     let again = past.rejudge(&rubric, Replies::Recorded).unwrap();
     let total = &again.total;
     assert_eq!(total.pairs.get(&Move::Same).copied().unwrap_or_default() as usize, formed);
@@ -96,7 +91,7 @@ fn another_run_with_the_same_judgments_comes_to_the_same_models() {
     let root = tempfile::tempdir().unwrap();
     let (dir, to) = (whole().dir(), root.path().join("other"));
     let mut past = past(&dir, 2);
-    let rubric = past.bring(&twin(bundled::DEMO_COMPACT)).unwrap();
+    let rubric = past.bring(&twin(bundled::DEMO_COMPACT, 9)).unwrap();
     let again = past.rejudge(&rubric, Replies::Model).unwrap();
     assert_eq!(past.begin_another(&again, &Folder::at(&to)).unwrap(), Iteration(2));
     let twice = past.begin_another(&again, &Folder::at(&to));
@@ -160,8 +155,8 @@ fn what_a_rubric_touched() {
     let dir = copied(&whole().dir(), &root.path().join("run"));
     // Another rubric judges iterations 4 and 5.
     let bad = root.path().join("bad.wasm");
-    std::fs::write(&bad, twin(bundled::DEMO_COMPACT)).unwrap();
-    let id = past(&dir, 1).bring(&twin(bundled::DEMO_COMPACT)).unwrap();
+    std::fs::write(&bad, twin(bundled::DEMO_COMPACT, 9)).unwrap();
+    let id = past(&dir, 1).bring(&twin(bundled::DEMO_COMPACT, 9)).unwrap();
     for verb in [["install", bad.to_str().unwrap()], ["activate", id.0.get(..16).unwrap()]] {
         let mut command = gradus();
         command.arg("rubric").arg(verb[0]).arg(&dir).arg(verb[1]);

@@ -168,3 +168,10 @@ pub fn terminate(child: &mut Child) {
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     assert!(ends_within(child, Duration::from_secs(2)));
 }
+
+/// The same rubric with other bytes: a custom section that nobody reads.
+pub fn twin(bytes: &[u8], mark: u8) -> Vec<u8> {
+    let mut twin = bytes.to_vec();
+    twin.extend([0, 3, 1, b't', mark]);
+    twin
+}

@@ -1,7 +1,9 @@
 //! Rubrics swapped under a run that works: by its host a thousand times, by another process, by a
 //! file that appears. No judgment fails or mixes two, and each names its rubric.
 
-use crate::runs::{alone, copied, demo, ends_within, gradus, json, on, records, until_last, whole};
+use crate::runs::{
+    alone, copied, demo, ends_within, gradus, json, on, records, twin, until_last, whole,
+};
 use gradus::domain::{Event, Judgment, RubricId, RubricName, When};
 use gradus::lm::cancel::Cancel;
 use gradus::rubric::bundled;
@@ -11,13 +13,6 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
-
-/// The same rubric with other bytes: a custom section that nobody reads.
-fn twin(bytes: &[u8], mark: u8) -> Vec<u8> {
-    let mut twin = bytes.to_vec();
-    twin.extend([0, 3, 1, b't', mark]);
-    twin
-}
 
 fn judgments(dir: &Path) -> Vec<(Vec<Judgment>, Vec<RubricName>)> {
     let all = records(dir).into_iter().filter_map(|record| match record.event {

@@ -139,6 +139,7 @@ fn dpo_step(c: &mut Criterion) {
         method: Method::Full,
         optimizer: OptimizerSettings::default(),
         threads,
+        gradient_checkpointing: false,
     };
     let ids = |from: u32, n: u32| (0..n).map(|i| 8 + (from + i * 5) % 90).collect::<Vec<u32>>();
     let pairs: Vec<DpoExample> = (0..16)
@@ -161,7 +162,7 @@ fn dpo_step(c: &mut Criterion) {
     group.throughput(Throughput::Elements(16 * 2 * 44)).sample_size(10);
     for threads in [1, 2] {
         let mut trainer =
-            Trainer::new(&config, &weights, None, settings(threads), Seed::root(1)).unwrap();
+            Trainer::new(&config, weights.clone(), None, settings(threads), Seed::root(1)).unwrap();
         group.bench_function(format!("{threads} threads"), |b| {
             b.iter(|| trainer.dpo_step(&pairs, &[], &dpo, &Cancel::default()).unwrap());
         });

@@ -83,10 +83,10 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 }
 
 fn save(trainer: &Trainer, out: &Path) -> Result<(), Failure> {
-    replace(&out.join("state.safetensors"), &trainer.weights().to_bytes(WeightDtype::F32)?)?;
+    replace(&out.join("state.safetensors"), &trainer.weights()?.to_bytes(WeightDtype::F32)?)?;
     let moments = trainer.optimizer_state()?.to_bytes(WeightDtype::F32)?;
     replace(&out.join("optimizer.safetensors"), &moments)?;
-    replace(&out.join("model.safetensors"), &trainer.weights().to_bytes(WeightDtype::F16)?)?;
+    replace(&out.join("model.safetensors"), &trainer.weights()?.to_bytes(WeightDtype::F16)?)?;
     let config = tokenizer::model_config();
     replace(&out.join("config.json"), config.to_hf_json().as_bytes())?;
     let pretty = |value: &serde_json::Value| serde_json::to_vec_pretty(value);
@@ -110,12 +110,13 @@ fn start(a: &Arguments) -> Result<Trainer, Failure> {
             ..OptimizerSettings::default()
         },
         threads: a.threads,
+        gradient_checkpointing: false,
     };
     let seed = Seed::root(a.seed);
     let state = a.out.join("state.safetensors");
     if state.is_file() {
         let weights = Weights::load_file(&state)?;
-        let mut trainer = Trainer::new(&config, &weights, None, settings, seed)?;
+        let mut trainer = Trainer::new(&config, weights, None, settings, seed)?;
         let moments = Weights::load_file(&a.out.join("optimizer.safetensors"))?;
         trainer.restore_optimizer(&moments)?;
         return Ok(trainer);
@@ -123,7 +124,7 @@ fn start(a: &Arguments) -> Result<Trainer, Failure> {
     let residual_scale = 0.5 / (2.0 * config.num_hidden_layers as f64).sqrt();
     let weights =
         random_weights(&config, seed, InitSettings { embedding_std: 0.3, residual_scale })?;
-    Ok(Trainer::new(&config, &weights, None, settings, seed)?)
+    Ok(Trainer::new(&config, weights, None, settings, seed)?)
 }
 
 fn main() -> Result<(), Failure> {

@@ -226,6 +226,7 @@ fn comment(path: &str) -> Option<&'static str> {
         "train.dpo" => "preference optimisation on self-judged pairs",
         "train.use_peft" => "train a LoRA adapter instead of all weights",
         "train.segment_steps" => "steps between checkpoints: what a crash can cost",
+        "train.gradient_checkpointing" => "slower, in less memory: activations are not kept",
         "supervision" => {
             "tasks without a sign of life are given up; none begins with less memory than this"
         }

@@ -244,8 +244,10 @@ pub struct TrainConfig {
     pub lora_target_modules: Vec<String>,
     /// Steps between checkpoints: what a crash can cost.
     pub segment_steps: u32,
-    /// Micro-batches computed side by side; part of what makes a run reproducible.
+    /// Threads that compute; part of what makes a run reproducible.
     pub threads: u32,
+    /// Compute activations again on the way back instead of keeping them: slower, in less memory.
+    pub gradient_checkpointing: bool,
 }
 
 /// The supervised iteration.

@@ -112,6 +112,7 @@ impl Default for TrainConfig {
             lora_target_modules: modules.map(str::to_owned).to_vec(),
             segment_steps: 20,
             threads: 2,
+            gradient_checkpointing: false,
         }
     }
 }

@@ -2,7 +2,7 @@
 //! words and marks apart; people need not (`Name 3 animals.` is `name 3 animals .`).
 
 use super::words::{self, SPECIALS};
-use crate::lm::config::ModelConfig;
+use crate::lm::config::{Architecture, ModelConfig};
 use serde_json::{Value, json};
 
 /// `tokenizer.json`.
@@ -51,6 +51,8 @@ pub fn tokenizer_config_json() -> Value {
 /// The shape of the demo's base.
 pub fn model_config() -> ModelConfig {
     ModelConfig {
+        architecture: Architecture::default(),
+        rope_scaling: None,
         vocab_size: words::all().len(),
         hidden_size: 128,
         intermediate_size: 344,

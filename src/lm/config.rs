@@ -3,9 +3,49 @@
 use super::error::LmError;
 use serde::{Deserialize, Serialize};
 
+/// A kind of network, by the `model_type` of its `config.json`. They differ from Llama in what the
+/// methods of [`ModelConfig`] say, and in nothing else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Architecture {
+    /// Llama 2 and 3.x, SmolLM2.
+    #[default]
+    Llama,
+    /// Mistral 7B; a sliding window bounds the context.
+    Mistral,
+    /// Qwen2 and Qwen2.5: queries, keys and values have biases.
+    Qwen2,
+    /// Qwen3: heads of queries and keys are normed.
+    Qwen3,
+}
+
+const ARCHITECTURES: [(Architecture, &str, &str); 4] = [
+    (Architecture::Llama, "llama", "LlamaForCausalLM"),
+    (Architecture::Mistral, "mistral", "MistralForCausalLM"),
+    (Architecture::Qwen2, "qwen2", "Qwen2ForCausalLM"),
+    (Architecture::Qwen3, "qwen3", "Qwen3ForCausalLM"),
+];
+
+/// Llama 3's stretching of rotary positions (transformers' `rope_type: llama3`): long waves are
+/// slowed down, short ones are not, and those between are blended.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RopeScaling {
+    /// Long waves are this much slower.
+    pub factor: f64,
+    /// Waves longer than the old context over this are long.
+    pub low_freq_factor: f64,
+    /// Waves shorter than the old context over this are short.
+    pub high_freq_factor: f64,
+    /// The old context, in tokens.
+    pub original_max_position_embeddings: usize,
+}
+
 /// Shape of the network. Names are those of Hugging Face's `config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
+    /// What kind of network.
+    #[serde(default)]
+    pub architecture: Architecture,
     /// Rows of the embedding.
     pub vocab_size: usize,
     /// Width of the residual stream (H).
@@ -24,6 +64,9 @@ pub struct ModelConfig {
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// Stretched rotary positions.
+    #[serde(default)]
+    pub rope_scaling: Option<RopeScaling>,
     /// Longest sequence.
     pub max_position_embeddings: usize,
     /// The head is the embedding.
@@ -53,23 +96,64 @@ impl ModelConfig {
         if self.head_dim == 0 || !self.head_dim.is_multiple_of(2) {
             return bad(format!("head_dim ({}) must be even and not 0", self.head_dim));
         }
+        if let Some(scaling) = &self.rope_scaling {
+            let (low, high) = (scaling.low_freq_factor, scaling.high_freq_factor);
+            let fits = scaling.factor >= 1.0 && low > 0.0 && high > low;
+            if !fits || scaling.original_max_position_embeddings == 0 {
+                return bad(format!("rope_scaling cannot be computed: {scaling:?}"));
+            }
+        }
         if self.vocab_size == 0 || self.num_hidden_layers == 0 || self.hidden_size == 0 {
             return bad("vocab_size, num_hidden_layers and hidden_size must not be 0".into());
         }
         Ok(())
     }
+
+    /// Queries, keys and values have biases.
+    pub fn qkv_bias(&self) -> bool {
+        self.architecture == Architecture::Qwen2
+    }
+
+    /// Each head of queries and keys is normed before it is turned.
+    pub fn head_norms(&self) -> bool {
+        self.architecture == Architecture::Qwen3
+    }
+
+    /// Radians per position of each pair of a head's dimensions: D/2 of them.
+    pub fn rotary_frequencies(&self) -> Vec<f32> {
+        let plain = |i: usize| {
+            let exponent = (2 * i) as f32 / self.head_dim as f32;
+            1.0 / (self.rope_theta as f32).powf(exponent)
+        };
+        let stretched = |frequency: f32| match &self.rope_scaling {
+            None => frequency,
+            Some(scaling) => scaling.stretched(f64::from(frequency)) as f32,
+        };
+        (0..self.head_dim / 2).map(|i| stretched(plain(i))).collect()
+    }
+}
+
+impl RopeScaling {
+    fn stretched(&self, frequency: f64) -> f64 {
+        let waves =
+            self.original_max_position_embeddings as f64 * frequency / std::f64::consts::TAU;
+        let (low, high) = (self.low_freq_factor, self.high_freq_factor);
+        // 0 for long waves, 1 for short ones.
+        let short = ((waves - low) / (high - low)).clamp(0.0, 1.0);
+        frequency * (short + (1.0 - short) / self.factor)
+    }
 }
 
 impl ModelConfig {
     /// Reads the text of a `config.json`. Only networks that the decoder computes exactly are
-    /// accepted: plain Llama, without biases or scaled rotary positions.
+    /// accepted; where attention has a sliding window, the context ends with it.
     ///
     /// # Errors
     /// [`LmError::Config`] with the field and what was expected.
     pub fn from_hf_json(text: &str) -> Result<ModelConfig, LmError> {
         let json: serde_json::Value = serde_json::from_str(text)
             .map_err(|e| LmError::Config(format!("config.json is not JSON: {e}")))?;
-        refuse_other_networks(&json)?;
+        let architecture = known_network(&json)?;
         let heads = required(&json, "num_attention_heads")?;
         let hidden_size = required(&json, "hidden_size")?;
         let rope = json.get("rope_parameters").unwrap_or(&json);
@@ -84,7 +168,15 @@ impl ModelConfig {
             None if heads > 0 => hidden_size / heads,
             None => 0,
         };
+        let context = optional(&json, "max_position_embeddings")?.unwrap_or(2048);
+        let windowed = json.get("use_sliding_window").and_then(serde_json::Value::as_bool);
+        let window = match windowed {
+            Some(false) => None,
+            _ => optional(&json, "sliding_window")?,
+        };
         let config = ModelConfig {
+            architecture,
+            rope_scaling: rope_scaling(&json)?,
             vocab_size: required(&json, "vocab_size")?,
             hidden_size,
             intermediate_size: required(&json, "intermediate_size")?,
@@ -96,7 +188,7 @@ impl ModelConfig {
             rope_theta: float(rope, "rope_theta")
                 .or_else(|| float(&json, "rope_theta"))
                 .unwrap_or(10_000.0),
-            max_position_embeddings: optional(&json, "max_position_embeddings")?.unwrap_or(2048),
+            max_position_embeddings: window.map_or(context, |window| window.min(context)),
             tie_word_embeddings: json
                 .get("tie_word_embeddings")
                 .and_then(serde_json::Value::as_bool)
@@ -115,8 +207,19 @@ impl ModelConfig {
             [one] => (*one).into(),
             several => several.into(),
         };
-        let json = serde_json::json!({
-            "architectures": ["LlamaForCausalLM"],
+        let named = ARCHITECTURES.iter().find(|(kind, ..)| *kind == self.architecture);
+        let (_, model_type, class) = named.unwrap_or(&ARCHITECTURES[0]);
+        let rope = self.rope_scaling.map(|scaling| {
+            serde_json::json!({
+                "factor": scaling.factor,
+                "high_freq_factor": scaling.high_freq_factor,
+                "low_freq_factor": scaling.low_freq_factor,
+                "original_max_position_embeddings": scaling.original_max_position_embeddings,
+                "rope_type": "llama3",
+            })
+        });
+        let mut json = serde_json::json!({
+            "architectures": [class],
             "attention_bias": false,
             "attention_dropout": 0.0,
             "bos_token_id": self.bos_token_id,
@@ -128,31 +231,34 @@ impl ModelConfig {
             "intermediate_size": self.intermediate_size,
             "max_position_embeddings": self.max_position_embeddings,
             "mlp_bias": false,
-            "model_type": "llama",
+            "model_type": model_type,
             "num_attention_heads": self.num_attention_heads,
             "num_hidden_layers": self.num_hidden_layers,
             "num_key_value_heads": self.num_key_value_heads,
             "rms_norm_eps": self.rms_norm_eps,
-            "rope_scaling": null,
+            "rope_scaling": rope,
             "rope_theta": self.rope_theta,
             "tie_word_embeddings": self.tie_word_embeddings,
             "torch_dtype": "float32",
             "vocab_size": self.vocab_size,
         });
+        if self.architecture != Architecture::Llama {
+            json["sliding_window"] = serde_json::Value::Null;
+            json["use_sliding_window"] = false.into();
+        }
         format!("{json:#}\n")
     }
 }
 
-fn refuse_other_networks(json: &serde_json::Value) -> Result<(), LmError> {
+/// The kind of network, where it is one that the decoder computes exactly.
+fn known_network(json: &serde_json::Value) -> Result<Architecture, LmError> {
     let text = |key: &str| json.get(key).and_then(|v| v.as_str());
     let bad = |what: String| Err(LmError::Config(what));
-    match text("model_type") {
-        Some("llama") => {}
-        other => {
-            let found = other.unwrap_or("nothing");
-            return bad(format!("model_type is {found}; llama (SmolLM2, Llama) is supported"));
-        }
-    }
+    let named = text("model_type").unwrap_or("nothing");
+    let Some((architecture, ..)) = ARCHITECTURES.iter().find(|(_, name, _)| *name == named) else {
+        let known = ARCHITECTURES.map(|(_, name, _)| name).join(", ");
+        return bad(format!("model_type is {named}; known are {known}"));
+    };
     if text("hidden_act").is_some_and(|act| act != "silu") {
         return bad(format!(
             "hidden_act is {}; silu is supported",
@@ -161,16 +267,33 @@ fn refuse_other_networks(json: &serde_json::Value) -> Result<(), LmError> {
     }
     for key in ["attention_bias", "mlp_bias"] {
         if json.get(key).and_then(serde_json::Value::as_bool) == Some(true) {
-            return bad(format!("{key} is true; only networks without biases are supported"));
+            return bad(format!("{key} is true; biases are supported in Qwen2's places alone"));
         }
     }
+    Ok(*architecture)
+}
+
+/// Scaled rotary positions: `rope_scaling`, or `rope_parameters` in newer files.
+fn rope_scaling(json: &serde_json::Value) -> Result<Option<RopeScaling>, LmError> {
     for key in ["rope_scaling", "rope_parameters"] {
-        let kind = json.get(key).and_then(|r| r.get("rope_type").or_else(|| r.get("type")));
-        if let Some(kind) = kind.and_then(|k| k.as_str()).filter(|k| *k != "default") {
-            return bad(format!("{key} is of type {kind}; only unscaled rotary is supported"));
+        let Some(rope) = json.get(key) else { continue };
+        let kind = rope.get("rope_type").or_else(|| rope.get("type")).and_then(|k| k.as_str());
+        match kind {
+            None | Some("default") => {}
+            Some("llama3") => {
+                let read = serde_json::from_value(rope.clone());
+                return read
+                    .map(Some)
+                    .map_err(|e| LmError::Config(format!("{key} of type llama3: {e}")));
+            }
+            Some(kind) => {
+                return Err(LmError::Config(format!(
+                    "{key} is of type {kind}; default and llama3 are supported"
+                )));
+            }
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 fn required(json: &serde_json::Value, key: &str) -> Result<usize, LmError> {
@@ -213,10 +336,39 @@ mod tests {
     }
 
     #[test]
+    fn other_kinds_come_back() {
+        let llama3 = r#""rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,
+            "high_freq_factor":4.0,"original_max_position_embeddings":64"#;
+        let text = SMALL.replace(r#""rope_type":"default""#, llama3);
+        let config = ModelConfig::from_hf_json(&text).unwrap();
+        assert_eq!(config.rope_scaling.unwrap().factor, 8.0);
+        assert_eq!(ModelConfig::from_hf_json(&config.to_hf_json()).unwrap(), config);
+        for kind in ["mistral", "qwen2", "qwen3"] {
+            let text = SMALL.replace("llama", kind);
+            let config = ModelConfig::from_hf_json(&text).unwrap();
+            assert_eq!(config.qkv_bias(), kind == "qwen2");
+            assert_eq!(config.head_norms(), kind == "qwen3");
+            assert_eq!(ModelConfig::from_hf_json(&config.to_hf_json()).unwrap(), config);
+        }
+    }
+
+    #[test]
+    fn the_context_ends_with_the_sliding_window() {
+        let with = |extra: &str| {
+            let text = SMALL.replace(r#""llama","#, &format!(r#""mistral",{extra}"#));
+            ModelConfig::from_hf_json(&text).unwrap().max_position_embeddings
+        };
+        assert_eq!(with(r#""sliding_window":64,"#), 64);
+        assert_eq!(with(r#""sliding_window":64,"use_sliding_window":false,"#), 2048);
+        assert_eq!(with(r#""sliding_window":null,"#), 2048);
+    }
+
+    #[test]
     fn networks_that_would_be_computed_wrongly_are_refused() {
         for (from, to, word) in [
             (r#""llama""#, r#""gpt2""#, "gpt2"),
-            (r#""rope_type":"default""#, r#""rope_type":"llama3""#, "llama3"),
+            (r#""rope_type":"default""#, r#""rope_type":"llama3""#, "factor"),
+            (r#""rope_type":"default""#, r#""rope_type":"yarn""#, "yarn"),
             (r#""hidden_size":8"#, r#""hidden_size":-8"#, "hidden_size"),
             (r#""hidden_size":8,"#, "", "hidden_size"),
             (r#""num_attention_heads":2"#, r#""num_attention_heads":0"#, "num_attention_heads"),

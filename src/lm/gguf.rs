@@ -1,7 +1,7 @@
 //! GGUF files of the Llama family: shape, weights and texts. Weights come out dequantised and in
 //! Hugging Face's names and row order. Writes nothing.
 
-use super::config::ModelConfig;
+use super::config::{Architecture, ModelConfig};
 use super::error::LmError;
 use super::weights::Weights;
 use candle_core::quantized::gguf_file::{Content, Value};
@@ -215,6 +215,8 @@ impl Metadata<'_> {
         };
         let kv_heads = count("llama.attention.head_count_kv").unwrap_or(heads);
         let config = ModelConfig {
+            architecture: Architecture::default(),
+            rope_scaling: None,
             vocab_size,
             hidden_size,
             intermediate_size: count("llama.feed_forward_length")?,

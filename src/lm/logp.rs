@@ -3,29 +3,74 @@
 use super::cancel::Cancel;
 use super::decoder::{Decoder, PackedRows};
 use super::error::LmError;
+use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Rows of one forward pass when no gradient is wanted.
 const ROWS_MAX: usize = 2048;
 
-/// Where the scored tokens of a packed batch are.
+/// Where the scored tokens of a packed batch are. They come in units: the tokens that one loss is
+/// made of.
 #[derive(Clone, Debug, Default)]
 pub struct Scored {
-    /// Rows whose next token is scored.
+    /// Rows whose next token is scored, P of them.
     pub at: Vec<u32>,
     /// The scored tokens.
     pub targets: Vec<u32>,
+    /// Where each unit ends.
+    ends: Vec<usize>,
 }
 
 impl Scored {
-    /// Adds a response of `response` tokens that begins at row `first` (which is at least 1): the
-    /// row before a token predicts it.
-    pub fn push(&mut self, first: usize, response: &[u32]) {
-        self.at.extend((first as u32 - 1..).take(response.len()));
-        self.targets.extend_from_slice(response);
+    /// Scores `token`, which row `before` predicts.
+    pub fn push(&mut self, before: usize, token: u32) {
+        self.at.push(before as u32);
+        self.targets.push(token);
+    }
+
+    /// Scores a response whose first token row `before` predicts, and whose own rows begin at
+    /// `first`.
+    pub fn push_response(&mut self, before: usize, first: usize, response: &[u32]) {
+        let rows = std::iter::once(before).chain(first..);
+        rows.zip(response).for_each(|(row, token)| self.push(row, *token));
+    }
+
+    /// What was pushed since the last end is a unit.
+    pub fn end_unit(&mut self) {
+        self.ends.push(self.at.len());
+    }
+
+    /// Positions of a unit.
+    pub fn unit(&self, unit: usize) -> Range<usize> {
+        let end = |unit: usize| self.ends.get(unit).copied().unwrap_or(self.at.len());
+        unit.checked_sub(1).map_or(0, end)..end(unit)
+    }
+
+    /// Units of at most `most` positions together, or one that is longer alone; and their
+    /// positions.
+    pub fn chunks(&self, most: usize) -> Vec<(Range<usize>, Range<usize>)> {
+        let mut chunks: Vec<(Range<usize>, Range<usize>)> = Vec::new();
+        for unit in 0..self.ends.len() {
+            let rows = self.unit(unit);
+            match chunks.last_mut() {
+                Some((units, held)) if rows.end - held.start <= most => {
+                    units.end = unit + 1;
+                    held.end = rows.end;
+                }
+                _ => chunks.push((unit..unit + 1, rows)),
+            }
+        }
+        chunks
     }
 }
 
-/// Summed natural-log probability of each response after its prompt, in f64.
+/// A response without its last token, which is predicted and predicts nothing: it needs no row.
+pub(super) fn rows_of(response: &[u32]) -> &[u32] {
+    response.split_last().map_or(&[], |(_, rows)| rows)
+}
+
+/// Summed natural-log probability of each response after its prompt, in f64. Responses to the same
+/// prompt are read after one reading of it.
 ///
 /// # Errors
 /// [`LmError::Training`] for an empty prompt (its first token would have nothing to be predicted
@@ -35,32 +80,70 @@ pub fn sequence_logps(
     sequences: &[(Vec<u32>, Vec<u32>)],
     cancel: &Cancel,
 ) -> Result<Vec<f64>, LmError> {
-    let mut sums = Vec::with_capacity(sequences.len());
-    let mut from = 0;
-    while from < sequences.len() {
-        cancel.check()?;
-        let mut rows = PackedRows::default();
-        let mut scored = Scored::default();
-        let mut lengths = Vec::new();
-        for (prompt, response) in sequences.iter().skip(from) {
-            let size = prompt.len() + response.len();
-            if !lengths.is_empty() && rows.ids.len() + size > ROWS_MAX {
-                break;
-            }
-            if prompt.is_empty() {
-                return Err(LmError::Training("a sequence has an empty prompt".to_owned()));
-            }
-            let placed = rows.push(&[prompt.as_slice(), response.as_slice()].concat());
-            scored.push(placed.start + prompt.len(), response);
-            lengths.push(response.len());
+    let mut families: BTreeMap<&[u32], Vec<usize>> = BTreeMap::new();
+    for (index, (prompt, _)) in sequences.iter().enumerate() {
+        if prompt.is_empty() {
+            return Err(LmError::Training("a sequence has an empty prompt".to_owned()));
         }
-        from += lengths.len();
-        let hidden = decoder.hidden(&rows)?;
-        let logps = decoder.logps_detached(&hidden, &scored.at, &scored.targets)?;
-        let mut logps = logps.into_iter();
-        for length in lengths {
-            sums.push(logps.by_ref().take(length).map(f64::from).sum());
+        families.entry(prompt).or_default().push(index);
+    }
+    let mut sums = vec![0f64; sequences.len()];
+    let mut batch: Vec<(&[u32], &[usize])> = Vec::new();
+    let mut held = 0;
+    for (prompt, members) in &families {
+        for members in members.chunks(8) {
+            let rests = members.iter().map(|at| sequences[*at].1.len());
+            let size = prompt.len() + rests.sum::<usize>();
+            if held + size > ROWS_MAX && !batch.is_empty() {
+                add_sums(decoder, sequences, &batch, &mut sums, cancel)?;
+                (held, batch) = (0, Vec::new());
+            }
+            held += size;
+            batch.push((prompt, members));
         }
     }
+    add_sums(decoder, sequences, &batch, &mut sums, cancel)?;
     Ok(sums)
+}
+
+fn add_sums(
+    decoder: &Decoder,
+    sequences: &[(Vec<u32>, Vec<u32>)],
+    batch: &[(&[u32], &[usize])],
+    sums: &mut [f64],
+    cancel: &Cancel,
+) -> Result<(), LmError> {
+    cancel.check()?;
+    let (mut rows, mut scored) = (PackedRows::default(), Scored::default());
+    for (prompt, members) in batch {
+        let before = rows.ids.len() + prompt.len() - 1;
+        let rests: Vec<&[u32]> = members.iter().map(|at| rows_of(&sequences[*at].1)).collect();
+        for (first, at) in rows.push_family(prompt, &rests).into_iter().zip(*members) {
+            scored.push_response(before, first, &sequences[*at].1);
+        }
+    }
+    let hidden = decoder.hidden(&rows)?;
+    let mut logps = decoder.logps(&hidden, &scored.at, &scored.targets)?.into_iter();
+    for at in batch.iter().flat_map(|(_, members)| *members) {
+        sums[*at] = logps.by_ref().take(sequences[*at].1.len()).map(f64::from).sum();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_chunked_whole() {
+        let mut scored = Scored::default();
+        for length in [2usize, 3, 9, 0, 1] {
+            (0..length).for_each(|at| scored.push(at, 7));
+            scored.end_unit();
+        }
+        assert_eq!(scored.unit(1), 2..5);
+        let chunks = scored.chunks(5);
+        assert_eq!(chunks, [(0..2, 0..5), (2..3, 5..14), (3..5, 14..15)]);
+        assert!(Scored::default().chunks(5).is_empty());
+    }
 }

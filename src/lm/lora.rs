@@ -58,9 +58,14 @@ impl Lora {
         Ok(Lora { scale: settings.scale(), tensors: pairs })
     }
 
-    /// A, B and scale of a layer, such as `model.layers.0.self_attn.q_proj`.
-    pub fn on(&self, layer: &str) -> Option<(Tensor, Tensor, f64)> {
-        self.tensors.get(layer).map(|(a, b)| (a.clone(), b.clone(), self.scale))
+    /// alpha / r.
+    pub fn scale(&self) -> f64 {
+        self.scale
+    }
+
+    /// A and B of a layer, such as `model.layers.0.self_attn.q_proj`, and PEFT's names of them.
+    pub fn on(&self, layer: &str) -> Option<((String, String), Tensor, Tensor)> {
+        self.tensors.get(layer).map(|(a, b)| (names(layer), a.clone(), b.clone()))
     }
 }
 

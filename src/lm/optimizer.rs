@@ -2,8 +2,10 @@
 //! schedules (transformers'), with all state in the open so that it can be saved.
 
 use super::error::LmError;
+use super::ops::wide;
 use super::weights::Weights;
 use candle_core::{Device, Tensor};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -83,17 +85,106 @@ impl OptimizerSettings {
     }
 }
 
-/// Values and moments of every trained tensor.
-#[derive(Clone, Debug, Default)]
+/// Numbers that one thread takes at a time; sums are added in this order everywhere.
+const PART: usize = 1 << 16;
+
+/// A tensor that moves.
+pub struct Moving<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its numbers.
+    pub value: &'a mut [f32],
+    /// The loss's derivatives by them.
+    pub grad: &'a [f32],
+}
+
+/// Moments of every trained tensor.
+#[derive(Clone, Debug)]
 pub struct AdamW {
     moments: BTreeMap<String, (Vec<f32>, Vec<f32>)>,
     step: u32,
+    /// Bound of all values and moments; infinite where it is not known.
+    bound: f32,
+}
+
+impl Default for AdamW {
+    fn default() -> AdamW {
+        AdamW { moments: BTreeMap::new(), step: 0, bound: f32::INFINITY }
+    }
 }
 
 /// sqrt of the sum of squares over all gradients, in f64.
-pub fn global_norm(grads: &BTreeMap<String, Vec<f32>>) -> f64 {
-    let square = |g: &Vec<f32>| g.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>();
-    grads.values().map(square).sum::<f64>().sqrt()
+pub fn global_norm<'a>(grads: impl Iterator<Item = &'a [f32]>) -> f64 {
+    let square = |part: &[f32]| {
+        wide(|| {
+            let mut lanes = [0f64; 16];
+            for chunk in part.chunks(16) {
+                for (lane, g) in lanes.iter_mut().zip(chunk) {
+                    *lane += f64::from(*g) * f64::from(*g);
+                }
+            }
+            lanes.iter().sum::<f64>()
+        })
+    };
+    let tensor = |grad: &[f32]| {
+        let parts: Vec<f64> = grad.par_chunks(PART).map(square).collect();
+        parts.iter().sum::<f64>()
+    };
+    grads.map(tensor).sum::<f64>().sqrt()
+}
+
+/// The numbers of one step, as each element needs them.
+#[derive(Clone, Copy)]
+struct Step {
+    clip: f32,
+    b1: f32,
+    b2: f32,
+    c1: f32,
+    c2: f32,
+    keep: f32,
+    size: f32,
+    second: f32,
+    eps: f32,
+}
+
+impl Step {
+    /// New value and moments of one element.
+    #[inline(always)]
+    fn moved(&self, x: f32, g: f32, m: f32, v: f32) -> (f32, f32, f32) {
+        let g = g * self.clip;
+        let m = self.b1 * m + self.c1 * g;
+        let v = self.b2 * v + self.c2 * g * g;
+        (x * self.keep - self.size * m / (v.sqrt() / self.second + self.eps), m, v)
+    }
+
+    /// Moves a stretch; gives the largest of what it has become.
+    fn take(&self, x: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) -> f32 {
+        wide(|| {
+            let mut most = [0f32; 16];
+            let chunks = x.chunks_mut(16).zip(g.chunks(16));
+            for ((x, g), (m, v)) in chunks.zip(m.chunks_mut(16).zip(v.chunks_mut(16))) {
+                let elements = x.iter_mut().zip(g).zip(m.iter_mut().zip(v));
+                for (((x, g), (m, v)), most) in elements.zip(&mut most) {
+                    (*x, *m, *v) = self.moved(*x, *g, *m, *v);
+                    *most = most.max(x.abs()).max(m.abs()).max(*v);
+                }
+            }
+            most.iter().copied().fold(0.0, f32::max)
+        })
+    }
+
+    /// Whether a stretch would be finite: of the value, of the moments.
+    fn finite(&self, x: &[f32], g: &[f32], m: &[f32], v: &[f32]) -> (bool, bool) {
+        wide(|| {
+            let (mut values, mut moments) = (true, true);
+            for ((x, g), (m, v)) in x.iter().zip(g).zip(m.iter().zip(v)) {
+                let (x, m, v) = self.moved(*x, *g, *m, *v);
+                values &= x.is_finite();
+                moments &= m.is_finite() & v.is_finite();
+            }
+            (values, moments)
+        })
+    }
 }
 
 impl AdamW {
@@ -102,49 +193,84 @@ impl AdamW {
         self.step
     }
 
-    /// Moves `values` by one step. `norm` is the gradients' global norm before clipping; gives
-    /// the learning rate used.
+    /// Moves the tensors by one step, all of them in one pass over memory. `norm` is the
+    /// gradients' global norm before clipping; gives the learning rate used.
+    ///
+    /// # Errors
+    /// What would not be finite; then nothing has moved.
     pub fn update(
         &mut self,
         settings: &OptimizerSettings,
-        values: &mut BTreeMap<String, Vec<f32>>,
-        grads: &BTreeMap<String, Vec<f32>>,
+        tensors: &mut [Moving<'_>],
         norm: f64,
-    ) -> f64 {
+    ) -> Result<f64, String> {
         let rate = settings.learning_rate_at(self.step);
+        let step = self.numbers(settings, rate, norm);
+        for Moving { name, grad, .. } in tensors.iter() {
+            if !self.moments.contains_key(*name) {
+                let empty = (vec![0f32; grad.len()], vec![0f32; grad.len()]);
+                self.moments.insert((*name).to_owned(), empty);
+            }
+        }
+        self.check(&step, tensors, norm)?;
         self.step += 1;
+        let mut most = 0f32;
+        for Moving { name, value, grad } in tensors {
+            let Some((m, v)) = self.moments.get_mut(*name) else { continue };
+            let parts = value.par_chunks_mut(PART).zip(grad.par_chunks(PART));
+            let moments = m.par_chunks_mut(PART).zip(v.par_chunks_mut(PART));
+            let moved = parts.zip(moments).map(|((x, g), (m, v))| step.take(x, g, m, v));
+            most = most.max(moved.reduce(|| 0.0, f32::max));
+        }
+        self.bound = most;
+        Ok(rate)
+    }
+
+    fn numbers(&self, settings: &OptimizerSettings, rate: f64, norm: f64) -> Step {
+        let count = self.step as i32 + 1;
         // torch.nn.utils.clip_grad_norm_ adds 1e-6 to the norm and never scales up.
         let clip = match settings.max_grad_norm {
             max if max > 0.0 => (max / (norm + 1e-6)).min(1.0),
             _ => 1.0,
         } as f32;
         let (b1, b2) = (settings.beta1, settings.beta2);
-        let first = 1.0 - b1.powi(self.step as i32);
-        let second = (1.0 - b2.powi(self.step as i32)).sqrt();
         // The complements are taken before rounding, as torch does: 1 - 0.999 in f32 is off by
         // 5e-5, which the bias correction would not cancel.
-        let (c1, c2) = ((1.0 - b1) as f32, (1.0 - b2) as f32);
-        let (b1, b2) = (b1 as f32, b2 as f32);
-        let keep = (1.0 - rate * settings.weight_decay) as f32;
-        let (size, second, eps) = ((rate / first) as f32, second as f32, settings.eps as f32);
-        for (name, grad) in grads {
-            let Some(values) = values.get_mut(name) else { continue };
-            let empty = || (vec![0f32; grad.len()], vec![0f32; grad.len()]);
-            let (m, v) = self.moments.entry(name.clone()).or_insert_with(empty);
-            for (((x, g), m), v) in values.iter_mut().zip(grad).zip(m).zip(v) {
-                let g = g * clip;
-                *m = b1 * *m + c1 * g;
-                *v = b2 * *v + c2 * g * g;
-                *x = *x * keep - size * *m / (v.sqrt() / second + eps);
-            }
+        Step {
+            clip,
+            b1: b1 as f32,
+            b2: b2 as f32,
+            c1: (1.0 - b1) as f32,
+            c2: (1.0 - b2) as f32,
+            keep: (1.0 - rate * settings.weight_decay) as f32,
+            size: (rate / (1.0 - b1.powi(count))) as f32,
+            second: (1.0 - b2.powi(count)).sqrt() as f32,
+            eps: settings.eps as f32,
         }
-        rate
     }
 
-    /// Whether all moments are finite: a finite gradient may have an infinite square.
-    pub fn is_finite(&self) -> bool {
-        let finite = |moment: &Vec<f32>| moment.iter().all(|x| x.is_finite());
-        self.moments.values().all(|(first, second)| finite(first) && finite(second))
+    /// Refuses a step after which a number would not be finite. No gradient is larger than the
+    /// norm; where that and the bound of the last step leave no doubt, nothing is read for it.
+    fn check(&self, step: &Step, tensors: &[Moving<'_>], norm: f64) -> Result<(), String> {
+        let most = f64::from(self.bound).max(norm * f64::from(step.clip));
+        let size = f64::from(step.size.abs()) / f64::from(step.eps.max(f32::MIN_POSITIVE));
+        if most * most < 1e37 && most * (size + f64::from(step.keep.abs())) < 1e37 {
+            return Ok(());
+        }
+        for Moving { name, value, grad } in tensors {
+            let Some((m, v)) = self.moments.get(*name) else { continue };
+            let parts = value.par_chunks(PART).zip(grad.par_chunks(PART));
+            let moments = m.par_chunks(PART).zip(v.par_chunks(PART));
+            let finite = parts.zip(moments).map(|((x, g), (m, v))| step.finite(x, g, m, v));
+            let (values, moments) = finite.reduce(|| (true, true), |a, b| (a.0 && b.0, a.1 && b.1));
+            if !moments {
+                return Err("the optimiser's moments would not be finite".to_owned());
+            }
+            if !values {
+                return Err(format!("{name} would not be finite"));
+            }
+        }
+        Ok(())
     }
 
     /// Moments and step as tensors: `first.NAME`, `second.NAME`, and `step` in two halves that
@@ -182,7 +308,7 @@ impl AdamW {
                 moments.insert(name.to_owned(), pair);
             }
         }
-        Ok(AdamW { moments, step })
+        Ok(AdamW { moments, step, bound: f32::INFINITY })
     }
 }
 
@@ -230,11 +356,11 @@ mod tests {
             max_grad_norm: 0.0,
             ..OptimizerSettings::default()
         };
-        let mut values = BTreeMap::from([("w".to_owned(), vec![1.0f32, 1.0])]);
-        let grads = BTreeMap::from([("w".to_owned(), vec![3.0f32, -0.2])]);
-        AdamW::default().update(&s, &mut values, &grads, global_norm(&grads));
+        let (mut w, grad) = ([1.0f32, 1.0], [3.0f32, -0.2]);
+        let norm = global_norm(std::iter::once(grad.as_slice()));
+        let moving = Moving { name: "w", value: &mut w, grad: &grad };
+        AdamW::default().update(&s, &mut [moving], norm).unwrap();
         // Decay multiplies by 1 - 0.1 * 0.5, the step is 0.1 against the sign.
-        let w = &values["w"];
         assert!((w[0] - 0.85).abs() < 1e-5 && (w[1] - 1.05).abs() < 1e-5, "{w:?}");
     }
 }

@@ -23,7 +23,7 @@ pub enum WeightDtype {
     F16,
 }
 
-/// Names and shapes that a network of this shape must have; Hugging Face's Llama names.
+/// Names and shapes that a network of this shape must have; Hugging Face's names.
 pub fn expected_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     let (hidden, inner) = (config.hidden_size, config.intermediate_size);
     let queries = config.num_attention_heads * config.head_dim;
@@ -49,6 +49,18 @@ pub fn expected_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
         ];
         for (part, shape) in parts {
             shapes.push((format!("model.layers.{layer}.{part}.weight"), shape));
+        }
+        if config.qkv_bias() {
+            for (part, width) in [("q", queries), ("k", keys), ("v", keys)] {
+                let name = format!("model.layers.{layer}.self_attn.{part}_proj.bias");
+                shapes.push((name, vec![width]));
+            }
+        }
+        if config.head_norms() {
+            for part in ["q_norm", "k_norm"] {
+                let name = format!("model.layers.{layer}.self_attn.{part}.weight");
+                shapes.push((name, vec![config.head_dim]));
+            }
         }
     }
     shapes

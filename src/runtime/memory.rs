@@ -4,7 +4,7 @@
 use crate::config::Config;
 use crate::error::Error;
 use crate::lm::config::ModelConfig;
-use crate::lm::train::{MICRO_BATCH_BYTES, activation_bytes_per_token};
+use crate::lm::train::{MICRO_BATCH_BYTES, activation_bytes_per_row};
 use crate::stage::Headroom;
 use std::fs;
 use std::path::Path;
@@ -37,7 +37,9 @@ pub fn needed_bytes(model: &ModelConfig, config: &Config) -> u64 {
     };
     let row = u64::from(2 * (config.sampling.max_new_tokens + 256));
     let batch = config.train.dpo.train_batch_size.max(1).div_ceil(config.train.threads.max(1));
-    let part = u64::from(batch) * row * activation_bytes_per_token(model) as u64;
+    let part = u64::from(batch)
+        * row
+        * activation_bytes_per_row(model, config.train.gradient_checkpointing) as u64;
     let micro = part.min(MICRO_BATCH_BYTES as u64);
     let logits = 3
         * u64::from(batch * 2 * config.sampling.max_new_tokens)

@@ -83,7 +83,7 @@ impl CandleWorkshop {
         let adapter = self.adapter(at)?;
         let settings = request.settings.clone();
         let config = self.model.config();
-        let mut trainer = Trainer::new(config, &weights, adapter.as_ref(), settings, request.seed)?;
+        let mut trainer = Trainer::new(config, weights, adapter.as_ref(), settings, request.seed)?;
         if let Some(saved) = &request.saved {
             trainer.restore_optimizer(&self.weights(&saved.optimizer)?)?;
         }
@@ -91,13 +91,13 @@ impl CandleWorkshop {
     }
 
     fn save(&self, trainer: &Trainer, start: &PolicyRef) -> Result<Saved, StageError> {
-        let policy = match trainer.adapter() {
+        let policy = match trainer.adapter()? {
             Some(adapter) => PolicyRef {
                 weights: start.weights.clone(),
                 adapter: Some(self.blobs.put(&adapter.to_bytes(WeightDtype::F32)?)?),
             },
             None => PolicyRef {
-                weights: self.blobs.put(&trainer.weights().to_bytes(WeightDtype::F32)?)?,
+                weights: self.blobs.put(&trainer.weights()?.to_bytes(WeightDtype::F32)?)?,
                 adapter: None,
             },
         };
@@ -141,7 +141,7 @@ impl Workshop for CandleWorkshop {
         cancel: &Cancel,
     ) -> Result<Vec<f64>, StageError> {
         let weights = self.merged(policy)?;
-        let decoder = Decoder::new(self.model.config(), &weights, None)?;
+        let decoder = Decoder::new(self.model.config(), weights, None)?;
         Ok(sequence_logps(&decoder, sequences, cancel)?)
     }
 

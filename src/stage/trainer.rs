@@ -180,7 +180,12 @@ fn train_settings(train: &TrainConfig, kind: IterationKind, steps_total: u32) ->
     };
     let adapter = train.use_peft && kind == IterationKind::Dpo;
     let method = if adapter { Method::Lora(lora_settings(train)) } else { Method::Full };
-    TrainSettings { method, optimizer, threads: train.threads as usize }
+    TrainSettings {
+        method,
+        optimizer,
+        threads: train.threads as usize,
+        gradient_checkpointing: train.gradient_checkpointing,
+    }
 }
 
 fn dpo_settings(train: &TrainConfig) -> DpoSettings {

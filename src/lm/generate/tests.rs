@@ -1,12 +1,15 @@
 //! Drawing on a small random network: cached equals recomputed, alone equals in company.
 
 use super::*;
+use crate::lm::config::Architecture;
 use crate::lm::weights::expected_shapes;
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 
 fn small() -> ModelConfig {
     ModelConfig {
+        architecture: Architecture::default(),
+        rope_scaling: None,
         vocab_size: 61,
         hidden_size: 48,
         intermediate_size: 72,
@@ -201,6 +204,8 @@ fn memory_is_given_back() {
 #[ignore = "measures; run it alone"]
 fn tiny_speed() {
     let config = ModelConfig {
+        architecture: Architecture::default(),
+        rope_scaling: None,
         vocab_size: 200,
         hidden_size: 128,
         intermediate_size: 384,

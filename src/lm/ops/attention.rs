@@ -1,220 +1,416 @@
-//! Causal self-attention over packed rows: every sequence is a range of rows and sees only itself.
-//! Grouped-query: query head h reads key/value head `h / (heads / kv_heads)`. Probabilities are
-//! not kept; the backward pass computes them again.
+//! Causal self-attention over packed rows. Sequences that begin alike lie together as a family: its
+//! prefix once, then the branches, each of which sees the prefix and itself. Grouped-query: query
+//! head h reads key/value head `h / (heads / kv_heads)`. Probabilities are not kept; the backward
+//! pass computes them again from one logarithm per row and head.
+//!
+//! A family and a key/value head make a task: tasks share no sums, so threads never wait for each
+//! other, and the products inside one are matrix products of blocks of rows.
 
 use super::exp::exp;
-use super::{to_values, values};
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use super::matmul::{Mat, MatMut, matmul_here};
+use super::wide;
+use rayon::prelude::*;
 use std::ops::Range;
-use std::sync::Arc;
 
-struct CausalAttention {
-    segments: Arc<Vec<Range<usize>>>,
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
+/// Query rows whose scores are alive at once in a task.
+const TILE_ROWS: usize = 64;
+
+/// Sequences with a common beginning, in consecutive rows: the beginning, then each one's rest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Family {
+    /// All rows.
+    pub rows: Range<usize>,
+    /// Rows of the common beginning; all of them where there is one sequence.
+    pub prefix: usize,
+    /// Rows of each rest.
+    pub branches: Vec<usize>,
 }
 
-/// Rows of one head inside a matrix [T, heads * D].
-struct Head<'a> {
-    data: &'a [f32],
+/// Numbers of heads and their width.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads {
+    /// Query heads.
+    pub queries: usize,
+    /// Key and value heads.
+    pub keys: usize,
+    /// Width of a head.
+    pub dim: usize,
+}
+
+impl Heads {
+    fn group(self) -> usize {
+        self.queries / self.keys
+    }
+
+    /// Numbers per row of queries.
+    pub fn query_width(self) -> usize {
+        self.queries * self.dim
+    }
+
+    /// Numbers per row of keys, and of values.
+    pub fn key_width(self) -> usize {
+        self.keys * self.dim
+    }
+
+    fn scale(self) -> f32 {
+        1.0 / (self.dim as f32).sqrt()
+    }
+}
+
+/// Some query rows of a family and what they see, in rows from its beginning.
+struct Tile {
+    rows: Range<usize>,
+    /// Rows of the prefix that are all seen.
+    before: usize,
+    /// First row of the own sequence.
+    own: usize,
+}
+
+impl Tile {
+    fn seen(&self) -> usize {
+        self.before + self.rows.end - self.own
+    }
+
+    /// The stretches of key rows that are seen, and the column at which each begins.
+    fn stretches(&self) -> [(Range<usize>, usize); 2] {
+        [(0..self.before, 0), (self.own..self.rows.end, self.before)]
+    }
+}
+
+impl Family {
+    fn tiles(&self) -> Vec<Tile> {
+        let mut tiles = Vec::new();
+        let mut from = 0;
+        for (at, length) in std::iter::once(&self.prefix).chain(&self.branches).enumerate() {
+            let before = if at == 0 { 0 } else { self.prefix };
+            for start in (from..from + length).step_by(TILE_ROWS) {
+                let rows = start..(start + TILE_ROWS).min(from + length);
+                tiles.push(Tile { rows, before, own: from });
+            }
+            from += length;
+        }
+        tiles
+    }
+}
+
+/// A family and a key/value head of it.
+struct Place<'a> {
+    heads: Heads,
+    family: &'a Family,
+    key_head: usize,
+}
+
+impl Place<'_> {
+    /// Rows `rows` of query head `g` of the group, in a matrix [T, heads * D].
+    fn queries<'d>(&self, data: &'d [f32], rows: &Range<usize>, g: usize) -> Mat<'d> {
+        let h = self.heads;
+        let at = (self.family.rows.start + rows.start) * h.query_width()
+            + (self.key_head * h.group() + g) * h.dim;
+        Mat::strided(&data[at..], rows.len(), h.dim, h.query_width())
+    }
+
+    /// Rows `rows` of the key/value head, in a matrix [T, kv_heads * D].
+    fn keys<'d>(&self, data: &'d [f32], rows: &Range<usize>) -> Mat<'d> {
+        let h = self.heads;
+        let at = (self.family.rows.start + rows.start) * h.key_width() + self.key_head * h.dim;
+        Mat::strided(data.get(at..).unwrap_or_default(), rows.len(), h.dim, h.key_width())
+    }
+
+    /// `to` [tile, seen] = `left` times the seen rows of `right`, transposed.
+    fn scores(&self, tile: &Tile, left: Mat<'_>, right: &[f32], scale: f32, to: &mut [f32]) {
+        let seen = tile.seen();
+        for (rows, column) in tile.stretches() {
+            if !rows.is_empty() {
+                let view = MatMut::strided(&mut to[column..], tile.rows.len(), rows.len(), seen);
+                matmul_here(view, left, self.keys(right, &rows).t(), false, scale);
+            }
+        }
+    }
+
+    /// `to` [tile, D] (rows `stride` apart) = `weights` [tile, seen] times the seen rows of `right`.
+    fn mixed(&self, tile: &Tile, weights: &[f32], right: &[f32], to: &mut [f32], stride: usize) {
+        let (n, dim) = (tile.rows.len(), self.heads.dim);
+        let mut add = false;
+        for (rows, column) in tile.stretches() {
+            if !rows.is_empty() {
+                let weights = Mat::strided(&weights[column..], n, rows.len(), tile.seen());
+                let view = MatMut::strided(to, n, dim, stride);
+                matmul_here(view, weights, self.keys(right, &rows), add, 1.0);
+                add = true;
+            }
+        }
+    }
+
+    /// Adds `weights` [tile, seen], transposed, times `left` [tile, D] to the seen rows of `to`
+    /// [family, D].
+    fn spread(&self, tile: &Tile, weights: &[f32], left: Mat<'_>, to: &mut [f32]) {
+        let dim = self.heads.dim;
+        for (rows, column) in tile.stretches() {
+            if !rows.is_empty() {
+                let (n, seen) = (tile.rows.len(), tile.seen());
+                let weights = Mat::strided(&weights[column..], n, rows.len(), seen);
+                let view = MatMut::new(&mut to[rows.start * dim..], rows.len(), dim);
+                matmul_here(view, weights.t(), left, true, 1.0);
+            }
+        }
+    }
+}
+
+/// Scores of a row become probabilities; gives log(sum(exp(scores))).
+#[inline(always)]
+fn softmax(row: &mut [f32], seen: usize) -> f32 {
+    let (row, future) = row.split_at_mut(seen);
+    let most = row.iter().copied().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
+    let mut sum = 0f32;
+    for v in row.iter_mut() {
+        *v = exp(*v - most);
+    }
+    for v in row.iter() {
+        sum += v;
+    }
+    let inverse = 1.0 / sum;
+    for v in row.iter_mut() {
+        *v *= inverse;
+    }
+    future.fill(0.0);
+    most + sum.ln()
+}
+
+/// Cuts `data`, which holds `width` numbers per row, into a block for every family and key/value
+/// head, in that order.
+fn blocks<'a>(
+    mut data: &'a mut [f32],
+    heads: Heads,
+    families: &[Family],
     width: usize,
-    from: usize,
-    dim: usize,
-}
-
-impl Head<'_> {
-    fn row(&self, t: usize) -> &[f32] {
-        let at = t * self.width + self.from;
-        self.data.get(at..at + self.dim).unwrap_or_default()
-    }
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    // Eight lanes: the compiler may not reorder a plain float sum, and so would not vectorise it.
-    let mut lanes = [0f32; 8];
-    let (ac, bc) = (a.chunks_exact(8), b.chunks_exact(8));
-    let tail: f32 = ac.remainder().iter().zip(bc.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in ac.zip(bc) {
-        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += a * b;
+) -> Vec<&'a mut [f32]> {
+    let mut blocks = Vec::with_capacity(families.len() * heads.keys);
+    for family in families {
+        for _ in 0..heads.keys {
+            let (block, rest) =
+                std::mem::take(&mut data).split_at_mut(family.rows.len() * width / heads.keys);
+            blocks.push(block);
+            data = rest;
         }
     }
-    lanes.iter().sum::<f32>() + tail
+    blocks
 }
 
-fn add_scaled(to: &mut [f32], from: &[f32], scale: f32) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to += from * scale;
+fn places(heads: Heads, families: &[Family]) -> Vec<Place<'_>> {
+    let all = families.iter().flat_map(|f| (0..heads.keys).map(move |k| (f, k)));
+    all.map(|(family, key_head)| Place { heads, family, key_head }).collect()
+}
+
+/// From blocks, as [`blocks`] cuts them, to rows [T, width].
+fn to_rows(from: &[f32], heads: Heads, families: &[Family], width: usize, to: &mut [f32]) {
+    let part = width / heads.keys;
+    for family in families {
+        let n = family.rows.len();
+        let range = family.rows.start * width..family.rows.end * width;
+        let from = &from[range.clone()];
+        to[range].par_chunks_mut(width).with_min_len(32).enumerate().for_each(|(row, to)| {
+            for (key_head, to) in to.chunks_exact_mut(part).enumerate() {
+                let at = (key_head * n + row) * part;
+                to.copy_from_slice(&from[at..at + part]);
+            }
+        });
     }
 }
 
-impl CausalAttention {
-    fn head<'a>(&self, data: &'a [f32], heads: usize, head: usize) -> Head<'a> {
-        let dim = self.head_dim;
-        Head { data, width: heads * dim, from: head * dim, dim }
-    }
+/// Grows or shrinks a scratch buffer; what it holds is to be overwritten.
+fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    buffer.resize(len, 0.0);
+    buffer
+}
 
-    fn scale(&self) -> f32 {
-        1.0 / (self.head_dim as f32).sqrt()
-    }
-
-    /// Probabilities of row `t` over `start..=t`.
-    fn probabilities(&self, q: &[f32], k: &Head<'_>, start: usize, t: usize, p: &mut Vec<f32>) {
-        p.clear();
-        p.extend((start..=t).map(|s| dot(q, k.row(s)) * self.scale()));
-        let most = p.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let mut sum = 0f32;
-        for v in p.iter_mut() {
-            *v = exp(*v - most);
-            sum += *v;
-        }
-        let inverse = 1.0 / sum;
-        for v in p.iter_mut() {
-            *v *= inverse;
-        }
-    }
-
-    fn forward(&self, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
-        let width = self.heads * self.head_dim;
-        let mut out = vec![0f32; q.len()];
-        let mut p = Vec::new();
-        for h in 0..self.heads {
-            let kv = h / (self.heads / self.kv_heads);
-            let q = self.head(q, self.heads, h);
-            let (k, v) = (self.head(k, self.kv_heads, kv), self.head(v, self.kv_heads, kv));
-            for segment in self.segments.iter() {
-                for t in segment.clone() {
-                    self.probabilities(q.row(t), &k, segment.start, t, &mut p);
-                    let at = t * width + h * self.head_dim;
-                    let Some(out) = out.get_mut(at..at + self.head_dim) else { continue };
-                    for (s, p) in (segment.start..).zip(&p) {
-                        add_scaled(out, v.row(s), *p);
+/// Attention of `q` [T, heads * D] over `k`, `v` [T, kv_heads * D] to `y` [T, heads * D]. `totals`
+/// [T * heads] keeps the logarithms that [`attention_backward`] needs. `families` lie one after
+/// another and cover all rows.
+pub fn attention(
+    heads: Heads,
+    families: &[Family],
+    (q, k, v): (&[f32], &[f32], &[f32]),
+    (y, totals): (&mut [f32], &mut [f32]),
+    scratch: &mut Vec<f32>,
+) {
+    let (width, group) = (heads.query_width(), heads.group());
+    let outputs = blocks(sized(scratch, q.len()), heads, families, width);
+    let totals = blocks(totals, heads, families, heads.queries);
+    let tasks: Vec<_> = places(heads, families).into_iter().zip(outputs).zip(totals).collect();
+    tasks.into_par_iter().for_each(|((place, output), totals)| {
+        let mut scores = Vec::new();
+        for tile in place.family.tiles() {
+            let seen = tile.seen();
+            for g in 0..group {
+                let scores = sized(&mut scores, tile.rows.len() * seen);
+                let queries = place.queries(q, &tile.rows, g);
+                place.scores(&tile, queries, k, heads.scale(), scores);
+                wide(|| {
+                    for (row, scores) in tile.rows.clone().zip(scores.chunks_exact_mut(seen)) {
+                        let sees = tile.before + row + 1 - tile.own;
+                        totals[row * group + g] = softmax(scores, sees);
                     }
-                }
+                });
+                let at = (tile.rows.start * group + g) * heads.dim;
+                place.mixed(&tile, scores, v, &mut output[at..], group * heads.dim);
             }
         }
-        out
-    }
+    });
+    to_rows(scratch, heads, families, width, y);
+}
 
-    /// Gradients of q, k, v given the gradient of the output.
-    fn backward(&self, q: &[f32], k: &[f32], v: &[f32], g: &[f32]) -> [Vec<f32>; 3] {
-        let mut dq = vec![0f32; q.len()];
-        let mut dk = vec![0f32; k.len()];
-        let mut dv = vec![0f32; v.len()];
-        let (mut p, mut dp) = (Vec::new(), Vec::new());
-        let dim = self.head_dim;
-        let (width, kv_width) = (self.heads * dim, self.kv_heads * dim);
-        for h in 0..self.heads {
-            let kv = h / (self.heads / self.kv_heads);
-            let (qh, gh) = (self.head(q, self.heads, h), self.head(g, self.heads, h));
-            let (kh, vh) = (self.head(k, self.kv_heads, kv), self.head(v, self.kv_heads, kv));
-            for segment in self.segments.iter() {
-                for t in segment.clone() {
-                    self.probabilities(qh.row(t), &kh, segment.start, t, &mut p);
-                    let g = gh.row(t);
-                    dp.clear();
-                    dp.extend((segment.start..=t).map(|s| dot(g, vh.row(s))));
-                    let mean: f32 = p.iter().zip(&dp).map(|(p, dp)| p * dp).sum();
-                    let at = t * width + h * dim;
-                    for ((s, p), dp) in (segment.start..).zip(&p).zip(&dp) {
-                        let ds = p * (dp - mean) * self.scale();
-                        let row = s * kv_width + kv * dim;
-                        if let Some(dq) = dq.get_mut(at..at + dim) {
-                            add_scaled(dq, kh.row(s), ds);
-                        }
-                        if let Some(dk) = dk.get_mut(row..row + dim) {
-                            add_scaled(dk, qh.row(t), ds);
-                        }
-                        if let Some(dv) = dv.get_mut(row..row + dim) {
-                            add_scaled(dv, g, *p);
-                        }
-                    }
+/// Buffers of [`attention_backward`], kept from call to call.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    dq: Vec<f32>,
+    dk: Vec<f32>,
+    dv: Vec<f32>,
+}
+
+/// Gradients of q, k and v, given that of y.
+pub fn attention_backward(
+    (heads, families): (Heads, &[Family]),
+    (q, k, v): (&[f32], &[f32], &[f32]),
+    (totals, dy): (&[f32], &[f32]),
+    (dq, dk, dv): (&mut [f32], &mut [f32], &mut [f32]),
+    scratch: &mut Scratch,
+) {
+    let (width, key_width) = (heads.query_width(), heads.key_width());
+    let Scratch { dq: dq_blocks, dk: dk_blocks, dv: dv_blocks } = scratch;
+    // Keys and values are added to; queries are written once.
+    dk_blocks.clear();
+    dv_blocks.clear();
+    let tasks: Vec<_> = places(heads, families)
+        .into_iter()
+        .zip(blocks(sized(dq_blocks, q.len()), heads, families, width))
+        .zip(blocks(sized(dk_blocks, k.len()), heads, families, key_width))
+        .zip(blocks(sized(dv_blocks, v.len()), heads, families, key_width))
+        .collect();
+    tasks.into_par_iter().for_each(|(((place, dq), dk), dv)| {
+        let start = place.family.rows.start * heads.queries
+            + place.key_head * place.family.rows.len() * heads.group();
+        let totals = &totals[start..];
+        place_backward(&place, (q, k, v), (totals, dy), (dq, dk, dv));
+    });
+    to_rows(dq_blocks, heads, families, width, dq);
+    to_rows(dk_blocks, heads, families, key_width, dk);
+    to_rows(dv_blocks, heads, families, key_width, dv);
+}
+
+fn place_backward(
+    place: &Place<'_>,
+    (q, k, v): (&[f32], &[f32], &[f32]),
+    (totals, dy): (&[f32], &[f32]),
+    (dq, dk, dv): (&mut [f32], &mut [f32], &mut [f32]),
+) {
+    let heads = place.heads;
+    let group = heads.group();
+    let (mut p, mut ds) = (Vec::new(), Vec::new());
+    for tile in place.family.tiles() {
+        let seen = tile.seen();
+        for g in 0..group {
+            let size = tile.rows.len() * seen;
+            let (p, ds) = (sized(&mut p, size), sized(&mut ds, size));
+            let (queries, grads) =
+                (place.queries(q, &tile.rows, g), place.queries(dy, &tile.rows, g));
+            place.scores(&tile, queries, k, heads.scale(), p);
+            place.scores(&tile, grads, v, 1.0, ds);
+            wide(|| {
+                let rows = p.chunks_exact_mut(seen).zip(ds.chunks_exact_mut(seen));
+                for (row, (p, ds)) in tile.rows.clone().zip(rows) {
+                    let sees = tile.before + row + 1 - tile.own;
+                    slopes(p, ds, sees, totals[row * group + g], heads.scale());
                 }
-            }
+            });
+            let at = (tile.rows.start * group + g) * heads.dim;
+            place.mixed(&tile, ds, k, &mut dq[at..], group * heads.dim);
+            place.spread(&tile, ds, queries, dk);
+            place.spread(&tile, p, grads, dv);
         }
-        [dq, dk, dv]
     }
 }
 
-impl CustomOp3 for CausalAttention {
-    fn name(&self) -> &'static str {
-        "gradus-causal-attention"
+/// Scores become probabilities; the gradient of the probabilities becomes that of the scores.
+#[inline(always)]
+fn slopes(p: &mut [f32], dp: &mut [f32], sees: usize, total: f32, scale: f32) {
+    for p in &mut p[..sees] {
+        *p = exp(*p - total);
     }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let q = values(s1, l1, self.name())?;
-        let k = values(s2, l2, self.name())?;
-        let v = values(s3, l3, self.name())?;
-        Ok((CpuStorage::F32(self.forward(q, k, v)), l1.shape().clone()))
+    p[sees..].fill(0.0);
+    let mean = super::dot(&p[..sees], &dp[..sees]);
+    for (dp, p) in dp.iter_mut().zip(p.iter()) {
+        *dp = p * (*dp - mean) * scale;
     }
-
-    fn bwd(
-        &self,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        _y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (qs, ks) = (to_values(q)?, to_values(k)?);
-        let [dq, dk, dv] = self.backward(&qs, &ks, &to_values(v)?, &to_values(grad)?);
-        let device = q.device();
-        Ok((
-            Some(Tensor::from_vec(dq, q.shape(), device)?),
-            Some(Tensor::from_vec(dk, k.shape(), device)?),
-            Some(Tensor::from_vec(dv, v.shape(), device)?),
-        ))
-    }
-}
-
-/// Attention of `q` [T, heads * D] over `k`, `v` [T, kv_heads * D]; gives [T, heads * D].
-///
-/// # Errors
-/// When an argument is not contiguous f32 on the CPU.
-pub fn causal_attention(
-    (q, k, v): (&Tensor, &Tensor, &Tensor),
-    segments: &Arc<Vec<Range<usize>>>,
-    (heads, kv_heads, head_dim): (usize, usize, usize),
-) -> Result<Tensor> {
-    let op = CausalAttention { segments: segments.clone(), heads, kv_heads, head_dim };
-    q.apply_op3(k, v, op)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{check, noise};
     use super::*;
 
-    #[test]
-    fn backward_equals_differences_with_grouped_queries_and_two_segments() {
-        let segments = Arc::new(vec![0..2, 2..5]);
-        super::super::testing::check(&[&[5, 8], &[5, 4], &[5, 4]], |t| {
-            causal_attention((&t[0], &t[1], &t[2]), &segments, (4, 2, 2))
-        });
+    fn forward(heads: Heads, families: &[Family], t: &[Vec<f32>]) -> (Vec<f32>, Vec<f32>) {
+        let mut y = vec![0f32; t[0].len()];
+        let mut totals = vec![0f32; t[0].len() / heads.dim];
+        attention(heads, families, (&t[0], &t[1], &t[2]), (&mut y, &mut totals), &mut Vec::new());
+        (y, totals)
     }
 
     #[test]
-    fn rows_see_neither_the_future_nor_other_segments() {
-        let noise = super::super::testing::noise;
-        let op = CausalAttention {
-            segments: Arc::new(vec![0..2, 2..4]),
-            heads: 1,
-            kv_heads: 1,
-            head_dim: 4,
-        };
-        let (q, k, mut v) = (noise(16, 1), noise(16, 2), noise(16, 3));
-        let before = op.forward(&q, &k, &v);
-        v[12..].fill(9.0);
-        let after = op.forward(&q, &k, &v);
-        assert_eq!(before[..12], after[..12]);
-        assert_ne!(before[12..], after[12..]);
+    fn backward_equals_differences_with_grouped_queries_and_branches() {
+        let heads = Heads { queries: 4, keys: 2, dim: 2 };
+        let families = [
+            Family { rows: 0..2, prefix: 2, branches: vec![] },
+            Family { rows: 2..8, prefix: 2, branches: vec![3, 1] },
+        ];
+        let forward = |t: &[Vec<f32>]| forward(heads, &families, t);
+        check(
+            &[8 * 8, 8 * 4, 8 * 4],
+            |t| forward(t).0,
+            |t, dy| {
+                let totals = forward(t).1;
+                let (mut dq, mut dk, mut dv) = (vec![0f32; 64], vec![0f32; 32], vec![0f32; 32]);
+                attention_backward(
+                    (heads, &families),
+                    (&t[0], &t[1], &t[2]),
+                    (&totals, dy),
+                    (&mut dq, &mut dk, &mut dv),
+                    &mut Scratch::default(),
+                );
+                vec![dq, dk, dv]
+            },
+        );
+    }
+
+    /// A prompt and two responses as one family give what two sequences of their own give, also
+    /// over several tiles.
+    #[test]
+    fn sharing_a_prefix_changes_nothing() {
+        let heads = Heads { queries: 2, keys: 1, dim: 4 };
+        let (prompt, first, second) = (70, 80, 5);
+        let rows = prompt + first + second;
+        let shared = [noise(rows * 8, 1), noise(rows * 4, 2), noise(rows * 4, 3)];
+        let apart: Vec<Vec<f32>> = shared
+            .iter()
+            .zip([8, 4, 4])
+            .map(|(data, width)| {
+                let part = |range: Range<usize>| &data[range.start * width..range.end * width];
+                let rest = prompt + first..rows;
+                [part(0..prompt + first), part(0..prompt), part(rest)].concat()
+            })
+            .collect();
+        let family = Family { rows: 0..rows, prefix: prompt, branches: vec![first, second] };
+        let two = [
+            Family { rows: 0..prompt + first, prefix: prompt + first, branches: vec![] },
+            Family {
+                rows: prompt + first..rows + prompt,
+                prefix: prompt + second,
+                branches: vec![],
+            },
+        ];
+        let ours = forward(heads, &[family], &shared).0;
+        let theirs = forward(heads, &two, &apart).0;
+        let expected = [&theirs[..(prompt + first) * 8], &theirs[(2 * prompt + first) * 8..]];
+        let gap = ours.iter().zip(expected.concat()).map(|(a, b)| (a - b).abs());
+        assert!(gap.fold(0.0, f32::max) < 1e-6);
     }
 }

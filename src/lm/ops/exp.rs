@@ -3,7 +3,7 @@
 
 /// `e^x` within 2 units in the last place for -87 < x < 88; held at the ends outside. Cephes'
 /// polynomial after splitting `x = n ln 2 + r`.
-#[inline]
+#[inline(always)]
 pub fn exp(x: f32) -> f32 {
     // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low mantissa bits.
     const ROUND: f32 = 12_582_912.0;
@@ -24,7 +24,7 @@ pub fn exp(x: f32) -> f32 {
 }
 
 /// `1 / (1 + e^-x)`.
-#[inline]
+#[inline(always)]
 pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }

@@ -1,81 +1,126 @@
 //! RMSNorm: `y = x / sqrt(mean(x^2) + eps) * w`, each row of x [T, H] by itself.
 
-use super::{to_values, values};
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use super::{ROWS_PER_TASK, dot, wide};
+use rayon::prelude::*;
 
-struct RmsNorm {
-    eps: f32,
+/// `1 / sqrt(mean(row^2) + eps)`.
+#[inline(always)]
+pub fn inverse_rms(row: &[f32], eps: f32) -> f32 {
+    1.0 / (dot(row, row) / row.len() as f32 + eps).sqrt()
 }
 
-fn inverse_rms(row: &[f32], eps: f32) -> f32 {
-    let square: f32 = row.iter().map(|v| v * v).sum();
-    1.0 / (square / row.len() as f32 + eps).sqrt()
-}
-
-impl CustomOp2 for RmsNorm {
-    fn name(&self) -> &'static str {
-        "gradus-rms-norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let x = values(s1, l1, self.name())?;
-        let w = values(s2, l2, self.name())?;
-        let mut y = vec![0f32; x.len()];
-        for (x, y) in x.chunks_exact(w.len()).zip(y.chunks_exact_mut(w.len())) {
-            let scale = inverse_rms(x, self.eps);
-            for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
-                *y = x * scale * w;
+/// y [T, H] of x [T, H] and w [H]; keeps each row's factor in `inverses` [T].
+pub fn rms_norm(x: &[f32], w: &[f32], eps: f32, y: &mut [f32], inverses: &mut [f32]) {
+    let part = ROWS_PER_TASK * w.len();
+    let parts = x.par_chunks(part).zip(y.par_chunks_mut(part));
+    parts.zip(inverses.par_chunks_mut(ROWS_PER_TASK)).for_each(|((x, y), inverses)| {
+        wide(|| {
+            let rows = x.chunks_exact(w.len()).zip(y.chunks_exact_mut(w.len()));
+            for ((x, y), inverse) in rows.zip(inverses) {
+                *inverse = inverse_rms(x, eps);
+                for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
+                    *y = x * *inverse * w;
+                }
             }
+        });
+    });
+}
+
+/// y again, from the factors that [`rms_norm`] kept.
+pub fn scaled(x: &[f32], w: &[f32], inverses: &[f32], y: &mut [f32]) {
+    let part = ROWS_PER_TASK * w.len();
+    let parts = x.par_chunks(part).zip(y.par_chunks_mut(part));
+    parts.zip(inverses.par_chunks(ROWS_PER_TASK)).for_each(|((x, y), inverses)| {
+        wide(|| {
+            let rows = x.chunks_exact(w.len()).zip(y.chunks_exact_mut(w.len()));
+            for ((x, y), inverse) in rows.zip(inverses) {
+                for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
+                    *y = x * inverse * w;
+                }
+            }
+        });
+    });
+}
+
+/// Adds the gradient of x to `dx` [T, H], given that of y; gives that of w, where it is wanted.
+pub fn rms_norm_backward(
+    (x, w, inverses): (&[f32], &[f32], &[f32]),
+    dy: &[f32],
+    dx: &mut [f32],
+    wants_dw: bool,
+) -> Option<Vec<f32>> {
+    let part = ROWS_PER_TASK * w.len();
+    let parts = x.par_chunks(part).zip(dy.par_chunks(part)).zip(dx.par_chunks_mut(part));
+    let sums: Vec<Vec<f32>> = parts
+        .zip(inverses.par_chunks(ROWS_PER_TASK))
+        .map(|(((x, dy), dx), inverses)| {
+            let mut dw = vec![0f32; if wants_dw { w.len() } else { 0 }];
+            wide(|| {
+                let rows = x.chunks_exact(w.len()).zip(dy.chunks_exact(w.len()));
+                let rows = rows.zip(dx.chunks_exact_mut(w.len())).zip(inverses);
+                for (((x, dy), dx), inverse) in rows {
+                    row_backward((x, w, *inverse), dy, dx, &mut dw);
+                }
+            });
+            dw
+        })
+        .collect();
+    wants_dw.then(|| {
+        let mut total = vec![0f32; w.len()];
+        for sum in sums {
+            total.iter_mut().zip(sum).for_each(|(t, s)| *t += s);
         }
-        Ok((CpuStorage::F32(y), l1.shape().clone()))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        _y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (xs, ws, gs) = (to_values(x)?, to_values(w)?, to_values(grad)?);
-        let h = ws.len();
-        let mut dx = vec![0f32; xs.len()];
-        let mut dw = vec![0f32; h];
-        for ((x, g), dx) in xs.chunks_exact(h).zip(gs.chunks_exact(h)).zip(dx.chunks_exact_mut(h)) {
-            let scale = inverse_rms(x, self.eps);
-            let mut dot = 0f32;
-            for (((x, g), w), dw) in x.iter().zip(g).zip(&ws).zip(&mut dw) {
-                dot += g * w * x;
-                *dw += g * x * scale;
-            }
-            let pull = dot * scale * scale * scale / h as f32;
-            for (((dx, x), g), w) in dx.iter_mut().zip(x).zip(g).zip(&ws) {
-                *dx = g * w * scale - x * pull;
-            }
-        }
-        let dx = Tensor::from_vec(dx, x.shape(), x.device())?;
-        Ok((Some(dx), Some(Tensor::from_vec(dw, h, x.device())?)))
-    }
+        total
+    })
 }
 
-/// RMSNorm of the rows of `x` [T, H] with the weight `w` [H].
-///
-/// # Errors
-/// When an argument is not contiguous f32 on the CPU.
-pub fn rms_norm(x: &Tensor, w: &Tensor, eps: f64) -> Result<Tensor> {
-    x.apply_op2(w, RmsNorm { eps: eps as f32 })
+#[inline(always)]
+fn row_backward(
+    (x, w, inverse): (&[f32], &[f32], f32),
+    dy: &[f32],
+    dx: &mut [f32],
+    dw: &mut [f32],
+) {
+    let mut lanes = [0f32; 16];
+    let (xc, wc, gc) = (x.chunks_exact(16), w.chunks_exact(16), dy.chunks_exact(16));
+    let tails = xc.remainder().iter().zip(wc.remainder()).zip(gc.remainder());
+    let mut pull: f32 = tails.map(|((x, w), g)| g * w * x).sum();
+    for ((x, w), g) in xc.zip(wc).zip(gc) {
+        for (((lane, x), w), g) in lanes.iter_mut().zip(x).zip(w).zip(g) {
+            *lane += g * w * x;
+        }
+    }
+    pull = (pull + lanes.iter().sum::<f32>()) * inverse * inverse * inverse / x.len() as f32;
+    for (((dx, x), g), w) in dx.iter_mut().zip(x).zip(dy).zip(w) {
+        *dx += g * w * inverse - x * pull;
+    }
+    for ((dw, g), x) in dw.iter_mut().zip(dy).zip(x) {
+        *dw += g * x * inverse;
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn backward_equals_differences() {
-        super::super::testing::check(&[&[3, 6], &[6]], |t| super::rms_norm(&t[0], &t[1], 1e-5));
+        for (rows, width) in [(3, 5), (40, 18)] {
+            let forward = |t: &[Vec<f32>]| {
+                let mut y = vec![0f32; rows * width];
+                rms_norm(&t[0], &t[1], 1e-5, &mut y, &mut vec![0f32; rows]);
+                y
+            };
+            super::super::testing::check(&[rows * width, width], forward, |t, dy| {
+                let mut inverses = vec![0f32; rows];
+                let (mut y, mut again) = (vec![0f32; rows * width], vec![0f32; rows * width]);
+                rms_norm(&t[0], &t[1], 1e-5, &mut y, &mut inverses);
+                scaled(&t[0], &t[1], &inverses, &mut again);
+                assert_eq!(y, again);
+                let mut dx = vec![0f32; rows * width];
+                let dw = rms_norm_backward((&t[0], &t[1], &inverses), dy, &mut dx, true).unwrap();
+                vec![dx, dw]
+            });
+        }
     }
 }

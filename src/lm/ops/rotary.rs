@@ -1,9 +1,8 @@
 //! Rotary position embedding, half-rotation as in transformers' Llama: the pair of dimensions
-//! (i, i + D/2) of each head turns by `position * theta^(-2i/D)`. The backward pass turns back.
+//! (i, i + D/2) of each head turns by `position * frequency(i)`. The backward pass turns back.
 
-use super::{to_values, values};
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-use std::sync::Arc;
+use super::{ROWS_PER_TASK, wide};
+use rayon::prelude::*;
 
 /// Cosine and sine of every position and frequency, computed once.
 #[derive(Debug)]
@@ -14,19 +13,12 @@ pub struct RotaryTable {
 }
 
 impl RotaryTable {
-    /// Angles for `positions` positions of heads of width `head_dim`.
-    pub fn new(positions: usize, head_dim: usize, theta: f64) -> RotaryTable {
-        let half = head_dim / 2;
-        let mut table = RotaryTable {
-            half,
-            cos: Vec::with_capacity(positions * half),
-            sin: Vec::with_capacity(positions * half),
-        };
-        for position in 0..positions {
-            for i in 0..half {
-                // transformers computes the inverse frequency in f32; so do we.
-                let inverse = 1.0 / (theta as f32).powf(2.0 * i as f32 / head_dim as f32);
-                let angle = position as f32 * inverse;
+    /// Angles of the given positions for these frequencies (D/2 of them), a row for each.
+    pub fn new(positions: impl Iterator<Item = u32>, frequencies: &[f32]) -> RotaryTable {
+        let mut table = RotaryTable { half: frequencies.len(), cos: Vec::new(), sin: Vec::new() };
+        for position in positions {
+            for frequency in frequencies {
+                let angle = position as f32 * frequency;
                 table.cos.push(angle.cos());
                 table.sin.push(angle.sin());
             }
@@ -34,15 +26,14 @@ impl RotaryTable {
         table
     }
 
-    /// Turns one row of heads in place; `sign` -1 turns back. Positions past the table leave the
-    /// row as it is; callers check lengths before.
-    pub fn turn(&self, row: &mut [f32], position: usize, sign: f32) {
-        let at = position * self.half;
-        let (Some(cos), Some(sin)) =
-            (self.cos.get(at..at + self.half), self.sin.get(at..at + self.half))
-        else {
-            return;
-        };
+    /// Turns the heads of `row` in place by the table's row `at`; `sign` -1 turns back.
+    ///
+    /// # Panics
+    /// Past the table.
+    #[inline(always)]
+    pub fn turn(&self, row: &mut [f32], at: usize, sign: f32) {
+        let at = at * self.half;
+        let (cos, sin) = (&self.cos[at..at + self.half], &self.sin[at..at + self.half]);
         for head in row.chunks_exact_mut(2 * self.half) {
             let (low, high) = head.split_at_mut(self.half);
             for (((low, high), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
@@ -54,43 +45,16 @@ impl RotaryTable {
     }
 }
 
-struct Rotary {
-    table: Arc<RotaryTable>,
-    positions: Arc<Vec<u32>>,
-}
-
-impl Rotary {
-    fn turned(&self, mut data: Vec<f32>, sign: f32) -> Vec<f32> {
-        let width = data.len() / self.positions.len().max(1);
-        for (row, position) in data.chunks_exact_mut(width.max(1)).zip(self.positions.iter()) {
-            self.table.turn(row, *position as usize, sign);
-        }
-        data
-    }
-}
-
-impl CustomOp1 for Rotary {
-    fn name(&self) -> &'static str {
-        "gradus-rotary"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = values(storage, layout, self.name())?.to_vec();
-        Ok((CpuStorage::F32(self.turned(x, 1.0)), layout.shape().clone()))
-    }
-
-    fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let dx = self.turned(to_values(grad)?, -1.0);
-        Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
-    }
-}
-
-/// Turns the heads of `x` [T, heads * D] by their rows' positions (T of them).
-///
-/// # Errors
-/// When `x` is not contiguous f32 on the CPU.
-pub fn rotary(x: &Tensor, table: &Arc<RotaryTable>, positions: &Arc<Vec<u32>>) -> Result<Tensor> {
-    x.apply_op1(Rotary { table: table.clone(), positions: positions.clone() })
+/// Turns every row of `data` [T, width] by the table's row of the same number; `sign` -1 turns
+/// back.
+pub fn turn_rows(data: &mut [f32], width: usize, table: &RotaryTable, sign: f32) {
+    data.par_chunks_mut(ROWS_PER_TASK * width).enumerate().for_each(|(part, rows)| {
+        wide(|| {
+            for (at, row) in rows.chunks_exact_mut(width).enumerate() {
+                table.turn(row, part * ROWS_PER_TASK + at, sign);
+            }
+        });
+    });
 }
 
 #[cfg(test)]
@@ -99,8 +63,12 @@ mod tests {
 
     #[test]
     fn backward_equals_differences() {
-        let table = Arc::new(RotaryTable::new(8, 4, 10000.0));
-        let positions = Arc::new(vec![0, 1, 5]);
-        super::super::testing::check(&[&[3, 8]], |t| rotary(&t[0], &table, &positions));
+        let table = RotaryTable::new([0, 1, 5].into_iter(), &[1.0, 0.01]);
+        let turned = |data: &[f32], sign| {
+            let mut data = data.to_vec();
+            turn_rows(&mut data, 8, &table, sign);
+            data
+        };
+        super::super::testing::check(&[24], |t| turned(&t[0], 1.0), |_, dy| vec![turned(dy, -1.0)]);
     }
 }

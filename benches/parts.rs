@@ -107,7 +107,7 @@ fn demo_base() -> (ModelConfig, Weights) {
 /// 64 prompts of 32 tokens: one completion each, and four, which share the prompt's prefill.
 fn decode(c: &mut Criterion) {
     let (config, weights) = demo_base();
-    let generator = Generator::new(&config, &weights).unwrap();
+    let generator = Generator::new(&config, weights).unwrap();
     let request = |candidates: u64, n: u32| DrawRequest {
         prompt: (0..32).map(|i| 8 + (i * 7 + n) % 90).collect(),
         seeds: (0..candidates).map(|i| Seed::root(1).index(i)).collect(),

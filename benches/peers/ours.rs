@@ -13,9 +13,7 @@ use gradus::lm::loss::LossType;
 use gradus::lm::model_files::ModelFiles;
 use gradus::lm::ops::{Mat, MatMut, matmul};
 use gradus::lm::optimizer::{OptimizerSettings, Schedule};
-use gradus::lm::train::{
-    DpoExample, DpoSettings, Method, StepReport, TrainSettings, Trainer,
-};
+use gradus::lm::train::{DpoExample, DpoSettings, Method, StepReport, TrainSettings, Trainer};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -81,7 +79,9 @@ fn step_flops(files: &ModelFiles, data: &Data, lora: bool) -> f64 {
 fn dpo(files: &ModelFiles, data: &Data, options: &Options) -> Result<Value, Failure> {
     let (threads, lora) = (options.number("threads", 2), options.number("lora", 0) == 1);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-    let both = |i: usize| [&data.chosen[i], &data.rejected[i]].map(|r| (data.prompt[i].clone(), r.clone()));
+    let both = |i: usize| {
+        [&data.chosen[i], &data.rejected[i]].map(|r| (data.prompt[i].clone(), r.clone()))
+    };
     let sequences: Vec<_> = (0..data.prompt.len()).flat_map(both).collect();
     let reference = {
         let decoder = Decoder::new(files.config(), files.weights()?, None)?;
@@ -118,7 +118,8 @@ fn dpo(files: &ModelFiles, data: &Data, options: &Options) -> Result<Value, Fail
         nll_weight: 0.0,
         rehearsal_weight: 0.0,
     };
-    let mut trainer = Trainer::new(files.config(), files.weights()?, None, settings, Seed::root(1))?;
+    let mut trainer =
+        Trainer::new(files.config(), files.weights()?, None, settings, Seed::root(1))?;
     let (mut seconds, mut losses, mut norms) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..options.number("steps", 4) {
         let began = Instant::now();
@@ -189,7 +190,7 @@ fn main() -> Result<(), Failure> {
         println!("{}", dpo(&files, &data, &options)?);
         return Ok(());
     }
-    let generator = Generator::new(files.config(), &files.weights()?)?;
+    let generator = Generator::new(files.config(), files.weights()?)?;
     let rounds = options.number("rounds", 3);
     let figures = match task.as_str() {
         "first" => {

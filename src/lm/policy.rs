@@ -86,14 +86,13 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Arranges weights, with an adapter merged in where one is given. `weights` may be dropped
-    /// afterwards.
+    /// Arranges weights, with an adapter merged in where one is given.
     ///
     /// # Errors
     /// Tensors are missing or do not fit.
     pub fn new(
         files: Arc<ModelFiles>,
-        weights: &Weights,
+        weights: Weights,
         adapter: Option<&Adapter>,
     ) -> Result<Policy, LmError> {
         let generator = match adapter {
@@ -103,7 +102,7 @@ impl Policy {
             Some(adapter) => {
                 let scale = adapter.alpha / adapter.rank as f64;
                 let merged = weights.merged(&adapter.weights, scale)?;
-                Generator::new(files.config(), &merged)?
+                Generator::new(files.config(), merged)?
             }
             None => Generator::new(files.config(), weights)?,
         };

@@ -72,7 +72,7 @@ impl CandleWorkshop {
         if open.len() >= OPEN_POLICIES_MAX {
             open.remove(0);
         }
-        let opened = Arc::new(Policy::new(self.model.clone(), &self.merged(policy)?, None)?);
+        let opened = Arc::new(Policy::new(self.model.clone(), self.merged(policy)?, None)?);
         open.push((policy.clone(), opened.clone()));
         Ok(opened)
     }

@@ -328,7 +328,7 @@ fn the_drawing_network_reads_the_same_log_probabilities() {
             None => base(),
             Some(adapter) => base().merged(adapter, lora().scale()).unwrap(),
         };
-        let generator = Generator::new(&config(), &weights).unwrap();
+        let generator = Generator::new(&config(), weights).unwrap();
         let mut worst = Worst::default();
         for (n, row) in case.golden.rows.iter().enumerate() {
             let (prompt, response) = ([row.prompt.clone()], [row.response.clone()]);

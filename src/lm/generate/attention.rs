@@ -1,95 +1,147 @@
-//! Attention of one token over the positions before it, along a chain of cache nodes. The result
-//! does not depend on how the positions are divided into nodes.
+//! Attention of rows over the positions before them, along chains of cache nodes. What rows share
+//! is read once for all of them; a row's result depends neither on them nor on how its positions
+//! are divided into nodes: every sum runs over positions in their order.
 
 use super::cache::Cache;
 use super::network::Row;
+use crate::lm::ops::{Blocks, Heads, Line, WIDTH, softmax, wide};
+use std::ops::Range;
 
-/// Numbers of heads and their width.
-#[derive(Clone, Copy)]
-pub(super) struct Heads {
-    /// Query heads.
-    pub queries: usize,
-    /// Key and value heads.
-    pub keys: usize,
-    /// Width of a head.
-    pub dim: usize,
+/// Rows of a task.
+pub(super) const TASK_ROWS: usize = 8;
+
+/// Buffers of a task.
+#[derive(Default)]
+struct Space {
+    blocks: Blocks,
+    /// [queries, positions].
+    scores: Vec<f32>,
+    lines: Vec<Line>,
 }
 
-/// Dot product in eight lanes that the compiler turns into vector instructions; the order of
-/// additions is fixed.
-pub(super) fn dot(left: &[f32], right: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; 8];
-    let (a_parts, b_parts) = (left.chunks_exact(8), right.chunks_exact(8));
-    let rest: f32 = a_parts.remainder().iter().zip(b_parts.remainder()).map(|(x, y)| x * y).sum();
-    for (x, y) in a_parts.zip(b_parts) {
-        for i in 0..8 {
-            lanes[i] += x[i] * y[i];
+/// Some rows that are read together, in one layer.
+pub(super) struct Task<'a> {
+    pub heads: Heads,
+    pub cache: &'a Cache,
+    pub layer: usize,
+    pub rows: &'a [Row],
+}
+
+/// A node that some of the rows see: which ones, and how many of its positions at most.
+struct Seen {
+    node: usize,
+    rows: Range<usize>,
+    count: usize,
+}
+
+impl Task<'_> {
+    /// Writes to `out` [rows, heads * D] what the rows with `queries` (each `stride` after the one
+    /// before) see at their own and all earlier positions.
+    pub fn attend(&self, queries: &[f32], stride: usize, out: &mut [f32]) {
+        let mut seen = Vec::new();
+        self.see(0, 0..self.rows.len(), &mut seen);
+        let mut space = Space::default();
+        for key_head in 0..self.heads.keys {
+            self.head(key_head, &seen, (queries, stride), out, &mut space);
         }
     }
-    let [a, b, c, d, e, f, g, h] = lanes;
-    ((a + e) + (c + g)) + ((b + f) + (d + h)) + rest
-}
 
-/// Writes to `out` [query heads × D] what the row with `queries` [query heads × D] sees at its own
-/// and all earlier positions.
-pub(super) fn attend(
-    heads: Heads,
-    cache: &Cache,
-    layer: usize,
-    row: &Row,
-    queries: &[f32],
-    out: &mut [f32],
-) {
-    let (dim, group) = (heads.dim, heads.queries / heads.keys);
-    let width = heads.keys * dim;
-    let positions = row.position + 1;
-    let scale = 1.0 / (dim as f32).sqrt();
-    let chain = &cache.node(row.node).chain;
-    let mut weights = vec![0.0f32; group * positions];
-    for key_head in 0..heads.keys {
-        let offset = key_head * dim;
-        let query = &queries[key_head * group * dim..(key_head + 1) * group * dim];
-        let mut at = 0;
-        for &id in chain {
-            let node = cache.node(id);
-            let count = positions.saturating_sub(node.start).min(node.keys[layer].len() / width);
-            for key in node.keys[layer].chunks_exact(width).take(count) {
-                let key = &key[offset..offset + dim];
-                for (g, query) in query.chunks_exact(dim).enumerate() {
-                    weights[g * positions + at] = dot(query, key) * scale;
+    /// Collects the nodes of chains from `level` on.
+    fn see(&self, level: usize, rows: Range<usize>, seen: &mut Vec<Seen>) {
+        let node = |row: usize| self.cache.node(self.rows[row].node).chain.get(level).copied();
+        let mut from = rows.start;
+        while from < rows.end {
+            let id = node(from);
+            let to = (from..rows.end).find(|row| node(*row) != id).unwrap_or(rows.end);
+            if let Some(id) = id {
+                let last = self.rows[from..to].iter().map(|row| row.position).max().unwrap_or(0);
+                let node = self.cache.node(id);
+                let count = node.len().min(last + 1 - node.start);
+                seen.push(Seen { node: id, rows: from..to, count });
+                self.see(level + 1, from..to, seen);
+            }
+            from = to;
+        }
+    }
+
+    fn head(
+        &self,
+        key_head: usize,
+        seen: &[Seen],
+        (queries, stride): (&[f32], usize),
+        out: &mut [f32],
+        space: &mut Space,
+    ) {
+        let (dim, group) = (self.heads.dim, self.heads.queries / self.heads.keys);
+        let query = |q: usize| {
+            let at = q / group * stride + (key_head * group + q % group) * dim;
+            &queries[at..at + dim]
+        };
+        let all = self.rows.len() * group;
+        let most = self.rows.iter().map(|row| row.position + 1).max().unwrap_or(0);
+        space.scores.resize(all * most, 0.0);
+        for Seen { node, rows, count } in seen {
+            let first = rows.start * group;
+            space.blocks.fill(rows.len() * group, dim, |q| query(first + q));
+            let mut at = self.cache.node(*node).start;
+            let end = at + count;
+            for (keys, _) in self.cache.blocks(*node, *count, self.layer, key_head) {
+                let columns = at..(at + WIDTH).min(end);
+                space.lines.clear();
+                space.lines.resize(rows.len() * group, [0.0; WIDTH]);
+                space.blocks.add_product(keys, &mut space.lines);
+                let scores = space.scores.chunks_exact_mut(most).skip(first);
+                for (scores, line) in scores.zip(&space.lines) {
+                    scores[columns.clone()].copy_from_slice(&line[..columns.len()]);
                 }
-                at += 1;
+                at += WIDTH;
             }
         }
-        debug_assert_eq!(at, positions);
-        weights.chunks_exact_mut(positions).for_each(softmax);
-        let out = &mut out[key_head * group * dim..(key_head + 1) * group * dim];
-        out.fill(0.0);
-        let mut at = 0;
-        for &id in chain {
-            let node = cache.node(id);
-            let count = positions.saturating_sub(node.start).min(node.keys[layer].len() / width);
-            for value in node.values[layer].chunks_exact(width).take(count) {
-                let value = &value[offset..offset + dim];
-                for (g, out) in out.chunks_exact_mut(dim).enumerate() {
-                    let weight = weights[g * positions + at];
-                    for (o, v) in out.iter_mut().zip(value) {
-                        *o += weight * v;
-                    }
+        self.weigh(&mut space.scores, most, group);
+        self.mix(key_head, seen, most, out, space);
+    }
+
+    /// Scores become probabilities, 0 for what comes later.
+    fn weigh(&self, scores: &mut [f32], most: usize, group: usize) {
+        let scale = 1.0 / (self.heads.dim as f32).sqrt();
+        wide(|| {
+            for (q, scores) in scores.chunks_exact_mut(most).enumerate() {
+                let (scores, later) = scores.split_at_mut(self.rows[q / group].position + 1);
+                scores.iter_mut().for_each(|score| *score *= scale);
+                softmax(scores);
+                later.fill(0.0);
+            }
+        });
+    }
+
+    /// Adds up the values by the probabilities in `space.scores`.
+    fn mix(&self, key_head: usize, seen: &[Seen], most: usize, out: &mut [f32], space: &mut Space) {
+        let (dim, group) = (self.heads.dim, self.heads.queries / self.heads.keys);
+        let all = self.rows.len() * group;
+        space.lines.clear();
+        space.lines.resize(dim.div_ceil(WIDTH) * all, [0.0; WIDTH]);
+        for Seen { node, rows, count } in seen {
+            let queries = rows.start * group..rows.end * group;
+            let mut at = self.cache.node(*node).start;
+            let end = at + count;
+            for (_, values) in self.cache.blocks(*node, *count, self.layer, key_head) {
+                let n = WIDTH.min(end - at);
+                let scores = &space.scores;
+                let weights = |q: usize| &scores[(queries.start + q) * most + at..][..n];
+                space.blocks.fill(queries.len(), n, weights);
+                let panels = values.chunks_exact(WIDTH).zip(space.lines.chunks_exact_mut(all));
+                for (panel, sums) in panels {
+                    space.blocks.add_product(&panel[..n], &mut sums[queries.clone()]);
                 }
-                at += 1;
+                at += WIDTH;
+            }
+        }
+        for (q, part) in (0..all).map(|q| (q, (q / group, key_head * group + q % group))) {
+            let at = part.0 * self.heads.query_width() + part.1 * dim;
+            let parts = out[at..at + dim].chunks_mut(WIDTH);
+            for (to, lines) in parts.zip(space.lines.chunks_exact(all)) {
+                to.copy_from_slice(&lines[q][..to.len()]);
             }
         }
     }
-}
-
-fn softmax(scores: &mut [f32]) {
-    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for score in scores.iter_mut() {
-        *score = (*score - max).exp();
-        sum += *score;
-    }
-    let scale = 1.0 / sum;
-    scores.iter_mut().for_each(|s| *s *= scale);
 }

@@ -84,11 +84,14 @@ impl Generator {
         let vocab = self.config().vocab_size;
         for (rows, targets) in rows.chunks(ROWS_MAX).zip(targets.chunks(ROWS_MAX)) {
             cancel.check()?;
-            let hidden = self.network.read(rows, &mut reader.cache)?;
+            let Reader { cache, buffers, .. } = &mut *reader;
+            self.network.read(rows, cache, buffers)?;
+            let hidden = buffers.stream.clone();
             let width = self.config().hidden_size;
             for (states, targets) in hidden.chunks(64 * width).zip(targets.chunks(64)) {
-                let logits = self.network.logits(states)?;
-                for (logits, &(context, index, id)) in logits.chunks_exact(vocab).zip(targets) {
+                self.network.logits(states, buffers);
+                let logits = buffers.logits.chunks_exact(vocab);
+                for (logits, &(context, index, id)) in logits.zip(targets) {
                     results[context][index] += logp_of(logits, id);
                 }
             }

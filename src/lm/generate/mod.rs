@@ -18,10 +18,11 @@ pub use sample::{Kept, Sampling, argmax, choose, kept, log_sum_exp, logp_of};
 use super::cancel::Cancel;
 use super::config::ModelConfig;
 use super::error::LmError;
+use super::ops::Storage;
 use super::weights::Weights;
 use crate::domain::{Seed, StopReason};
 use cache::{Cache, NodeId};
-use network::{Network, Row};
+use network::{Buffers, Network, Row};
 use plan::Plan;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -60,13 +61,25 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Arranges weights; they may be dropped afterwards.
+    /// Arranges weights.
     ///
     /// # Errors
     /// A tensor is missing or has the wrong shape.
-    pub fn new(config: &ModelConfig, weights: &Weights) -> Result<Generator, LmError> {
-        let live_max = if config.hidden_size >= 512 { 64 } else { 256 };
-        Ok(Generator { network: Network::new(config, weights)?, live_max })
+    pub fn new(config: &ModelConfig, weights: Weights) -> Result<Generator, LmError> {
+        Generator::stored(config, weights, Storage::Exact)
+    }
+
+    /// As [`Generator::new`], with the matrices kept as told.
+    ///
+    /// # Errors
+    /// As [`Generator::new`].
+    pub fn stored(
+        config: &ModelConfig,
+        weights: Weights,
+        storage: Storage,
+    ) -> Result<Generator, LmError> {
+        let live_max = if config.hidden_size >= 512 { 96 } else { 256 };
+        Ok(Generator { network: Network::new(config, weights, storage)?, live_max })
     }
 
     /// Bounds the sequences that are drawn at the same time (memory against speed; the results do
@@ -122,19 +135,22 @@ impl Generator {
             if live.is_empty() {
                 break;
             }
-            self.step(&mut live, &mut reader.cache)?;
+            self.step(&mut live, &mut reader)?;
             retire(&mut live, &mut reader.cache, &mut done);
         }
         Ok(done.into_iter().map(|r| r.into_iter().flatten().collect()).collect())
     }
 
     /// One token for every live sequence.
-    fn step(&self, live: &mut [Live<'_>], cache: &mut Cache) -> Result<(), LmError> {
+    fn step(&self, live: &mut [Live<'_>], reader: &mut Reader<'_>) -> Result<(), LmError> {
+        let Reader { cache, buffers, .. } = reader;
         let rows: Vec<Row> = live.iter_mut().map(|l| l.next_row(cache)).collect();
-        let hidden = self.network.read(&rows, cache)?;
-        let logits = self.network.logits(&hidden)?;
+        self.network.read(&rows, cache, buffers)?;
+        let hidden = std::mem::take(&mut buffers.stream);
+        self.network.logits(&hidden, buffers);
+        buffers.stream = hidden;
         live.par_iter_mut()
-            .zip(logits.par_chunks_exact(self.network.config.vocab_size))
+            .zip(buffers.logits.par_chunks_exact(self.network.config.vocab_size))
             .try_for_each(|(sequence, logits)| {
                 sequence.take(logits, self.network.config.max_position_embeddings)
             })
@@ -246,6 +262,7 @@ struct Reader<'a> {
     contexts: Vec<&'a [u32]>,
     plan: Plan,
     cache: Cache,
+    buffers: Buffers,
     /// Per planned node: sequences that need it.
     users: Vec<usize>,
     /// Per planned node: where it is in the cache, once read.
@@ -265,9 +282,10 @@ impl<'a> Reader<'a> {
                 at = plan.nodes[node].parent;
             }
         }
-        let cache = Cache::new(network.config.num_hidden_layers, network.cache_width());
+        let cache = Cache::new(network.cache_shape());
         let placed = vec![None; plan.nodes.len()];
-        Reader { network, contexts, plan, cache, users, placed, ends: HashMap::new() }
+        let buffers = Buffers::default();
+        Reader { network, contexts, plan, cache, buffers, users, placed, ends: HashMap::new() }
     }
 
     /// Reads what is not yet read of these contexts.
@@ -285,21 +303,22 @@ impl<'a> Reader<'a> {
         let mut ends = ends.into_iter().peekable();
         for (chunk_index, chunk) in rows.chunks(ROWS_MAX).enumerate() {
             cancel.check()?;
-            let hidden = self.network.read(chunk, &mut self.cache)?;
+            self.network.read(chunk, &mut self.cache, &mut self.buffers)?;
             let first = chunk_index * ROWS_MAX;
             let mut leaves = Vec::new();
             let mut states = Vec::new();
             while let Some((row, leaf)) = ends.next_if(|(row, _)| *row < first + chunk.len()) {
                 let at = (row - first) * hidden_size;
-                states.extend_from_slice(&hidden[at..at + hidden_size]);
+                states.extend_from_slice(&self.buffers.stream[at..at + hidden_size]);
                 leaves.push(leaf);
             }
             if leaves.is_empty() {
                 continue;
             }
-            let logits = self.network.logits(&states)?;
+            self.network.logits(&states, &mut self.buffers);
             let vocab = self.network.config.vocab_size;
-            for (leaf, logits) in leaves.into_iter().zip(logits.chunks_exact(vocab)) {
+            let logits = self.buffers.logits.chunks_exact(vocab);
+            for (leaf, logits) in leaves.into_iter().zip(logits) {
                 self.ends.insert(leaf, (logits.to_vec(), self.users[leaf]));
             }
         }

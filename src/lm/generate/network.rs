@@ -1,18 +1,17 @@
-//! The Llama-family network for reading only: f32 on the CPU, no gradients. Matrices are stored
-//! transposed, [in × out], because that is the layout in which a product with few rows is fast.
+//! The network for reading only: f32 on the CPU, no gradients, matrices in panels.
 //!
 //! GUARANTEE: a row's result does not depend on which other rows are computed with it, bit for bit
-//! on one machine with one binary. Every operation here is row by row; the matrix product splits
-//! its sums by the inner length alone, except for a single row, which is therefore never computed
-//! alone.
+//! on one machine with one binary. Every operation here is row by row, and the product's sums run
+//! in the order of the inner index alone (`ops::panel`).
 
-use super::attention::{Heads, attend};
-use super::cache::{Cache, NodeId};
+use super::attention::{TASK_ROWS, Task};
+use super::cache::{Cache, CacheShape, NodeId};
 use crate::lm::config::ModelConfig;
 use crate::lm::error::LmError;
-use crate::lm::weights::Weights;
-use candle_core::{Device, Tensor};
+use crate::lm::ops::{Heads, Panels, RotaryTable, Space, Storage, inverse_rms, silu_product, wide};
+use crate::lm::weights::{Weights, expected_shapes};
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 
 /// One token to be read.
 #[derive(Clone, Copy)]
@@ -27,81 +26,173 @@ pub(super) struct Row {
 
 struct Layer {
     attention_norm: Vec<f32>,
-    /// [H × (Q + 2·KV)]: queries, keys and values in one product.
-    qkv: Tensor,
-    out: Tensor,
+    /// Queries, keys and values in one product.
+    qkv: Panels,
+    qkv_bias: Option<Vec<f32>>,
+    /// Of each query head and each key head [D].
+    head_norms: Option<(Vec<f32>, Vec<f32>)>,
+    out: Panels,
     mlp_norm: Vec<f32>,
-    /// [H × 2·I]: gate, then up.
-    gate_up: Tensor,
-    down: Tensor,
+    /// Gate, then up.
+    gate_up: Panels,
+    down: Panels,
 }
 
 /// The network.
 pub(super) struct Network {
     /// Its shape.
     pub config: ModelConfig,
-    embedding: Vec<f32>,
+    /// Where the head is another matrix.
+    embedding: Option<Vec<f32>>,
     layers: Vec<Layer>,
     norm: Vec<f32>,
-    head: Tensor,
+    head: Panels,
     frequencies: Vec<f32>,
 }
 
+/// Buffers of a reading, kept from one to the next.
+#[derive(Default)]
+pub(super) struct Buffers {
+    /// The residual stream [rows, H]; after a reading, the last hidden states.
+    pub stream: Vec<f32>,
+    /// [rows, V].
+    pub logits: Vec<f32>,
+    normed: Vec<f32>,
+    wide: Vec<f32>,
+    narrow: Vec<f32>,
+    added: Vec<f32>,
+    space: Space,
+}
+
+/// Rows below which elementwise work stays on one thread.
+const SHARED_ROWS_MIN: usize = 16;
+
+/// Runs `f` over rows of two buffers, `from` wide and `to` wide.
+fn by_rows(
+    (from, from_width): (&[f32], usize),
+    (to, to_width): (&mut [f32], usize),
+    f: impl Fn(&[f32], &mut [f32]) + Sync + Send,
+) {
+    if to.len() / to_width < SHARED_ROWS_MIN {
+        let rows = from.chunks_exact(from_width).zip(to.chunks_exact_mut(to_width));
+        wide(|| rows.for_each(|(from, to)| f(from, to)));
+        return;
+    }
+    let parts = from.par_chunks(8 * from_width).zip(to.par_chunks_mut(8 * to_width));
+    parts.for_each(|(from, to)| {
+        let rows = from.chunks_exact(from_width).zip(to.chunks_exact_mut(to_width));
+        wide(|| rows.for_each(|(from, to)| f(from, to)));
+    });
+}
+
+/// Takes tensors out of weights, one after another, so that a model is not held twice.
+struct Reading<'a> {
+    config: &'a ModelConfig,
+    shapes: BTreeMap<String, Vec<usize>>,
+    weights: Weights,
+    storage: Storage,
+}
+
+impl Reading<'_> {
+    fn vector(&mut self, name: &str) -> Result<Vec<f32>, LmError> {
+        let tensor = self.weights.get(name)?;
+        if self.shapes.get(name).is_none_or(|shape| tensor.dims() != shape.as_slice()) {
+            return Err(LmError::Model(format!(
+                "tensor {name} has shape {:?}, which this network has not",
+                tensor.dims()
+            )));
+        }
+        let vector = tensor.flatten_all()?.to_vec1::<f32>()?;
+        self.weights.0.remove(name);
+        Ok(vector)
+    }
+
+    fn panels(&mut self, names: &[String], inner: usize) -> Result<Panels, LmError> {
+        let parts: Result<Vec<Vec<f32>>, LmError> = names.iter().map(|n| self.vector(n)).collect();
+        let parts = parts?;
+        let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
+        Ok(Panels::new(&parts, inner, self.storage))
+    }
+
+    fn layer(&mut self, index: usize) -> Result<Layer, LmError> {
+        let config = self.config;
+        let at = |part: &str| format!("model.layers.{index}.{part}");
+        let attention = |p: &str| at(&format!("self_attn.{p}_proj.weight"));
+        let mlp = |p: &str| at(&format!("mlp.{p}_proj.weight"));
+        let (hidden, queries) = (config.hidden_size, config.num_attention_heads * config.head_dim);
+        let biases = ["q", "k", "v"].map(|p| at(&format!("self_attn.{p}_proj.bias")));
+        let qkv_bias = match config.qkv_bias() {
+            true => Some(biases.iter().map(|b| self.vector(b)).collect::<Result<Vec<_>, _>>()?),
+            false => None,
+        };
+        let head_norms = match config.head_norms() {
+            true => Some((
+                self.vector(&at("self_attn.q_norm.weight"))?,
+                self.vector(&at("self_attn.k_norm.weight"))?,
+            )),
+            false => None,
+        };
+        Ok(Layer {
+            attention_norm: self.vector(&at("input_layernorm.weight"))?,
+            qkv: self.panels(&["q", "k", "v"].map(attention), hidden)?,
+            qkv_bias: qkv_bias.map(|parts| parts.concat()),
+            head_norms,
+            out: self.panels(&[attention("o")], queries)?,
+            mlp_norm: self.vector(&at("post_attention_layernorm.weight"))?,
+            gate_up: self.panels(&["gate", "up"].map(mlp), hidden)?,
+            down: self.panels(&[mlp("down")], config.intermediate_size)?,
+        })
+    }
+}
+
 impl Network {
-    /// Arranges checked weights for reading.
-    pub fn new(config: &ModelConfig, weights: &Weights) -> Result<Network, LmError> {
+    /// Arranges weights for reading.
+    ///
+    /// # Errors
+    /// A tensor is missing or has the wrong shape.
+    pub fn new(
+        config: &ModelConfig,
+        weights: Weights,
+        storage: Storage,
+    ) -> Result<Network, LmError> {
         config.validate()?;
-        let vector = |name: &str| -> Result<Vec<f32>, LmError> {
-            Ok(weights.get(name)?.flatten_all()?.to_vec1::<f32>()?)
+        let shapes = expected_shapes(config).into_iter().collect();
+        let mut reading = Reading { config, shapes, weights, storage };
+        let table = "model.embed_tokens.weight".to_owned();
+        let (embedding, head) = match config.tie_word_embeddings {
+            true => (None, table),
+            false => (Some(reading.vector(&table)?), "lm_head.weight".to_owned()),
         };
-        let turned = |names: &[String]| -> Result<Tensor, LmError> {
-            let parts: Result<Vec<&Tensor>, LmError> =
-                names.iter().map(|n| weights.get(n)).collect();
-            Ok(Tensor::cat(&parts?, 0)?.t()?.contiguous()?)
-        };
-        let layers: Result<Vec<Layer>, LmError> = (0..config.num_hidden_layers)
-            .into_par_iter()
-            .map(|index| {
-                let name = |part: &str| format!("model.layers.{index}.{part}.weight");
-                let attention = |p: &str| name(&format!("self_attn.{p}_proj"));
-                let mlp = |p: &str| name(&format!("mlp.{p}_proj"));
-                Ok(Layer {
-                    attention_norm: vector(&name("input_layernorm"))?,
-                    qkv: turned(&[attention("q"), attention("k"), attention("v")])?,
-                    out: turned(&[attention("o")])?,
-                    mlp_norm: vector(&name("post_attention_layernorm"))?,
-                    gate_up: turned(&[mlp("gate"), mlp("up")])?,
-                    down: turned(&[mlp("down")])?,
-                })
-            })
-            .collect();
-        let head = if config.tie_word_embeddings { "model.embed_tokens" } else { "lm_head" };
-        let half = config.head_dim / 2;
-        let frequency = |i: usize| {
-            let exponent = (2 * i) as f32 / config.head_dim as f32;
-            1.0 / (config.rope_theta as f32).powf(exponent)
-        };
+        let layers: Result<Vec<Layer>, LmError> =
+            (0..config.num_hidden_layers).map(|index| reading.layer(index)).collect();
         Ok(Network {
-            config: config.clone(),
-            embedding: vector("model.embed_tokens.weight")?,
+            embedding,
             layers: layers?,
-            norm: vector("model.norm.weight")?,
-            head: turned(&[format!("{head}.weight")])?,
-            frequencies: (0..half).map(frequency).collect(),
+            norm: reading.vector("model.norm.weight")?,
+            head: reading.panels(&[head], config.hidden_size)?,
+            frequencies: config.rotary_frequencies(),
+            config: config.clone(),
         })
     }
 
-    /// Numbers per position in the keys, and in the values.
-    pub fn cache_width(&self) -> usize {
-        self.config.num_key_value_heads * self.config.head_dim
+    /// What a cache for this network keeps.
+    pub fn cache_shape(&self) -> CacheShape {
+        CacheShape {
+            layers: self.config.num_hidden_layers,
+            heads: self.config.num_key_value_heads,
+            dim: self.config.head_dim,
+        }
     }
 
-    /// Reads `rows`, appends them to the cache, and returns their last hidden states [rows × H].
-    /// Rows of one node come in the order of their positions.
-    pub fn read(&self, rows: &[Row], cache: &mut Cache) -> Result<Vec<f32>, LmError> {
+    fn heads(&self) -> Heads {
+        let c = &self.config;
+        Heads { queries: c.num_attention_heads, keys: c.num_key_value_heads, dim: c.head_dim }
+    }
+
+    fn embed(&self, rows: &[Row], stream: &mut Vec<f32>) -> Result<(), LmError> {
         let hidden = self.config.hidden_size;
-        let mut stream = Vec::with_capacity(rows.len() * hidden);
-        for row in rows {
+        stream.resize(rows.len() * hidden, 0.0);
+        for (row, to) in rows.iter().zip(stream.chunks_exact_mut(hidden)) {
             let token = row.token as usize;
             if token >= self.config.vocab_size {
                 return Err(LmError::Model(format!(
@@ -109,133 +200,126 @@ impl Network {
                     self.config.vocab_size
                 )));
             }
-            stream.extend_from_slice(&self.embedding[token * hidden..(token + 1) * hidden]);
-        }
-        let turns = self.turns(rows);
-        for (index, layer) in self.layers.iter().enumerate() {
-            let normed = self.rms_norm(&stream, &layer.attention_norm);
-            let mut qkv = product(normed, rows.len(), &layer.qkv)?;
-            self.rotate(&mut qkv, &turns);
-            let mixed = self.mix(index, rows, &qkv, cache);
-            add(&mut stream, &product(mixed, rows.len(), &layer.out)?);
-            let normed = self.rms_norm(&stream, &layer.mlp_norm);
-            let gated = gate(&product(normed, rows.len(), &layer.gate_up)?, rows.len());
-            add(&mut stream, &product(gated, rows.len(), &layer.down)?);
-        }
-        Ok(stream)
-    }
-
-    /// Logits [rows × V] of hidden states [rows × H].
-    pub fn logits(&self, hidden: &[f32]) -> Result<Vec<f32>, LmError> {
-        let rows = hidden.len() / self.config.hidden_size;
-        product(self.rms_norm(hidden, &self.norm), rows, &self.head)
-    }
-
-    /// Cosines and sines per row: [rows × D], the first half cosines.
-    fn turns(&self, rows: &[Row]) -> Vec<f32> {
-        let mut turns = Vec::with_capacity(rows.len() * self.config.head_dim);
-        for row in rows {
-            let angle = |f: &f32| row.position as f32 * f;
-            turns.extend(self.frequencies.iter().map(|f| angle(f).cos()));
-            turns.extend(self.frequencies.iter().map(|f| angle(f).sin()));
-        }
-        turns
-    }
-
-    /// Rotary positions on queries and keys, which are the first part of every row.
-    fn rotate(&self, qkv: &mut [f32], turns: &[f32]) {
-        let config = &self.config;
-        let (dim, half) = (config.head_dim, config.head_dim / 2);
-        let heads = config.num_attention_heads + config.num_key_value_heads;
-        let width = (heads + config.num_key_value_heads) * dim;
-        for (row, turn) in qkv.chunks_exact_mut(width).zip(turns.chunks_exact(dim)) {
-            let (cosines, sines) = turn.split_at(half);
-            for head in row[..heads * dim].chunks_exact_mut(dim) {
-                let (low, high) = head.split_at_mut(half);
-                for i in 0..half {
-                    let (a, b) = (low[i], high[i]);
-                    low[i] = a * cosines[i] - b * sines[i];
-                    high[i] = b * cosines[i] + a * sines[i];
-                }
+            match &self.embedding {
+                Some(table) => to.copy_from_slice(&table[token * hidden..(token + 1) * hidden]),
+                None => self.head.row(token, to),
             }
         }
+        Ok(())
     }
 
-    /// Appends keys and values, then attends: [rows × Q].
-    fn mix(&self, layer: usize, rows: &[Row], qkv: &[f32], cache: &mut Cache) -> Vec<f32> {
-        let config = &self.config;
-        let heads = Heads {
-            queries: config.num_attention_heads,
-            keys: config.num_key_value_heads,
-            dim: config.head_dim,
-        };
-        let (queries, keys) = (heads.queries * heads.dim, heads.keys * heads.dim);
+    /// Reads `rows`, appends them to the cache, and leaves their last hidden states in the stream.
+    /// Rows of one node come in the order of their positions.
+    pub fn read(
+        &self,
+        rows: &[Row],
+        cache: &mut Cache,
+        buffers: &mut Buffers,
+    ) -> Result<(), LmError> {
+        self.embed(rows, &mut buffers.stream)?;
+        let places: Vec<usize> = rows.iter().map(|row| cache.extend(row.node)).collect();
+        let positions = rows.iter().map(|row| row.position as u32);
+        let table = RotaryTable::new(positions, &self.frequencies);
+        let inner = self.config.intermediate_size;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let Buffers { stream, normed, wide, narrow, added, space, .. } = &mut *buffers;
+            self.rms_norm(stream, &layer.attention_norm, normed);
+            layer.qkv.product(normed, space, wide);
+            self.turn(layer, wide, &table);
+            self.mix((index, rows, &places), wide, cache, narrow);
+            layer.out.product(narrow, space, added);
+            add(stream, added);
+            self.rms_norm(stream, &layer.mlp_norm, normed);
+            layer.gate_up.product(normed, space, wide);
+            narrow.resize(rows.len() * inner, 0.0);
+            by_rows((wide, 2 * inner), (narrow, inner), |both, to| {
+                let (gate, up) = both.split_at(inner);
+                silu_product(gate, up, to);
+            });
+            layer.down.product(narrow, space, added);
+            add(stream, added);
+        }
+        Ok(())
+    }
+
+    /// Logits [rows, V] of hidden states [rows, H], into the buffer for them.
+    pub fn logits(&self, hidden: &[f32], buffers: &mut Buffers) {
+        let Buffers { normed, logits, space, .. } = buffers;
+        self.rms_norm(hidden, &self.norm, normed);
+        self.head.product(normed, space, logits);
+    }
+
+    /// Biases, norms of heads and rotary positions on the rows of queries, keys and values.
+    fn turn(&self, layer: &Layer, qkv: &mut [f32], table: &RotaryTable) {
+        let heads = self.heads();
+        let (queries, keys) = (heads.query_width(), heads.key_width());
+        let eps = self.config.rms_norm_eps as f32;
+        wide(|| {
+            for (at, row) in qkv.chunks_exact_mut(queries + 2 * keys).enumerate() {
+                if let Some(bias) = &layer.qkv_bias {
+                    row.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
+                }
+                let (q, kv) = row.split_at_mut(queries);
+                if let Some((q_norm, k_norm)) = &layer.head_norms {
+                    let k = &mut kv[..keys];
+                    for (part, norm) in [(&mut *q, q_norm), (k, k_norm)] {
+                        for head in part.chunks_exact_mut(heads.dim) {
+                            let scale = inverse_rms(head, eps);
+                            head.iter_mut().zip(norm).for_each(|(x, w)| *x = *x * scale * w);
+                        }
+                    }
+                }
+                table.turn(&mut row[..queries + keys], at, 1.0);
+            }
+        });
+    }
+
+    /// Appends keys and values, then attends: [rows, heads * D] in `mixed`.
+    fn mix(
+        &self,
+        (layer, rows, places): (usize, &[Row], &[usize]),
+        qkv: &[f32],
+        cache: &mut Cache,
+        mixed: &mut Vec<f32>,
+    ) {
+        let heads = self.heads();
+        let (queries, keys) = (heads.query_width(), heads.key_width());
         let width = queries + 2 * keys;
-        for (row, part) in rows.iter().zip(qkv.chunks_exact(width)) {
-            cache.push(row.node, layer, &part[queries..queries + keys], &part[queries + keys..]);
+        for ((row, place), part) in rows.iter().zip(places).zip(qkv.chunks_exact(width)) {
+            let (k, v) = part[queries..].split_at(keys);
+            cache.write((row.node, *place), layer, k, v);
         }
         let cache = &*cache;
-        let mut mixed = vec![0.0; rows.len() * queries];
-        let work = rows.iter().map(|r| r.position + 1).sum::<usize>() * queries;
-        let one = |(row, (out, part)): (&Row, (&mut [f32], &[f32]))| {
-            attend(heads, cache, layer, row, &part[..queries], out);
+        mixed.resize(rows.len() * queries, 0.0);
+        let one = |((rows, qkv), out): ((&[Row], &[f32]), &mut [f32])| {
+            Task { heads, cache, layer, rows }.attend(qkv, width, out);
         };
         // Handing rows to the other cores costs some microseconds.
+        let work = rows.iter().map(|r| r.position + 1).sum::<usize>() * queries;
+        let (qkv_part, out_part) = (TASK_ROWS * width, TASK_ROWS * queries);
         if work < 50_000 {
-            let parts = mixed.chunks_exact_mut(queries).zip(qkv.chunks_exact(width));
-            rows.iter().zip(parts).for_each(one);
+            let parts = rows.chunks(TASK_ROWS).zip(qkv.chunks(qkv_part));
+            parts.zip(mixed.chunks_mut(out_part)).for_each(one);
         } else {
-            let parts = mixed.par_chunks_exact_mut(queries).zip(qkv.par_chunks_exact(width));
-            rows.par_iter().zip(parts).for_each(one);
+            let parts = rows.par_chunks(TASK_ROWS).zip(qkv.par_chunks(qkv_part));
+            parts.zip(mixed.par_chunks_mut(out_part)).for_each(one);
         }
-        mixed
     }
 
-    fn rms_norm(&self, rows: &[f32], weight: &[f32]) -> Vec<f32> {
-        let eps = self.config.rms_norm_eps as f32;
-        let mut normed = Vec::with_capacity(rows.len());
-        for row in rows.chunks_exact(weight.len()) {
-            let squares = super::attention::dot(row, row);
-            let scale = 1.0 / (squares / row.len() as f32 + eps).sqrt();
-            normed.extend(row.iter().zip(weight).map(|(x, w)| x * scale * w));
-        }
-        normed
+    fn rms_norm(&self, rows: &[f32], weight: &[f32], normed: &mut Vec<f32>) {
+        let (eps, width) = (self.config.rms_norm_eps as f32, weight.len());
+        normed.resize(rows.len(), 0.0);
+        by_rows((rows, width), (normed, width), |row, to| {
+            let scale = inverse_rms(row, eps);
+            for ((to, x), w) in to.iter_mut().zip(row).zip(weight) {
+                *to = x * scale * w;
+            }
+        });
     }
-}
-
-/// [rows × in] · [in × out].
-pub(super) fn product(left: Vec<f32>, rows: usize, right: &Tensor) -> Result<Vec<f32>, LmError> {
-    let (inner, outer) = right.dims2()?;
-    let mut left = left;
-    // The product of one row goes another way through the library, with other rounding.
-    let padded = rows.max(2);
-    left.resize(padded * inner, 0.0);
-    let left = Tensor::from_vec(left, (padded, inner), &Device::Cpu)?;
-    let mut result = left.matmul(right)?.flatten_all()?.to_vec1::<f32>()?;
-    result.truncate(rows * outer);
-    Ok(result)
 }
 
 fn add(stream: &mut [f32], more: &[f32]) {
     for (a, b) in stream.iter_mut().zip(more) {
         *a += b;
     }
-}
-
-/// SwiGLU of [rows × 2·I], gate first: [rows × I].
-fn gate(gate_up: &[f32], rows: usize) -> Vec<f32> {
-    let inner = gate_up.len() / rows / 2;
-    let mut gated = vec![0.0; rows * inner];
-    let one = |(out, both): (&mut [f32], &[f32])| {
-        let (gate, up) = both.split_at(inner);
-        for i in 0..inner {
-            out[i] = gate[i] / (1.0 + (-gate[i]).exp()) * up[i];
-        }
-    };
-    if gated.len() < 10_000 {
-        gated.chunks_exact_mut(inner).zip(gate_up.chunks_exact(2 * inner)).for_each(one);
-    } else {
-        gated.par_chunks_exact_mut(inner).zip(gate_up.par_chunks_exact(2 * inner)).for_each(one);
-    }
-    gated
 }

@@ -8,7 +8,7 @@
 
 use super::exp::exp;
 use super::matmul::{Mat, MatMut, matmul_here};
-use super::wide;
+use super::{folded, wide};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -158,21 +158,16 @@ impl Place<'_> {
 
 /// Scores of a row become probabilities; gives log(sum(exp(scores))).
 #[inline(always)]
-fn softmax(row: &mut [f32], seen: usize) -> f32 {
-    let (row, future) = row.split_at_mut(seen);
-    let most = row.iter().copied().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
-    let mut sum = 0f32;
+pub(in crate::lm) fn softmax(row: &mut [f32]) -> f32 {
+    let most = folded(row, f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
     for v in row.iter_mut() {
         *v = exp(*v - most);
     }
-    for v in row.iter() {
-        sum += v;
-    }
+    let sum = folded(row, 0.0, |a, b| a + b);
     let inverse = 1.0 / sum;
     for v in row.iter_mut() {
         *v *= inverse;
     }
-    future.fill(0.0);
     most + sum.ln()
 }
 
@@ -248,7 +243,9 @@ pub fn attention(
                 wide(|| {
                     for (row, scores) in tile.rows.clone().zip(scores.chunks_exact_mut(seen)) {
                         let sees = tile.before + row + 1 - tile.own;
-                        totals[row * group + g] = softmax(scores, sees);
+                        let (scores, future) = scores.split_at_mut(sees);
+                        totals[row * group + g] = softmax(scores);
+                        future.fill(0.0);
                     }
                 });
                 let at = (tile.rows.start * group + g) * heads.dim;

@@ -9,14 +9,17 @@ mod exp;
 mod logps;
 mod matmul;
 mod norm;
+mod panel;
 mod rotary;
 mod swiglu;
 
+pub(in crate::lm) use attention::softmax;
 pub use attention::{Family, Heads, Scratch, attention, attention_backward};
 pub use exp::exp;
 pub use logps::{token_logps, token_logps_backward};
 pub use matmul::{Mat, MatMut, matmul, matmul_here};
 pub use norm::{inverse_rms, rms_norm, rms_norm_backward, scaled};
+pub use panel::{Blocks, Line, Panels, Space, Storage, WIDTH};
 pub use rotary::{RotaryTable, turn_rows};
 pub use swiglu::{silu_product, swiglu, swiglu_backward};
 
@@ -51,6 +54,27 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
         width /= 2;
     }
     lanes[0] + tail
+}
+
+/// `f` over all numbers in sixteen lanes, then over the lanes; in a fixed order.
+#[inline(always)]
+pub(crate) fn folded(row: &[f32], start: f32, f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [start; 16];
+    let chunks = row.chunks_exact(16);
+    let tail = chunks.remainder().iter().copied().fold(start, &f);
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane = f(*lane, *x);
+        }
+    }
+    let mut width = 8;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] = f(lanes[i], lanes[i + width]);
+        }
+        width /= 2;
+    }
+    f(lanes[0], tail)
 }
 
 #[cfg(test)]

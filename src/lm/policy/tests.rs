@@ -25,7 +25,7 @@ fn smollm2() -> Option<Arc<ModelFiles>> {
 }
 
 fn policy(files: &Arc<ModelFiles>) -> Policy {
-    Policy::new(files.clone(), &files.weights().unwrap(), None).unwrap()
+    Policy::new(files.clone(), files.weights().unwrap(), None).unwrap()
 }
 
 fn ids(value: &Value) -> Vec<u32> {

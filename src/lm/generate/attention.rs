@@ -89,7 +89,7 @@ impl Task<'_> {
                 let columns = at..(at + WIDTH).min(end);
                 space.lines.clear();
                 space.lines.resize(rows.len() * group, [0.0; WIDTH]);
-                space.blocks.add_product(keys, &mut space.lines);
+                space.blocks.add_product(keys, &[], &mut space.lines);
                 let scores = space.scores.chunks_exact_mut(most).skip(first);
                 for (scores, line) in scores.zip(&space.lines) {
                     scores[columns.clone()].copy_from_slice(&line[..columns.len()]);
@@ -131,7 +131,7 @@ impl Task<'_> {
                 space.blocks.fill(queries.len(), n, weights);
                 let panels = values.chunks_exact(WIDTH).zip(space.lines.chunks_exact_mut(all));
                 for (panel, sums) in panels {
-                    space.blocks.add_product(&panel[..n], &mut sums[queries.clone()]);
+                    space.blocks.add_product(&panel[..n], &[], &mut sums[queries.clone()]);
                 }
                 at += WIDTH;
             }

@@ -64,8 +64,8 @@ pub(super) struct Buffers {
     space: Space,
 }
 
-/// Rows below which elementwise work stays on one thread.
-const SHARED_ROWS_MIN: usize = 16;
+/// Numbers below which elementwise work stays on one thread: handing it over costs microseconds.
+const SHARED_NUMBERS_MIN: usize = 1 << 16;
 
 /// Runs `f` over rows of two buffers, `from` wide and `to` wide.
 fn by_rows(
@@ -73,7 +73,7 @@ fn by_rows(
     (to, to_width): (&mut [f32], usize),
     f: impl Fn(&[f32], &mut [f32]) + Sync + Send,
 ) {
-    if to.len() / to_width < SHARED_ROWS_MIN {
+    if from.len() < SHARED_NUMBERS_MIN {
         let rows = from.chunks_exact(from_width).zip(to.chunks_exact_mut(to_width));
         wide(|| rows.for_each(|(from, to)| f(from, to)));
         return;

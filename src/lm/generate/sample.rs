@@ -2,6 +2,7 @@
 //! Knows no network and no text.
 
 use crate::lm::error::LmError;
+use crate::lm::ops::{self, folded, wide};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 
@@ -51,9 +52,7 @@ impl Sampling {
 
 /// Natural log of the sum of exponentials, over f32 logits, summed in f64.
 pub fn log_sum_exp(logits: &[f32]) -> f64 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&l| f64::from((l - max).exp())).sum();
-    f64::from(max) + sum.ln()
+    wide(|| ops::log_sum_exp(logits))
 }
 
 /// Log-probability of `token` under the unmodified distribution.
@@ -66,16 +65,14 @@ pub fn logp_of(logits: &[f32], token: u32) -> f64 {
 /// # Errors
 /// [`LmError::Model`] if a logit is not a number.
 pub fn argmax(logits: &[f32]) -> Result<u32, LmError> {
-    let mut best = 0;
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit.is_nan() {
-            return Err(not_a_number(id));
-        }
-        if logit > logits[best] {
-            best = id;
-        }
+    let (most, broken) = wide(|| {
+        let broken = logits.iter().fold(false, |broken, logit| broken | logit.is_nan());
+        (folded(logits, f32::NEG_INFINITY, |a, b| if b > a { b } else { a }), broken)
+    });
+    if broken {
+        return Err(not_a_number(logits.iter().position(|l| l.is_nan()).unwrap_or(0)));
     }
-    Ok(best as u32)
+    Ok(logits.iter().position(|l| *l == most).unwrap_or(0) as u32)
 }
 
 fn not_a_number(id: usize) -> LmError {
@@ -126,20 +123,20 @@ fn likelier(a: &Kept, b: &Kept) -> Ordering {
 pub fn kept(logits: &[f32], sampling: &Sampling) -> Result<Vec<Kept>, LmError> {
     let max = logits[argmax(logits)? as usize];
     let scale = 1.0 / sampling.temperature;
-    // Masses below 1e-38 of the largest are 0 in f32 and cannot be drawn in any case.
-    let token = |(id, &logit): (usize, &f32)| Kept {
-        id: id as u32,
-        mass: f64::from(((logit - max) * scale).exp()),
-    };
+    let mut masses = vec![0f32; logits.len()];
+    wide(|| {
+        for (mass, logit) in masses.iter_mut().zip(logits) {
+            let x = (logit - max) * scale;
+            // Below, a mass is nothing beside the largest, which is 1.
+            *mass = if x > -87.0 { ops::exp(x) } else { 0.0 };
+        }
+    });
     let top_p = f64::from(sampling.top_p);
     let mut all = match sampling.top_k {
-        None if sampling.top_p < 1.0 => head(logits.iter().enumerate().map(token), top_p),
+        None if sampling.top_p < 1.0 => head(&masses, top_p),
         _ => None,
     }
-    .unwrap_or_else(|| Head {
-        tokens: logits.iter().enumerate().map(token).collect(),
-        total: None,
-    });
+    .unwrap_or_else(|| Head { tokens: at_least(&masses, 0.0), total: None });
     let tokens = &mut all.tokens;
     if let Some(k) = sampling.top_k.filter(|&k| k < tokens.len()) {
         tokens.select_nth_unstable_by(k - 1, likelier);
@@ -163,20 +160,39 @@ struct Head {
     total: Option<f64>,
 }
 
+/// Tokens of at least this mass, by id.
+fn at_least(masses: &[f32], least: f32) -> Vec<Kept> {
+    let kept = masses.iter().enumerate().filter(|(_, mass)| **mass >= least);
+    kept.map(|(id, mass)| Kept { id: id as u32, mass: f64::from(*mass) }).collect()
+}
+
 /// The likeliest tokens, if they hold more than `p` of the mass. Holding and sorting a whole
-/// vocabulary is the dearest part of sampling; if the tokens within e^-6 of the likeliest hold the
-/// mass, the nucleus lies among them, because all others are less likely.
-fn head(all: impl Iterator<Item = Kept>, p: f64) -> Option<Head> {
-    const LEAST: f64 = 2.5e-3;
-    let (mut tokens, mut total, mut held) = (Vec::new(), 0.0, 0.0);
-    for token in all {
-        total += token.mass;
-        if token.mass >= LEAST {
-            held += token.mass;
-            tokens.push(token);
+/// vocabulary is the dearest part of sampling; if the tokens above some mass hold `p` of it, the
+/// nucleus lies among them, because all others are less likely. Of a few such bounds, the highest
+/// that holds enough leaves the fewest tokens to sort.
+fn head(masses: &[f32], p: f64) -> Option<Head> {
+    const LEAST: [f32; 5] = [1e-1, 2e-2, 2.5e-3, 3e-4, 1e-5];
+    let mut held = [0f64; LEAST.len()];
+    let mut total = 0f64;
+    wide(|| {
+        for masses in masses.chunks(64) {
+            total += f64::from(folded(masses, 0.0, |a, b| a + b));
+            for (held, least) in held.iter_mut().zip(LEAST) {
+                let above = |sum: f32, mass: f32| sum + if mass >= least { mass } else { 0.0 };
+                // Lanes are folded into each other at the end; all of them are sums of such masses.
+                let mut lanes = [0f32; 16];
+                for chunk in masses.chunks(16) {
+                    for (lane, mass) in lanes.iter_mut().zip(chunk) {
+                        *lane = above(*lane, *mass);
+                    }
+                }
+                *held += f64::from(lanes.iter().sum::<f32>());
+            }
         }
-    }
-    (held > p * total * (1.0 + 1e-9)).then_some(Head { tokens, total: Some(total) })
+    });
+    let enough = p * total * (1.0 + 1e-6);
+    let least = LEAST.into_iter().zip(held).find(|(_, held)| *held > enough)?.0;
+    Some(Head { tokens: at_least(masses, least), total: Some(total) })
 }
 
 /// Keeps the fewest likeliest tokens whose mass reaches `need`; at least one.

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 /// log(sum(exp(row))); the sum is kept in f64 by chunks, so that rows of 49,152 logits lose
 /// nothing.
 #[inline(always)]
-fn log_sum_exp(row: &[f32]) -> f64 {
+pub(in crate::lm) fn log_sum_exp(row: &[f32]) -> f64 {
     let mut peaks = [f32::NEG_INFINITY; 16];
     for chunk in row.chunks(16) {
         for (peak, v) in peaks.iter_mut().zip(chunk) {

@@ -16,6 +16,7 @@ mod swiglu;
 pub(in crate::lm) use attention::softmax;
 pub use attention::{Family, Heads, Scratch, attention, attention_backward};
 pub use exp::exp;
+pub(in crate::lm) use logps::log_sum_exp;
 pub use logps::{token_logps, token_logps_backward};
 pub use matmul::{Mat, MatMut, matmul, matmul_here};
 pub use norm::{inverse_rms, rms_norm, rms_norm_backward, scaled};

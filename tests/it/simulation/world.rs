@@ -95,7 +95,7 @@ fn notes(at: u32) -> Notes {
 impl World {
     /// A small world in which pairs are made in every preference iteration.
     pub fn plain() -> World {
-        let mut config = Config { seed: 7, iterations: 3, ..Config::default() };
+        let mut config = Config { seed: 8, iterations: 3, ..Config::default() };
         config.prompts.per_iteration = 6;
         config.sampling.candidates = 3;
         config.sampling.max_new_tokens = 32;

@@ -1,11 +1,13 @@
 //! The model room against code we did not write: transformers, torch, TRL and PEFT, through files
-//! that `tests/golden/scripts/make_lm_goldens.py` made. Three tiny random Llamas: tied embeddings
-//! with grouped queries, untied ones without, and one key-value head with another rotary base.
+//! that `tests/golden/scripts/make_lm_goldens.py` made. Tiny random networks: Llamas with tied
+//! embeddings and grouped queries, untied ones without, one key-value head with another rotary
+//! base, Llama 3's stretched positions; Qwen2 (biases), Qwen3 (normed heads), Mistral.
 
 use gradus::domain::Seed;
 use gradus::lm::cancel::Cancel;
 use gradus::lm::config::ModelConfig;
 use gradus::lm::decoder::{Decoder, PackedRows};
+use gradus::lm::generate::Generator;
 use gradus::lm::logp::sequence_logps;
 use gradus::lm::lora::{Lora, LoraSettings};
 use gradus::lm::loss::{DpoSettings, LossType};
@@ -93,8 +95,11 @@ fn text(parts: &str) -> String {
 }
 
 fn cases() -> Vec<Case> {
-    ["tied_gqa", "untied_mha", "untied_gqa_theta"]
+    let names = ["tied_gqa", "untied_mha", "untied_gqa_theta"];
+    let others = ["llama3_scaled", "qwen2_bias", "qwen3_norms", "mistral"];
+    names
         .into_iter()
+        .chain(others)
         .map(|name| Case {
             name,
             config: ModelConfig::from_hf_json(&text(&format!("{name}/config.json"))).unwrap(),
@@ -216,6 +221,41 @@ fn logits_and_log_probabilities_are_transformers() {
         for (ours, row) in logps.iter().zip(&case.golden.rows) {
             assert!((ours - row.logp).abs() < 2e-5, "{}: {ours} and {}", case.name, row.logp);
         }
+    }
+}
+
+/// The network that draws is other code than the one that trains.
+#[test]
+fn the_drawing_network_reads_transformers_log_probabilities() {
+    for case in cases() {
+        let generator = Generator::new(&case.config, case.weights.clone()).unwrap();
+        for row in &case.golden.rows {
+            let (prompt, response) = ([row.prompt.clone()], [row.response.clone()]);
+            let ours = generator.choice_logps(&prompt, &response, &Cancel::default()).unwrap();
+            let gap = (ours[0][0] - row.logp).abs();
+            assert!(gap < 2e-5, "{}: differs by {gap:e}", case.name);
+        }
+    }
+}
+
+/// Less memory for more arithmetic, and the same numbers.
+#[test]
+fn activations_that_are_computed_again_give_the_same_gradients() {
+    for case in cases() {
+        let gradient = |gradient_checkpointing| {
+            let optimizer = OptimizerSettings::default();
+            let settings = TrainSettings {
+                method: Method::Full,
+                optimizer,
+                threads: 1,
+                gradient_checkpointing,
+            };
+            let weights = case.weights.clone();
+            let mut trainer =
+                Trainer::new(&case.config, weights, None, settings, Seed::root(1)).unwrap();
+            trainer.dpo_gradient(&case.pairs(), &dpo_settings(LossType::Sigmoid)).unwrap()
+        };
+        assert!(gradient(true) == gradient(false), "{}", case.name);
     }
 }
 

@@ -20,7 +20,7 @@ import trl
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
@@ -36,6 +36,36 @@ SHAPES = {
         rope_theta=100000.0,
         rms_norm_eps=1e-6,
     ),
+    "llama3_scaled": dict(
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        tie_word_embeddings=True,
+        rope_scaling=dict(
+            rope_type="llama3",
+            factor=8.0,
+            low_freq_factor=1.0,
+            high_freq_factor=4.0,
+            original_max_position_embeddings=16,
+        ),
+    ),
+    "qwen2_bias": dict(
+        model_type="qwen2", num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True
+    ),
+    "qwen3_norms": dict(
+        model_type="qwen3",
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=6,
+        tie_word_embeddings=False,
+    ),
+    "mistral": dict(
+        model_type="mistral",
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=False,
+        sliding_window=None,
+    ),
 }
 ROWS = [([1, 5, 9, 13], [17, 21, 2]), ([1, 7], [8, 9, 10, 11, 12, 2]), ([1, 30, 3, 31, 3], [4, 2])]
 PAIRS = [
@@ -50,8 +80,11 @@ def model_of(name):
     torch.manual_seed(sum(map(ord, name)))
     settings = SHAPES[name]
     theta = settings.get("rope_theta", 10000.0)
-    shape = {k: v for k, v in settings.items() if k != "rope_theta"}
-    config = LlamaConfig(
+    scaling = settings.get("rope_scaling", {"rope_type": "default"})
+    apart = ("model_type", "rope_theta", "rope_scaling")
+    shape = {k: v for k, v in settings.items() if k not in apart}
+    config = AutoConfig.for_model(
+        settings.get("model_type", "llama"),
         vocab_size=VOCAB,
         hidden_size=16,
         intermediate_size=24,
@@ -62,10 +95,10 @@ def model_of(name):
         pad_token_id=0,
         initializer_range=0.2,
         attn_implementation="eager",
-        rope_parameters={"rope_type": "default", "rope_theta": theta},
+        rope_parameters={**scaling, "rope_theta": theta},
         **shape,
     )
-    model = LlamaForCausalLM(config).float()
+    model = AutoModelForCausalLM.from_config(config).float()
     with torch.no_grad():
         # Norms of one hide a missing gradient or a wrong order of factors.
         for parameter in model.parameters():
@@ -81,7 +114,13 @@ def hf_config(model, theta):
         "num_attention_heads", "num_key_value_heads", "max_position_embeddings",
         "bos_token_id", "eos_token_id", "tie_word_embeddings",
     ]
-    return {"model_type": "llama", "rope_theta": theta, **{k: getattr(c, k) for k in keys}}
+    scaling = dict(c.rope_parameters)
+    scaling.pop("rope_theta")
+    more = {} if scaling["rope_type"] == "default" else {"rope_scaling": scaling}
+    if getattr(c, "head_dim", None) not in (None, c.hidden_size // c.num_attention_heads):
+        more["head_dim"] = c.head_dim
+    found = {k: getattr(c, k) for k in keys}
+    return {"model_type": c.model_type, "rope_theta": theta, **found, **more}
 
 
 def forward(model, ids):
@@ -150,7 +189,7 @@ def metrics(trainer):
 def reference_of(model):
     """The start, moved a little: rewards that are zero would prove nothing."""
     torch.manual_seed(5)
-    reference = LlamaForCausalLM(model.config).float()
+    reference = AutoModelForCausalLM.from_config(model.config).float()
     reference.load_state_dict(model.state_dict())
     with torch.no_grad():
         for parameter in reference.parameters():

@@ -23,6 +23,10 @@ plugins:
 bench:
     cargo bench
 
+# The model layer beside TRL, PEFT, transformers and llama.cpp, in one run.
+bench-peers *ARGS:
+    scripts/bench-peers {{ARGS}}
+
 # Pretrain the demo's base again (two hours).
 base:
     cargo run --release --example pretrain_demo -- --out assets/demo-base

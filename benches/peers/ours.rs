@@ -11,7 +11,7 @@ use gradus::lm::logp::sequence_logps;
 use gradus::lm::lora::LoraSettings;
 use gradus::lm::loss::LossType;
 use gradus::lm::model_files::ModelFiles;
-use gradus::lm::ops::{Mat, MatMut, matmul};
+use gradus::lm::ops::{Mat, MatMut, Storage, matmul};
 use gradus::lm::optimizer::{OptimizerSettings, Schedule};
 use gradus::lm::train::{DpoExample, DpoSettings, Method, StepReport, TrainSettings, Trainer};
 use serde::Deserialize;
@@ -190,7 +190,11 @@ fn main() -> Result<(), Failure> {
         println!("{}", dpo(&files, &data, &options)?);
         return Ok(());
     }
-    let generator = Generator::new(files.config(), files.weights()?)?;
+    let storage = match options.number("bits", 32) {
+        8 => Storage::EightBit,
+        _ => Storage::Exact,
+    };
+    let generator = Generator::stored(files.config(), files.weights()?, storage)?;
     let rounds = options.number("rounds", 3);
     let figures = match task.as_str() {
         "first" => {

@@ -4,10 +4,13 @@
 
 use super::config::ModelConfig;
 use super::error::LmError;
-use candle_core::{DType, Device, Tensor};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
+use rayon::prelude::*;
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Tensors by name, f32 on the CPU. The order of names is the order of a `BTreeMap`.
@@ -85,13 +88,48 @@ impl Weights {
         weights.checked(config)
     }
 
-    /// Reads one safetensors file.
+    /// Reads one safetensors file, each tensor straight to where it stays, on all threads.
     ///
     /// # Errors
     /// As [`Weights::from_bytes`], with the path.
     pub fn load_file(path: &Path) -> Result<Weights, LmError> {
-        let bytes = std::fs::read(path).map_err(|e| LmError::io(path, e))?;
-        Weights::from_bytes(&bytes).map_err(|e| LmError::Model(format!("{}: {e}", path.display())))
+        let file = File::open(path).map_err(|e| LmError::io(path, e))?;
+        let size = file.metadata().map_err(|e| LmError::io(path, e))?.len();
+        let bad = |why: String| LmError::Model(format!("{}: {why}", path.display()));
+        let mut first = [0u8; 8];
+        let length = match file.read_exact_at(&mut first, 0) {
+            Ok(()) => header_length(&first, size).map_err(bad)?,
+            Err(_) => return Err(bad(format!("{UNUSABLE}: {size} bytes hold no header"))),
+        };
+        let mut head = vec![0u8; 8 + length];
+        file.read_exact_at(&mut head, 0).map_err(|e| LmError::io(path, e))?;
+        check_header(&head, size).map_err(bad)?;
+        let metadata: Metadata =
+            serde_json::from_slice(&head[8..]).map_err(|e| bad(format!("{UNUSABLE}: {e}")))?;
+        check_ranges(&metadata, size - head.len() as u64).map_err(bad)?;
+        let read = |(name, info): (String, &TensorInfo)| {
+            let (from, to) = info.data_offsets;
+            let values = match info.dtype {
+                Dtype::F32 => {
+                    let mut values = vec![0f32; (to - from) / 4];
+                    let bytes = pulp::bytemuck::cast_slice_mut(&mut values);
+                    file.read_exact_at(bytes, (head.len() + from) as u64)
+                        .map_err(|e| LmError::io(path, e))?;
+                    values
+                }
+                dtype => {
+                    let mut bytes = vec![0u8; to - from];
+                    file.read_exact_at(&mut bytes, (head.len() + from) as u64)
+                        .map_err(|e| LmError::io(path, e))?;
+                    numbers(&name, dtype, &bytes).map_err(|e| bad(e.to_string()))?
+                }
+            };
+            let tensor = Tensor::from_vec(values, info.shape.as_slice(), &Device::Cpu)?;
+            Ok((name, tensor))
+        };
+        let tensors: Vec<_> = metadata.tensors().into_iter().collect();
+        let tensors: Result<_, LmError> = tensors.into_par_iter().map(read).collect();
+        Ok(Weights(tensors?))
     }
 
     /// Parses safetensors bytes. The header is validated before anything is allocated: its length
@@ -101,12 +139,13 @@ impl Weights {
     /// # Errors
     /// [`LmError::Model`] with the reason; also for a type that is not f32, f16 or bf16.
     pub fn from_bytes(bytes: &[u8]) -> Result<Weights, LmError> {
-        check_header(bytes).map_err(LmError::Model)?;
+        check_header(bytes, bytes.len() as u64).map_err(LmError::Model)?;
         let parsed = SafeTensors::deserialize(bytes)
             .map_err(|e| LmError::Model(format!("not a usable safetensors file: {e}")))?;
         let mut tensors = BTreeMap::new();
         for (name, view) in parsed.tensors() {
-            tensors.insert(name.clone(), tensor_f32(&name, &view)?);
+            let values = numbers(&name, view.dtype(), view.data())?;
+            tensors.insert(name, Tensor::from_vec(values, view.shape(), &Device::Cpu)?);
         }
         Ok(Weights(tensors))
     }
@@ -229,10 +268,9 @@ fn shard_names(folder: &Path) -> Result<BTreeSet<String>, LmError> {
     Ok(names)
 }
 
-fn tensor_f32(name: &str, view: &TensorView<'_>) -> Result<Tensor, LmError> {
-    let bytes = view.data();
+fn numbers(name: &str, dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>, LmError> {
     let four = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-    let values: Vec<f32> = match view.dtype() {
+    Ok(match dtype {
         Dtype::F32 => bytes.chunks_exact(4).map(four).collect(),
         Dtype::F16 => {
             bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
@@ -246,8 +284,7 @@ fn tensor_f32(name: &str, view: &TensorView<'_>) -> Result<Tensor, LmError> {
                 "tensor {name} is stored as {other:?}; f32, f16 and bf16 can be read"
             )));
         }
-    };
-    Ok(Tensor::from_vec(values, view.shape(), &Device::Cpu)?)
+    })
 }
 
 fn flat_f32(tensor: &Tensor) -> Result<Tensor, LmError> {
@@ -299,30 +336,72 @@ const HEADER_BYTES_MAX: u64 = 8 << 20;
 /// More tensors than any network here has.
 const TENSORS_MAX: usize = 20_000;
 
-/// Bounds on a safetensors header, before its JSON is parsed.
-fn check_header(bytes: &[u8]) -> Result<(), String> {
-    let length = bytes.first_chunk::<8>().map(|first| u64::from_le_bytes(*first));
-    let Some(length) = length else {
-        let found = bytes.len();
-        return Err(format!("not a usable safetensors file: {found} bytes hold no header"));
-    };
-    let rest = bytes.get(8..).unwrap_or_default();
-    if length > HEADER_BYTES_MAX || length > rest.len() as u64 {
+/// How a refusal begins.
+const UNUSABLE: &str = "not a usable safetensors file";
+
+/// Length of the header of a file of `size` bytes, from its first eight.
+fn header_length(first: &[u8; 8], size: u64) -> Result<usize, String> {
+    let length = u64::from_le_bytes(*first);
+    if length > HEADER_BYTES_MAX || length > size.saturating_sub(8) {
         return Err(format!(
-            "not a usable safetensors file: its header would have {length} bytes; the file has {} \
-             and {HEADER_BYTES_MAX} are allowed",
-            rest.len()
+            "{UNUSABLE}: its header would have {length} bytes; the file has {} and \
+             {HEADER_BYTES_MAX} are allowed",
+            size.saturating_sub(8)
         ));
     }
-    let header = rest.get(..length as usize).unwrap_or_default();
+    Ok(length as usize)
+}
+
+/// Bounds on the header at the beginning of `bytes`, of a file of `size`, before its JSON is
+/// parsed.
+fn check_header(bytes: &[u8], size: u64) -> Result<(), String> {
+    let Some(first) = bytes.first_chunk::<8>() else {
+        return Err(format!("{UNUSABLE}: {} bytes hold no header", bytes.len()));
+    };
+    let length = header_length(first, size)?;
+    let header = bytes.get(8..8 + length).unwrap_or_default();
     let named = b"\"data_offsets\"";
     let tensors = header.windows(named.len()).filter(|window| window == named).count();
     match tensors <= TENSORS_MAX {
         true => Ok(()),
-        false => Err(format!(
-            "not a usable safetensors file: it has {tensors} tensors; {TENSORS_MAX} are allowed"
-        )),
+        false => Err(format!("{UNUSABLE}: it has {tensors} tensors; {TENSORS_MAX} are allowed")),
     }
+}
+
+/// Whether the tensors lie one after another, each as long as its shape says, in all `size` bytes
+/// after the header.
+fn check_ranges(metadata: &Metadata, size: u64) -> Result<(), String> {
+    let mut all: Vec<(String, &TensorInfo)> = metadata.tensors().into_iter().collect();
+    all.sort_by_key(|(_, info)| info.data_offsets);
+    let mut end = 0;
+    for (name, info) in all {
+        let (from, to) = info.data_offsets;
+        let numbers = info.shape.iter().try_fold(1usize, |n, dim| n.checked_mul(*dim));
+        let bits = numbers.and_then(|n| n.checked_mul(info.dtype.bitsize()));
+        if from != end || bits.is_none_or(|bits| from.checked_add(bits / 8) != Some(to)) {
+            return Err(format!("{UNUSABLE}: the range of {name} does not fit its shape or place"));
+        }
+        end = to;
+    }
+    match end as u64 == size {
+        true => Ok(()),
+        false => Err(format!("{UNUSABLE}: {size} bytes of tensors, its header tells of {end}")),
+    }
+}
+
+/// Runs `f` over the numbers of a tensor, without copying them where they lie as they are to be.
+///
+/// # Errors
+/// When the tensor cannot be read as f32.
+pub(super) fn with_numbers<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R, LmError> {
+    let (storage, layout) = tensor.storage_and_layout();
+    if let (Storage::Cpu(CpuStorage::F32(values)), Some((from, to))) =
+        (&*storage, layout.contiguous_offsets())
+    {
+        return Ok(f(&values[from..to]));
+    }
+    drop(storage);
+    Ok(f(&flat_f32(tensor)?.flatten_all()?.to_vec1::<f32>()?))
 }
 
 #[cfg(test)]
@@ -355,17 +434,26 @@ mod tests {
     fn bombs_and_torn_files_are_refused() {
         let weights = Weights(BTreeMap::from([("a".to_owned(), tensor(&[1.0; 4], &[4]))]));
         let good = weights.to_bytes(WeightDtype::F32).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("model.safetensors");
+        let refused = |bytes: &[u8]| {
+            std::fs::write(&file, bytes).unwrap();
+            Weights::from_bytes(bytes).is_err() && Weights::load_file(&file).is_err()
+        };
         for cut in [0, 4, 8, 20, good.len() - 1] {
-            assert!(Weights::from_bytes(&good[..cut]).is_err(), "cut at {cut}");
+            assert!(refused(&good[..cut]), "cut at {cut}");
         }
+        assert!(refused(&[good.as_slice(), &[0]].concat()), "more than its header tells of");
         let mut long_header = good.clone();
         long_header[..8].copy_from_slice(&u64::MAX.to_le_bytes());
-        assert!(Weights::from_bytes(&long_header).is_err());
+        assert!(refused(&long_header));
         let json = br#"{"a":{"dtype":"F32","shape":[4294967295,4294967295],"data_offsets":[0,4]}}"#;
         let mut bomb = (json.len() as u64).to_le_bytes().to_vec();
         bomb.extend_from_slice(json);
         bomb.extend_from_slice(&[0; 4]);
-        assert!(Weights::from_bytes(&bomb).is_err());
+        assert!(refused(&bomb));
+        std::fs::write(&file, &good).unwrap();
+        assert_eq!(Weights::load_file(&file).unwrap().to_bytes(WeightDtype::F32).unwrap(), good);
     }
 
     #[test]

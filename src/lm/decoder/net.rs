@@ -4,7 +4,7 @@
 use crate::lm::config::ModelConfig;
 use crate::lm::error::LmError;
 use crate::lm::lora::Lora;
-use crate::lm::weights::{Weights, expected_shapes};
+use crate::lm::weights::{Weights, expected_shapes, with_numbers};
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 
@@ -80,7 +80,7 @@ impl<'a> Builder<'a> {
     }
 
     fn add(&mut self, name: String, tensor: &Tensor, low_rank: bool) -> Result<Id, LmError> {
-        let value = tensor.flatten_all()?.to_vec1::<f32>()?;
+        let value = with_numbers(tensor, <[f32]>::to_vec)?;
         self.parameters.push(Parameter { name, shape: tensor.dims().to_vec(), value, low_rank });
         Ok(self.parameters.len() - 1)
     }

@@ -9,7 +9,8 @@ use super::cache::{Cache, CacheShape, NodeId};
 use crate::lm::config::ModelConfig;
 use crate::lm::error::LmError;
 use crate::lm::ops::{Heads, Panels, RotaryTable, Space, Storage, inverse_rms, silu_product, wide};
-use crate::lm::weights::{Weights, expected_shapes};
+use crate::lm::weights::{Weights, expected_shapes, with_numbers};
+use candle_core::Tensor;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
@@ -94,24 +95,30 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn vector(&mut self, name: &str) -> Result<Vec<f32>, LmError> {
-        let tensor = self.weights.get(name)?;
+    fn tensor(&mut self, name: &str) -> Result<Tensor, LmError> {
+        let tensor = self.weights.get(name)?.clone();
         if self.shapes.get(name).is_none_or(|shape| tensor.dims() != shape.as_slice()) {
             return Err(LmError::Model(format!(
                 "tensor {name} has shape {:?}, which this network has not",
                 tensor.dims()
             )));
         }
-        let vector = tensor.flatten_all()?.to_vec1::<f32>()?;
         self.weights.0.remove(name);
-        Ok(vector)
+        Ok(tensor)
+    }
+
+    fn vector(&mut self, name: &str) -> Result<Vec<f32>, LmError> {
+        with_numbers(&self.tensor(name)?, <[f32]>::to_vec)
     }
 
     fn panels(&mut self, names: &[String], inner: usize) -> Result<Panels, LmError> {
-        let parts: Result<Vec<Vec<f32>>, LmError> = names.iter().map(|n| self.vector(n)).collect();
-        let parts = parts?;
-        let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
-        Ok(Panels::new(&parts, inner, self.storage))
+        let tensors = names.iter().map(|n| self.tensor(n)).collect::<Result<Vec<_>, _>>()?;
+        let rows = tensors.iter().map(Tensor::elem_count).sum::<usize>() / inner;
+        let mut panels = Panels::room(rows, inner);
+        for tensor in &tensors {
+            with_numbers(tensor, |numbers| panels.push(numbers))?;
+        }
+        Ok(panels.stored(self.storage))
     }
 
     fn layer(&mut self, index: usize) -> Result<Layer, LmError> {

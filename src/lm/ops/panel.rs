@@ -198,19 +198,42 @@ const SHARED_MIN: usize = 1 << 16;
 impl Panels {
     /// Arranges matrices [N, K], one below the other, whose rows are `inner` long.
     pub fn new(parts: &[&[f32]], inner: usize, storage: Storage) -> Panels {
-        let rows: Vec<&[f32]> = parts.iter().flat_map(|part| part.chunks_exact(inner)).collect();
-        let outer = rows.len();
-        let mut lines = vec![[0f32; WIDTH]; outer.div_ceil(WIDTH) * inner];
-        lines.par_chunks_mut(inner.max(1)).zip(rows.par_chunks(WIDTH)).for_each(|(panel, rows)| {
-            for (column, row) in rows.iter().enumerate() {
-                panel.iter_mut().zip(*row).for_each(|(line, number)| line[column] = *number);
+        let outer = parts.iter().map(|part| part.len() / inner).sum();
+        let mut panels = Panels::room(outer, inner);
+        parts.iter().for_each(|part| panels.push(part));
+        panels.stored(storage)
+    }
+
+    /// Room for `outer` rows, to be filled by [`Panels::push`].
+    pub fn room(outer: usize, inner: usize) -> Panels {
+        let lines = vec![[0f32; WIDTH]; outer.div_ceil(WIDTH) * inner];
+        Panels { numbers: Numbers::Exact(lines), inner, outer: 0 }
+    }
+
+    /// Appends the rows of a matrix [N, K].
+    pub fn push(&mut self, matrix: &[f32]) {
+        let Numbers::Exact(lines) = &mut self.numbers else { return };
+        let (inner, first) = (self.inner, self.outer);
+        self.outer += matrix.len() / inner;
+        let panels = lines.par_chunks_mut(inner).enumerate().skip(first / WIDTH);
+        panels.for_each(|(panel, lines)| {
+            let from = (panel * WIDTH).max(first);
+            let to = ((panel + 1) * WIDTH).min(first + matrix.len() / inner);
+            let rows: Vec<&[f32]> = (from..to).map(|r| &matrix[(r - first) * inner..]).collect();
+            // Line by line: each is written once, whole.
+            for (k, line) in lines.iter_mut().enumerate() {
+                let numbers = line[from % WIDTH..].iter_mut().zip(&rows);
+                numbers.for_each(|(to, row)| *to = row[k]);
             }
         });
-        let numbers = match storage {
-            Storage::Exact => Numbers::Exact(lines),
-            Storage::EightBit => eight_bit(&lines, inner),
-        };
-        Panels { numbers, inner, outer }
+    }
+
+    /// Kept as told.
+    pub fn stored(mut self, storage: Storage) -> Panels {
+        if let (Storage::EightBit, Numbers::Exact(lines)) = (storage, &self.numbers) {
+            self.numbers = eight_bit(lines, self.inner);
+        }
+        self
     }
 
     /// Columns of the product.

@@ -116,6 +116,7 @@ fn decode(c: &mut Criterion) {
             top_p: 1.0,
             top_k: None,
             min_p: None,
+            repetition_penalty: 1.0,
             max_new_tokens: 32,
             stop_ids: Vec::new(),
         },

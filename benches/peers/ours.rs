@@ -146,6 +146,7 @@ fn sampling(max_new_tokens: usize) -> Sampling {
         top_p: 0.9,
         top_k: None,
         min_p: None,
+        repetition_penalty: 1.0,
         max_new_tokens,
         stop_ids: Vec::new(),
     }

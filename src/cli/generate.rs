@@ -67,6 +67,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         top_p: arguments.top_p.unwrap_or(config.sampling.top_p as f32),
         top_k: None,
         min_p: None,
+        repetition_penalty: 1.0,
         max_new_tokens: arguments.max_new_tokens.unwrap_or(config.sampling.max_new_tokens) as usize,
         stop_ids: model.stop_ids().to_vec(),
     };

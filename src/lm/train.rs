@@ -7,6 +7,7 @@
 
 use super::cancel::Cancel;
 use super::config::ModelConfig;
+pub use super::decoder::LOGIT_BYTES_MAX;
 use super::decoder::{Decoder, Gradients, Id, PackedRows, Parameter, Slopes, Workspace};
 use super::error::LmError;
 use super::logp::{Scored, rows_of};

@@ -107,29 +107,31 @@ impl Weights {
         let metadata: Metadata =
             serde_json::from_slice(&head[8..]).map_err(|e| bad(format!("{UNUSABLE}: {e}")))?;
         check_ranges(&metadata, size - head.len() as u64).map_err(bad)?;
-        let read = |(name, info): (String, &TensorInfo)| {
+        let fill = |(name, info, values): &mut (String, &TensorInfo, Vec<f32>)| {
             let (from, to) = info.data_offsets;
-            let values = match info.dtype {
-                Dtype::F32 => {
-                    let mut values = vec![0f32; (to - from) / 4];
-                    let bytes = pulp::bytemuck::cast_slice_mut(&mut values);
-                    file.read_exact_at(bytes, (head.len() + from) as u64)
-                        .map_err(|e| LmError::io(path, e))?;
-                    values
-                }
-                dtype => {
-                    let mut bytes = vec![0u8; to - from];
-                    file.read_exact_at(&mut bytes, (head.len() + from) as u64)
-                        .map_err(|e| LmError::io(path, e))?;
-                    numbers(&name, dtype, &bytes).map_err(|e| bad(e.to_string()))?
-                }
-            };
-            let tensor = Tensor::from_vec(values, info.shape.as_slice(), &Device::Cpu)?;
-            Ok((name, tensor))
+            let at = (head.len() + from) as u64;
+            let read =
+                |bytes: &mut [u8]| file.read_exact_at(bytes, at).map_err(|e| LmError::io(path, e));
+            if info.dtype == Dtype::F32 {
+                return read(pulp::bytemuck::cast_slice_mut(values));
+            }
+            let mut bytes = vec![0u8; to - from];
+            read(&mut bytes)?;
+            *values = numbers(name, info.dtype, &bytes).map_err(|e| bad(e.to_string()))?;
+            Ok(())
         };
-        let tensors: Vec<_> = metadata.tensors().into_iter().collect();
-        let tensors: Result<_, LmError> = tensors.into_par_iter().map(read).collect();
-        Ok(Weights(tensors?))
+        // Set aside on this thread: memory that other threads set aside is not given back to it.
+        let room = |info: &TensorInfo| match info.dtype {
+            Dtype::F32 => vec![0f32; info.shape.iter().product()],
+            _ => Vec::new(),
+        };
+        let mut tensors: Vec<_> =
+            metadata.tensors().into_iter().map(|(name, info)| (name, info, room(info))).collect();
+        tensors.par_iter_mut().try_for_each(fill)?;
+        let tensor = |(name, info, values): (String, &TensorInfo, Vec<f32>)| {
+            Ok((name, Tensor::from_vec(values, info.shape.as_slice(), &Device::Cpu)?))
+        };
+        Ok(Weights(tensors.into_iter().map(tensor).collect::<Result<_, LmError>>()?))
     }
 
     /// Parses safetensors bytes. The header is validated before anything is allocated: its length

@@ -4,7 +4,8 @@
 use crate::config::Config;
 use crate::error::Error;
 use crate::lm::config::ModelConfig;
-use crate::lm::train::{MICRO_BATCH_BYTES, activation_bytes_per_row};
+use crate::lm::train::{LOGIT_BYTES_MAX, MICRO_BATCH_BYTES, activation_bytes_per_row};
+use crate::lm::weights::expected_shapes;
 use crate::stage::Headroom;
 use std::fs;
 use std::path::Path;
@@ -13,19 +14,14 @@ const F32_BYTES: u64 = 4;
 
 /// Parameters of a network of this shape.
 pub fn parameters(config: &ModelConfig) -> u64 {
-    let hidden = config.hidden_size as u64;
-    let head = hidden / config.num_attention_heads.max(1) as u64;
-    let kv = head * config.num_key_value_heads as u64;
-    let attention = 2 * hidden * hidden + 2 * hidden * kv;
-    let mlp = 3 * hidden * config.intermediate_size as u64;
-    let layers = config.num_hidden_layers as u64 * (attention + mlp + 2 * hidden);
-    let tables = if config.tie_word_embeddings { 1 } else { 2 };
-    tables * config.vocab_size as u64 * hidden + layers + hidden
+    let count = |(_, shape): (String, Vec<usize>)| shape.iter().map(|n| *n as u64).product::<u64>();
+    expected_shapes(config).into_iter().map(count).sum()
 }
 
-/// Bytes a run holds at once, roughly: the acting policy's weights twice (generation and
-/// training keep their own layout), gradients and two moments of what is trained, and the
-/// activations of a micro-batch.
+/// Bytes a run holds at once, roughly: two open policies (the one that acts and the one that is
+/// measured), the weights in training with gradients and two moments of what moves; and beside
+/// them either the activations of a micro-batch and a chunk of logits, or, while a checkpoint is
+/// saved, what moves and its moments as they are written.
 pub fn needed_bytes(model: &ModelConfig, config: &Config) -> u64 {
     let all = parameters(model) * F32_BYTES;
     let trained = if config.train.use_peft {
@@ -35,17 +31,13 @@ pub fn needed_bytes(model: &ModelConfig, config: &Config) -> u64 {
     } else {
         all
     };
-    let row = u64::from(2 * (config.sampling.max_new_tokens + 256));
-    let batch = config.train.dpo.train_batch_size.max(1).div_ceil(config.train.threads.max(1));
-    let part = u64::from(batch)
-        * row
-        * activation_bytes_per_row(model, config.train.gradient_checkpointing) as u64;
-    let micro = part.min(MICRO_BATCH_BYTES as u64);
-    let logits = 3
-        * u64::from(batch * 2 * config.sampling.max_new_tokens)
-        * model.vocab_size as u64
-        * F32_BYTES;
-    2 * all + 3 * trained + u64::from(config.train.threads) * (2 * micro + logits)
+    let rows = u64::from(2 * config.sampling.max_new_tokens + 256);
+    let batch = u64::from(config.train.dpo.train_batch_size.max(1)) * rows;
+    let per_row = activation_bytes_per_row(model, config.train.gradient_checkpointing) as u64;
+    let activations = (batch * per_row).min((MICRO_BATCH_BYTES as u64).max(rows * per_row));
+    let step = activations + LOGIT_BYTES_MAX as u64;
+    let saving = 4 * trained;
+    3 * all + 3 * trained + step.max(saving)
 }
 
 /// Memory that is free to use, where the system says: of the machine, and below the limits of the

@@ -341,6 +341,7 @@ impl Bench<'_> {
                 max_new_tokens: asked.rendered.max_tokens.min(settings.max_new_tokens) as usize,
                 top_k: None,
                 min_p: None,
+                repetition_penalty: 1.0,
                 stop_ids: model.stop_ids().to_vec(),
             },
         }

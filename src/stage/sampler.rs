@@ -87,6 +87,7 @@ pub(crate) fn request(
             max_new_tokens: settings.max_new_tokens as usize,
             top_k: None,
             min_p: None,
+            repetition_penalty: 1.0,
             stop_ids: model.stop_ids().to_vec(),
         },
     }

@@ -121,6 +121,7 @@ fn draw_request(
         max_new_tokens: settings.max_new_tokens as usize,
         top_k: None,
         min_p: None,
+        repetition_penalty: 1.0,
         stop_ids,
     };
     Ok(DrawRequest { prompt, seeds: vec![seed.derive("draw")], sampling })

@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Bytes of logits that are alive at once.
-const LOGIT_BYTES_MAX: usize = 100 << 20;
+pub const LOGIT_BYTES_MAX: usize = 100 << 20;
 
 /// Sequences, one after another.
 #[derive(Clone, Debug, Default)]

@@ -13,7 +13,7 @@ mod network;
 mod plan;
 mod sample;
 
-pub use sample::{Kept, Sampling, argmax, choose, kept, log_sum_exp, logp_of};
+pub use sample::{Kept, Sampling, argmax, choose, kept, log_sum_exp, logp_of, penalised};
 
 use super::cancel::Cancel;
 use super::config::ModelConfig;
@@ -27,7 +27,7 @@ use plan::Plan;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use rayon::prelude::*;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// Rows read in one go; bounds the memory of activations.
 const ROWS_MAX: usize = 512;
@@ -179,6 +179,8 @@ struct Live<'a> {
     node: NodeId,
     owns_node: bool,
     rng: ChaCha8Rng,
+    /// Tokens that are penalised, where any are.
+    seen: Option<BTreeSet<u32>>,
     ids: Vec<u32>,
     logp: f64,
     stop: Option<StopReason>,
@@ -197,7 +199,15 @@ impl Live<'_> {
     /// Chooses the next token from its logits. The n-th token uses the n-th number of the stream.
     fn take(&mut self, logits: &[f32], context_max: usize) -> Result<(), LmError> {
         let unit = (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        let id = choose(logits, self.sampling, unit)?;
+        let penalty = self.sampling.repetition_penalty;
+        let id = match &mut self.seen {
+            None => choose(logits, self.sampling, unit)?,
+            Some(seen) => {
+                let id = choose(&penalised(logits, seen, penalty), self.sampling, unit)?;
+                seen.insert(id);
+                id
+            }
+        };
         self.logp += logp_of(logits, id);
         self.ids.push(id);
         let full = self.prompt_tokens + self.ids.len() >= context_max;
@@ -231,6 +241,8 @@ fn admit<'a>(
             node: reader.end_node(request),
             owns_node: false,
             rng: ChaCha8Rng::from_seed(wanted.seeds[candidate].0),
+            seen: (wanted.sampling.repetition_penalty != 1.0)
+                .then(|| wanted.prompt.iter().copied().collect()),
             ids: Vec::new(),
             logp: 0.0,
             stop: None,

@@ -61,7 +61,6 @@ pub(super) struct Buffers {
     normed: Vec<f32>,
     wide: Vec<f32>,
     narrow: Vec<f32>,
-    added: Vec<f32>,
     space: Space,
 }
 
@@ -229,13 +228,12 @@ impl Network {
         let table = RotaryTable::new(positions, &self.frequencies);
         let inner = self.config.intermediate_size;
         for (index, layer) in self.layers.iter().enumerate() {
-            let Buffers { stream, normed, wide, narrow, added, space, .. } = &mut *buffers;
+            let Buffers { stream, normed, wide, narrow, space, .. } = &mut *buffers;
             self.rms_norm(stream, &layer.attention_norm, normed);
             layer.qkv.product(normed, space, wide);
             self.turn(layer, wide, &table);
             self.mix((index, rows, &places), wide, cache, narrow);
-            layer.out.product(narrow, space, added);
-            add(stream, added);
+            layer.out.add_product(narrow, space, stream);
             self.rms_norm(stream, &layer.mlp_norm, normed);
             layer.gate_up.product(normed, space, wide);
             narrow.resize(rows.len() * inner, 0.0);
@@ -243,8 +241,7 @@ impl Network {
                 let (gate, up) = both.split_at(inner);
                 silu_product(gate, up, to);
             });
-            layer.down.product(narrow, space, added);
-            add(stream, added);
+            layer.down.add_product(narrow, space, stream);
         }
         Ok(())
     }
@@ -322,11 +319,5 @@ impl Network {
                 *to = x * scale * w;
             }
         });
-    }
-}
-
-fn add(stream: &mut [f32], more: &[f32]) {
-    for (a, b) in stream.iter_mut().zip(more) {
-        *a += b;
     }
 }

@@ -5,6 +5,7 @@ use crate::lm::error::LmError;
 use crate::lm::ops::{self, folded, wide};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 /// How tokens are drawn. The cuts are applied in this order: temperature, top-k, top-p, min-p,
 /// each on what the one before left over (the order of transformers).
@@ -18,6 +19,10 @@ pub struct Sampling {
     pub top_k: Option<usize>,
     /// Keeps tokens at least this times as likely as the likeliest.
     pub min_p: Option<f32>,
+    /// Tokens of the prompt and of what is drawn have their logits divided by this where they are
+    /// above 0, multiplied where below; 1 leaves them. Comes before everything else.
+    #[serde(default = "no_penalty")]
+    pub repetition_penalty: f32,
     /// Bound on the length of a completion, the turn-end token included.
     pub max_new_tokens: usize,
     /// Drawing one of these ends the completion; it is its last id.
@@ -43,11 +48,32 @@ impl Sampling {
         if self.min_p.is_some_and(|p| !(0.0..=1.0).contains(&p)) {
             return bad(format!("min_p ({:?}) must lie between 0 and 1", self.min_p));
         }
+        if !(self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite()) {
+            return bad(format!(
+                "repetition_penalty ({}) must be above 0; 1 leaves the logits as they are",
+                self.repetition_penalty
+            ));
+        }
         if self.max_new_tokens == 0 {
             return bad("max_new_tokens (0) must be 1 or more".into());
         }
         Ok(())
     }
+}
+
+fn no_penalty() -> f32 {
+    1.0
+}
+
+/// The logits after [`Sampling::repetition_penalty`] for tokens that were seen.
+pub fn penalised(logits: &[f32], seen: &BTreeSet<u32>, penalty: f32) -> Vec<f32> {
+    let mut logits = logits.to_vec();
+    for id in seen {
+        if let Some(logit) = logits.get_mut(*id as usize) {
+            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+        }
+    }
+    logits
 }
 
 /// Natural log of the sum of exponentials, over f32 logits, summed in f64.
@@ -222,6 +248,7 @@ mod tests {
             top_p: 1.0,
             top_k: None,
             min_p: None,
+            repetition_penalty: 1.0,
             max_new_tokens: 1,
             stop_ids: vec![],
         }
@@ -252,6 +279,14 @@ mod tests {
         // Temperature comes first: at 0.25 the first token has 0.844 of the mass (p^4).
         assert_eq!(ids(&logits, &Sampling { top_p: 0.8, ..plain(0.25) }), [1]);
         assert_eq!(ids(&logits, &Sampling { top_p: 0.8, ..plain(1.0) }), [1, 3, 2]);
+    }
+
+    /// transformers' RepetitionPenaltyLogitsProcessor, by hand.
+    #[test]
+    fn what_was_seen_is_less_likely() {
+        let seen = BTreeSet::from([0, 2, 9]);
+        assert_eq!(penalised(&[2.0, 2.0, -3.0], &seen, 2.0), [1.0, 2.0, -6.0]);
+        assert!(Sampling { repetition_penalty: 0.0, ..plain(1.0) }.validate().is_err());
     }
 
     #[test]

@@ -52,6 +52,7 @@ fn sampling(temperature: f32, max_new_tokens: usize) -> Sampling {
         top_p: 0.95,
         top_k: None,
         min_p: None,
+        repetition_penalty: 1.0,
         max_new_tokens,
         stop_ids: vec![0],
     }
@@ -122,6 +123,22 @@ fn company_changes_nothing() {
         let narrow = self::generator().with_live_max(live_max);
         assert_eq!(narrow.draw(&requests, &cancel).unwrap(), together, "live_max {live_max}");
     }
+}
+
+#[test]
+fn a_penalty_keeps_greedy_drawing_from_repeating_itself() {
+    let generator = generator();
+    let drawn = |repetition_penalty| {
+        let mut wanted = request(tokens(2, 17), 0, 1);
+        wanted.sampling = Sampling { repetition_penalty, stop_ids: vec![], ..sampling(0.0, 30) };
+        generator.draw(&[wanted], &Cancel::default()).unwrap().remove(0).remove(0)
+    };
+    let different = |ids: &[u32]| ids.iter().collect::<BTreeSet<_>>().len();
+    let (free, held) = (drawn(1.0), drawn(1e6));
+    assert!(different(&held.token_ids) > different(&free.token_ids));
+    // What is recorded is the probability under the unmodified distribution.
+    let (logp, _) = recomputed(&generator, &tokens(2, 17), &held.token_ids);
+    assert!((logp - held.logp).abs() < 1e-9);
 }
 
 #[test]

@@ -2,6 +2,15 @@
 //! rather than through candle lets a product add to what is there, read a transposed matrix without
 //! copying it, and write into a buffer that exists.
 
+use rayon::prelude::*;
+
+/// Rows are shared out by this many: the kernel's tiles stay whole.
+const PART_ROWS: usize = 96;
+
+/// Columns above which threads share the packing of the right side instead of having rows of their
+/// own.
+const WIDE: usize = 8192;
+
 /// A matrix inside a slice.
 #[derive(Clone, Copy, Debug)]
 pub struct Mat<'a> {
@@ -26,6 +35,12 @@ impl<'a> Mat<'a> {
     /// Rows.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// `rows` of it.
+    fn part(self, rows: std::ops::Range<usize>) -> Mat<'a> {
+        let data = self.data.get(rows.start * self.row_stride..).unwrap_or_default();
+        Mat { data, rows: rows.len(), ..self }
     }
 
     /// Transposed; nothing moves.
@@ -74,7 +89,17 @@ fn span(rows: usize, columns: usize, row_stride: usize, column_stride: usize) ->
 /// # Panics
 /// When the shapes do not fit, or a view reaches past its slice.
 pub fn matmul(to: MatMut<'_>, a: Mat<'_>, b: Mat<'_>, add: bool, scale: f32) {
-    product(to, a, b, (add, scale), rayon::current_num_threads());
+    let threads = rayon::current_num_threads();
+    let part = to.rows.div_ceil(threads).next_multiple_of(PART_ROWS);
+    if threads == 1 || to.rows < 2 * PART_ROWS || b.columns > WIDE {
+        return product(to, a, b, (add, scale), threads);
+    }
+    let MatMut { data, rows, columns, row_stride } = to;
+    data.par_chunks_mut(part * row_stride).enumerate().for_each(|(index, data)| {
+        let rows = (index * part).min(rows)..((index + 1) * part).min(rows);
+        let to = MatMut { data, rows: rows.len(), columns, row_stride };
+        product(to, a.part(rows), b, (add, scale), 1);
+    });
 }
 
 /// As [`matmul`], on this thread alone: for products inside what is already shared out.

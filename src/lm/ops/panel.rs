@@ -263,6 +263,34 @@ impl Panels {
     /// `to` [T, N] = `x` [T, K] W'.
     pub fn product(&self, x: &[f32], space: &mut Space, to: &mut Vec<f32>) {
         let rows = x.len() / self.inner;
+        self.lines(x, space);
+        to.resize(rows * self.outer, 0.0);
+        let lines = &space.lines;
+        let gather = |(row, to): (usize, &mut [f32])| {
+            for (to, line) in to.chunks_mut(WIDTH).zip(lines[row..].iter().step_by(rows)) {
+                to.copy_from_slice(&line[..to.len()]);
+            }
+        };
+        match to.len() >= GATHERED_MIN {
+            true => to.par_chunks_mut(self.outer).enumerate().for_each(gather),
+            false => to.chunks_mut(self.outer).enumerate().for_each(gather),
+        }
+    }
+
+    /// `to` [T, N] += `x` [T, K] W'.
+    pub fn add_product(&self, x: &[f32], space: &mut Space, to: &mut [f32]) {
+        let rows = x.len() / self.inner;
+        self.lines(x, space);
+        for (row, to) in to.chunks_mut(self.outer).enumerate() {
+            for (to, line) in to.chunks_mut(WIDTH).zip(space.lines[row..].iter().step_by(rows)) {
+                to.iter_mut().zip(line).for_each(|(to, more)| *to += more);
+            }
+        }
+    }
+
+    /// x W' in `space`: of every panel a line for each row.
+    fn lines(&self, x: &[f32], space: &mut Space) {
+        let rows = x.len() / self.inner;
         space.blocks.fill(rows, self.inner, |r| &x[r * self.inner..(r + 1) * self.inner]);
         let panels = self.outer.div_ceil(WIDTH);
         space.lines.resize(panels * rows, [0.0; WIDTH]);
@@ -275,17 +303,6 @@ impl Panels {
         match shared {
             true => space.lines.par_chunks_mut(rows).enumerate().for_each(one),
             false => space.lines.chunks_mut(rows).enumerate().for_each(one),
-        }
-        to.resize(rows * self.outer, 0.0);
-        let lines = &space.lines;
-        let gather = |(row, to): (usize, &mut [f32])| {
-            for (to, line) in to.chunks_mut(WIDTH).zip(lines[row..].iter().step_by(rows)) {
-                to.copy_from_slice(&line[..to.len()]);
-            }
-        };
-        match to.len() >= GATHERED_MIN {
-            true => to.par_chunks_mut(self.outer).enumerate().for_each(gather),
-            false => to.chunks_mut(self.outer).enumerate().for_each(gather),
         }
     }
 

@@ -38,6 +38,7 @@ fn sampling(temperature: f32, max_new_tokens: usize, stop_ids: &[u32]) -> Sampli
         top_p: 0.9,
         top_k: None,
         min_p: None,
+        repetition_penalty: 1.0,
         max_new_tokens,
         stop_ids: stop_ids.to_vec(),
     }

@@ -167,17 +167,22 @@ mod tests {
     #[test]
     fn products_of_views_are_sums_of_products() {
         let noise = super::super::testing::noise;
-        for (m, k, n) in [(1, 1, 1), (3, 5, 2), (17, 33, 9), (40, 64, 70)] {
+        for (m, k, n) in [(1, 1, 1), (3, 5, 2), (17, 33, 9), (40, 64, 70), (413, 24, 30)] {
             let (a, b) = (noise(m * k, 1), noise(k * n, 2));
             let expected = |i: usize, j: usize| -> f32 {
                 (0..k).map(|l| a[i * k + l] * b[l * n + j]).sum::<f32>() * 0.5
             };
-            let turned: Vec<f32> = (0..n * k).map(|at| b[(at % k) * n + at / k]).collect();
+            let turned = |data: &[f32], rows: usize, columns: usize| -> Vec<f32> {
+                (0..rows * columns).map(|at| data[(at % rows) * columns + at / rows]).collect()
+            };
+            let (a_turned, b_turned) = (turned(&a, m, k), turned(&b, k, n));
             let stride = n + 3;
-            for right in [Mat::new(&b, k, n), Mat::new(&turned, n, k).t()] {
+            for (left, right) in [
+                (Mat::new(&a, m, k), Mat::new(&b, k, n)),
+                (Mat::new(&a_turned, k, m).t(), Mat::new(&b_turned, n, k).t()),
+            ] {
                 let mut to = vec![1f32; m * stride];
-                let view = MatMut::strided(&mut to, m, n, stride);
-                matmul(view, Mat::new(&a, m, k), right, true, 0.5);
+                matmul(MatMut::strided(&mut to, m, n, stride), left, right, true, 0.5);
                 for i in 0..m {
                     for j in 0..stride {
                         let expected = if j < n { 1.0 + expected(i, j) } else { 1.0 };

@@ -392,6 +392,27 @@ mod tests {
         }
     }
 
+    /// Processors with wide vectors, narrow ones and none.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn every_width_of_vectors_gives_the_same_bits() {
+        let (rows, panel) = (noise(7 * 40, 1), noise(40 * WIDTH, 2));
+        let (rows, panel) = (rows.as_chunks::<7>().0, panel.as_chunks::<WIDTH>().0);
+        let run = |with: &dyn Fn(Tile<'_, 7>)| {
+            let mut sums = [[0.5; WIDTH]; 7];
+            with(Tile { rows, panel, ahead: &[], sums: &mut sums });
+            sums
+        };
+        let scalar = run(&|tile| Simd::vectorize(pulp::Scalar::new(), tile));
+        assert!(scalar.as_flattened().iter().any(|x| *x != 0.5));
+        if let Some(v3) = pulp::x86::V3::try_new() {
+            assert!(run(&|tile| Simd::vectorize(v3, tile)) == scalar);
+        }
+        if let Some(v4) = pulp::x86::V4::try_new() {
+            assert!(run(&|tile| Simd::vectorize(v4, tile)) == scalar);
+        }
+    }
+
     #[test]
     fn eight_bits_are_within_half_a_step() {
         let (inner, outer) = (70, 40);

@@ -17,7 +17,7 @@ use super::config::ModelConfig;
 use super::error::LmError;
 use super::logp::Scored;
 use super::lora::Lora;
-use super::ops::{Family, Mat, MatMut, RotaryTable, matmul, rms_norm, token_logps};
+use super::ops::{Family, Mat, MatMut, RotaryTable, awake, matmul, rms_norm, token_logps};
 use super::weights::{Weights, expected_shapes};
 use candle_core::{Device, Tensor};
 use head::HeadPass;
@@ -170,7 +170,7 @@ impl Decoder {
         let (mut tape, mut scratch) = (LayerTape::default(), Scratch::default());
         self.embedded(rows, &mut x);
         for layer in &self.net.layers {
-            self.layer_forward((layer, &batch), &x, &mut tape, &mut scratch, &mut next);
+            awake(|| self.layer_forward((layer, &batch), &x, &mut tape, &mut scratch, &mut next));
             std::mem::swap(&mut x, &mut next);
         }
         let inverses = &mut vec![0f32; batch.len()];
@@ -261,8 +261,8 @@ impl Decoder {
                     tape
                 }
             };
-            let to = (g.as_mut_slice(), &mut *grads);
-            self.layer_backward((layer, &batch), &x[0], tape, &mut space.scratch, to);
+            let (to, scratch) = ((g.as_mut_slice(), &mut *grads), &mut space.scratch);
+            awake(|| self.layer_backward((layer, &batch), &x[0], tape, scratch, to));
         }
         if let Some(sums) = grads.sums(self.net.embedding) {
             let width = self.config.hidden_size;
@@ -283,7 +283,8 @@ impl Decoder {
         for (index, layer) in self.net.layers.iter().enumerate() {
             let (x, out) = space.streams[index..].split_at_mut(1);
             let tape = &mut space.tapes[if space.recompute { 0 } else { index }];
-            self.layer_forward((layer, batch), &x[0], tape, &mut space.scratch, &mut out[0]);
+            let scratch = &mut space.scratch;
+            awake(|| self.layer_forward((layer, batch), &x[0], tape, scratch, &mut out[0]));
         }
         let x = &space.streams[layers];
         let inverses = sized(&mut space.inverses, batch.len());

@@ -9,6 +9,7 @@ use crate::lm::ops::{
     Heads, Mat, MatMut, RotaryTable, Scratch as AttentionScratch, attention, attention_backward,
     matmul, rms_norm, rms_norm_backward, scaled, swiglu, swiglu_backward, turn_rows,
 };
+use rayon::prelude::*;
 
 /// What a layer's backward pass needs of its forward pass.
 #[derive(Default)]
@@ -57,10 +58,19 @@ impl Batch<'_> {
     }
 }
 
+/// Numbers that one thread copies at a time.
+const COPIED_AT_ONCE: usize = 1 << 16;
+
 /// The buffer at this length; what it holds is to be overwritten.
 pub(super) fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     buffer.resize(len, 0.0);
     buffer
+}
+
+/// `to` becomes `from`.
+fn copied(from: &[f32], to: &mut Vec<f32>) {
+    let to = sized(to, from.len()).par_chunks_mut(COPIED_AT_ONCE);
+    to.zip(from.par_chunks(COPIED_AT_ONCE)).for_each(|(to, from)| to.copy_from_slice(from));
 }
 
 impl Decoder {
@@ -180,8 +190,7 @@ impl Decoder {
         let families = &batch.rows.families;
         let seen = (tape.q.as_slice(), tape.k.as_slice(), tape.v.as_slice());
         attention(heads, families, seen, (y, totals), &mut scratch.blocks);
-        tape.mid.clear();
-        tape.mid.extend_from_slice(x);
+        copied(x, &mut tape.mid);
         self.linear(&layer.o, &tape.y, &mut tape.mid, true);
         let inverses = sized(&mut tape.inverses_mid, n);
         rms_norm(&tape.mid, self.value(layer.mlp_norm), self.eps(), normed, inverses);
@@ -190,8 +199,7 @@ impl Decoder {
         self.linear(&layer.up, normed, sized(&mut tape.up, inner), false);
         let gated = sized(&mut scratch.gated, inner);
         swiglu(&tape.gate, &tape.up, gated);
-        out.clear();
-        out.extend_from_slice(&tape.mid);
+        copied(&tape.mid, out);
         self.linear(&layer.down, gated, out, true);
     }
 

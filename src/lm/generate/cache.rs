@@ -2,7 +2,7 @@
 //! so contexts with a common beginning hold it once. They lie in blocks of [`WIDTH`] positions
 //! that are set aside once and handed from node to node. Knows no network, only widths.
 
-use crate::lm::ops::{Line, WIDTH};
+use crate::lm::ops::{Line, Lines, WIDTH};
 
 /// Index of a node.
 pub(super) type NodeId = usize;
@@ -27,7 +27,7 @@ pub(super) struct Node {
 /// for every position ([D] lines), values with a line for every position (of each [`WIDTH`]
 /// columns of D).
 struct Block {
-    lines: Vec<Line>,
+    lines: Lines,
 }
 
 /// Widths of what is kept.
@@ -105,7 +105,7 @@ impl Cache {
         if at.is_multiple_of(WIDTH) {
             let block = self.free_blocks.pop().unwrap_or_else(|| {
                 let lines = self.shape.layers * self.shape.heads * self.shape.head_lines();
-                self.blocks.push(Block { lines: vec![[0.0; WIDTH]; lines] });
+                self.blocks.push(Block { lines: Lines::zeros(lines) });
                 self.blocks.len() - 1
             });
             self.nodes[id].blocks.push(block);

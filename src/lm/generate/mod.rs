@@ -18,7 +18,7 @@ pub use sample::{Kept, Sampling, argmax, choose, kept, log_sum_exp, logp_of, pen
 use super::cancel::Cancel;
 use super::config::ModelConfig;
 use super::error::LmError;
-use super::ops::Storage;
+use super::ops::{Storage, awake};
 use super::weights::Weights;
 use crate::domain::{Seed, StopReason};
 use cache::{Cache, NodeId};
@@ -135,7 +135,7 @@ impl Generator {
             if live.is_empty() {
                 break;
             }
-            self.step(&mut live, &mut reader)?;
+            awake(|| self.step(&mut live, &mut reader))?;
             retire(&mut live, &mut reader.cache, &mut done);
         }
         Ok(done.into_iter().map(|r| r.into_iter().flatten().collect()).collect())
@@ -315,7 +315,8 @@ impl<'a> Reader<'a> {
         let mut ends = ends.into_iter().peekable();
         for (chunk_index, chunk) in rows.chunks(ROWS_MAX).enumerate() {
             cancel.check()?;
-            self.network.read(chunk, &mut self.cache, &mut self.buffers)?;
+            let Reader { network, cache, buffers, .. } = &mut *self;
+            awake(|| network.read(chunk, cache, buffers))?;
             let first = chunk_index * ROWS_MAX;
             let mut leaves = Vec::new();
             let mut states = Vec::new();

@@ -5,6 +5,7 @@
 //! walks the rest on one thread (docs/performance.md).
 
 mod attention;
+mod awake;
 mod exp;
 mod logps;
 mod matmul;
@@ -15,12 +16,13 @@ mod swiglu;
 
 pub(in crate::lm) use attention::softmax;
 pub use attention::{Family, Heads, Scratch, attention, attention_backward};
+pub(in crate::lm) use awake::awake;
 pub use exp::exp;
 pub(in crate::lm) use logps::log_sum_exp;
 pub use logps::{token_logps, token_logps_backward};
 pub use matmul::{Mat, MatMut, matmul, matmul_here};
 pub use norm::{inverse_rms, rms_norm, rms_norm_backward, scaled};
-pub use panel::{Blocks, Line, Panels, Space, Storage, WIDTH};
+pub use panel::{Blocks, Line, Lines, Panels, Space, Storage, WIDTH};
 pub use rotary::{RotaryTable, turn_rows};
 pub use swiglu::{silu_product, swiglu, swiglu_backward};
 

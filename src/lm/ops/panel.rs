@@ -9,12 +9,48 @@
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
+use std::ops::{Deref, DerefMut};
 
 /// Columns of a panel.
 pub const WIDTH: usize = 32;
 
 /// One row of a panel.
 pub type Line = [f32; WIDTH];
+
+/// Bytes that a processor fetches together.
+const FETCHED: usize = 64;
+
+/// Lines that begin where what a processor fetches begins: a vector that lies across two of those
+/// costs two reads.
+#[derive(Debug)]
+pub struct Lines {
+    numbers: Vec<f32>,
+    first: usize,
+}
+
+impl Lines {
+    /// So many of zeros. Memory that nobody writes to is not touched.
+    pub fn zeros(count: usize) -> Lines {
+        let spare = FETCHED / size_of::<f32>();
+        let numbers = vec![0f32; count * WIDTH + spare];
+        let first = numbers.as_ptr().align_offset(FETCHED).min(spare);
+        Lines { numbers, first }
+    }
+}
+
+impl Deref for Lines {
+    type Target = [Line];
+
+    fn deref(&self) -> &[Line] {
+        self.numbers[self.first..].as_chunks().0
+    }
+}
+
+impl DerefMut for Lines {
+    fn deref_mut(&mut self) -> &mut [Line] {
+        self.numbers[self.first..].as_chunks_mut().0
+    }
+}
 
 /// Rows that are computed at once: as many as there are registers for.
 fn rows_at_once() -> usize {
@@ -64,13 +100,24 @@ impl Blocks {
         debug_assert_eq!(panel.len(), self.inner);
         let count = (self.starts.len() - 1) * self.inner.div_ceil(NEAR);
         let mut parts = next.chunks(next.len().div_ceil(count.max(1)).max(1));
-        for (from, panel) in (0..).step_by(NEAR).zip(panel.chunks(NEAR)) {
-            for at in self.starts.windows(2) {
-                let (first, size) = (at[0] * self.inner, at[1] - at[0]);
-                let rows = &self.data[first + from * size..][..panel.len() * size];
-                let ahead = parts.next().unwrap_or_default();
-                multiply(rows, panel, ahead, &mut sums[at[0]..at[1]]);
-            }
+        for (from, stretch) in (0..).step_by(NEAR).zip(panel.chunks(NEAR)) {
+            self.add_stretch(from, stretch, &mut parts, sums);
+        }
+    }
+
+    /// The part of [`Blocks::add_product`] that `lines` make, which begin at the inner index
+    /// `from`; of `ahead` a part is fetched beside every block.
+    fn add_stretch(
+        &self,
+        from: usize,
+        lines: &[Line],
+        ahead: &mut std::slice::Chunks<'_, Line>,
+        sums: &mut [Line],
+    ) {
+        for at in self.starts.windows(2) {
+            let (first, size) = (at[0] * self.inner, at[1] - at[0]);
+            let rows = &self.data[first + from * size..][..lines.len() * size];
+            multiply(rows, lines, ahead.next().unwrap_or_default(), &mut sums[at[0]..at[1]]);
         }
     }
 }
@@ -173,7 +220,7 @@ const GROUP: usize = 32;
 
 #[derive(Debug)]
 enum Numbers {
-    Exact(Vec<Line>),
+    Exact(Lines),
     EightBit {
         values: Vec<[i8; WIDTH]>,
         /// One line for every group.
@@ -206,7 +253,7 @@ impl Panels {
 
     /// Room for `outer` rows, to be filled by [`Panels::push`].
     pub fn room(outer: usize, inner: usize) -> Panels {
-        let lines = vec![[0f32; WIDTH]; outer.div_ceil(WIDTH) * inner];
+        let lines = Lines::zeros(outer.div_ceil(WIDTH) * inner);
         Panels { numbers: Numbers::Exact(lines), inner, outer: 0 }
     }
 
@@ -314,19 +361,27 @@ impl Panels {
                 blocks.add_product(&lines[range], &lines[next], sums);
             }
             Numbers::EightBit { values, scales } => {
-                let mut lines = vec![[0f32; WIDTH]; self.inner];
                 let scales = &scales[panel * self.inner.div_ceil(GROUP)..];
-                super::wide(|| {
-                    let groups = lines.chunks_mut(GROUP).zip(values[range].chunks(GROUP));
-                    for ((lines, values), scale) in groups.zip(scales) {
-                        for (line, values) in lines.iter_mut().zip(values) {
-                            for ((to, v), s) in line.iter_mut().zip(values).zip(scale) {
-                                *to = f32::from(*v) * s;
-                            }
-                        }
-                    }
-                });
-                blocks.add_product(&lines, &[], sums);
+                let mut near = [[0.0; WIDTH]; NEAR];
+                let stretches = values[range].chunks(NEAR).zip(scales.chunks(NEAR / GROUP));
+                for (at, (values, scales)) in stretches.enumerate() {
+                    let lines = &mut near[..values.len()];
+                    super::wide(|| unpack(values, scales, lines));
+                    blocks.add_stretch(at * NEAR, lines, &mut [].chunks(1), sums);
+                }
+            }
+        }
+    }
+}
+
+/// 8 bits as the numbers they stand for.
+#[inline(always)]
+fn unpack(values: &[[i8; WIDTH]], scales: &[Line], lines: &mut [Line]) {
+    let groups = lines.chunks_mut(GROUP).zip(values.chunks(GROUP));
+    for ((lines, values), scale) in groups.zip(scales) {
+        for (line, values) in lines.iter_mut().zip(values) {
+            for ((to, v), s) in line.iter_mut().zip(values).zip(scale) {
+                *to = f32::from(*v) * s;
             }
         }
     }

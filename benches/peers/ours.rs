@@ -173,6 +173,15 @@ fn draw(generator: &Generator, requests: &[DrawRequest], rounds: usize) -> Resul
     Ok(json!({"seconds": seconds, "tokens": tokens, "rss_mb": peak_mb()}))
 }
 
+/// So many prompts of 32 tokens, no two of which begin alike.
+fn different(data: &Data, count: usize) -> Vec<Vec<u32>> {
+    let one = |n: usize| {
+        let ids = data.gen_prompts[n % data.gen_prompts.len()].iter().take(32);
+        ids.map(|id| 100 + (id + n as u32) % 48_900).collect()
+    };
+    (0..count).map(one).collect()
+}
+
 fn main() -> Result<(), Failure> {
     let began = Instant::now();
     let mut arguments = std::env::args().skip(1);
@@ -202,6 +211,10 @@ fn main() -> Result<(), Failure> {
             let one = requests(&[data.gen_prompts[0][..8].to_vec()], 1, 1);
             generator.draw(&one, &Cancel::default())?;
             json!({"first_token_s": began.elapsed().as_secs_f64(), "rss_mb": peak_mb()})
+        }
+        "many" => {
+            let prompts = different(&data, options.number("prompts", 100));
+            draw(&generator, &requests(&prompts, 1, 32), rounds)?
         }
         "draw" => draw(&generator, &requests(&data.gen_prompts, 4, 64), rounds)?,
         "judge" => {

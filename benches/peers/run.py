@@ -62,6 +62,10 @@ TASKS = {
         "transformers, nothing shared": generate("transformers", "judge", "--rounds", "1"),
         "llama.cpp, f16": generate("llama", "judge", "--rounds", "1"),
     },
+    "draw 32 after 32, one answer each": {
+        "gradus": ours("many", "prompts=100", "rounds=1"),
+        "gradus, 2,000 prompts": ours("many", "prompts=2000", "rounds=1"),
+    },
     "start to first token": {
         "gradus": ours("first"),
         "transformers": generate("transformers", "first"),
@@ -100,7 +104,9 @@ def table(task, results):
         tokens = all[0].get("tokens")
         rate = f"{tokens / median[who]:.0f}" if tokens else ""
         peak = max(f["rss_mb"] for f in all)
-        ratio = median["gradus"] / median[who]
+        # By token, where one does more of the same.
+        work = results["gradus"][0].get("tokens", 1) / (tokens or 1)
+        ratio = median["gradus"] / median[who] / work
         lines.append(f"| {who} | {median[who]:.2f} | {ratio:.2f} | {rate} | {peak:.0f} |")
     for f in results["gradus"][:1]:
         if "ceiling_gflops" in f:

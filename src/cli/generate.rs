@@ -7,7 +7,7 @@ use gradus::domain::{Message, PolicyRef, Seed};
 use gradus::lm::generate::{DrawRequest, Sampling};
 use gradus::lm::model_files::ModelFiles;
 use gradus::lm::policy::LanguageModel;
-use gradus::runtime::{Folder, lora_settings};
+use gradus::runtime::Folder;
 use gradus::stage::candle_workshop::CandleWorkshop;
 use gradus::view::RunView;
 use serde::Serialize;
@@ -60,7 +60,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let (name, policy) = policy(&view, arguments.iteration)?;
     let config = Config::from_yaml(&folder.config())?;
     let files = Arc::new(ModelFiles::open(&folder.model())?);
-    let workshop = CandleWorkshop::new(files, folder.open_blobs()?, lora_settings(&config));
+    let workshop = CandleWorkshop::new(files, folder.open_blobs()?, &config);
     let model = workshop.open(&policy)?;
     let sampling = Sampling {
         temperature: arguments.temperature.unwrap_or(config.sampling.temperature as f32),

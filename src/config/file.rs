@@ -219,7 +219,9 @@ fn comment(path: &str) -> Option<&'static str> {
     Some(match path {
         "iterations" => "iterations in all, the supervised one included",
         "prompts" => "prompts answered per iteration; generate: the policy writes more itself",
-        "sampling" => "the paper: 4 candidates at temperature 0.7, top_p 0.9",
+        "sampling" => {
+            "the paper: 4 candidates at temperature 0.7, top_p 0.9; weight_bits: 8 saves memory"
+        }
         "judge" => "the paper: 3 samples, mean. readout: expected | parsed; source: model | random",
         "pairs" => "best against worst; length_control is Meta-Rewarding's rho",
         "train.sft" => "supervised fine-tuning on seed data (iteration 1, when there is any)",
@@ -292,5 +294,7 @@ mod tests {
         config.sampling.top_p = 0.0;
         let error = config.validate().unwrap_err().to_string();
         assert!(error.contains("sampling.top_p is 0; allowed: above 0"), "{error}");
+        let error = parse("sampling:\n  weight_bits: 16\n").unwrap_err();
+        assert!(error.contains("2 sampling.weight_bits is 16; allowed: 32, or 8"), "{error}");
     }
 }

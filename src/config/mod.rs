@@ -6,6 +6,7 @@ mod presets;
 
 pub use crate::domain::{Trial, When};
 pub use crate::lm::loss::LossType;
+use crate::lm::ops::Storage;
 pub use crate::lm::optimizer::Schedule;
 pub use file::ConfigError;
 
@@ -185,6 +186,25 @@ pub struct SamplingConfig {
     pub max_new_tokens: u32,
     /// Prompts of one task: what a crash can cost.
     pub batch_prompts: u32,
+    /// Bits of a weight as whoever draws or judges reads it: 32, or 8, in less memory and not
+    /// quite the same (docs/performance.md). Training and the reference always read 32.
+    #[serde(skip_serializing_if = "are_all_bits")]
+    pub weight_bits: u32,
+}
+
+/// Left out of what is written and hashed, so that runs that know nothing of it stay what they are.
+fn are_all_bits(bits: &u32) -> bool {
+    *bits == 32
+}
+
+impl SamplingConfig {
+    /// How the network that draws keeps its matrices.
+    pub fn storage(&self) -> Storage {
+        match self.weight_bits {
+            8 => Storage::EightBit,
+            _ => Storage::Exact,
+        }
+    }
 }
 
 /// How completions are judged.
@@ -356,6 +376,9 @@ impl Config {
         ];
         if let Some((key, value)) = counts.into_iter().find(|(_, value)| *value == 0) {
             return bad(key, value.to_string(), "1 or more");
+        }
+        if ![8, 32].contains(&self.sampling.weight_bits) {
+            return bad("sampling.weight_bits", self.sampling.weight_bits.to_string(), "32, or 8");
         }
         if self.sampling.candidates < 2 {
             let value = self.sampling.candidates.to_string();

@@ -69,6 +69,7 @@ impl Default for SamplingConfig {
             top_p: 0.9,
             max_new_tokens: 512,
             batch_prompts: 16,
+            weight_bits: 32,
         }
     }
 }
@@ -221,6 +222,7 @@ fn demo() -> Config {
         top_p: 1.0,
         max_new_tokens: 24,
         batch_prompts: 64,
+        ..SamplingConfig::default()
     };
     config.judge = JudgeConfig {
         samples: 3,

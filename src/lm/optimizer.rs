@@ -113,21 +113,47 @@ impl Default for AdamW {
     }
 }
 
+wide! {
+    fn sum_of_squares<'a>(part: &'a [f32]) -> f64 {
+        let mut lanes = [0f64; 16];
+        for chunk in part.chunks(16) {
+            for (lane, g) in lanes.iter_mut().zip(chunk) {
+                *lane += f64::from(*g) * f64::from(*g);
+            }
+        }
+        lanes.iter().sum::<f64>()
+    }
+
+    /// Moves a stretch; gives the largest of what it has become.
+    fn take<'a>(step: Step, xg: (&'a mut [f32], &'a [f32]), mv: (&'a mut [f32], &'a mut [f32])) -> f32 {
+        let mut most = [0f32; 16];
+        let chunks = xg.0.chunks_mut(16).zip(xg.1.chunks(16));
+        for ((x, g), (m, v)) in chunks.zip(mv.0.chunks_mut(16).zip(mv.1.chunks_mut(16))) {
+            let elements = x.iter_mut().zip(g).zip(m.iter_mut().zip(v));
+            for (((x, g), (m, v)), most) in elements.zip(&mut most) {
+                (*x, *m, *v) = step.moved(*x, *g, *m, *v);
+                *most = most.max(x.abs()).max(m.abs()).max(*v);
+            }
+        }
+        most.iter().copied().fold(0.0, f32::max)
+    }
+
+    /// Whether a stretch would be finite: of the value, of the moments.
+    fn finite<'a>(step: Step, xg: (&'a [f32], &'a [f32]), mv: (&'a [f32], &'a [f32])) -> (bool, bool) {
+        let (mut values, mut moments) = (true, true);
+        for ((x, g), (m, v)) in xg.0.iter().zip(xg.1).zip(mv.0.iter().zip(mv.1)) {
+            let (x, m, v) = step.moved(*x, *g, *m, *v);
+            values &= x.is_finite();
+            moments &= m.is_finite() & v.is_finite();
+        }
+        (values, moments)
+    }
+}
+
 /// sqrt of the sum of squares over all gradients, in f64.
 pub fn global_norm<'a>(grads: impl Iterator<Item = &'a [f32]>) -> f64 {
-    let square = |part: &[f32]| {
-        wide(|| {
-            let mut lanes = [0f64; 16];
-            for chunk in part.chunks(16) {
-                for (lane, g) in lanes.iter_mut().zip(chunk) {
-                    *lane += f64::from(*g) * f64::from(*g);
-                }
-            }
-            lanes.iter().sum::<f64>()
-        })
-    };
     let tensor = |grad: &[f32]| {
-        let parts: Vec<f64> = grad.par_chunks(PART).map(square).collect();
+        let parts: Vec<f64> = grad.par_chunks(PART).map(sum_of_squares).collect();
         parts.iter().sum::<f64>()
     };
     grads.map(tensor).sum::<f64>().sqrt()
@@ -155,35 +181,6 @@ impl Step {
         let m = self.b1 * m + self.c1 * g;
         let v = self.b2 * v + self.c2 * g * g;
         (x * self.keep - self.size * m / (v.sqrt() / self.second + self.eps), m, v)
-    }
-
-    /// Moves a stretch; gives the largest of what it has become.
-    fn take(&self, x: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) -> f32 {
-        wide(|| {
-            let mut most = [0f32; 16];
-            let chunks = x.chunks_mut(16).zip(g.chunks(16));
-            for ((x, g), (m, v)) in chunks.zip(m.chunks_mut(16).zip(v.chunks_mut(16))) {
-                let elements = x.iter_mut().zip(g).zip(m.iter_mut().zip(v));
-                for (((x, g), (m, v)), most) in elements.zip(&mut most) {
-                    (*x, *m, *v) = self.moved(*x, *g, *m, *v);
-                    *most = most.max(x.abs()).max(m.abs()).max(*v);
-                }
-            }
-            most.iter().copied().fold(0.0, f32::max)
-        })
-    }
-
-    /// Whether a stretch would be finite: of the value, of the moments.
-    fn finite(&self, x: &[f32], g: &[f32], m: &[f32], v: &[f32]) -> (bool, bool) {
-        wide(|| {
-            let (mut values, mut moments) = (true, true);
-            for ((x, g), (m, v)) in x.iter().zip(g).zip(m.iter().zip(v)) {
-                let (x, m, v) = self.moved(*x, *g, *m, *v);
-                values &= x.is_finite();
-                moments &= m.is_finite() & v.is_finite();
-            }
-            (values, moments)
-        })
     }
 }
 
@@ -219,7 +216,7 @@ impl AdamW {
             let Some((m, v)) = self.moments.get_mut(*name) else { continue };
             let parts = value.par_chunks_mut(PART).zip(grad.par_chunks(PART));
             let moments = m.par_chunks_mut(PART).zip(v.par_chunks_mut(PART));
-            let moved = parts.zip(moments).map(|((x, g), (m, v))| step.take(x, g, m, v));
+            let moved = parts.zip(moments).map(|(xg, mv)| take(step, xg, mv));
             most = most.max(moved.reduce(|| 0.0, f32::max));
         }
         self.bound = most;
@@ -261,7 +258,7 @@ impl AdamW {
             let Some((m, v)) = self.moments.get(*name) else { continue };
             let parts = value.par_chunks(PART).zip(grad.par_chunks(PART));
             let moments = m.par_chunks(PART).zip(v.par_chunks(PART));
-            let finite = parts.zip(moments).map(|((x, g), (m, v))| step.finite(x, g, m, v));
+            let finite = parts.zip(moments).map(|(xg, mv)| finite(*step, xg, mv));
             let (values, moments) = finite.reduce(|| (true, true), |a, b| (a.0 && b.0, a.1 && b.1));
             if !moments {
                 return Err("the optimiser's moments would not be finite".to_owned());

@@ -5,6 +5,7 @@ use super::cancel::Cancel;
 use super::error::LmError;
 use super::generate::{DrawRequest, Generator};
 use super::model_files::ModelFiles;
+use super::ops::Storage;
 use super::template::GenerationPrompt;
 use super::weights::Weights;
 use crate::domain::{Completion, Message};
@@ -95,17 +96,30 @@ impl Policy {
         weights: Weights,
         adapter: Option<&Adapter>,
     ) -> Result<Policy, LmError> {
-        let generator = match adapter {
+        Policy::stored(files, weights, adapter, Storage::Exact)
+    }
+
+    /// As [`Policy::new`], with the matrices kept as told.
+    ///
+    /// # Errors
+    /// As [`Policy::new`].
+    pub fn stored(
+        files: Arc<ModelFiles>,
+        weights: Weights,
+        adapter: Option<&Adapter>,
+        storage: Storage,
+    ) -> Result<Policy, LmError> {
+        let weights = match adapter {
             Some(Adapter { rank: 0, .. }) => {
                 return Err(LmError::Config("the adapter's rank (r) is 0".into()));
             }
             Some(adapter) => {
                 let scale = adapter.alpha / adapter.rank as f64;
-                let merged = weights.merged(&adapter.weights, scale)?;
-                Generator::new(files.config(), merged)?
+                weights.merged(&adapter.weights, scale)?
             }
-            None => Generator::new(files.config(), weights)?,
+            None => weights,
         };
+        let generator = Generator::stored(files.config(), weights, storage)?;
         Ok(Policy { files, generator })
     }
 

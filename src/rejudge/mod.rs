@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::lm::cancel::Cancel;
 use crate::lm::model_files::ModelFiles;
 use crate::rubric::{Rubric, RubricEngine, Subject};
-use crate::runtime::{Folder, lora_settings, rubrics};
+use crate::runtime::{Folder, rubrics};
 use crate::stage::ask::NOT_ASKED;
 use crate::stage::candle_workshop::CandleWorkshop;
 use crate::stage::judge::{Job, judge_jobs, recorded};
@@ -118,7 +118,7 @@ impl Past {
         let excerpt = Arc::new(excerpt);
         let config = Config::from_yaml(&folder.config())?;
         let model = Arc::new(ModelFiles::open(&folder.model())?);
-        let workshop = CandleWorkshop::new(model, folder.open_blobs()?, lora_settings(&config));
+        let workshop = CandleWorkshop::new(model, folder.open_blobs()?, &config);
         let engine = RubricEngine::new()?;
         let desk = Desk {
             config: Arc::new(config),

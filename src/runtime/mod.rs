@@ -21,7 +21,6 @@ use crate::domain::event::IterationOutcome;
 use crate::domain::{Event, Offset, PolicyRef, Prompt, PromptId};
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
-use crate::lm::lora::LoraSettings;
 use crate::lm::model_files::ModelFiles;
 use crate::log::{Appended, Batch, Clock, DurableLog, Health, Log, Recorded};
 use crate::rubric::RubricEngine;
@@ -99,8 +98,7 @@ impl Builder {
             .map_err(|error| Error::io(&path, error))?;
         let blobs = self.folder.open_blobs()?;
         let model = Arc::new(ModelFiles::open(&self.folder.model())?);
-        let lora = lora_settings(&config);
-        let workshop = Arc::new(CandleWorkshop::new(model, blobs.clone(), lora));
+        let workshop = Arc::new(CandleWorkshop::new(model, blobs.clone(), &config));
         let engine = RubricEngine::new()?;
         let registry = self.folder.open_rubrics(&engine)?;
         let reserve = Reserve { mib: config.supervision.memory_reserve_mib };
@@ -151,11 +149,6 @@ fn watch_rubrics(
         all.push(watch("watch", dir, quiet, Box::new(move || drops.look()))?);
     }
     Ok(all)
-}
-
-/// The adapter settings of a run.
-pub fn lora_settings(config: &Config) -> LoraSettings {
-    crate::stage::trainer::lora_settings(&config.train)
 }
 
 /// Until when to wait.

@@ -1,11 +1,13 @@
 //! The real [`Workshop`]: weights as blobs, opened with `lm`, trained with `lm::train`.
 
 use super::error::StageError;
+use super::trainer::lora_settings;
 use super::workshop::{
     SKIPPED_IN_A_ROW_MAX, Saved, Segment, SegmentRequest, StepData, StepResult, Workshop,
     skipped_in_a_row,
 };
 use crate::blob::BlobStore;
+use crate::config::Config;
 use crate::domain::event::StepMetrics;
 use crate::domain::{BlobHash, PolicyRef};
 use crate::lm::cancel::Cancel;
@@ -14,6 +16,7 @@ use crate::lm::error::LmError;
 use crate::lm::logp::sequence_logps;
 use crate::lm::lora::LoraSettings;
 use crate::lm::model_files::ModelFiles;
+use crate::lm::ops::Storage;
 use crate::lm::policy::{LanguageModel, Policy};
 use crate::lm::train::{StepFigures, StepReport, Trainer};
 use crate::lm::weights::{WeightDtype, Weights};
@@ -27,14 +30,16 @@ pub struct CandleWorkshop {
     model: Arc<ModelFiles>,
     blobs: Arc<BlobStore>,
     lora: LoraSettings,
+    storage: Storage,
     open: Mutex<Vec<(PolicyRef, Arc<Policy>)>>,
 }
 
 impl CandleWorkshop {
-    /// A workshop for policies of the shape of `model`. `lora` must be the settings every adapter
+    /// A workshop for policies of the shape of `model`. The settings must be those every adapter
     /// of the run was trained with.
-    pub fn new(model: Arc<ModelFiles>, blobs: Arc<BlobStore>, lora: LoraSettings) -> Self {
-        CandleWorkshop { model, blobs, lora, open: Mutex::default() }
+    pub fn new(model: Arc<ModelFiles>, blobs: Arc<BlobStore>, config: &Config) -> Self {
+        let (lora, storage) = (lora_settings(&config.train), config.sampling.storage());
+        CandleWorkshop { model, blobs, lora, storage, open: Mutex::default() }
     }
 
     fn weights(&self, hash: &BlobHash) -> Result<Weights, StageError> {
@@ -72,7 +77,8 @@ impl CandleWorkshop {
         if open.len() >= OPEN_POLICIES_MAX {
             open.remove(0);
         }
-        let opened = Arc::new(Policy::new(self.model.clone(), self.merged(policy)?, None)?);
+        let weights = self.merged(policy)?;
+        let opened = Arc::new(Policy::stored(self.model.clone(), weights, None, self.storage)?);
         open.push((policy.clone(), opened.clone()));
         Ok(opened)
     }

@@ -27,6 +27,14 @@ pub(super) struct Task<'a> {
     pub rows: &'a [Row],
 }
 
+wide! {
+    fn multiply<'a>(row: &'a mut [f32], by: f32) {
+        for x in row.iter_mut() {
+            *x *= by;
+        }
+    }
+}
+
 /// A node that some of the rows see: which ones, and how many of its positions at most.
 struct Seen {
     node: usize,
@@ -104,14 +112,12 @@ impl Task<'_> {
     /// Scores become probabilities, 0 for what comes later.
     fn weigh(&self, scores: &mut [f32], most: usize, group: usize) {
         let scale = 1.0 / (self.heads.dim as f32).sqrt();
-        wide(|| {
-            for (q, scores) in scores.chunks_exact_mut(most).enumerate() {
-                let (scores, later) = scores.split_at_mut(self.rows[q / group].position + 1);
-                scores.iter_mut().for_each(|score| *score *= scale);
-                softmax(scores);
-                later.fill(0.0);
-            }
-        });
+        for (q, scores) in scores.chunks_exact_mut(most).enumerate() {
+            let (scores, later) = scores.split_at_mut(self.rows[q / group].position + 1);
+            multiply(scores, scale);
+            softmax(scores);
+            later.fill(0.0);
+        }
     }
 
     /// Adds up the values by the probabilities in `space.scores`.

@@ -8,7 +8,9 @@ use super::attention::{TASK_ROWS, Task};
 use super::cache::{Cache, CacheShape, NodeId};
 use crate::lm::config::ModelConfig;
 use crate::lm::error::LmError;
-use crate::lm::ops::{Heads, Panels, RotaryTable, Space, Storage, inverse_rms, silu_product, wide};
+use crate::lm::ops::{
+    Heads, Panels, RotaryTable, Space, Storage, norm_some, silu_product, turn_some,
+};
 use crate::lm::weights::{Weights, expected_shapes, with_numbers};
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -75,13 +77,12 @@ fn by_rows(
 ) {
     if from.len() < SHARED_NUMBERS_MIN {
         let rows = from.chunks_exact(from_width).zip(to.chunks_exact_mut(to_width));
-        wide(|| rows.for_each(|(from, to)| f(from, to)));
-        return;
+        return rows.for_each(|(from, to)| f(from, to));
     }
     let parts = from.par_chunks(8 * from_width).zip(to.par_chunks_mut(8 * to_width));
     parts.for_each(|(from, to)| {
         let rows = from.chunks_exact(from_width).zip(to.chunks_exact_mut(to_width));
-        wide(|| rows.for_each(|(from, to)| f(from, to)));
+        rows.for_each(|(from, to)| f(from, to));
     });
 }
 
@@ -258,24 +259,22 @@ impl Network {
         let heads = self.heads();
         let (queries, keys) = (heads.query_width(), heads.key_width());
         let eps = self.config.rms_norm_eps as f32;
-        wide(|| {
-            for (at, row) in qkv.chunks_exact_mut(queries + 2 * keys).enumerate() {
-                if let Some(bias) = &layer.qkv_bias {
-                    row.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
-                }
-                let (q, kv) = row.split_at_mut(queries);
-                if let Some((q_norm, k_norm)) = &layer.head_norms {
-                    let k = &mut kv[..keys];
-                    for (part, norm) in [(&mut *q, q_norm), (k, k_norm)] {
-                        for head in part.chunks_exact_mut(heads.dim) {
-                            let scale = inverse_rms(head, eps);
-                            head.iter_mut().zip(norm).for_each(|(x, w)| *x = *x * scale * w);
-                        }
-                    }
-                }
-                table.turn(&mut row[..queries + keys], at, 1.0);
+        let mut raw = Vec::new();
+        for (at, row) in qkv.chunks_exact_mut(queries + 2 * keys).enumerate() {
+            if let Some(bias) = &layer.qkv_bias {
+                row.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
             }
-        });
+            if let Some((q_norm, k_norm)) = &layer.head_norms {
+                let (q, kv) = row.split_at_mut(queries);
+                for (part, norm) in [(q, q_norm), (&mut kv[..keys], k_norm)] {
+                    raw.clear();
+                    raw.extend_from_slice(part);
+                    let factors = &mut vec![0f32; raw.len() / heads.dim];
+                    norm_some((&raw, norm), eps, part, factors);
+                }
+            }
+            turn_some(&mut row[..queries + keys], queries + keys, table, (at, 1.0));
+        }
     }
 
     /// Appends keys and values, then attends: [rows, heads * D] in `mixed`.
@@ -314,10 +313,7 @@ impl Network {
         let (eps, width) = (self.config.rms_norm_eps as f32, weight.len());
         normed.resize(rows.len(), 0.0);
         by_rows((rows, width), (normed, width), |row, to| {
-            let scale = inverse_rms(row, eps);
-            for ((to, x), w) in to.iter_mut().zip(row).zip(weight) {
-                *to = x * scale * w;
-            }
+            norm_some((row, weight), eps, to, &mut [0.0]);
         });
     }
 }

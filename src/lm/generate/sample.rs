@@ -78,7 +78,7 @@ pub fn penalised(logits: &[f32], seen: &BTreeSet<u32>, penalty: f32) -> Vec<f32>
 
 /// Natural log of the sum of exponentials, over f32 logits, summed in f64.
 pub fn log_sum_exp(logits: &[f32]) -> f64 {
-    wide(|| ops::log_sum_exp(logits))
+    ops::log_sum_exp(logits)
 }
 
 /// Log-probability of `token` under the unmodified distribution.
@@ -86,15 +86,48 @@ pub fn logp_of(logits: &[f32], token: u32) -> f64 {
     f64::from(logits[token as usize]) - log_sum_exp(logits)
 }
 
+wide! {
+    /// The highest logit, and whether one is not a number.
+    fn peak<'a>(logits: &'a [f32]) -> (f32, bool) {
+        let broken = logits.iter().fold(false, |broken, logit| broken | logit.is_nan());
+        (folded(logits, f32::NEG_INFINITY, |a, b| if b > a { b } else { a }), broken)
+    }
+
+    /// What the logits stand for beside the highest, which stands for 1.
+    fn weigh<'a>(logits: &'a [f32], most_scale: (f32, f32), masses: &'a mut [f32]) {
+        for (mass, logit) in masses.iter_mut().zip(logits) {
+            let x = (logit - most_scale.0) * most_scale.1;
+            // Below, a mass is nothing beside the largest.
+            *mass = if x > -87.0 { ops::exp(x) } else { 0.0 };
+        }
+    }
+
+    /// The sum of all masses, and of those that are at least as large as each bound.
+    fn held_above<'a>(masses: &'a [f32], least: [f32; BOUNDS]) -> (f64, [f64; BOUNDS]) {
+        let (mut total, mut held) = (0f64, [0f64; BOUNDS]);
+        for masses in masses.chunks(64) {
+            total += f64::from(folded(masses, 0.0, |a, b| a + b));
+            for (held, least) in held.iter_mut().zip(least) {
+                // Lanes are folded into each other at the end; all of them are sums of such masses.
+                let mut lanes = [0f32; 16];
+                for chunk in masses.chunks(16) {
+                    for (lane, mass) in lanes.iter_mut().zip(chunk) {
+                        *lane += if *mass >= least { *mass } else { 0.0 };
+                    }
+                }
+                *held += f64::from(lanes.iter().sum::<f32>());
+            }
+        }
+        (total, held)
+    }
+}
+
 /// The likeliest token; of equals the one with the lowest id.
 ///
 /// # Errors
 /// [`LmError::Model`] if a logit is not a number.
 pub fn argmax(logits: &[f32]) -> Result<u32, LmError> {
-    let (most, broken) = wide(|| {
-        let broken = logits.iter().fold(false, |broken, logit| broken | logit.is_nan());
-        (folded(logits, f32::NEG_INFINITY, |a, b| if b > a { b } else { a }), broken)
-    });
+    let (most, broken) = peak(logits);
     if broken {
         return Err(not_a_number(logits.iter().position(|l| l.is_nan()).unwrap_or(0)));
     }
@@ -150,13 +183,7 @@ pub fn kept(logits: &[f32], sampling: &Sampling) -> Result<Vec<Kept>, LmError> {
     let max = logits[argmax(logits)? as usize];
     let scale = 1.0 / sampling.temperature;
     let mut masses = vec![0f32; logits.len()];
-    wide(|| {
-        for (mass, logit) in masses.iter_mut().zip(logits) {
-            let x = (logit - max) * scale;
-            // Below, a mass is nothing beside the largest, which is 1.
-            *mass = if x > -87.0 { ops::exp(x) } else { 0.0 };
-        }
-    });
+    weigh(logits, (max, scale), &mut masses);
     let top_p = f64::from(sampling.top_p);
     let mut all = match sampling.top_k {
         None if sampling.top_p < 1.0 => head(&masses, top_p),
@@ -192,30 +219,16 @@ fn at_least(masses: &[f32], least: f32) -> Vec<Kept> {
     kept.map(|(id, mass)| Kept { id: id as u32, mass: f64::from(*mass) }).collect()
 }
 
+/// Bounds that [`head`] tries.
+const BOUNDS: usize = 5;
+
 /// The likeliest tokens, if they hold more than `p` of the mass. Holding and sorting a whole
 /// vocabulary is the dearest part of sampling; if the tokens above some mass hold `p` of it, the
 /// nucleus lies among them, because all others are less likely. Of a few such bounds, the highest
 /// that holds enough leaves the fewest tokens to sort.
 fn head(masses: &[f32], p: f64) -> Option<Head> {
-    const LEAST: [f32; 5] = [1e-1, 2e-2, 2.5e-3, 3e-4, 1e-5];
-    let mut held = [0f64; LEAST.len()];
-    let mut total = 0f64;
-    wide(|| {
-        for masses in masses.chunks(64) {
-            total += f64::from(folded(masses, 0.0, |a, b| a + b));
-            for (held, least) in held.iter_mut().zip(LEAST) {
-                let above = |sum: f32, mass: f32| sum + if mass >= least { mass } else { 0.0 };
-                // Lanes are folded into each other at the end; all of them are sums of such masses.
-                let mut lanes = [0f32; 16];
-                for chunk in masses.chunks(16) {
-                    for (lane, mass) in lanes.iter_mut().zip(chunk) {
-                        *lane = above(*lane, *mass);
-                    }
-                }
-                *held += f64::from(lanes.iter().sum::<f32>());
-            }
-        }
-    });
+    const LEAST: [f32; BOUNDS] = [1e-1, 2e-2, 2.5e-3, 3e-4, 1e-5];
+    let (total, held) = held_above(masses, LEAST);
     let enough = p * total * (1.0 + 1e-6);
     let least = LEAST.into_iter().zip(held).find(|(_, held)| *held > enough)?.0;
     Some(Head { tokens: at_least(masses, least), total: Some(total) })

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::lm::config::Architecture;
+use crate::lm::decoder::Decoder;
+use crate::lm::logp::sequence_logps;
 use crate::lm::weights::expected_shapes;
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
@@ -97,6 +99,42 @@ fn cached_decoding_equals_reading_everything_again() {
     let (_, greedy) = recomputed(&generator, &wanted.prompt, &drawn[0][0].token_ids);
     assert_eq!(greedy, drawn[0][0].token_ids);
     assert_eq!(drawn[0][0], drawn[0][2]);
+}
+
+/// What is recorded of a drawn completion is what training would find for it.
+#[test]
+fn drawn_log_probabilities_are_the_trainers() {
+    let requests: Vec<_> =
+        (0..6).map(|n| request(tokens(n, 9 + 5 * n as usize), 10 * u64::from(n), 3)).collect();
+    let drawn = generator().draw(&requests, &Cancel::default()).unwrap();
+    let together = requests.iter().zip(&drawn);
+    let (sequences, recorded): (Vec<_>, Vec<f64>) = together
+        .flat_map(|(r, all)| all.iter().map(|d| ((r.prompt.clone(), d.token_ids.clone()), d.logp)))
+        .unzip();
+    let decoder = Decoder::new(&small(), random_weights(&small(), 1), None).unwrap();
+    let found = sequence_logps(&decoder, &sequences, &Cancel::default()).unwrap();
+    for (recorded, found) in recorded.iter().zip(&found) {
+        assert!((recorded - found).abs() < 1e-4, "{recorded} {found}");
+        assert!(*recorded < -1.0, "some choice was left");
+    }
+}
+
+/// 8 bits: a little different, and no less indifferent to company.
+#[test]
+fn eight_bits_draw_nearly_the_same_and_know_no_company_either() {
+    let weights = random_weights(&small(), 1);
+    let eight = Generator::stored(&small(), weights, Storage::EightBit).unwrap();
+    let contexts: Vec<Vec<u32>> = (0..20).map(|n| tokens(n, 12 + n as usize)).collect();
+    let choices: Vec<Vec<u32>> = (1..60).map(|id| vec![id]).collect();
+    let read = |generator: &Generator, contexts: &[Vec<u32>]| {
+        generator.choice_logps(contexts, &choices, &Cancel::default()).unwrap()
+    };
+    let (exact, eight_all) = (read(&generator(), &contexts), read(&eight, &contexts));
+    assert_eq!(read(&eight, &contexts[3..4])[0], eight_all[3]);
+    let gap = |(a, b): (&f64, &f64)| (a.exp() - b.exp()).abs();
+    let gaps = exact.iter().flatten().zip(eight_all.iter().flatten()).map(gap);
+    let most = gaps.fold(0.0, f64::max);
+    assert!(most > 0.0 && most < 0.05, "{most}");
 }
 
 #[test]

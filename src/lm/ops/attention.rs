@@ -71,6 +71,11 @@ impl Tile {
         self.before + self.rows.end - self.own
     }
 
+    /// Positions that one of its rows sees.
+    fn seen_by(&self, row: usize) -> usize {
+        self.before + row + 1 - self.own
+    }
+
     /// The stretches of key rows that are seen, and the column at which each begins.
     fn stretches(&self) -> [(Range<usize>, usize); 2] {
         [(0..self.before, 0), (self.own..self.rows.end, self.before)]
@@ -156,19 +161,33 @@ impl Place<'_> {
     }
 }
 
-/// Scores of a row become probabilities; gives log(sum(exp(scores))).
-#[inline(always)]
-pub(in crate::lm) fn softmax(row: &mut [f32]) -> f32 {
-    let most = folded(row, f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
-    for v in row.iter_mut() {
-        *v = exp(*v - most);
+wide! {
+    /// Scores of a row become probabilities; gives log(sum(exp(scores))).
+    pub fn softmax<'a>(row: &'a mut [f32]) -> f32 {
+        let most = folded(row, f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
+        for v in row.iter_mut() {
+            *v = exp(*v - most);
+        }
+        let sum = folded(row, 0.0, |a, b| a + b);
+        let inverse = 1.0 / sum;
+        for v in row.iter_mut() {
+            *v *= inverse;
+        }
+        most + sum.ln()
     }
-    let sum = folded(row, 0.0, |a, b| a + b);
-    let inverse = 1.0 / sum;
-    for v in row.iter_mut() {
-        *v *= inverse;
+
+    /// Scores become probabilities; the gradient of the probabilities becomes that of the scores.
+    fn slopes<'a>(both: (&'a mut [f32], &'a mut [f32]), sees: usize, total: f32, scale: f32) {
+        let (p, dp) = both;
+        for p in &mut p[..sees] {
+            *p = exp(*p - total);
+        }
+        p[sees..].fill(0.0);
+        let mean = super::dot(&p[..sees], &dp[..sees]);
+        for (dp, p) in dp.iter_mut().zip(p.iter()) {
+            *dp = p * (*dp - mean) * scale;
+        }
     }
-    most + sum.ln()
 }
 
 /// Cuts `data`, which holds `width` numbers per row, into a block for every family and key/value
@@ -240,14 +259,11 @@ pub fn attention(
                 let scores = sized(&mut scores, tile.rows.len() * seen);
                 let queries = place.queries(q, &tile.rows, g);
                 place.scores(&tile, queries, k, heads.scale(), scores);
-                wide(|| {
-                    for (row, scores) in tile.rows.clone().zip(scores.chunks_exact_mut(seen)) {
-                        let sees = tile.before + row + 1 - tile.own;
-                        let (scores, future) = scores.split_at_mut(sees);
-                        totals[row * group + g] = softmax(scores);
-                        future.fill(0.0);
-                    }
-                });
+                for (row, scores) in tile.rows.clone().zip(scores.chunks_exact_mut(seen)) {
+                    let (scores, future) = scores.split_at_mut(tile.seen_by(row));
+                    totals[row * group + g] = softmax(scores);
+                    future.fill(0.0);
+                }
                 let at = (tile.rows.start * group + g) * heads.dim;
                 place.mixed(&tile, scores, v, &mut output[at..], group * heads.dim);
             }
@@ -312,31 +328,15 @@ fn place_backward(
                 (place.queries(q, &tile.rows, g), place.queries(dy, &tile.rows, g));
             place.scores(&tile, queries, k, heads.scale(), p);
             place.scores(&tile, grads, v, 1.0, ds);
-            wide(|| {
-                let rows = p.chunks_exact_mut(seen).zip(ds.chunks_exact_mut(seen));
-                for (row, (p, ds)) in tile.rows.clone().zip(rows) {
-                    let sees = tile.before + row + 1 - tile.own;
-                    slopes(p, ds, sees, totals[row * group + g], heads.scale());
-                }
-            });
+            let rows = p.chunks_exact_mut(seen).zip(ds.chunks_exact_mut(seen));
+            for (row, (p, ds)) in tile.rows.clone().zip(rows) {
+                slopes((p, ds), tile.seen_by(row), totals[row * group + g], heads.scale());
+            }
             let at = (tile.rows.start * group + g) * heads.dim;
             place.mixed(&tile, ds, k, &mut dq[at..], group * heads.dim);
             place.spread(&tile, ds, queries, dk);
             place.spread(&tile, p, grads, dv);
         }
-    }
-}
-
-/// Scores become probabilities; the gradient of the probabilities becomes that of the scores.
-#[inline(always)]
-fn slopes(p: &mut [f32], dp: &mut [f32], sees: usize, total: f32, scale: f32) {
-    for p in &mut p[..sees] {
-        *p = exp(*p - total);
-    }
-    p[sees..].fill(0.0);
-    let mean = super::dot(&p[..sees], &dp[..sees]);
-    for (dp, p) in dp.iter_mut().zip(p.iter()) {
-        *dp = p * (*dp - mean) * scale;
     }
 }
 

@@ -5,26 +5,33 @@ use super::exp::exp;
 use super::wide;
 use rayon::prelude::*;
 
-/// log(sum(exp(row))); the sum is kept in f64 by chunks, so that rows of 49,152 logits lose
-/// nothing.
-#[inline(always)]
-pub(in crate::lm) fn log_sum_exp(row: &[f32]) -> f64 {
-    let mut peaks = [f32::NEG_INFINITY; 16];
-    for chunk in row.chunks(16) {
-        for (peak, v) in peaks.iter_mut().zip(chunk) {
-            *peak = if *v > *peak { *v } else { *peak };
+wide! {
+    /// log(sum(exp(row))); the sum is kept in f64 by chunks, so that rows of 49,152 logits lose
+    /// nothing.
+    pub fn log_sum_exp<'a>(row: &'a [f32]) -> f64 {
+        let mut peaks = [f32::NEG_INFINITY; 16];
+        for chunk in row.chunks(16) {
+            for (peak, v) in peaks.iter_mut().zip(chunk) {
+                *peak = if *v > *peak { *v } else { *peak };
+            }
+        }
+        let most = peaks.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let mut sum = 0f64;
+        for chunk in row.chunks(64) {
+            let mut values = [0f32; 64];
+            for (value, v) in values.iter_mut().zip(chunk) {
+                *value = exp(v - most);
+            }
+            sum += f64::from(values.iter().take(chunk.len()).sum::<f32>());
+        }
+        f64::from(most) + sum.ln()
+    }
+
+    fn row_slopes<'a>(row: &'a mut [f32], total: f32, slope: f32) {
+        for v in row.iter_mut() {
+            *v = -slope * exp(*v - total);
         }
     }
-    let most = peaks.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0f64;
-    for chunk in row.chunks(64) {
-        let mut values = [0f32; 64];
-        for (value, v) in values.iter_mut().zip(chunk) {
-            *value = exp(v - most);
-        }
-        sum += f64::from(values.iter().take(chunk.len()).sum::<f32>());
-    }
-    f64::from(most) + sum.ln()
 }
 
 /// Natural-log probability of `targets[p]` under row p of `logits` [P, V], and what [`exp`] of a
@@ -35,7 +42,7 @@ pub(in crate::lm) fn log_sum_exp(row: &[f32]) -> f64 {
 pub fn token_logps(logits: &[f32], targets: &[u32]) -> (Vec<f32>, Vec<f32>) {
     let width = (logits.len() / targets.len().max(1)).max(1);
     let row = |(row, target): (&[f32], &u32)| {
-        let total = wide(|| log_sum_exp(row));
+        let total = log_sum_exp(row);
         ((f64::from(row[*target as usize]) - total) as f32, total as f32)
     };
     logits.par_chunks_exact(width).zip(targets).map(row).unzip()
@@ -46,11 +53,7 @@ pub fn token_logps_backward(logits: &mut [f32], targets: &[u32], totals: &[f32],
     let width = (logits.len() / targets.len().max(1)).max(1);
     let rows = logits.par_chunks_exact_mut(width).zip(targets).zip(totals).zip(slopes);
     rows.for_each(|(((row, target), total), slope)| {
-        wide(|| {
-            for v in row.iter_mut() {
-                *v = -slope * exp(*v - total);
-            }
-        });
+        row_slopes(row, *total, *slope);
         row[*target as usize] += slope;
     });
 }

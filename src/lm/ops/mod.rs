@@ -13,6 +13,7 @@ mod norm;
 mod panel;
 mod rotary;
 mod swiglu;
+mod wide;
 
 pub(in crate::lm) use attention::softmax;
 pub use attention::{Family, Heads, Scratch, attention, attention_backward};
@@ -21,21 +22,17 @@ pub use exp::exp;
 pub(in crate::lm) use logps::log_sum_exp;
 pub use logps::{token_logps, token_logps_backward};
 pub use matmul::{Mat, MatMut, matmul, matmul_here};
-pub use norm::{inverse_rms, rms_norm, rms_norm_backward, scaled};
+pub(in crate::lm) use norm::norm_some;
+pub use norm::{rms_norm, rms_norm_backward, scaled};
 pub use panel::{Blocks, Line, Lines, Panels, Space, Storage, WIDTH};
+pub(in crate::lm) use rotary::turn_some;
 pub use rotary::{RotaryTable, turn_rows};
 pub use swiglu::{silu_product, swiglu, swiglu_backward};
+pub(in crate::lm) use wide::wide;
 
 /// Rows that one thread takes at a time: a figure of the data, not of the machine, so that sums
 /// over rows are added in the same order everywhere.
 const ROWS_PER_TASK: usize = 32;
-
-/// Runs `f`, compiled for the widest vectors that this processor has. What `f` calls must be
-/// inlined to profit.
-#[inline(always)]
-pub(crate) fn wide<R>(f: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(f)
-}
 
 /// Sum of products in sixteen lanes, which the compiler may keep in vectors; the order of additions
 /// is fixed.

@@ -5,41 +5,68 @@ use rayon::prelude::*;
 
 /// `1 / sqrt(mean(row^2) + eps)`.
 #[inline(always)]
-pub fn inverse_rms(row: &[f32], eps: f32) -> f32 {
+fn inverse_rms(row: &[f32], eps: f32) -> f32 {
     1.0 / (dot(row, row) / row.len() as f32 + eps).sqrt()
+}
+
+wide! {
+    /// y of some rows x, with their factors.
+    pub fn norm_some<'a>(
+        xw: (&'a [f32], &'a [f32]),
+        eps: f32,
+        y: &'a mut [f32],
+        inverses: &'a mut [f32],
+    ) {
+        let (x, w) = xw;
+        let rows = x.chunks_exact(w.len()).zip(y.chunks_exact_mut(w.len()));
+        for ((x, y), inverse) in rows.zip(inverses) {
+            *inverse = inverse_rms(x, eps);
+            for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
+                *y = x * *inverse * w;
+            }
+        }
+    }
+
+    fn scale_some<'a>(xw: (&'a [f32], &'a [f32]), inverses: &'a [f32], y: &'a mut [f32]) {
+        let (x, w) = xw;
+        let rows = x.chunks_exact(w.len()).zip(y.chunks_exact_mut(w.len()));
+        for ((x, y), inverse) in rows.zip(inverses) {
+            for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
+                *y = x * inverse * w;
+            }
+        }
+    }
+
+    fn some_backward<'a>(
+        xwi: (&'a [f32], &'a [f32], &'a [f32]),
+        dy: &'a [f32],
+        dx: &'a mut [f32],
+        dw: &'a mut [f32],
+    ) {
+        let (x, w, inverses) = xwi;
+        let rows = x.chunks_exact(w.len()).zip(dy.chunks_exact(w.len()));
+        for (((x, dy), dx), inverse) in rows.zip(dx.chunks_exact_mut(w.len())).zip(inverses) {
+            row_backward((x, w, *inverse), dy, dx, dw);
+        }
+    }
 }
 
 /// y [T, H] of x [T, H] and w [H]; keeps each row's factor in `inverses` [T].
 pub fn rms_norm(x: &[f32], w: &[f32], eps: f32, y: &mut [f32], inverses: &mut [f32]) {
     let part = ROWS_PER_TASK * w.len();
     let parts = x.par_chunks(part).zip(y.par_chunks_mut(part));
-    parts.zip(inverses.par_chunks_mut(ROWS_PER_TASK)).for_each(|((x, y), inverses)| {
-        wide(|| {
-            let rows = x.chunks_exact(w.len()).zip(y.chunks_exact_mut(w.len()));
-            for ((x, y), inverse) in rows.zip(inverses) {
-                *inverse = inverse_rms(x, eps);
-                for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
-                    *y = x * *inverse * w;
-                }
-            }
-        });
-    });
+    parts
+        .zip(inverses.par_chunks_mut(ROWS_PER_TASK))
+        .for_each(|((x, y), inverses)| norm_some((x, w), eps, y, inverses));
 }
 
 /// y again, from the factors that [`rms_norm`] kept.
 pub fn scaled(x: &[f32], w: &[f32], inverses: &[f32], y: &mut [f32]) {
     let part = ROWS_PER_TASK * w.len();
     let parts = x.par_chunks(part).zip(y.par_chunks_mut(part));
-    parts.zip(inverses.par_chunks(ROWS_PER_TASK)).for_each(|((x, y), inverses)| {
-        wide(|| {
-            let rows = x.chunks_exact(w.len()).zip(y.chunks_exact_mut(w.len()));
-            for ((x, y), inverse) in rows.zip(inverses) {
-                for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
-                    *y = x * inverse * w;
-                }
-            }
-        });
-    });
+    parts
+        .zip(inverses.par_chunks(ROWS_PER_TASK))
+        .for_each(|((x, y), inverses)| scale_some((x, w), inverses, y));
 }
 
 /// Adds the gradient of x to `dx` [T, H], given that of y; gives that of w, where it is wanted.
@@ -55,13 +82,7 @@ pub fn rms_norm_backward(
         .zip(inverses.par_chunks(ROWS_PER_TASK))
         .map(|(((x, dy), dx), inverses)| {
             let mut dw = vec![0f32; if wants_dw { w.len() } else { 0 }];
-            wide(|| {
-                let rows = x.chunks_exact(w.len()).zip(dy.chunks_exact(w.len()));
-                let rows = rows.zip(dx.chunks_exact_mut(w.len())).zip(inverses);
-                for (((x, dy), dx), inverse) in rows {
-                    row_backward((x, w, *inverse), dy, dx, &mut dw);
-                }
-            });
+            some_backward((x, w, inverses), dy, dx, &mut dw);
             dw
         })
         .collect();

@@ -7,6 +7,7 @@
 //! few rows run at the speed of memory, many at that of arithmetic. Rows lie in blocks, turned, so
 //! that the kernel reads both sides in order.
 
+use super::wide;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::{Deref, DerefMut};
@@ -366,7 +367,7 @@ impl Panels {
                 let stretches = values[range].chunks(NEAR).zip(scales.chunks(NEAR / GROUP));
                 for (at, (values, scales)) in stretches.enumerate() {
                     let lines = &mut near[..values.len()];
-                    super::wide(|| unpack(values, scales, lines));
+                    unpack(values, scales, lines);
                     blocks.add_stretch(at * NEAR, lines, &mut [].chunks(1), sums);
                 }
             }
@@ -374,14 +375,13 @@ impl Panels {
     }
 }
 
-/// 8 bits as the numbers they stand for.
-#[inline(always)]
-fn unpack(values: &[[i8; WIDTH]], scales: &[Line], lines: &mut [Line]) {
-    let groups = lines.chunks_mut(GROUP).zip(values.chunks(GROUP));
-    for ((lines, values), scale) in groups.zip(scales) {
-        for (line, values) in lines.iter_mut().zip(values) {
-            for ((to, v), s) in line.iter_mut().zip(values).zip(scale) {
-                *to = f32::from(*v) * s;
+wide! {
+    /// 8 bits as the numbers they stand for.
+    fn unpack<'a>(values: &'a [[i8; WIDTH]], scales: &'a [Line], lines: &'a mut [Line]) {
+        let groups = lines.chunks_mut(GROUP).zip(values.chunks(GROUP));
+        for ((lines, values), scale) in groups.zip(scales) {
+            for (line, values) in lines.iter_mut().zip(values) {
+                *line = std::array::from_fn(|c| f32::from(values[c]) * scale[c]);
             }
         }
     }

@@ -26,12 +26,9 @@ impl RotaryTable {
         table
     }
 
-    /// Turns the heads of `row` in place by the table's row `at`; `sign` -1 turns back.
-    ///
-    /// # Panics
-    /// Past the table.
+    /// Turns the heads of `row` in place by the table's row `at`.
     #[inline(always)]
-    pub fn turn(&self, row: &mut [f32], at: usize, sign: f32) {
+    fn turn(&self, row: &mut [f32], at: usize, sign: f32) {
         let at = at * self.half;
         let (cos, sin) = (&self.cos[at..at + self.half], &self.sin[at..at + self.half]);
         for head in row.chunks_exact_mut(2 * self.half) {
@@ -45,15 +42,20 @@ impl RotaryTable {
     }
 }
 
+wide! {
+    /// Turns the heads of `rows` by the table's rows from `by.0` on; `by.1` -1 turns back.
+    pub fn turn_some<'a>(rows: &'a mut [f32], width: usize, table: &'a RotaryTable, by: (usize, f32)) {
+        for (at, row) in rows.chunks_exact_mut(width).enumerate() {
+            table.turn(row, by.0 + at, by.1);
+        }
+    }
+}
+
 /// Turns every row of `data` [T, width] by the table's row of the same number; `sign` -1 turns
 /// back.
 pub fn turn_rows(data: &mut [f32], width: usize, table: &RotaryTable, sign: f32) {
     data.par_chunks_mut(ROWS_PER_TASK * width).enumerate().for_each(|(part, rows)| {
-        wide(|| {
-            for (at, row) in rows.chunks_exact_mut(width).enumerate() {
-                table.turn(row, part * ROWS_PER_TASK + at, sign);
-            }
-        });
+        turn_some(rows, width, table, (part * ROWS_PER_TASK, sign));
     });
 }
 

@@ -7,35 +7,36 @@ use rayon::prelude::*;
 /// Elements that one thread takes at a time.
 const PART: usize = 16 * 1024;
 
-/// `y = silu(gate) * up` over one stretch; to be called inside [`wide`].
-#[inline(always)]
-pub fn silu_product(gate: &[f32], up: &[f32], y: &mut [f32]) {
-    for ((y, g), u) in y.iter_mut().zip(gate).zip(up) {
-        *y = g * sigmoid(*g) * u;
+wide! {
+    /// `y = silu(gate) * up` on this thread.
+    pub fn silu_product<'a>(gate: &'a [f32], up: &'a [f32], y: &'a mut [f32]) {
+        for ((y, g), u) in y.iter_mut().zip(gate).zip(up) {
+            *y = g * sigmoid(*g) * u;
+        }
+    }
+
+    fn slopes<'a>(gate: &'a mut [f32], up: &'a mut [f32], dy: &'a mut [f32]) {
+        for ((gate, up), dy) in gate.iter_mut().zip(up).zip(dy) {
+            let (g, u, d) = (*gate, *up, *dy);
+            let s = sigmoid(g);
+            *gate = d * u * s * (1.0 + g * (1.0 - s));
+            *up = d * g * s;
+            *dy = g * s * u;
+        }
     }
 }
 
 /// `y = silu(gate) * up`.
 pub fn swiglu(gate: &[f32], up: &[f32], y: &mut [f32]) {
     let parts = gate.par_chunks(PART).zip(up.par_chunks(PART)).zip(y.par_chunks_mut(PART));
-    parts.for_each(|((gate, up), y)| wide(|| silu_product(gate, up, y)));
+    parts.for_each(|((gate, up), y)| silu_product(gate, up, y));
 }
 
 /// In place, in one pass: `gate` and `up` become their gradients, and `dy`, the gradient of y,
 /// becomes y again, which the backward pass of the layer above needs.
 pub fn swiglu_backward(gate: &mut [f32], up: &mut [f32], dy: &mut [f32]) {
     let parts = gate.par_chunks_mut(PART).zip(up.par_chunks_mut(PART)).zip(dy.par_chunks_mut(PART));
-    parts.for_each(|((gate, up), dy)| {
-        wide(|| {
-            for ((gate, up), dy) in gate.iter_mut().zip(up).zip(dy) {
-                let (g, u, d) = (*gate, *up, *dy);
-                let s = sigmoid(g);
-                *gate = d * u * s * (1.0 + g * (1.0 - s));
-                *up = d * g * s;
-                *dy = g * s * u;
-            }
-        });
-    });
+    parts.for_each(|((gate, up), dy)| slopes(gate, up, dy));
 }
 
 #[cfg(test)]

@@ -4,6 +4,10 @@
 ci:
     .ci/run
 
+# The feature cuda: when src/lm, crates/cuda-lazy or the dependencies changed.
+ci-cuda:
+    .ci/cuda
+
 test:
     cargo test --release
 
@@ -26,6 +30,10 @@ bench:
 # The model layer beside TRL, PEFT, transformers and llama.cpp, in one run.
 bench-peers *ARGS:
     scripts/bench-peers {{ARGS}}
+
+# The binary with CUDA, on a machine without a GPU: .gpu/gradus.
+build-cuda *ARGS:
+    scripts/build-cuda {{ARGS}}
 
 # Pretrain the demo's base again (two hours).
 base:

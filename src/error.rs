@@ -1,5 +1,6 @@
 //! The front door's error: what happened, where, why, and what to do about it.
 
+use crate::lm::error::LmError;
 use std::path::PathBuf;
 
 /// Anything that can stop a run from being created, opened or driven.
@@ -25,7 +26,7 @@ pub enum Error {
     Blob(#[from] crate::blob::BlobError),
     /// The model failed.
     #[error(transparent)]
-    Model(#[from] crate::lm::error::LmError),
+    Model(#[from] LmError),
     /// A prompt file is not what it should be.
     #[error(transparent)]
     Prompts(#[from] crate::prompts::PromptsError),
@@ -59,6 +60,7 @@ impl Error {
     pub fn exit_status(&self) -> ExitStatus {
         match self {
             Error::Config(_)
+            | Error::Model(LmError::Device { .. })
             | Error::Prompts(_)
             | Error::NoRun(_)
             | Error::RunExists(_)

@@ -6,6 +6,7 @@
 
 mod arms;
 mod demo;
+mod devices;
 mod drive;
 mod generate;
 mod init;
@@ -52,6 +53,8 @@ enum Verb {
     /// Write rubrics, try them, and change which ones judge.
     #[command(subcommand)]
     Rubric(rubric::Verb),
+    /// What this machine can compute on.
+    Devices(devices::Arguments),
     /// Read, check, compact or mend a run's log.
     #[command(subcommand)]
     Log(log::Verb),
@@ -83,6 +86,7 @@ fn run(verb: Verb) -> Result<ExitStatus, Error> {
         Verb::Generate(arguments) => generate::run(&arguments),
         Verb::Rejudge(arguments) => rejudge::run(&arguments),
         Verb::Rubric(verb) => rubric::run(&verb),
+        Verb::Devices(arguments) => devices::run(&arguments),
         Verb::Log(verb) => log::run(&verb),
     }
 }

@@ -32,6 +32,16 @@ pub enum LmError {
     /// Training cannot begin or go on; the text has the figures.
     #[error("training: {0}")]
     Training(String),
+    /// A device that was asked for cannot be had.
+    #[error("device {device}: {why}. {advice}")]
+    Device {
+        /// Which.
+        device: String,
+        /// Why.
+        why: String,
+        /// What to do.
+        advice: String,
+    },
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,

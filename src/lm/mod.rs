@@ -6,6 +6,7 @@
 pub mod cancel;
 pub mod config;
 pub mod decoder;
+pub mod device;
 pub mod error;
 pub mod generate;
 pub mod gguf;

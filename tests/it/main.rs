@@ -5,6 +5,7 @@ mod cli;
 mod clock;
 mod crash;
 mod damage;
+mod device;
 mod dice;
 mod disk;
 mod full_run;

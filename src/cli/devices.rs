@@ -1,0 +1,76 @@
+//! `gradus devices`: what this machine can compute on, and why not on more.
+
+use super::{ExitStatus, output};
+use gradus::Error;
+use gradus::lm::device::{DeviceChoice, DeviceKind, Picked, gpu_count, pick};
+use gradus::lm::error::LmError;
+use serde::Serialize;
+
+/// What this machine can compute on. Runs compute on the CPU so far, whatever is here.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Which to take: auto, cpu, cuda or cuda:N. One that cannot be had is an error.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Print it as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    devices: Vec<Line>,
+    asked: String,
+    picked: String,
+    reason: String,
+}
+
+#[derive(Serialize)]
+struct Line {
+    device: String,
+    /// What it is, or why it cannot be had.
+    is: String,
+    usable: bool,
+}
+
+/// Runs the verb.
+pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
+    let choice: DeviceChoice = arguments.device.parse()?;
+    let picked = pick(choice)?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut devices =
+        vec![Line { device: "cpu".to_owned(), is: format!("{threads} threads"), usable: true }];
+    devices.extend((0..gpu_count()).map(gpu));
+    let Picked { kind, reason, .. } = picked;
+    let shown = Shown { devices, asked: choice.to_string(), picked: kind.to_string(), reason };
+    if arguments.json {
+        output::json(&shown)?
+    } else {
+        output::text(&render(&shown, kind))?
+    }
+    Ok(ExitStatus::Done)
+}
+
+fn gpu(index: usize) -> Line {
+    let choice = DeviceChoice::Cuda(index);
+    let (is, usable) = match pick(choice) {
+        Ok(picked) => (picked.reason, true),
+        Err(LmError::Device { why, .. }) => (why, false),
+        Err(error) => (error.to_string(), false),
+    };
+    Line { device: choice.to_string(), is, usable }
+}
+
+fn render(shown: &Shown, kind: DeviceKind) -> String {
+    let mut text = String::new();
+    for line in &shown.devices {
+        text.push_str(&format!("{:<8} {}\n", line.device, line.is));
+    }
+    // Of a GPU the reason is what it is, which is above.
+    let why = match kind {
+        DeviceKind::Cpu => format!(" ({})", shown.reason),
+        DeviceKind::Cuda(_) => String::new(),
+    };
+    text.push_str(&format!("{:<8} {}{why}\n", shown.asked, shown.picked));
+    text
+}

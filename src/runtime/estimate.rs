@@ -2,13 +2,14 @@
 //! `doctor` share. It says what every stage holds at its worst moment, in the last of the run's
 //! iterations (later ones have more policies open), and what to change where that is too much.
 //!
-//! It counts what the code holds by design. What the system's allocator keeps of freed memory it
-//! does not know; [`super::doctor`] measures that.
+//! It counts what the code holds by design, and what glibc's allocator keeps of memory that was given
+//! back: pieces of less than 32 MiB stay with the thread that had them, and every stage has a thread
+//! of its own. How much of that there is in truth [`super::doctor`] measures.
 
 use crate::config::Config;
 use crate::lm::config::ModelConfig;
 use crate::lm::generate::{cache_bytes, drawing_bytes, live_max};
-use crate::lm::train::{LOGIT_BYTES_MAX, MICRO_BATCH_BYTES, activation_bytes_per_row};
+use crate::lm::train::{LOGIT_BYTES_MAX, MICRO_BATCH_BYTES, activation_bytes_per_row, lanes_of};
 use crate::lm::weights::expected_shapes;
 use crate::stage::candle_workshop::OPEN_POLICIES_MAX;
 use serde::Serialize;
@@ -21,9 +22,20 @@ const TOKENIZER_BYTES_PER_TOKEN: u64 = 700;
 /// Positions that a sequence's keys and values are set aside for together, at the most.
 const BLOCK_TOKENS: usize = 32;
 
+/// Larger pieces go back to the system at once (mallopt(3), M_MMAP_THRESHOLD).
+const KEPT_BYTES_MAX: u64 = 32 << 20;
+
 /// Parameters of a network of this shape.
 pub fn parameters(config: &ModelConfig) -> u64 {
     expected_shapes(config).iter().map(|(_, shape)| numbers(shape)).sum()
+}
+
+/// Share of the weights in tensors so small that a thread keeps their memory.
+fn kept_share(config: &ModelConfig) -> f64 {
+    let small = |(_, shape): &&(String, Vec<usize>)| numbers(shape) * F32_BYTES < KEPT_BYTES_MAX;
+    let all = expected_shapes(config);
+    let kept: u64 = all.iter().filter(small).map(|(_, shape)| numbers(shape)).sum();
+    kept as f64 / parameters(config).max(1) as f64
 }
 
 fn numbers(shape: &[usize]) -> u64 {
@@ -64,12 +76,14 @@ impl Lengths {
         Lengths { prompt: 256, answer, rubric: 512, question: 256 + answer, reply }
     }
 
-    /// Not longer than these settings allow: a bound that was lowered cuts what was measured.
-    fn within(self, config: &Config) -> Lengths {
-        let answer = self.answer.min(config.sampling.max_new_tokens as usize);
+    /// Not longer than these settings and the model's context allow: a bound that was lowered cuts what was measured.
+    fn within(self, config: &Config, context: usize) -> Lengths {
+        let answer = self.answer.min(config.sampling.max_new_tokens as usize).min(context);
         let cut = self.answer - answer;
-        let reply = self.reply.min(config.judge.max_new_tokens as usize);
-        Lengths { answer, reply, question: self.question.saturating_sub(cut), ..self }
+        let reply = self.reply.min(config.judge.max_new_tokens as usize).min(context);
+        let question = self.question.saturating_sub(cut).min(context);
+        let (prompt, rubric) = (self.prompt.min(context), self.rubric.min(context));
+        Lengths { prompt, answer, rubric, question, reply }
     }
 }
 
@@ -130,11 +144,15 @@ impl Needs {
     }
 }
 
-/// What one training holds.
+/// What one training holds, bytes.
 struct Training {
+    /// All weights, an adapter's too.
     weights: u64,
+    /// Those that move.
     moving: u64,
+    /// Of these, for every thread that has its own.
     gradients: u64,
+    /// Activations and logits.
     step: u64,
 }
 
@@ -148,11 +166,19 @@ impl Training {
         let restoring = self.weights + self.gradients + 4 * self.moving;
         (steady + 4 * self.moving).max(loading).max(restoring)
     }
+
+    /// What its thread keeps afterwards: everything in small pieces. The bytes of a checkpoint are
+    /// one large piece.
+    fn kept(&self, share: f64) -> u64 {
+        let all = self.weights + self.gradients + 4 * self.moving;
+        (share * all as f64) as u64 + self.step
+    }
 }
 
 impl Outline<'_> {
     fn lengths(&self) -> Lengths {
-        self.lengths.unwrap_or_else(|| Lengths::most(self.config)).within(self.config)
+        let lengths = self.lengths.unwrap_or_else(|| Lengths::most(self.config));
+        lengths.within(self.config, self.model.max_position_embeddings)
     }
 
     /// What each stage holds at its worst moment, bytes.
@@ -165,18 +191,23 @@ impl Outline<'_> {
         let last = (config.iterations.max(1) as usize).min(OPEN_POLICIES_MAX) as u64;
         let beside = (u64::from(config.iterations.max(1)) + 1).min(OPEN_POLICIES_MAX as u64);
         let acting = base + last * weights;
-        let measuring = base + beside * weights;
         let (answering, judging) = (self.answering_bytes(), self.judging_bytes());
         // A policy on its way in: its bytes beside its tensors, or its tensors before and after an
         // adapter is added.
         let opening = weights;
+        // What the sampler's thread keeps of opening, and then the judge's of its cache.
+        let share = kept_share(model);
+        let tensors = (share * weights as f64) as u64;
+        let later = tensors + judging;
+        let training = self.training(weights);
+        let measuring = base + beside * weights + later + training.kept(share);
         Needs {
-            sampler: acting + answering.max(opening),
-            judge: acting + judging,
-            reference: acting + weights + weights.max(LOGIT_BYTES_MAX as u64),
-            trainer: acting + self.training_bytes(weights),
+            sampler: acting + opening.max(tensors + answering),
+            judge: acting + tensors + judging,
+            reference: acting + later + 2 * weights,
+            trainer: acting + later + training.peak().max(self.supervised_peak(weights)),
             opening: measuring + opening,
-            evaluator: measuring + judging.max(answering),
+            evaluator: measuring + tensors + judging.max(answering),
         }
     }
 
@@ -197,41 +228,45 @@ impl Outline<'_> {
         let rows = questions * settings.samples as usize;
         let live = rows.min(live_max(self.model));
         let asked = live.div_ceil(settings.samples.max(1) as usize);
-        let tokens = blocks(rubric) + asked * blocks(question) + live * blocks(reply);
+        // What two questions begin with is one more piece, and so is what two replies do.
+        let tokens =
+            blocks(rubric) + asked * (BLOCK_TOKENS + blocks(question)) + live * blocks(reply);
         cache_bytes(self.model, tokens) + drawing_bytes(self.model, live)
     }
 
-    fn training_bytes(&self, weights: u64) -> u64 {
+    /// Activations of a part of a batch, and a chunk of logits.
+    fn step_bytes(&self, items: u32, rows: usize) -> u64 {
+        let checkpointing = self.config.train.gradient_checkpointing;
+        let per_row = activation_bytes_per_row(self.model, checkpointing) as u64;
+        let (items, rows) = (u64::from(items.max(1)), rows as u64);
+        let cut = (items * rows * per_row).min((MICRO_BATCH_BYTES as u64).max(rows * per_row));
+        cut + self.logit_bytes(items * rows)
+    }
+
+    /// Training in preference iterations; `weights` are the model's bytes.
+    fn training(&self, weights: u64) -> Training {
         let Lengths { prompt, answer, .. } = self.lengths();
         let train = &self.config.train;
-        let checkpointing = train.gradient_checkpointing;
-        let per_row = activation_bytes_per_row(self.model, checkpointing) as u64;
-        let step = |items: u32, rows: usize| {
-            let (items, rows) = (u64::from(items.max(1)), rows as u64);
-            let cut = (items * rows * per_row).min((MICRO_BATCH_BYTES as u64).max(rows * per_row));
-            cut + self.logit_bytes(items * rows)
-        };
-        let training = |moving: u64, frozen: u64, step: u64| {
-            // Threads of a small model have gradients of their own.
-            let lanes = crate::lm::train::lanes_of(weights as usize, train.threads as usize) as u64;
-            Training { weights: frozen + moving, moving, gradients: lanes * moving, step }.peak()
-        };
-        let pair = step(train.dpo.train_batch_size, prompt + 2 * answer);
-        let preference = match train.use_peft {
-            true => {
-                training(adapter_parameters(self.model, self.config) * F32_BYTES, weights, pair)
-            }
-            false => training(weights, 0, pair),
-        };
-        match self.kinds {
-            Kinds::Preference => preference,
-            Kinds::SupervisedFirst => {
-                let row = step(train.sft.train_batch_size, prompt + answer);
-                // It comes first, when one policy is open.
-                let spared = (u64::from(self.config.iterations.max(1)) - 1).min(2) * weights;
-                preference.max(training(weights, 0, row).saturating_sub(spared))
-            }
+        let step = self.step_bytes(train.dpo.train_batch_size, prompt + 2 * answer);
+        let adapter = adapter_parameters(self.model, self.config) * F32_BYTES;
+        let (moving, frozen) = if train.use_peft { (adapter, weights) } else { (weights, 0) };
+        // Threads of a small model have gradients of their own.
+        let lanes = lanes_of(weights as usize, train.threads as usize) as u64;
+        Training { weights: frozen + moving, moving, gradients: lanes * moving, step }
+    }
+
+    /// The supervised iteration's peak, where it is to come. It is the first: of the policies that
+    /// are open in the last one it has but one, and nothing was judged before it.
+    fn supervised_peak(&self, weights: u64) -> u64 {
+        if self.kinds == Kinds::Preference {
+            return 0;
         }
+        let Lengths { prompt, answer, .. } = self.lengths();
+        let step = self.step_bytes(self.config.train.sft.train_batch_size, prompt + answer);
+        let lanes = lanes_of(weights as usize, self.config.train.threads as usize) as u64;
+        let training = Training { weights, moving: weights, gradients: lanes * weights, step };
+        let spared = u64::from(self.config.iterations.clamp(1, 3) - 1) * weights;
+        training.peak().saturating_sub(spared + self.judging_bytes())
     }
 
     fn logit_bytes(&self, rows: u64) -> u64 {
@@ -274,6 +309,8 @@ fn lighter(config: &Config) -> Vec<(String, Config)> {
     offer(&plain, recompute_text.clone(), &recompute);
     let lora = offer(&plain, adapter_text, &adapter);
     let mut from = offer(&lora, recompute_text, &recompute);
+    let rank = config.train.lora_r.min(16);
+    from = offer(&from, format!("train.lora_r: {rank}"), &|c| c.train.lora_r = rank);
     let few = config.sampling.batch_prompts.div_ceil(4);
     from = offer(&from, format!("sampling.batch_prompts: {few}"), &|c| {
         c.sampling.batch_prompts = few;

@@ -7,6 +7,7 @@ mod crash;
 mod damage;
 mod dice;
 mod disk;
+mod doctor;
 mod full_run;
 mod inputs;
 mod lm_golden;

@@ -5,17 +5,22 @@ use super::cost::{Flow, Line, Prices, flow, shared};
 use super::rehearsal::{Act, Cast, Hands, Rehearsal};
 use super::watch::Call;
 use crate::domain::event::IterationKind;
+use crate::domain::{Prompt, Seed};
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
+use crate::lm::error::LmError;
 use crate::lm::generate::{DrawRequest, live_max};
 use crate::lm::policy::LanguageModel;
 use crate::runtime::Folder;
 use crate::runtime::estimate::{Kinds, Lengths, Needs, Outline};
+use crate::stage::sampler::{prompt_seed, request};
 use crate::stage::workshop::Workshop;
 use std::time::Instant;
 
 /// Tokens that are drawn to find the price of a step, after a first one.
 const STEPS: usize = 8;
+/// Prompts whose answers are drawn to see how long they are.
+const SURVEYED: usize = 32;
 /// What takes less than this is measured more than once.
 const SHORT_SECONDS: f64 = 0.1;
 
@@ -88,7 +93,7 @@ fn opened(act: &Act) -> f64 {
 fn drawn(acts: &[Act]) -> (Vec<DrawRequest>, Vec<usize>) {
     let (mut requests, mut lengths) = (Vec::new(), Vec::new());
     for call in acts.iter().flat_map(|act| &act.calls) {
-        if let Call::Drew { requests: some, lengths: of_them, .. } = call {
+        if let Call::Drew { requests: some, lengths: of_them } = call {
             requests.extend(some.iter().cloned());
             lengths.extend(of_them);
         }
@@ -155,7 +160,7 @@ fn prices(model: &dyn LanguageModel, sample: &[DrawRequest], rows: usize) -> Res
 fn ratio(acts: &[Act], prices: &Prices, live: usize, other: f64) -> f64 {
     let seconds: f64 = acts.iter().map(|act| act.seconds - opened(act)).sum();
     let said = acts.iter().flat_map(|act| &act.calls).map(|call| match call {
-        Call::Drew { requests, lengths, .. } => {
+        Call::Drew { requests, lengths } => {
             let tokens = shared(requests.iter().map(|r| r.prompt.as_slice())).1;
             prices.of(tokens as f64, flow(lengths.iter().copied(), live))
         }
@@ -236,6 +241,8 @@ pub(super) fn measure(cast: &Cast, folder: &Folder) -> Result<Measured, Error> {
     trained.extend(acts);
     found.excess = excess(&play, cast, found.lengths, [&sampled, &judged, &trained], checkpoint);
     price(&play, cast, (&sampled, &judged, &trained), &mut found)?;
+    survey(&play, cast, &mut found)?;
+    tracing::debug!(?found, "measured");
     Ok(found)
 }
 
@@ -266,14 +273,13 @@ fn excess(
     let peak = |acts: &mut dyn Iterator<Item = &Act>| acts.map(|act| act.peak).max();
     let scores = |act: &&Act| act.calls.iter().any(|call| matches!(call, Call::Scored { .. }));
     let over = |peak: Option<u64>, said: u64| peak.map_or(0, |peak| peak as i64 - said as i64);
-    let judging = over(peak(&mut judged.iter()), judge);
-    let beside = over(checkpoint.map(|act| act.peak), opening);
     [
         over(peak(&mut sampled.iter()), sampler),
-        judging,
+        over(peak(&mut judged.iter()), judge),
         over(peak(&mut trained.iter().filter(scores)), reference),
         over(peak(&mut trained.iter().filter(|act| !scores(act))), trainer),
-        beside.max(judging),
+        // Measuring begins with what training left behind.
+        over(checkpoint.map(|act| act.peak), opening),
     ]
 }
 
@@ -284,7 +290,7 @@ fn price(
     (sampled, judged, trained): (&[Act], &[Act], &[Act]),
     found: &mut Measured,
 ) -> Result<(), Error> {
-    let policy = play.view.base.clone().unwrap_or_else(|| unreachable!("a policy was opened"));
+    let Some(policy) = play.view.base.clone() else { return Ok(()) };
     let model = play.watched.policy(&policy)?;
     let live = live_max(cast.model.config());
     let (sampling, judge) = (&cast.config.sampling, &cast.config.judge);
@@ -323,5 +329,37 @@ fn price(
     let rows = one.iter().map(|(prompt, _)| 2 * prompt.len()).sum::<usize>();
     let least = (rows as f64, began.elapsed().as_secs_f64());
     found.reference = Line::through(least, scored.unwrap_or(least));
+    Ok(())
+}
+
+/// The lengths of answers to more prompts than were judged, one answer each: lengths differ from
+/// prompt to prompt more than among the answers to one. They are those that the run itself would
+/// draw.
+fn survey(play: &Rehearsal, cast: &Cast, found: &mut Measured) -> Result<(), Error> {
+    let Some(policy) = &play.view.base else { return Ok(()) };
+    let model = play.watched.policy(policy)?;
+    let root = Seed::root(cast.config.seed);
+    let (iteration, _) = super::upcoming(&cast.view);
+    let most = SURVEYED.min(cast.config.prompts.per_iteration as usize);
+    let request = |prompt: &Prompt| {
+        let ids = model.encode_chat(&prompt.messages)?;
+        let seed = prompt_seed(root, "sampler", iteration, &prompt.id);
+        Ok(request(model.as_ref(), ids, seed, 1, &cast.config.sampling))
+    };
+    let requests = cast.prompts(most)?.iter().map(request).collect::<Result<Vec<_>, LmError>>()?;
+    let drawn = model.draw(&requests, &Cancel::default())?;
+    let lengths: Vec<usize> = drawn.iter().flatten().map(|c| c.token_ids.len()).collect();
+    let Some(known) = &mut found.lengths else { return Ok(()) };
+    let (prompt, answer) =
+        (mean(requests.iter().map(|r| r.prompt.len())), mean(lengths.iter().copied()));
+    let more = |old: usize, by: i64| old.saturating_add_signed(by as isize);
+    let (longer_prompt, longer_answer) =
+        (prompt as i64 - known.prompt as i64, answer as i64 - known.answer as i64);
+    // A question shows the prompt and the answer.
+    known.question = more(known.question, longer_prompt + longer_answer);
+    (known.prompt, known.answer) = (prompt, answer);
+    let rows = found.preference.rows + (longer_prompt + 2 * longer_answer) as f64;
+    found.preference.rows = rows.max(1.0);
+    found.sampling.lengths = lengths;
     Ok(())
 }

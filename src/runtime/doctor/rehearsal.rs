@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Prompts of the miniature: few of a model that is slow, a whole chunk of a fast one.
-const PROMPTS: usize = 6;
+const PROMPTS: usize = 4;
 const PROMPTS_OF_A_SMALL_MODEL: usize = 48;
 const SMALL_MODEL_PARAMETERS: u64 = 20_000_000;
 
@@ -108,7 +108,7 @@ impl Cast {
     }
 
     /// The first prompts that the run would answer; where it has none yet, demonstrations.
-    fn prompts(&self, most: usize) -> Result<Vec<Prompt>, Error> {
+    pub fn prompts(&self, most: usize) -> Result<Vec<Prompt>, Error> {
         let unused = self.view.unused();
         let ours = |facts: &PromptFacts| facts.origin != PromptOrigin::HeldOut;
         let others = self.view.prompts.iter().filter(|(_, facts)| ours(facts));

@@ -18,13 +18,13 @@ pub(super) enum Call {
     /// A policy was opened, or found open.
     Opened { seconds: f64 },
     /// Answers were drawn; the lengths of all of them, in tokens.
-    Drew { requests: Vec<DrawRequest>, lengths: Vec<usize>, seconds: f64 },
+    Drew { requests: Vec<DrawRequest>, lengths: Vec<usize> },
     /// Probabilities were read after contexts.
     Read { contexts: Vec<Vec<u32>>, seconds: f64 },
     /// Sequences were scored; rows of them in all.
     Scored { rows: usize, seconds: f64 },
-    /// A segment was trained: rows and seconds of each step after the first was begun, and of all.
-    Trained { steps: Vec<(usize, f64)>, seconds: f64 },
+    /// A segment was trained: rows and seconds of each step; the first from the beginning.
+    Trained { steps: Vec<(usize, f64)> },
 }
 
 type Calls = Arc<Mutex<Vec<Call>>>;
@@ -99,12 +99,11 @@ impl Workshop for Watched {
             on_step(done);
         };
         let segment = self.inner.train(SegmentRequest { on_step: &watched, ..request })?;
-        let seconds = began.elapsed().as_secs_f64();
         let ends = ends.into_inner().unwrap_or_else(PoisonError::into_inner);
         let starts = std::iter::once(began).chain(ends.iter().copied());
         let took = ends.iter().zip(starts).map(|(end, start)| (*end - start).as_secs_f64());
         let steps = rows.into_iter().zip(took).collect();
-        note(&self.calls, Call::Trained { steps, seconds });
+        note(&self.calls, Call::Trained { steps });
         Ok(segment)
     }
 
@@ -140,11 +139,9 @@ impl LanguageModel for WatchedModel {
         requests: &[DrawRequest],
         cancel: &Cancel,
     ) -> Result<Vec<Vec<Completion>>, LmError> {
-        let began = Instant::now();
         let drawn = self.inner.draw(requests, cancel)?;
-        let seconds = began.elapsed().as_secs_f64();
         let lengths = drawn.iter().flatten().map(|c| c.token_ids.len()).collect();
-        note(&self.calls, Call::Drew { requests: requests.to_vec(), lengths, seconds });
+        note(&self.calls, Call::Drew { requests: requests.to_vec(), lengths });
         Ok(drawn)
     }
 

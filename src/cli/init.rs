@@ -8,6 +8,7 @@ use gradus::domain::{Message, Prompt, PromptOrigin, Seed};
 use gradus::lm::model_files::ModelFiles;
 use gradus::lm::template::CHATML;
 use gradus::prompts;
+use gradus::runtime::estimate::{Kinds, Outline, parameters};
 use gradus::runtime::{Folder, NewRun, memory};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -72,9 +73,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let file = prompts::read(&arguments.prompts)?;
     let template = template(arguments.chat_template.as_deref())?;
     let model = ModelFiles::open_with_template(&arguments.model, template.as_deref())?;
-    memory::check(model.config(), &config, memory::available_bytes())?;
     let (train, held_out) = split(&file, &config);
     let seed_data = seed_data(arguments)?;
+    let kinds = if seed_data.is_empty() { Kinds::Preference } else { Kinds::SupervisedFirst };
+    let outline = Outline { model: model.config(), config: &config, kinds, lengths: None };
+    memory::check(&outline, memory::available_bytes())?;
     let mut notes: Vec<String> = model.quantised_note().into_iter().collect();
     if held_out.len() < config.prompts.held_out as usize {
         notes.push(format!(
@@ -85,7 +88,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let shown = Recognised {
         dir: arguments.dir.clone(),
         model: arguments.model.display().to_string(),
-        parameters: memory::parameters(model.config()),
+        parameters: parameters(model.config()),
         context_tokens: model.config().max_position_embeddings,
         prompts: file.summary(),
         to_train_on: train.len(),

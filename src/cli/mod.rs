@@ -7,6 +7,7 @@
 mod arms;
 mod demo;
 mod devices;
+mod doctor;
 mod drive;
 mod generate;
 mod init;
@@ -40,6 +41,8 @@ enum Verb {
     Demo(demo::Arguments),
     /// Lay out a run on a model of yours.
     Init(init::Arguments),
+    /// What a run will take of memory and time, before it does.
+    Doctor(doctor::Arguments),
     /// Go on with a run until its iterations are over.
     Run(drive::Arguments),
     /// What a run is doing, or how far it got.
@@ -80,6 +83,7 @@ fn run(verb: Verb) -> Result<ExitStatus, Error> {
     match verb {
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Init(arguments) => init::run(&arguments),
+        Verb::Doctor(arguments) => doctor::run(&arguments),
         Verb::Run(arguments) => drive::run(&arguments),
         Verb::Status(arguments) => status::run(&arguments),
         Verb::Report(arguments) => report::run(&arguments),

@@ -18,6 +18,7 @@ pub mod model_files;
 pub mod ops;
 pub mod optimizer;
 pub mod policy;
+pub mod speed;
 pub mod template;
 pub mod tokenizer;
 pub mod train;

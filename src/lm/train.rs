@@ -457,13 +457,17 @@ impl Trainer {
 /// Where a part's activations and gradients go.
 type To<'a> = (&'a mut Workspace, &'a mut Gradients);
 
+/// Parts that a batch is dealt out to on `threads` threads: one, or of a small model (its bytes are
+/// few) one for each.
+pub fn lanes_of(model_bytes: usize, threads: usize) -> usize {
+    if model_bytes < SMALL_MODEL_BYTES { threads.max(1) } else { 1 }
+}
+
 fn lanes(decoder: &Decoder, settings: &TrainSettings) -> Result<Vec<Lane>, LmError> {
     let numbers: usize = decoder.parameters.iter().map(|p| p.value.len()).sum();
     let threads = settings.threads.max(1);
-    let (lanes, each) = match numbers * size_of::<f32>() < SMALL_MODEL_BYTES {
-        true => (threads, 1),
-        false => (1, threads),
-    };
+    let lanes = lanes_of(numbers * size_of::<f32>(), threads);
+    let each = threads / lanes;
     let full = settings.method == Method::Full;
     let moves = |p: &Parameter| full || p.low_rank;
     let lane = |_| {

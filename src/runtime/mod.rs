@@ -1,7 +1,9 @@
 //! FRONT DOOR: create a run, start it, hand out [`Handle`]s, wait for a goal, stop it. Nothing
 //! here is global: a process may hold as many runtimes as it has folders.
 
+pub mod doctor;
 mod drops;
+pub mod estimate;
 pub mod folder;
 pub mod inbox;
 pub mod memory;
@@ -28,6 +30,7 @@ use crate::stage::candle_workshop::CandleWorkshop;
 use crate::stage::{Desk, Gauge, Headroom, NoGauge, Oracle};
 use crate::view::RunView;
 use drops::Drops;
+use estimate::Outline;
 use memory::Reserve;
 use rubrics::Rubrics;
 use std::path::PathBuf;
@@ -86,7 +89,9 @@ impl Builder {
     /// Opens the folder and starts the actors: the run goes on where it stopped.
     ///
     /// # Errors
-    /// When the folder holds no run, is in use, or its settings, model or log are damaged.
+    /// When the folder holds no run, is in use, or its settings, model or log are damaged; when the
+    /// run would not fit into the memory that is free (GRADUS0110; not asked where the host brought
+    /// its own [`Builder::headroom`]).
     pub fn start(self) -> Result<Runtime, Error> {
         let log = self.folder.open_log_by(self.clock)?;
         let mut config = Config::from_yaml(&self.folder.config())?;
@@ -98,6 +103,12 @@ impl Builder {
             .map_err(|error| Error::io(&path, error))?;
         let blobs = self.folder.open_blobs()?;
         let model = Arc::new(ModelFiles::open(&self.folder.model())?);
+        let view = fold(log.as_ref())?;
+        if self.headroom.is_none() {
+            let kinds = doctor::kinds(&view);
+            let outline = Outline { model: model.config(), config: &config, kinds, lengths: None };
+            memory::check(&outline, memory::available_bytes())?;
+        }
         let workshop = Arc::new(CandleWorkshop::new(model, blobs.clone(), &config));
         let engine = RubricEngine::new()?;
         let registry = self.folder.open_rubrics(&engine)?;
@@ -114,7 +125,7 @@ impl Builder {
         };
         let shared: Arc<dyn Log> = log.clone();
         let trial = desk.config.rubrics.trial();
-        let view = Arc::new(Mutex::new(RunView::default()));
+        let view = Arc::new(Mutex::new(view));
         let dir = self.folder.rubrics();
         let rubrics = Rubrics::new(dir, &shared, view.clone(), registry, engine, trial);
         let watched = watch_rubrics(&self.folder, &desk.config.rubrics, &rubrics)?;

@@ -164,7 +164,7 @@ fn orders(group: &[usize], order_sensitive: bool) -> Vec<Vec<usize>> {
 }
 
 /// What is shown of `n` answers, each group with its orders; nothing when there are too few.
-pub(super) fn shown(n: usize, rubric: &Rubric) -> Vec<Vec<usize>> {
+pub(crate) fn shown(n: usize, rubric: &Rubric) -> Vec<Vec<usize>> {
     let info = rubric.info();
     let size = n.min(info.max_candidates as usize);
     if size < info.min_candidates as usize {

@@ -23,7 +23,7 @@ use crate::lm::weights::{WeightDtype, Weights};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Policies kept open: the one that acts, the one before, and one being measured.
-const OPEN_POLICIES_MAX: usize = 3;
+pub const OPEN_POLICIES_MAX: usize = 3;
 
 /// Weights in a blob store, for one kind of model.
 pub struct CandleWorkshop {

@@ -8,6 +8,7 @@ mod damage;
 mod device;
 mod dice;
 mod disk;
+mod doctor;
 mod full_run;
 mod inputs;
 mod lm_golden;

@@ -46,6 +46,11 @@ impl CacheShape {
         self.dim.div_ceil(WIDTH)
     }
 
+    /// Bytes of a block.
+    pub fn block_bytes(self) -> u64 {
+        (self.layers * self.heads * self.head_lines() * size_of::<Line>()) as u64
+    }
+
     /// Lines of a layer's head.
     fn head_lines(self) -> usize {
         self.dim + self.value_panels() * WIDTH

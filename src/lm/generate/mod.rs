@@ -18,10 +18,10 @@ pub use sample::{Kept, Sampling, argmax, choose, kept, log_sum_exp, logp_of, pen
 use super::cancel::Cancel;
 use super::config::ModelConfig;
 use super::error::LmError;
-use super::ops::{Storage, awake};
+use super::ops::{Storage, WIDTH, awake};
 use super::weights::Weights;
 use crate::domain::{Seed, StopReason};
-use cache::{Cache, NodeId};
+use cache::{Cache, CacheShape, NodeId};
 use network::{Buffers, Network, Row};
 use plan::Plan;
 use rand_chacha::ChaCha8Rng;
@@ -54,6 +54,31 @@ pub struct Drawn {
     pub stop: StopReason,
 }
 
+/// Sequences of a model of this shape that are drawn at the same time.
+pub fn live_max(config: &ModelConfig) -> usize {
+    if config.hidden_size >= 512 { 96 } else { 256 }
+}
+
+/// Bytes of keys and values that `tokens` read tokens take, in whole blocks.
+pub fn cache_bytes(config: &ModelConfig, tokens: usize) -> u64 {
+    let shape = CacheShape {
+        layers: config.num_hidden_layers,
+        heads: config.num_key_value_heads,
+        dim: config.head_dim,
+    };
+    tokens.div_ceil(WIDTH) as u64 * shape.block_bytes()
+}
+
+/// Bytes of what is computed beside keys and values while `live` sequences take a step, or the
+/// most rows that are read in one go: activations, logits, and logits that wait at prompts' ends.
+pub fn drawing_bytes(config: &ModelConfig, live: usize) -> u64 {
+    let (queries, keys) = (config.num_attention_heads, 2 * config.num_key_value_heads);
+    let wide = (2 * config.intermediate_size).max((queries + keys) * config.head_dim);
+    let row = wide + config.intermediate_size.max(queries * config.head_dim);
+    let rows = ROWS_MAX * (2 * row + 2 * config.hidden_size);
+    ((rows + 2 * live * config.vocab_size) * size_of::<f32>()) as u64
+}
+
 /// Weights arranged for drawing. Immutable: any number of threads may draw from it.
 pub struct Generator {
     network: Network,
@@ -78,8 +103,10 @@ impl Generator {
         weights: Weights,
         storage: Storage,
     ) -> Result<Generator, LmError> {
-        let live_max = if config.hidden_size >= 512 { 96 } else { 256 };
-        Ok(Generator { network: Network::new(config, weights, storage)?, live_max })
+        Ok(Generator {
+            network: Network::new(config, weights, storage)?,
+            live_max: live_max(config),
+        })
     }
 
     /// Bounds the sequences that are drawn at the same time (memory against speed; the results do

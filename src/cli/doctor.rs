@@ -1,0 +1,145 @@
+//! `gradus doctor`: what this machine has, and what a run will take of its memory and time, before
+//! hours are spent to find out.
+
+use super::{ExitStatus, output, recipe};
+use gradus::Error;
+use gradus::domain::event::IterationKind;
+use gradus::runtime::Folder;
+use gradus::runtime::doctor::{
+    Diagnosis, IterationForecast, Machine, MemoryForecast, TimeForecast, examine,
+};
+use gradus::runtime::memory::gib;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// What a run will take.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The run's folder; without one, what this machine has.
+    dir: Option<PathBuf>,
+    /// Print it as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    machine: Machine,
+    run: Option<Diagnosis>,
+}
+
+/// Runs the verb.
+pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
+    let place = arguments.dir.as_deref().unwrap_or(Path::new("."));
+    let folder = Folder::at(place);
+    // A folder without a run is told of at once, not after a measurement.
+    if arguments.dir.is_some() && !folder.holds_run() {
+        return Err(Error::NoRun(place.to_owned()));
+    }
+    if arguments.dir.is_some() {
+        eprintln!("measuring with a few of the run's prompts; nothing of the run changes");
+    }
+    let machine = Machine::look(place);
+    let run = match &arguments.dir {
+        Some(_) => Some(examine(&folder, recipe::oracle_of(&folder).as_deref())?),
+        None => None,
+    };
+    let fits = run.as_ref().is_none_or(|run| run.memory.fits);
+    let shown = Shown { machine, run };
+    match arguments.json {
+        true => output::json(&shown)?,
+        false => output::text(&render(&shown))?,
+    }
+    Ok(if fits { ExitStatus::Done } else { ExitStatus::WrongInput })
+}
+
+fn render(shown: &Shown) -> String {
+    let machine = &shown.machine;
+    let size = |bytes: Option<u64>| bytes.map_or_else(|| "unknown".to_owned(), gib);
+    let mut text = format!(
+        "machine  {} cores, vectors of {} bits, {:.0} GFLOP/s in products, {:.1} GB/s from memory\n\
+         \x20        {} of memory are free, {} of disk\n",
+        machine.cores,
+        machine.vector_bits,
+        machine.product_gflops,
+        machine.memory_gb_per_s,
+        size(machine.memory_available_bytes),
+        size(machine.disk_free_bytes),
+    );
+    if let Some(run) = &shown.run {
+        text.push_str(&format!("model    {:.1} M parameters\n\n", run.parameters as f64 / 1e6));
+        text.push_str(&memory(&run.memory));
+        if let Some(time) = &run.time {
+            text.push_str(&format!("\n{}", times(time)));
+        }
+        text.push_str(&format!("\nfound out in {:.0} s\n", run.measured_seconds));
+    }
+    text
+}
+
+fn memory(memory: &MemoryForecast) -> String {
+    let how = if memory.measured { "measured" } else { "by shapes alone" };
+    let mut text = format!("memory at most, {how}\n");
+    for stage in &memory.stages {
+        let mark = if stage.stage == memory.peak_stage { "  <- the peak" } else { "" };
+        text.push_str(&format!("  {:<10} {:>9}{mark}\n", stage.stage, gib(stage.bytes)));
+    }
+    if memory.fits {
+        text.push_str("it fits\n");
+        return text;
+    }
+    let free = memory.available_bytes.map_or_else(String::new, gib);
+    text.push_str(&format!("GRADUS0110 it does not fit into the {free} that are free\n"));
+    for remedy in &memory.remedies {
+        text.push_str(&format!("  {:>9}  {}\n", gib(remedy.bytes), remedy.change));
+    }
+    if memory.remedies.is_empty() {
+        text.push_str("  no setting makes it fit: take a much smaller model\n");
+    }
+    text
+}
+
+fn times(time: &TimeForecast) -> String {
+    const STAGES: [&str; 4] = ["sampler", "judge", "trainer", "evaluator"];
+    let mut text = format!("{:<8}", "seconds");
+    STAGES.iter().for_each(|stage| text.push_str(&format!("{stage:>11}")));
+    text.push_str(&format!("{:>11}\n", "all"));
+    for iteration in &time.iterations {
+        text.push_str(&row(iteration, &STAGES));
+    }
+    let lengths = time.lengths;
+    text.push_str(&format!(
+        "{:.0} s in all, {}; answers of {} tokens, judge's replies of {} were seen\n",
+        time.seconds,
+        span(time.seconds),
+        lengths.answer,
+        lengths.reply
+    ));
+    text
+}
+
+fn row(iteration: &IterationForecast, stages: &[&str]) -> String {
+    let kind = if iteration.kind == IterationKind::Sft { "SFT" } else { "DPO" };
+    let mut text = format!("{:<8}", format!("M{} {kind}", iteration.iteration));
+    for stage in stages {
+        let seconds = iteration.seconds_by_stage.get(stage).copied().unwrap_or_default();
+        text.push_str(&format!("{seconds:>11.1}"));
+    }
+    let IterationForecast { prompts, rows, steps, seconds, .. } = iteration;
+    let counts = match iteration.kind {
+        IterationKind::Sft => format!("{rows} rows, {steps} steps"),
+        IterationKind::Dpo => format!("{prompts} prompts, {rows} pairs, {steps} steps"),
+    };
+    text.push_str(&format!("{seconds:>11.1}  {counts}\n"));
+    text
+}
+
+/// `2 h 5 min`.
+fn span(seconds: f64) -> String {
+    let minutes = (seconds / 60.0).round() as u64;
+    match (minutes / 60, minutes % 60) {
+        (0, 0) => "less than a minute".to_owned(),
+        (0, minutes) => format!("{minutes} min"),
+        (hours, minutes) => format!("{hours} h {minutes} min"),
+    }
+}

@@ -1,0 +1,208 @@
+//! WHAT A RUN WILL TAKE, BEFORE IT DOES: peak memory and time, foretold from shapes and from a
+//! miniature iteration of the run's own stages ([`rehearsal`]), which takes about a minute for a
+//! model of 135 M parameters. Nothing of the run changes.
+//!
+//! Memory is the estimate of [`super::estimate`], plus what the process held in the miniature beyond
+//! that estimate of the miniature. Time is counts times prices: tokens read, steps drawn and rows of
+//! each, rows trained ([`forecast`]). What is not known beforehand: how long the answers of later
+//! policies are (today's are taken), and how many prompts will give no pair.
+
+mod cost;
+mod forecast;
+mod machine;
+mod measure;
+mod rehearsal;
+mod watch;
+
+pub use forecast::IterationForecast;
+pub use machine::Machine;
+
+use super::estimate::{Kinds, Lengths, Needs, Outline, Remedy, parameters, remedies};
+use super::{Folder, fold, memory};
+use crate::config::Config;
+use crate::domain::Iteration;
+use crate::domain::event::IterationKind;
+use crate::error::Error;
+use crate::lm::generate::live_max;
+use crate::lm::model_files::ModelFiles;
+use crate::log::LogError;
+use crate::rubric::{RubricEngine, RubricRegistry};
+use crate::stage::Oracle;
+use crate::stage::ask::shown;
+use crate::view::RunView;
+use forecast::{Forecast, Stock};
+use measure::{Measured, measure};
+use rehearsal::Cast;
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Answers that a probed prompt is asked about beside each other: three claims with two forgeries
+/// each, the words that judges reward, and a repetition.
+const PROBED_SHEETS: [usize; 5] = [3, 3, 3, 4, 2];
+
+/// What one stage holds at most.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct StageMemory {
+    /// Which.
+    pub stage: &'static str,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// Memory, foretold.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MemoryForecast {
+    /// By stage, in their order.
+    pub stages: Vec<StageMemory>,
+    /// The stage that holds most.
+    pub peak_stage: &'static str,
+    /// How much, bytes.
+    pub peak_bytes: u64,
+    /// What is free now, where the system says.
+    pub available_bytes: Option<u64>,
+    /// Whether it fits into that.
+    pub fits: bool,
+    /// What would fit, where it does not.
+    pub remedies: Vec<Remedy>,
+    /// Whether the process was measured, or shapes alone say it.
+    pub measured: bool,
+}
+
+/// Time, foretold.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TimeForecast {
+    /// Every iteration that is left.
+    pub iterations: Vec<IterationForecast>,
+    /// Seconds of all of them.
+    pub seconds: f64,
+    /// Lengths that were seen, in tokens.
+    pub lengths: Lengths,
+}
+
+/// What was found about a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Diagnosis {
+    /// The model's parameters.
+    pub parameters: u64,
+    /// Memory.
+    pub memory: MemoryForecast,
+    /// Time; none where the run does not fit, for then nothing was measured.
+    pub time: Option<TimeForecast>,
+    /// Seconds that finding out took.
+    pub measured_seconds: f64,
+}
+
+/// The iteration that is under way, or else the next one.
+fn upcoming(view: &RunView) -> (Iteration, IterationKind) {
+    view.open().map_or_else(|| view.next_iteration(), |(iteration, open)| (iteration, open.kind))
+}
+
+/// How a run's iterations train from here on.
+pub(super) fn kinds(view: &RunView) -> Kinds {
+    match upcoming(view).1 {
+        IterationKind::Sft => Kinds::SupervisedFirst,
+        IterationKind::Dpo => Kinds::Preference,
+    }
+}
+
+fn memory_forecast(outline: &Outline<'_>, found: Option<&Measured>) -> MemoryForecast {
+    let needs: Needs = outline.needs();
+    let excess = found.map(|found| found.excess).unwrap_or_default();
+    let stages: Vec<StageMemory> = needs
+        .stages()
+        .into_iter()
+        .zip(excess)
+        .map(|((stage, bytes), more)| StageMemory {
+            stage,
+            bytes: bytes.saturating_add_signed(more),
+        })
+        .collect();
+    let worst = stages.iter().max_by_key(|stage| stage.bytes);
+    let (peak_stage, peak_bytes) = worst.map_or(("", 0), |stage| (stage.stage, stage.bytes));
+    let available_bytes = memory::available_bytes();
+    let fits = available_bytes.is_none_or(|available| peak_bytes <= available);
+    let remedies = match available_bytes.filter(|_| !fits) {
+        Some(available) => remedies(outline, available),
+        None => Vec::new(),
+    };
+    let measured = found.is_some();
+    MemoryForecast { stages, peak_stage, peak_bytes, available_bytes, fits, remedies, measured }
+}
+
+fn stock(cast: &Cast, oracle: bool) -> Stock {
+    let view = &cast.view;
+    let (next, kind) = upcoming(view);
+    let asks = |n: usize| -> usize {
+        let seats = view.panel.iter().flat_map(|panel| panel.seats());
+        let rubrics = seats.filter_map(|seat| cast.rubrics.get(&seat.rubric));
+        rubrics.map(|rubric| shown(n, &rubric).len()).sum()
+    };
+    let most = (cast.config.sampling.candidates as usize).max(4);
+    Stock {
+        next: (next.0, kind),
+        unused: view.unused().count(),
+        held_out: view.held_out().count(),
+        seed_rows: view.seed_data.iter().map(|facts| facts.rows as usize).sum(),
+        oracle,
+        questions: (0..=most).map(asks).collect(),
+        probes: PROBED_SHEETS.into_iter().map(asks).sum(),
+        live_max: live_max(cast.model.config()),
+    }
+}
+
+fn cast(folder: &Folder) -> Result<Cast, Error> {
+    if let Some(pid) = folder.holder() {
+        // Two would disturb each other: neither the figures nor the run would be worth anything.
+        return Err(LogError::InUse { path: folder.path().to_owned(), pid }.into());
+    }
+    let log = folder.read_log()?;
+    let view = fold(&log)?;
+    let rubrics: Arc<RubricRegistry> = folder.open_rubrics(&RubricEngine::new()?)?;
+    Ok(Cast {
+        config: Config::from_yaml(&folder.config())?,
+        model: Arc::new(ModelFiles::open(&folder.model())?),
+        view,
+        log: Arc::new(log),
+        rubrics,
+    })
+}
+
+/// Foretells a run that nobody works on. What shapes alone say does not fit is not measured.
+///
+/// # Errors
+/// [`Error::NoRun`], [`LogError::InUse`] beside a process that works on the run, or what a stage
+/// says that cannot do its work.
+pub fn examine(folder: &Folder, oracle: Option<&dyn Oracle>) -> Result<Diagnosis, Error> {
+    let began = Instant::now();
+    let cast = cast(folder)?;
+    let (model, config) = (cast.model.config(), &cast.config);
+    let outline = Outline { model, config, kinds: kinds(&cast.view), lengths: None };
+    let bare = memory_forecast(&outline, None);
+    if !bare.fits {
+        let measured_seconds = began.elapsed().as_secs_f64();
+        return Ok(Diagnosis {
+            parameters: parameters(model),
+            memory: bare,
+            time: None,
+            measured_seconds,
+        });
+    }
+    let mut found = measure(&cast, folder)?;
+    let stock = stock(&cast, oracle.is_some());
+    let tried = found.paired.0
+        * stock.questions.get(config.sampling.candidates as usize).copied().unwrap_or(0);
+    found.asked = if tried == 0 { 0.0 } else { found.asked / tried as f64 };
+    let lengths = found.lengths.unwrap_or_else(|| Lengths::most(config));
+    let outline = Outline { lengths: Some(lengths), ..outline };
+    let memory = memory_forecast(&outline, Some(&found));
+    let left = config.iterations.saturating_sub(cast.view.finished());
+    let iterations = Forecast { config, stock: &stock, found: &found }.iterations(left);
+    let seconds = iterations.iter().map(|iteration| iteration.seconds).sum();
+    Ok(Diagnosis {
+        parameters: parameters(model),
+        memory,
+        time: Some(TimeForecast { iterations, seconds, lengths }),
+        measured_seconds: began.elapsed().as_secs_f64(),
+    })
+}

@@ -1,0 +1,396 @@
+//! A MINIATURE ITERATION: the run's own stages on a few of its own prompts, with its rubric and its
+//! policy, on a log in memory. What they ask of the model is written down, and how long it took and
+//! how much the process held. Blobs go to a folder of their own on the run's disk, which is removed;
+//! nothing of the run changes.
+//!
+//! Every stage has a thread that stays, as in a real run: what one thread gave back to the
+//! allocator another does not get (glibc keeps an arena for each).
+
+use super::machine::{forget_peak, peak_bytes};
+use super::watch::{Call, Watched};
+use crate::blob::BlobStore;
+use crate::config::{Config, JudgeSource};
+use crate::domain::event::IterationKind;
+use crate::domain::{
+    BlobHash, Event, Iteration, PolicyRef, PreferencePair, Prompt, PromptId, PromptOrigin, TaskKey,
+    When,
+};
+use crate::error::Error;
+use crate::lm::cancel::Cancel;
+use crate::lm::model_files::ModelFiles;
+use crate::log::{Batch, Log, MemoryLog};
+use crate::rubric::RubricRegistry;
+use crate::runtime::Folder;
+use crate::runtime::estimate::parameters;
+use crate::stage::candle_workshop::CandleWorkshop;
+use crate::stage::judge::Judge;
+use crate::stage::pair_store::PairStore;
+use crate::stage::sampler::Sampler;
+use crate::stage::trainer::Trainer;
+use crate::stage::writer::write_round;
+use crate::stage::{Ample, Desk, NoGauge, Stage, StageError};
+use crate::view::{PromptFacts, RunView};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Prompts of the miniature: few of a model that is slow, a whole chunk of a fast one.
+const PROMPTS: usize = 4;
+const PROMPTS_OF_A_SMALL_MODEL: usize = 48;
+const SMALL_MODEL_PARAMETERS: u64 = 20_000_000;
+
+/// What one task of a stage came to.
+#[derive(Clone, Debug)]
+pub(super) struct Act {
+    /// Seconds of all of it.
+    pub seconds: f64,
+    /// What it asked of the model.
+    pub calls: Vec<Call>,
+    /// The most that the process held meanwhile, bytes.
+    pub peak: u64,
+}
+
+/// The folder of the miniature's blobs.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A stage's thread.
+struct Hand(crossbeam_channel::Sender<Job>);
+
+impl Hand {
+    fn start(name: &str) -> Result<Hand, Error> {
+        let (jobs, inbox) = crossbeam_channel::bounded::<Job>(1);
+        let work = move || inbox.into_iter().for_each(|job| job());
+        let thread = std::thread::Builder::new().name(format!("gradus-{name}"));
+        let started = thread.stack_size(16 << 20).spawn(work);
+        started.map_err(|error| Error::io(name, error))?;
+        Ok(Hand(jobs))
+    }
+
+    /// Does something on the thread and waits for it.
+    fn take<R: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> R + Send + 'static,
+    ) -> Result<R, StageError> {
+        let (give, get) = crossbeam_channel::bounded(1);
+        let lost = || StageError::Panic("a rehearsed task panicked".to_owned());
+        let sent = self.0.send(Box::new(move || drop(give.send(job()))));
+        sent.map_err(|_| lost())?;
+        get.recv().map_err(|_| lost())
+    }
+}
+
+/// What the miniature is made of.
+pub(super) struct Cast {
+    /// The run's settings.
+    pub config: Config,
+    /// The model's files.
+    pub model: Arc<ModelFiles>,
+    /// What is known of the run.
+    pub view: RunView,
+    /// The run's log.
+    pub log: Arc<dyn Log>,
+    /// The run's rubrics.
+    pub rubrics: Arc<RubricRegistry>,
+}
+
+impl Cast {
+    /// The policy that acts now.
+    fn policy(&self) -> Result<PolicyRef, Error> {
+        self.view.policy.clone().ok_or_else(|| Error::Usage("the run has no policy yet".into()))
+    }
+
+    /// The first prompts that the run would answer; where it has none yet, demonstrations.
+    pub fn prompts(&self, most: usize) -> Result<Vec<Prompt>, Error> {
+        let unused = self.view.unused();
+        let ours = |facts: &PromptFacts| facts.origin != PromptOrigin::HeldOut;
+        let others = self.view.prompts.iter().filter(|(_, facts)| ours(facts));
+        let mut found: Vec<Prompt> = Vec::new();
+        for (id, facts) in unused.chain(others) {
+            if found.len() >= most {
+                break;
+            }
+            let known = found.iter().any(|prompt| prompt.id == *id);
+            let event = self.log.get(facts.offset)?.filter(|_| !known).map(|record| record.event);
+            if let Some(Event::PromptAdmitted { prompt }) = event {
+                found.push(prompt);
+            }
+        }
+        match found.is_empty() {
+            true => Err(Error::Usage("the run has no prompts to measure with".to_owned())),
+            false => Ok(found),
+        }
+    }
+
+    /// A few of the seed rows, from all over them, as a blob.
+    fn seed_rows(&self, from: &BlobStore, to: &BlobStore, most: usize) -> Result<Seeds, Error> {
+        let mut lines = Vec::new();
+        for facts in &self.view.seed_data {
+            let bytes = from.read(&facts.blob)?;
+            let rows = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+            lines.extend(rows.map(<[u8]>::to_vec));
+        }
+        let step = (lines.len() / most.max(1)).max(1);
+        let picked: Vec<Vec<u8>> = lines.into_iter().step_by(step).take(most).collect();
+        let rows = picked.len() as u32;
+        Ok((to.put(&picked.join(&b'\n'))?, rows))
+    }
+}
+
+type Seeds = (BlobHash, u32);
+
+/// A miniature under way.
+pub(super) struct Rehearsal {
+    pub desk: Desk,
+    pub view: RunView,
+    pub watched: Arc<Watched>,
+    /// Prompts of the miniature.
+    pub prompts: usize,
+    /// Prompts that gave a pair.
+    pub paired: usize,
+    _scratch: Scratch,
+}
+
+/// The run's settings with smaller numbers. Batches of two sizes in turns show what a step costs by
+/// its rows; the second segment goes on from a saved state.
+fn smaller(config: &Config, prompts: usize) -> Config {
+    let mut small = config.clone();
+    let n = prompts as u32;
+    small.iterations = 1;
+    small.prompts.per_iteration = n;
+    small.sampling.batch_prompts = n;
+    small.judge.probes = 0;
+    small.judge.source = JudgeSource::Model;
+    let batch = (2 * n).div_ceil(3);
+    (small.train.dpo.train_batch_size, small.train.dpo.num_train_epochs) = (batch, 3);
+    (small.train.sft.train_batch_size, small.train.sft.num_train_epochs) = (batch, 3);
+    small.train.segment_steps = 2 * n.div_ceil(batch);
+    small
+}
+
+impl Rehearsal {
+    /// Sets everything up; no model is opened yet.
+    pub fn prepare(cast: &Cast, folder: &Folder) -> Result<Rehearsal, Error> {
+        let most = match parameters(cast.model.config()) < SMALL_MODEL_PARAMETERS {
+            true => PROMPTS_OF_A_SMALL_MODEL,
+            false => PROMPTS,
+        };
+        let most = most.min(cast.config.prompts.per_iteration as usize);
+        let prompts = cast.prompts(most)?;
+        let scratch = Scratch(folder.path().join("doctor"));
+        let _ = std::fs::remove_dir_all(&scratch.0);
+        let blobs = Arc::new(BlobStore::open(&scratch.0)?);
+        let (from, policy) = (folder.open_blobs()?, cast.policy()?);
+        for hash in std::iter::once(&policy.weights).chain(&policy.adapter) {
+            link(&from.path(hash), &blobs.path(hash))?;
+        }
+        let mut events: Vec<Event> =
+            prompts.iter().map(|p| Event::PromptAdmitted { prompt: p.clone() }).collect();
+        if !cast.view.seed_data.is_empty() {
+            let (blob, rows) = cast.seed_rows(&from, &blobs, prompts.len())?;
+            events.push(Event::SeedDataAdmitted { name: "seed".to_owned(), rows, blob });
+        }
+        let panel = cast.view.panel.clone();
+        let panel = panel.ok_or_else(|| Error::Usage("the run has no rubric yet".into()))?;
+        events.push(Event::RubricActivated { panel, when: When::NextIteration, trial: None });
+        let settings = serde_json::Value::Null;
+        events.push(Event::RunStarted { seed: cast.config.seed, base: policy, settings });
+        let watched =
+            Arc::new(Watched::new(CandleWorkshop::new(cast.model.clone(), blobs, &cast.config)));
+        let desk = Desk {
+            config: Arc::new(smaller(&cast.config, prompts.len())),
+            log: Arc::new(MemoryLog::default()),
+            workshop: watched.clone(),
+            rubrics: cast.rubrics.clone(),
+            oracle: None,
+            cancel: Cancel::default(),
+            gauge: Arc::new(NoGauge),
+            headroom: Arc::new(Ample),
+        };
+        let (view, prompts) = (RunView::default(), prompts.len());
+        let mut new = Rehearsal { desk, view, watched, prompts, paired: 0, _scratch: scratch };
+        new.record(None, events)?;
+        Ok(new)
+    }
+
+    fn record(&mut self, key: Option<TaskKey>, events: Vec<Event>) -> Result<(), Error> {
+        self.desk.log.append(Batch { key, events, cursor: None })?;
+        while self.view.follow(self.desk.log.as_ref(), 512, |_| {})? > 0 {}
+        Ok(())
+    }
+
+    /// Opens an iteration of a kind, in the place of the conductor.
+    pub fn open(&mut self, kind: IterationKind) -> Result<(), Error> {
+        let (iteration, _) = self.view.next_iteration();
+        let missing = || Error::Usage("the run has not begun".to_owned());
+        let policy = self.view.policy.clone().ok_or_else(missing)?;
+        let panel = self.view.panel.clone().ok_or_else(missing)?;
+        let reference = policy.clone();
+        let mut events =
+            vec![Event::IterationStarted { iteration, kind, policy, reference, panel }];
+        if kind == IterationKind::Dpo {
+            let prompts = self.view.prompts.keys().cloned().collect();
+            events.push(Event::PromptsSealed { iteration, prompts });
+        }
+        self.record(None, events)
+    }
+
+    /// Closes the open iteration.
+    pub fn close(&mut self) -> Result<(), Error> {
+        let Some((iteration, _)) = self.view.open() else { return Ok(()) };
+        let reason = String::new();
+        let outcome = crate::domain::event::IterationOutcome::NoSignal { reason };
+        self.record(None, vec![Event::IterationFinished { iteration, outcome }])
+    }
+
+    /// The next task of a stage on its thread, if it has one.
+    fn act<S: Stage>(
+        &mut self,
+        hand: &Hand,
+        make: fn(Arc<Config>) -> S,
+    ) -> Result<Option<Act>, Error> {
+        let mut stage = make(self.desk.config.clone());
+        let Some((key, task)) = stage.next(&self.view) else { return Ok(None) };
+        let (view, desk) = (self.view.clone(), self.desk.clone());
+        self.watched.take();
+        forget_peak();
+        let began = Instant::now();
+        let events = hand.take(move || stage.run(task, &view, &desk))??;
+        let seconds = began.elapsed().as_secs_f64();
+        let (calls, peak) = (self.watched.take(), peak_bytes());
+        self.record(Some(key), events)?;
+        Ok(Some(Act { seconds, calls, peak }))
+    }
+
+    /// Every task that a stage has now.
+    fn acts<S: Stage>(
+        &mut self,
+        hand: &Hand,
+        make: fn(Arc<Config>) -> S,
+    ) -> Result<Vec<Act>, Error> {
+        let mut all = Vec::new();
+        while let Some(act) = self.act(hand, make)? {
+            all.push(act);
+        }
+        Ok(all)
+    }
+
+    /// Writes a first round of prompts over all that the run knows; how many were taken.
+    pub fn write(&mut self, hands: &Hands, cast: &Cast) -> Result<(Act, u32), Error> {
+        let (view, policy) = (cast.view.clone(), cast.policy()?);
+        let (config, log) = (Arc::new(cast.config.clone()), cast.log.clone());
+        let desk = Desk { config, log, ..self.desk.clone() };
+        let (iteration, _) = view.next_iteration();
+        let began = Instant::now();
+        let events =
+            hands.sampler.take(move || write_round(iteration, &policy, 0, &view, &desk))??;
+        let (seconds, calls) = (began.elapsed().as_secs_f64(), self.watched.take());
+        let written = |event: &Event| match event {
+            Event::PromptsWritten { admitted, .. } => Some(*admitted),
+            _ => None,
+        };
+        let admitted = events.iter().find_map(written).unwrap_or_default();
+        Ok((Act { seconds, calls, peak: 0 }, admitted))
+    }
+
+    /// Answers.
+    pub fn sample(&mut self, hands: &Hands) -> Result<Vec<Act>, Error> {
+        self.acts(&hands.sampler, Sampler::new)
+    }
+
+    /// Judges.
+    pub fn judge(&mut self, hands: &Hands) -> Result<Vec<Act>, Error> {
+        self.acts(&hands.judge, Judge::new)
+    }
+
+    /// Makes pairs as the run would, counts them, and for the prompts without one takes the first
+    /// two answers: training is to be measured whatever the judge thinks.
+    pub fn pair(&mut self) -> Result<(), Error> {
+        let mut stage = PairStore::new(self.desk.config.clone());
+        while let Some((key, task)) = stage.next(&self.view) {
+            let mut events = stage.run(task, &self.view, &self.desk)?;
+            for event in &mut events {
+                match event {
+                    Event::PairFormed { .. } => self.paired += 1,
+                    Event::PairSkipped { iteration, prompt, .. } => {
+                        *event = Event::PairFormed {
+                            iteration: *iteration,
+                            pair: any_pair(*iteration, prompt),
+                        };
+                    }
+                    _ => {}
+                }
+            }
+            self.record(Some(key), events)?;
+        }
+        let Some((iteration, open)) = self.view.open() else { return Ok(()) };
+        let pairs = open.pairs.values().map(|(id, _)| id.clone()).collect();
+        self.record(None, vec![Event::PairsSealed { iteration, pairs }])
+    }
+
+    /// Scores the reference and trains; an act for each task.
+    pub fn train(&mut self, hands: &Hands) -> Result<Vec<Act>, Error> {
+        self.acts(&hands.trainer, Trainer::new)
+    }
+
+    /// Opens the checkpoint on the evaluator's thread, as measuring it begins.
+    pub fn open_checkpoint(&mut self, hands: &Hands) -> Result<Option<Act>, Error> {
+        let open = self.view.open().and_then(|(_, open)| open.checkpoint.clone());
+        let Some(checkpoint) = open else { return Ok(None) };
+        let workshop = self.desk.workshop.clone();
+        forget_peak();
+        let began = Instant::now();
+        hands.evaluator.take(move || workshop.policy(&checkpoint.policy).map(drop))??;
+        let (seconds, peak) = (began.elapsed().as_secs_f64(), peak_bytes());
+        Ok(Some(Act { seconds, calls: self.watched.take(), peak }))
+    }
+}
+
+fn any_pair(iteration: Iteration, prompt: &PromptId) -> PreferencePair {
+    PreferencePair {
+        id: crate::domain::PairId(format!("{iteration}/{prompt}")),
+        prompt: prompt.clone(),
+        chosen: 0,
+        rejected: 1,
+        score_chosen: 0.0,
+        score_rejected: 0.0,
+        length_chosen: 0,
+        length_rejected: 0,
+    }
+}
+
+/// The stages' threads.
+pub(super) struct Hands {
+    sampler: Hand,
+    judge: Hand,
+    trainer: Hand,
+    evaluator: Hand,
+}
+
+impl Hands {
+    pub fn start() -> Result<Hands, Error> {
+        Ok(Hands {
+            sampler: Hand::start("sampler")?,
+            judge: Hand::start("judge")?,
+            trainer: Hand::start("trainer")?,
+            evaluator: Hand::start("evaluator")?,
+        })
+    }
+}
+
+/// The same blob at another place: a hard link where the file system has them.
+fn link(from: &std::path::Path, to: &std::path::Path) -> Result<(), Error> {
+    let folder = to.parent().unwrap_or(to);
+    std::fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
+    if std::fs::hard_link(from, to).is_err() {
+        std::fs::copy(from, to).map_err(|error| Error::io(from, error))?;
+    }
+    Ok(())
+}

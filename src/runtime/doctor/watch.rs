@@ -1,0 +1,172 @@
+//! A workshop that writes down what stages ask of the model and how long it takes. What is asked
+//! and what comes of it are the real things.
+
+use crate::domain::{BlobHash, Completion, Message, PolicyRef};
+use crate::lm::cancel::Cancel;
+use crate::lm::error::LmError;
+use crate::lm::generate::DrawRequest;
+use crate::lm::policy::LanguageModel;
+use crate::stage::StageError;
+use crate::stage::candle_workshop::CandleWorkshop;
+use crate::stage::workshop::{Segment, SegmentRequest, StepData, Workshop};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// Something that was asked of the model; times in seconds.
+#[derive(Clone, Debug)]
+pub(super) enum Call {
+    /// A policy was opened, or found open.
+    Opened { seconds: f64 },
+    /// Answers were drawn; the lengths of all of them, in tokens.
+    Drew { requests: Vec<DrawRequest>, lengths: Vec<usize> },
+    /// Probabilities were read after contexts.
+    Read { contexts: Vec<Vec<u32>>, seconds: f64 },
+    /// Sequences were scored; rows of them in all.
+    Scored { rows: usize, seconds: f64 },
+    /// A segment was trained: rows and seconds of each step; the first from the beginning.
+    Trained { steps: Vec<(usize, f64)> },
+}
+
+type Calls = Arc<Mutex<Vec<Call>>>;
+
+fn note(calls: &Calls, call: Call) {
+    calls.lock().unwrap_or_else(PoisonError::into_inner).push(call);
+}
+
+/// The workshop.
+pub(super) struct Watched {
+    inner: CandleWorkshop,
+    calls: Calls,
+}
+
+impl Watched {
+    pub fn new(inner: CandleWorkshop) -> Watched {
+        Watched { inner, calls: Calls::default() }
+    }
+
+    /// What was asked since this was called last.
+    pub fn take(&self) -> Vec<Call> {
+        std::mem::take(&mut *self.calls.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Rows that a step computes: a pair's prompt once, and no row for a last token.
+fn rows_of(step: &StepData) -> usize {
+    let one = |ids: &[u32]| ids.len().saturating_sub(1);
+    match step {
+        StepData::Sft(rows) => rows.iter().map(|row| one(&row.ids)).sum(),
+        StepData::Dpo { pairs, rehearsal } => {
+            let pair = pairs.iter().map(|p| p.prompt.len() + one(&p.chosen) + one(&p.rejected));
+            pair.chain(rehearsal.iter().map(|row| one(&row.ids))).sum()
+        }
+    }
+}
+
+impl Workshop for Watched {
+    fn policy(&self, policy: &PolicyRef) -> Result<Arc<dyn LanguageModel>, StageError> {
+        let began = Instant::now();
+        let inner = self.inner.policy(policy)?;
+        note(&self.calls, Call::Opened { seconds: began.elapsed().as_secs_f64() });
+        Ok(Arc::new(WatchedModel { inner, calls: self.calls.clone() }))
+    }
+
+    fn logps(
+        &self,
+        policy: &PolicyRef,
+        sequences: &[(Vec<u32>, Vec<u32>)],
+        cancel: &Cancel,
+    ) -> Result<Vec<f64>, StageError> {
+        let began = Instant::now();
+        let found = self.inner.logps(policy, sequences, cancel)?;
+        // A prompt is read once for the responses to it that stand together.
+        let mut rows: usize = sequences.iter().map(|(_, response)| response.len()).sum();
+        let mut before = None;
+        for (prompt, _) in sequences {
+            rows += if before == Some(prompt) { 0 } else { prompt.len() };
+            before = Some(prompt);
+        }
+        note(&self.calls, Call::Scored { rows, seconds: began.elapsed().as_secs_f64() });
+        Ok(found)
+    }
+
+    fn train(&self, request: SegmentRequest<'_>) -> Result<Segment, StageError> {
+        let rows: Vec<usize> = request.steps.iter().map(rows_of).collect();
+        let began = Instant::now();
+        let ends = Mutex::new(Vec::new());
+        let on_step = request.on_step;
+        let watched = |done: u64| {
+            ends.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
+            on_step(done);
+        };
+        let segment = self.inner.train(SegmentRequest { on_step: &watched, ..request })?;
+        let ends = ends.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let starts = std::iter::once(began).chain(ends.iter().copied());
+        let took = ends.iter().zip(starts).map(|(end, start)| (*end - start).as_secs_f64());
+        let steps = rows.into_iter().zip(took).collect();
+        note(&self.calls, Call::Trained { steps });
+        Ok(segment)
+    }
+
+    fn blob(&self, hash: &BlobHash) -> Result<Vec<u8>, StageError> {
+        self.inner.blob(hash)
+    }
+}
+
+struct WatchedModel {
+    inner: Arc<dyn LanguageModel>,
+    calls: Calls,
+}
+
+impl LanguageModel for WatchedModel {
+    fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, LmError> {
+        self.inner.encode_chat(messages)
+    }
+
+    fn encode_text(&self, text: &str) -> Result<Vec<u32>, LmError> {
+        self.inner.encode_text(text)
+    }
+
+    fn encode_template(&self, text: &str) -> Result<Vec<u32>, LmError> {
+        self.inner.encode_template(text)
+    }
+
+    fn decode(&self, ids: &[u32]) -> Result<String, LmError> {
+        self.inner.decode(ids)
+    }
+
+    fn draw(
+        &self,
+        requests: &[DrawRequest],
+        cancel: &Cancel,
+    ) -> Result<Vec<Vec<Completion>>, LmError> {
+        let drawn = self.inner.draw(requests, cancel)?;
+        let lengths = drawn.iter().flatten().map(|c| c.token_ids.len()).collect();
+        note(&self.calls, Call::Drew { requests: requests.to_vec(), lengths });
+        Ok(drawn)
+    }
+
+    fn choice_logps(
+        &self,
+        contexts: &[Vec<u32>],
+        choices: &[Vec<u32>],
+        cancel: &Cancel,
+    ) -> Result<Vec<Vec<f64>>, LmError> {
+        let began = Instant::now();
+        let found = self.inner.choice_logps(contexts, choices, cancel)?;
+        let seconds = began.elapsed().as_secs_f64();
+        note(&self.calls, Call::Read { contexts: contexts.to_vec(), seconds });
+        Ok(found)
+    }
+
+    fn turn_end(&self) -> u32 {
+        self.inner.turn_end()
+    }
+
+    fn stop_ids(&self) -> &[u32] {
+        self.inner.stop_ids()
+    }
+
+    fn context_tokens_max(&self) -> usize {
+        self.inner.context_tokens_max()
+    }
+}

@@ -16,6 +16,9 @@ use std::sync::Arc;
 
 type Failure = Box<dyn std::error::Error>;
 
+/// Which answer is chosen, and which rejected.
+type Pair = (usize, usize);
+
 const CANDIDATES: u64 = 4;
 const SAMPLES: u64 = 3;
 
@@ -79,7 +82,7 @@ fn scores(policy: &Policy, asked: &[Rendered], seed: Seed) -> Result<Vec<f64>, F
 }
 
 /// Best and worst of every prompt's answers.
-fn pairs(scores: &[f64]) -> Vec<(usize, usize)> {
+fn pairs(scores: &[f64]) -> Vec<Pair> {
     let order = |group: &[f64]| {
         let mut order: Vec<usize> = (0..group.len()).collect();
         order.sort_by(|a, b| group[*a].total_cmp(&group[*b]));
@@ -93,16 +96,16 @@ fn compare(name: &str, exact: &[f64], other: &[f64]) {
     let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
     let most = gaps.iter().copied().fold(0.0, f64::max);
     let both: Vec<_> = pairs(exact).into_iter().zip(pairs(other)).collect();
-    let share = |same: &dyn Fn(&((usize, usize), (usize, usize))) -> bool| {
-        100.0 * both.iter().filter(|b| same(b)).count() as f64 / both.len() as f64
+    let share = |same: fn(Pair, Pair) -> bool| {
+        100.0 * both.iter().filter(|(a, b)| same(*a, *b)).count() as f64 / both.len() as f64
     };
     println!(
         "{name}: |difference| {mean:.3} (most {most:.3}), spearman {:.3}; chosen the same {:.0} %, \
          rejected the same {:.0} %, turned round {:.0} %",
         spearman(exact, other).unwrap_or(f64::NAN),
-        share(&|(a, b)| a.0 == b.0),
-        share(&|(a, b)| a.1 == b.1),
-        share(&|(a, b)| a.0 == b.1 && a.1 == b.0),
+        share(|a, b| a.0 == b.0),
+        share(|a, b| a.1 == b.1),
+        share(|a, b| a.0 == b.1 && a.1 == b.0),
     );
 }
 

@@ -8,7 +8,7 @@
 
 use crate::config::Config;
 use crate::lm::config::ModelConfig;
-use crate::lm::generate::{cache_bytes, drawing_bytes, live_max};
+use crate::lm::generate::{cache_bytes, drawing_bytes, live_max, open_bytes};
 use crate::lm::train::{LOGIT_BYTES_MAX, MICRO_BATCH_BYTES, activation_bytes_per_row, lanes_of};
 use crate::lm::weights::expected_shapes;
 use crate::stage::candle_workshop::OPEN_POLICIES_MAX;
@@ -76,7 +76,8 @@ impl Lengths {
         Lengths { prompt: 256, answer, rubric: 512, question: 256 + answer, reply }
     }
 
-    /// Not longer than these settings and the model's context allow: a bound that was lowered cuts what was measured.
+    /// Not longer than these settings and the model's context allow: a bound that was lowered cuts
+    /// what was measured.
     fn within(self, config: &Config, context: usize) -> Lengths {
         let answer = self.answer.min(config.sampling.max_new_tokens as usize).min(context);
         let cut = self.answer - answer;
@@ -190,7 +191,8 @@ impl Outline<'_> {
         // Those open when the last iteration begins, and with its checkpoint.
         let last = (config.iterations.max(1) as usize).min(OPEN_POLICIES_MAX) as u64;
         let beside = (u64::from(config.iterations.max(1)) + 1).min(OPEN_POLICIES_MAX as u64);
-        let acting = base + last * weights;
+        let open = open_bytes(model, config.sampling.storage());
+        let acting = base + last * open;
         let (answering, judging) = (self.answering_bytes(), self.judging_bytes());
         // A policy on its way in: its bytes beside its tensors, or its tensors before and after an
         // adapter is added.
@@ -200,7 +202,7 @@ impl Outline<'_> {
         let tensors = (share * weights as f64) as u64;
         let later = tensors + judging;
         let training = self.training(weights);
-        let measuring = base + beside * weights + later + training.kept(share);
+        let measuring = base + beside * open + later + training.kept(share);
         Needs {
             sampler: acting + opening.max(tensors + answering),
             judge: acting + tensors + judging,
@@ -265,7 +267,8 @@ impl Outline<'_> {
         let step = self.step_bytes(self.config.train.sft.train_batch_size, prompt + answer);
         let lanes = lanes_of(weights as usize, self.config.train.threads as usize) as u64;
         let training = Training { weights, moving: weights, gradients: lanes * weights, step };
-        let spared = u64::from(self.config.iterations.clamp(1, 3) - 1) * weights;
+        let open = open_bytes(self.model, self.config.sampling.storage());
+        let spared = u64::from(self.config.iterations.clamp(1, 3) - 1) * open;
         training.peak().saturating_sub(spared + self.judging_bytes())
     }
 
@@ -315,6 +318,7 @@ fn lighter(config: &Config) -> Vec<(String, Config)> {
     from = offer(&from, format!("sampling.batch_prompts: {few}"), &|c| {
         c.sampling.batch_prompts = few;
     });
+    from = offer(&from, "sampling.weight_bits: 8".to_owned(), &|c| c.sampling.weight_bits = 8);
     for divisor in [2, 4] {
         let answer = (config.sampling.max_new_tokens / divisor).max(16);
         offer(&from, format!("sampling.max_new_tokens: {answer}"), &|c| {

@@ -19,7 +19,7 @@ use super::cancel::Cancel;
 use super::config::ModelConfig;
 use super::error::LmError;
 use super::ops::{Storage, WIDTH, awake};
-use super::weights::Weights;
+use super::weights::{Weights, expected_shapes};
 use crate::domain::{Seed, StopReason};
 use cache::{Cache, CacheShape, NodeId};
 use network::{Buffers, Network, Row};
@@ -57,6 +57,20 @@ pub struct Drawn {
 /// Sequences of a model of this shape that are drawn at the same time.
 pub fn live_max(config: &ModelConfig) -> usize {
     if config.hidden_size >= 512 { 96 } else { 256 }
+}
+
+/// Bytes that an open policy of this shape holds, its matrices kept so.
+pub fn open_bytes(config: &ModelConfig, storage: Storage) -> u64 {
+    let bytes = |(name, shape): (String, Vec<usize>)| {
+        let numbers = shape.iter().map(|n| *n as u64).product::<u64>();
+        // A table beside the head is looked up in and not multiplied with.
+        let table = name.contains("embed_tokens") && !config.tie_word_embeddings;
+        match (storage, shape.len()) {
+            (Storage::EightBit, 2..) if !table => numbers + numbers / 8,
+            _ => 4 * numbers,
+        }
+    };
+    expected_shapes(config).into_iter().map(bytes).sum()
 }
 
 /// Bytes of keys and values that `tokens` read tokens take, in whole blocks.

@@ -294,7 +294,8 @@ mod tests {
         config.sampling.top_p = 0.0;
         let error = config.validate().unwrap_err().to_string();
         assert!(error.contains("sampling.top_p is 0; allowed: above 0"), "{error}");
-        let error = parse("sampling:\n  weight_bits: 16\n").unwrap_err();
-        assert!(error.contains("2 sampling.weight_bits is 16; allowed: 32, or 8"), "{error}");
+        let config = parse("sampling:\n  weight_bits: 16\n").unwrap();
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains("sampling.weight_bits is 16; allowed: 32, or 8"), "{error}");
     }
 }

@@ -101,6 +101,9 @@ fn memory(memory: &MemoryForecast) -> String {
 
 fn times(time: &TimeForecast) -> String {
     const STAGES: [&str; 4] = ["sampler", "judge", "trainer", "evaluator"];
+    if time.iterations.is_empty() {
+        return "no iteration is left\n".to_owned();
+    }
     let mut text = format!("{:<8}", "seconds");
     STAGES.iter().for_each(|stage| text.push_str(&format!("{stage:>11}")));
     text.push_str(&format!("{:>11}\n", "all"));

@@ -8,6 +8,7 @@
 //! DIR/rubrics/        installed components, by hash
 //! DIR/watch/          a component that appears here is installed (rubrics.watch)
 //! DIR/inbox/          requests of other processes to the one that works on the run
+//! DIR/doctor/         blobs of a measurement under way (`gradus doctor`), removed after it
 //! DIR/status.json     what a running process was doing a second ago; never truth
 //! ```
 

@@ -233,7 +233,9 @@ pub(super) fn measure(cast: &Cast, folder: &Folder) -> Result<Measured, Error> {
     play.pair()?;
     let acts = play.train(&hands)?;
     found.preference = training(&acts, play.prompts).unwrap_or_default();
-    found.paired = (play.prompts, play.paired);
+    // Ahead of supervision the policy says nothing yet of how many ties there will be.
+    let paired = if found.supervised.is_some() { play.prompts } else { play.paired };
+    found.paired = (play.prompts, paired);
     let checkpoint = play.open_checkpoint(&hands)?;
     found.checkpoint = checkpoint.as_ref().map_or(0.0, |act| act.seconds);
     found.opening = found.opening.max(sampled.first().map_or(0.0, opened));

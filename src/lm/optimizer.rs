@@ -88,6 +88,15 @@ impl OptimizerSettings {
 /// Numbers that one thread takes at a time; sums are added in this order everywhere.
 const PART: usize = 1 << 16;
 
+/// Zeros in memory that has been written to. A page of fresh memory that is read before it is written
+/// is mapped twice, and the second time every core of the process is interrupted: for the moments of
+/// 135 M numbers that came to three seconds.
+fn written_zeros(count: usize) -> Vec<f32> {
+    let mut zeros = vec![0f32; count];
+    zeros.par_chunks_mut(PART).for_each(|part| part.fill(0.0));
+    zeros
+}
+
 /// A tensor that moves.
 pub struct Moving<'a> {
     /// Its name.
@@ -205,7 +214,7 @@ impl AdamW {
         let step = self.numbers(settings, rate, norm);
         for Moving { name, grad, .. } in tensors.iter() {
             if !self.moments.contains_key(*name) {
-                let empty = (vec![0f32; grad.len()], vec![0f32; grad.len()]);
+                let empty = (written_zeros(grad.len()), written_zeros(grad.len()));
                 self.moments.insert((*name).to_owned(), empty);
             }
         }

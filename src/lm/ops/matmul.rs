@@ -7,6 +7,10 @@ use rayon::prelude::*;
 /// Rows are shared out by this many: the kernel's tiles stay whole.
 const PART_ROWS: usize = 96;
 
+/// The most rows that a thread takes at a time: so many of the left side, arranged for the kernel,
+/// stay in a core's second cache.
+const PART_ROWS_MAX: usize = 8 * PART_ROWS;
+
 /// Columns above which threads share the packing of the right side instead of having rows of their
 /// own.
 const WIDE: usize = 8192;
@@ -90,7 +94,8 @@ fn span(rows: usize, columns: usize, row_stride: usize, column_stride: usize) ->
 /// When the shapes do not fit, or a view reaches past its slice.
 pub fn matmul(to: MatMut<'_>, a: Mat<'_>, b: Mat<'_>, add: bool, scale: f32) {
     let threads = rayon::current_num_threads();
-    let part = to.rows.div_ceil(threads).next_multiple_of(PART_ROWS);
+    let parts = threads * to.rows.div_ceil(threads * PART_ROWS_MAX);
+    let part = to.rows.div_ceil(parts.max(1)).next_multiple_of(PART_ROWS);
     if threads == 1 || to.rows < 2 * PART_ROWS || b.columns > WIDE {
         return product(to, a, b, (add, scale), threads);
     }

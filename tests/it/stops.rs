@@ -5,6 +5,7 @@ use crate::dice::{Dice, with_seeds};
 use crate::runs::{alone, blobs, demo, digest, ends_within, until_last, whole};
 use gradus::domain::Event;
 use gradus::log::Recorded;
+use gradus::runtime::Folder;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Mutex;
@@ -42,6 +43,12 @@ fn stopped_run(dir: &Path, dice: &mut Dice, command: impl Fn(&Path) -> Command) 
     for (name, moment, signals) in MOMENTS {
         let mut child = command(dir).spawn().unwrap();
         assert!(until_last(dir, &mut child, moment), "{name}: the run ended before");
+        // The record may be of the life before: a process that has not come as far as to listen
+        // for signals dies of them.
+        while Folder::at(dir).holder() != Some(child.id().to_string()) {
+            assert!(child.try_wait().unwrap().is_none(), "{name}: the run ended before");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         std::thread::sleep(Duration::from_millis(dice.below(60)));
         let asked = Instant::now();
         signals.iter().for_each(|name| signal(&child, name));

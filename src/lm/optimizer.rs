@@ -134,7 +134,11 @@ wide! {
     }
 
     /// Moves a stretch; gives the largest of what it has become.
-    fn take<'a>(step: Step, xg: (&'a mut [f32], &'a [f32]), mv: (&'a mut [f32], &'a mut [f32])) -> f32 {
+    fn take<'a>(
+        step: Step,
+        xg: (&'a mut [f32], &'a [f32]),
+        mv: (&'a mut [f32], &'a mut [f32]),
+    ) -> f32 {
         let mut most = [0f32; 16];
         let chunks = xg.0.chunks_mut(16).zip(xg.1.chunks(16));
         for ((x, g), (m, v)) in chunks.zip(mv.0.chunks_mut(16).zip(mv.1.chunks_mut(16))) {
@@ -148,7 +152,11 @@ wide! {
     }
 
     /// Whether a stretch would be finite: of the value, of the moments.
-    fn finite<'a>(step: Step, xg: (&'a [f32], &'a [f32]), mv: (&'a [f32], &'a [f32])) -> (bool, bool) {
+    fn finite<'a>(
+        step: Step,
+        xg: (&'a [f32], &'a [f32]),
+        mv: (&'a [f32], &'a [f32]),
+    ) -> (bool, bool) {
         let (mut values, mut moments) = (true, true);
         for ((x, g), (m, v)) in xg.0.iter().zip(xg.1).zip(mv.0.iter().zip(mv.1)) {
             let (x, m, v) = step.moved(*x, *g, *m, *v);

@@ -1,8 +1,7 @@
 //! How fast this machine computes: the two ceilings that every figure of the model layer is held
 //! against (docs/performance.md).
 
-use super::ops::{Mat, MatMut, matmul};
-use pulp::{Arch, Simd, WithSimd};
+use super::ops::{Mat, MatMut, lanes, matmul};
 use rayon::prelude::*;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -16,15 +15,7 @@ const PATIENCE: Duration = Duration::from_millis(400);
 
 /// Bits of the vectors that the kernels use here.
 pub fn vector_bits() -> usize {
-    struct Lanes;
-    impl WithSimd for Lanes {
-        type Output = usize;
-        #[inline(always)]
-        fn with_simd<S: Simd>(self, _: S) -> usize {
-            S::F32_LANES
-        }
-    }
-    Arch::new().dispatch(Lanes) * 32
+    lanes() * 32
 }
 
 /// The best of what `once` takes, repeated for a while.

@@ -2,6 +2,7 @@
 //! so contexts with a common beginning hold it once. They lie in blocks of [`WIDTH`] positions
 //! that are set aside once and handed from node to node. Knows no network, only widths.
 
+use crate::lm::config::ModelConfig;
 use crate::lm::ops::{Line, Lines, WIDTH};
 
 /// Index of a node.
@@ -42,6 +43,15 @@ pub(super) struct CacheShape {
 }
 
 impl CacheShape {
+    /// What a network of this shape keeps.
+    pub fn of(config: &ModelConfig) -> CacheShape {
+        CacheShape {
+            layers: config.num_hidden_layers,
+            heads: config.num_key_value_heads,
+            dim: config.head_dim,
+        }
+    }
+
     fn value_panels(self) -> usize {
         self.dim.div_ceil(WIDTH)
     }

@@ -75,12 +75,7 @@ pub fn open_bytes(config: &ModelConfig, storage: Storage) -> u64 {
 
 /// Bytes of keys and values that `tokens` read tokens take, in whole blocks.
 pub fn cache_bytes(config: &ModelConfig, tokens: usize) -> u64 {
-    let shape = CacheShape {
-        layers: config.num_hidden_layers,
-        heads: config.num_key_value_heads,
-        dim: config.head_dim,
-    };
-    tokens.div_ceil(WIDTH) as u64 * shape.block_bytes()
+    tokens.div_ceil(WIDTH) as u64 * CacheShape::of(config).block_bytes()
 }
 
 /// Bytes of what is computed beside keys and values while `live` sequences take a step, or the
@@ -335,7 +330,7 @@ impl<'a> Reader<'a> {
                 at = plan.nodes[node].parent;
             }
         }
-        let cache = Cache::new(network.cache_shape());
+        let cache = Cache::new(CacheShape::of(&network.config));
         let placed = vec![None; plan.nodes.len()];
         let buffers = Buffers::default();
         Reader { network, contexts, plan, cache, buffers, users, placed, ends: HashMap::new() }

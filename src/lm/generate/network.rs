@@ -5,7 +5,7 @@
 //! in the order of the inner index alone (`ops::panel`).
 
 use super::attention::{TASK_ROWS, Task};
-use super::cache::{Cache, CacheShape, NodeId};
+use super::cache::{Cache, NodeId};
 use crate::lm::config::ModelConfig;
 use crate::lm::error::LmError;
 use crate::lm::ops::{
@@ -182,15 +182,6 @@ impl Network {
         })
     }
 
-    /// What a cache for this network keeps.
-    pub fn cache_shape(&self) -> CacheShape {
-        CacheShape {
-            layers: self.config.num_hidden_layers,
-            heads: self.config.num_key_value_heads,
-            dim: self.config.head_dim,
-        }
-    }
-
     fn heads(&self) -> Heads {
         let c = &self.config;
         Heads { queries: c.num_attention_heads, keys: c.num_key_value_heads, dim: c.head_dim }
@@ -259,7 +250,7 @@ impl Network {
         let heads = self.heads();
         let (queries, keys) = (heads.query_width(), heads.key_width());
         let eps = self.config.rms_norm_eps as f32;
-        let mut raw = Vec::new();
+        let (mut raw, mut factors) = (Vec::new(), Vec::new());
         for (at, row) in qkv.chunks_exact_mut(queries + 2 * keys).enumerate() {
             if let Some(bias) = &layer.qkv_bias {
                 row.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
@@ -269,8 +260,8 @@ impl Network {
                 for (part, norm) in [(q, q_norm), (&mut kv[..keys], k_norm)] {
                     raw.clear();
                     raw.extend_from_slice(part);
-                    let factors = &mut vec![0f32; raw.len() / heads.dim];
-                    norm_some((&raw, norm), eps, part, factors);
+                    factors.resize(raw.len() / heads.dim, 0.0);
+                    norm_some((&raw, norm), eps, part, &mut factors);
                 }
             }
             turn_some(&mut row[..queries + keys], queries + keys, table, (at, 1.0));

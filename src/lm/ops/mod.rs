@@ -24,6 +24,7 @@ pub use logps::{token_logps, token_logps_backward};
 pub use matmul::{Mat, MatMut, matmul, matmul_here};
 pub(in crate::lm) use norm::norm_some;
 pub use norm::{rms_norm, rms_norm_backward, scaled};
+pub(in crate::lm) use panel::lanes;
 pub use panel::{Blocks, Line, Lines, Panels, Space, Storage, WIDTH};
 pub(in crate::lm) use rotary::turn_some;
 pub use rotary::{RotaryTable, turn_rows};

@@ -53,8 +53,8 @@ impl DerefMut for Lines {
     }
 }
 
-/// Rows that are computed at once: as many as there are registers for.
-fn rows_at_once() -> usize {
+/// Numbers in a vector of the kernels here.
+pub(in crate::lm) fn lanes() -> usize {
     struct Lanes;
     impl WithSimd for Lanes {
         type Output = usize;
@@ -63,7 +63,12 @@ fn rows_at_once() -> usize {
             S::F32_LANES
         }
     }
-    if Arch::new().dispatch(Lanes) >= 16 { 12 } else { 6 }
+    Arch::new().dispatch(Lanes)
+}
+
+/// Rows that are computed at once: as many as there are registers for.
+fn rows_at_once() -> usize {
+    if lanes() >= 16 { 12 } else { 6 }
 }
 
 /// Rows [T, K] in blocks: of each block its first numbers, then its second ones.

@@ -44,7 +44,12 @@ impl RotaryTable {
 
 wide! {
     /// Turns the heads of `rows` by the table's rows from `by.0` on; `by.1` -1 turns back.
-    pub fn turn_some<'a>(rows: &'a mut [f32], width: usize, table: &'a RotaryTable, by: (usize, f32)) {
+    pub fn turn_some<'a>(
+        rows: &'a mut [f32],
+        width: usize,
+        table: &'a RotaryTable,
+        by: (usize, f32),
+    ) {
         for (at, row) in rows.chunks_exact_mut(width).enumerate() {
             table.turn(row, by.0 + at, by.1);
         }

@@ -42,6 +42,16 @@ pub enum LmError {
         /// What to do.
         advice: String,
     },
+    /// The device has no room for what a computation needs.
+    #[error("device memory: {wanted} bytes are wanted, {held} are held, and {why}")]
+    DeviceMemory {
+        /// Bytes that were asked for.
+        wanted: u64,
+        /// Bytes that gradus held then.
+        held: u64,
+        /// What was said.
+        why: String,
+    },
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,

@@ -1,13 +1,10 @@
 //! Log-probabilities of responses: shifted, response tokens only, summed.
 
 use super::cancel::Cancel;
-use super::decoder::{Decoder, PackedRows};
+use super::decoder::PackedRows;
 use super::error::LmError;
 use std::collections::BTreeMap;
 use std::ops::Range;
-
-/// Rows of one forward pass when no gradient is wanted.
-const ROWS_MAX: usize = 2048;
 
 /// Where the scored tokens of a packed batch are. They come in units: the tokens that one loss is
 /// made of.
@@ -64,6 +61,18 @@ impl Scored {
     }
 }
 
+/// A network that can say how likely tokens are, wherever it computes.
+pub trait Scores {
+    /// Natural-log probability of everything scored in these rows.
+    ///
+    /// # Errors
+    /// When a sequence is longer than the model's context, or an id is outside the vocabulary.
+    fn scored(&self, rows: &PackedRows, scored: &Scored) -> Result<Vec<f32>, LmError>;
+
+    /// Rows that it reads in one go.
+    fn rows_max(&self) -> usize;
+}
+
 /// A response without its last token, which is predicted and predicts nothing: it needs no row.
 pub(super) fn rows_of(response: &[u32]) -> &[u32] {
     response.split_last().map_or(&[], |(_, rows)| rows)
@@ -76,7 +85,7 @@ pub(super) fn rows_of(response: &[u32]) -> &[u32] {
 /// [`LmError::Training`] for an empty prompt (its first token would have nothing to be predicted
 /// from); [`LmError::Cancelled`].
 pub fn sequence_logps(
-    decoder: &Decoder,
+    decoder: &dyn Scores,
     sequences: &[(Vec<u32>, Vec<u32>)],
     cancel: &Cancel,
 ) -> Result<Vec<f64>, LmError> {
@@ -94,7 +103,7 @@ pub fn sequence_logps(
         for members in members.chunks(8) {
             let rests = members.iter().map(|at| sequences[*at].1.len());
             let size = prompt.len() + rests.sum::<usize>();
-            if held + size > ROWS_MAX && !batch.is_empty() {
+            if held + size > decoder.rows_max() && !batch.is_empty() {
                 add_sums(decoder, sequences, &batch, &mut sums, cancel)?;
                 (held, batch) = (0, Vec::new());
             }
@@ -107,7 +116,7 @@ pub fn sequence_logps(
 }
 
 fn add_sums(
-    decoder: &Decoder,
+    decoder: &dyn Scores,
     sequences: &[(Vec<u32>, Vec<u32>)],
     batch: &[(&[u32], &[usize])],
     sums: &mut [f64],
@@ -122,8 +131,7 @@ fn add_sums(
             scored.push_response(before, first, &sequences[*at].1);
         }
     }
-    let hidden = decoder.hidden(&rows)?;
-    let mut logps = decoder.logps(&hidden, &scored.at, &scored.targets)?.into_iter();
+    let mut logps = decoder.scored(&rows, &scored)?.into_iter();
     for at in batch.iter().flat_map(|(_, members)| *members) {
         sums[*at] = logps.by_ref().take(sequences[*at].1.len()).map(f64::from).sum();
     }

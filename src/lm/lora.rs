@@ -69,6 +69,22 @@ impl Lora {
     }
 }
 
+impl Lora {
+    /// A tensor by PEFT's name.
+    ///
+    /// # Errors
+    /// [`LmError::Model`] when there is none.
+    pub fn tensor(&self, name: &str) -> Result<&Tensor, LmError> {
+        let mut all = self.tensors.iter().map(|(layer, pair)| (names(layer), pair));
+        let found = all.find_map(|((a, b), pair)| match name {
+            _ if name == a => Some(&pair.0),
+            _ if name == b => Some(&pair.1),
+            _ => None,
+        });
+        found.ok_or_else(|| LmError::Model(format!("the adapter has no tensor {name}")))
+    }
+}
+
 /// Normal values (Box-Muller) from a derived stream.
 pub fn normal(seed: Seed, n: usize, std: f64) -> Vec<f32> {
     let mut rng = ChaCha8Rng::from_seed(seed.0);

@@ -11,6 +11,7 @@ pub mod error;
 pub mod generate;
 pub mod gguf;
 pub mod gguf_tokenizer;
+pub mod gpu;
 pub mod logp;
 pub mod lora;
 pub mod loss;

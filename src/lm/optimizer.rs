@@ -135,7 +135,7 @@ wide! {
 
     /// Moves a stretch; gives the largest of what it has become.
     fn take<'a>(
-        step: Step,
+        step: StepNumbers,
         xg: (&'a mut [f32], &'a [f32]),
         mv: (&'a mut [f32], &'a mut [f32]),
     ) -> f32 {
@@ -153,7 +153,7 @@ wide! {
 
     /// Whether a stretch would be finite: of the value, of the moments.
     fn finite<'a>(
-        step: Step,
+        step: StepNumbers,
         xg: (&'a [f32], &'a [f32]),
         mv: (&'a [f32], &'a [f32]),
     ) -> (bool, bool) {
@@ -176,21 +176,54 @@ pub fn global_norm<'a>(grads: impl Iterator<Item = &'a [f32]>) -> f64 {
     grads.map(tensor).sum::<f64>().sqrt()
 }
 
-/// The numbers of one step, as each element needs them.
-#[derive(Clone, Copy)]
-struct Step {
-    clip: f32,
-    b1: f32,
-    b2: f32,
-    c1: f32,
-    c2: f32,
-    keep: f32,
-    size: f32,
-    second: f32,
-    eps: f32,
+/// The numbers of one step, as each element needs them ([`StepNumbers::moved`]).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StepNumbers {
+    pub clip: f32,
+    pub b1: f32,
+    pub b2: f32,
+    pub c1: f32,
+    pub c2: f32,
+    pub keep: f32,
+    pub size: f32,
+    pub second: f32,
+    pub eps: f32,
 }
 
-impl Step {
+impl StepNumbers {
+    /// Of the step after `taken` steps, at a learning rate; `norm` is the gradients' global norm
+    /// before clipping.
+    pub fn new(settings: &OptimizerSettings, taken: u32, rate: f64, norm: f64) -> StepNumbers {
+        let count = taken as i32 + 1;
+        // torch.nn.utils.clip_grad_norm_ adds 1e-6 to the norm and never scales up.
+        let clip = match settings.max_grad_norm {
+            max if max > 0.0 => (max / (norm + 1e-6)).min(1.0),
+            _ => 1.0,
+        } as f32;
+        let (b1, b2) = (settings.beta1, settings.beta2);
+        // The complements are taken before rounding, as torch does: 1 - 0.999 in f32 is off by
+        // 5e-5, which the bias correction would not cancel.
+        StepNumbers {
+            clip,
+            b1: b1 as f32,
+            b2: b2 as f32,
+            c1: (1.0 - b1) as f32,
+            c2: (1.0 - b2) as f32,
+            keep: (1.0 - rate * settings.weight_decay) as f32,
+            size: (rate / (1.0 - b1.powi(count))) as f32,
+            second: (1.0 - b2.powi(count)).sqrt() as f32,
+            eps: settings.eps as f32,
+        }
+    }
+
+    /// Whether a step cannot leave anything that is not finite, when no value and no moment is
+    /// larger than `bound`: no gradient is larger than the norm.
+    pub fn is_surely_finite(&self, bound: f32, norm: f64) -> bool {
+        let most = f64::from(bound).max(norm * f64::from(self.clip));
+        let size = f64::from(self.size.abs()) / f64::from(self.eps.max(f32::MIN_POSITIVE));
+        most * most < 1e37 && most * (size + f64::from(self.keep.abs())) < 1e37
+    }
+
     /// New value and moments of one element.
     #[inline(always)]
     fn moved(&self, x: f32, g: f32, m: f32, v: f32) -> (f32, f32, f32) {
@@ -219,7 +252,7 @@ impl AdamW {
         norm: f64,
     ) -> Result<f64, String> {
         let rate = settings.learning_rate_at(self.step);
-        let step = self.numbers(settings, rate, norm);
+        let step = StepNumbers::new(settings, self.step, rate, norm);
         for Moving { name, grad, .. } in tensors.iter() {
             if !self.moments.contains_key(*name) {
                 let empty = (written_zeros(grad.len()), written_zeros(grad.len()));
@@ -240,35 +273,10 @@ impl AdamW {
         Ok(rate)
     }
 
-    fn numbers(&self, settings: &OptimizerSettings, rate: f64, norm: f64) -> Step {
-        let count = self.step as i32 + 1;
-        // torch.nn.utils.clip_grad_norm_ adds 1e-6 to the norm and never scales up.
-        let clip = match settings.max_grad_norm {
-            max if max > 0.0 => (max / (norm + 1e-6)).min(1.0),
-            _ => 1.0,
-        } as f32;
-        let (b1, b2) = (settings.beta1, settings.beta2);
-        // The complements are taken before rounding, as torch does: 1 - 0.999 in f32 is off by
-        // 5e-5, which the bias correction would not cancel.
-        Step {
-            clip,
-            b1: b1 as f32,
-            b2: b2 as f32,
-            c1: (1.0 - b1) as f32,
-            c2: (1.0 - b2) as f32,
-            keep: (1.0 - rate * settings.weight_decay) as f32,
-            size: (rate / (1.0 - b1.powi(count))) as f32,
-            second: (1.0 - b2.powi(count)).sqrt() as f32,
-            eps: settings.eps as f32,
-        }
-    }
-
-    /// Refuses a step after which a number would not be finite. No gradient is larger than the
-    /// norm; where that and the bound of the last step leave no doubt, nothing is read for it.
-    fn check(&self, step: &Step, tensors: &[Moving<'_>], norm: f64) -> Result<(), String> {
-        let most = f64::from(self.bound).max(norm * f64::from(step.clip));
-        let size = f64::from(step.size.abs()) / f64::from(step.eps.max(f32::MIN_POSITIVE));
-        if most * most < 1e37 && most * (size + f64::from(step.keep.abs())) < 1e37 {
+    /// Refuses a step after which a number would not be finite; where the norm and the bound of the
+    /// last step leave no doubt, nothing is read for it.
+    fn check(&self, step: &StepNumbers, tensors: &[Moving<'_>], norm: f64) -> Result<(), String> {
+        if step.is_surely_finite(self.bound, norm) {
             return Ok(());
         }
         for Moving { name, value, grad } in tensors {
@@ -300,8 +308,7 @@ impl AdamW {
                 tensors.insert(format!("{label}.{name}"), tensor);
             }
         }
-        let halves = [(self.step >> 16) as f32, (self.step & 0xffff) as f32];
-        tensors.insert("step".to_owned(), Tensor::from_slice(&halves, 2, &Device::Cpu)?);
+        tensors.insert("step".to_owned(), step_tensor(self.step)?);
         Ok(Weights(tensors))
     }
 
@@ -310,10 +317,7 @@ impl AdamW {
     /// # Errors
     /// [`LmError::Training`] naming what is missing.
     pub fn from_state(state: &Weights) -> Result<AdamW, LmError> {
-        let step = match state.get("step")?.to_vec1::<f32>()?.as_slice() {
-            [high, low] => (*high as u32) << 16 | *low as u32,
-            _ => return Err(LmError::Training("optimiser state: step is damaged".to_owned())),
-        };
+        let step = step_of(state)?;
         let mut moments = BTreeMap::new();
         for (name, first) in &state.0 {
             if let Some(name) = name.strip_prefix("first.") {
@@ -323,6 +327,20 @@ impl AdamW {
             }
         }
         Ok(AdamW { moments, step, bound: f32::INFINITY })
+    }
+}
+
+/// A step as two halves that f32 holds exactly.
+pub(super) fn step_tensor(step: u32) -> Result<Tensor, LmError> {
+    let halves = [(step >> 16) as f32, (step & 0xffff) as f32];
+    Ok(Tensor::from_slice(&halves, 2, &Device::Cpu)?)
+}
+
+/// The step of a saved state.
+pub(super) fn step_of(state: &Weights) -> Result<u32, LmError> {
+    match state.get("step")?.to_vec1::<f32>()?.as_slice() {
+        [high, low] => Ok((*high as u32) << 16 | *low as u32),
+        _ => Err(LmError::Training("optimiser state: step is damaged".to_owned())),
     }
 }
 

@@ -2,8 +2,12 @@
 //! file name. [`Policy`] is the implementation that computes on this machine.
 
 use super::cancel::Cancel;
+use super::config::ModelConfig;
 use super::error::LmError;
 use super::generate::{DrawRequest, Generator};
+use super::gpu::{Adapters, Base, Gpu, GpuDecoder, Moves, Store};
+use super::logp::Scores;
+use super::lora::{Lora, LoraSettings};
 use super::model_files::ModelFiles;
 use super::ops::Storage;
 use super::template::GenerationPrompt;
@@ -123,6 +127,22 @@ impl Policy {
         Ok(Policy { files, generator })
     }
 
+    /// A policy on a device, over weights that others there read as well. Its adapter is not merged,
+    /// so that all policies of a run hold one copy of what they have in common.
+    ///
+    /// # Errors
+    /// As [`Policy::new`], and [`LmError::DeviceMemory`].
+    pub fn on(
+        gpu: &Gpu,
+        files: Arc<ModelFiles>,
+        base: Arc<Base>,
+        adapter: Option<&Adapter>,
+    ) -> Result<Policy, LmError> {
+        let decoder = reader_on(gpu, files.config(), base, adapter)?;
+        let generator = Generator::on(files.config(), decoder);
+        Ok(Policy { files, generator })
+    }
+
     /// The files it was made from.
     pub fn files(&self) -> &Arc<ModelFiles> {
         &self.files
@@ -197,6 +217,35 @@ impl LanguageModel for Policy {
     fn context_tokens_max(&self) -> usize {
         self.files.config().max_position_embeddings
     }
+}
+
+fn reader_on(
+    gpu: &Gpu,
+    config: &ModelConfig,
+    base: Arc<Base>,
+    adapter: Option<&Adapter>,
+) -> Result<GpuDecoder, LmError> {
+    let lora = adapter.map(|adapter| {
+        let Adapter { weights, alpha, rank } = adapter;
+        let settings = LoraSettings { r: *rank, alpha: *alpha, target_modules: Vec::new() };
+        Lora::new(weights, &settings)
+    });
+    let lora = lora.transpose()?;
+    let adapters = lora.as_ref().map(|lora| Adapters { lora, moves: Moves::Nothing });
+    Ok(GpuDecoder::new(Store::over(gpu, config, base, adapters.as_ref())?))
+}
+
+/// What says on a device how likely tokens are, over weights that others there read as well.
+///
+/// # Errors
+/// As [`Policy::on`].
+pub fn scores_on(
+    gpu: &Gpu,
+    config: &ModelConfig,
+    base: Arc<Base>,
+    adapter: Option<&Adapter>,
+) -> Result<Box<dyn Scores>, LmError> {
+    Ok(Box::new(reader_on(gpu, config, base, adapter)?))
 }
 
 #[cfg(test)]

@@ -70,6 +70,22 @@ pub fn expected_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
 }
 
 impl Weights {
+    /// Takes a tensor out, so that a model is not held twice while it is arranged.
+    ///
+    /// # Errors
+    /// [`LmError::Model`] when it is missing or has another shape than `expected`.
+    pub(super) fn take(&mut self, name: &str, expected: &[usize]) -> Result<Tensor, LmError> {
+        let tensor = self.get(name)?.clone();
+        if tensor.dims() != expected {
+            return Err(LmError::Model(format!(
+                "tensor {name} has shape {:?}, the network asks for {expected:?}",
+                tensor.dims()
+            )));
+        }
+        self.0.remove(name);
+        Ok(tensor)
+    }
+
     /// Reads `model.safetensors`, or the shards that `model.safetensors.index.json` names.
     ///
     /// # Errors

@@ -15,15 +15,14 @@ mod passes;
 
 use super::config::ModelConfig;
 use super::error::LmError;
-use super::logp::Scored;
+use super::logp::{Scored, Scores};
 use super::lora::Lora;
 use super::ops::{Family, Mat, MatMut, RotaryTable, awake, matmul, rms_norm, token_logps};
-use super::weights::{Weights, expected_shapes};
+use super::weights::{Weights, expected_shapes, with_numbers};
 use candle_core::{Device, Tensor};
 use head::HeadPass;
 pub(super) use head::Slopes;
-use net::{Builder, Net};
-pub(super) use net::{Gradients, Id, Parameter};
+pub(super) use net::{Builder, Gradients, Id, Layer, Linear, Net, Parameter};
 use passes::{Batch, LayerTape, Scratch, sized};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -67,6 +66,32 @@ impl PackedRows {
     }
 }
 
+/// Whether a network of this shape can read the rows.
+///
+/// # Errors
+/// When a sequence is longer than the model's context, or an id is outside the vocabulary.
+pub(super) fn check_rows(config: &ModelConfig, rows: &PackedRows) -> Result<(), LmError> {
+    let most = config.max_position_embeddings;
+    if let Some(position) = rows.positions.iter().find(|p| **p as usize >= most) {
+        return Err(LmError::Model(format!(
+            "a sequence of more than {position} tokens is longer than the model's context of {most}"
+        )));
+    }
+    check_ids(config, &rows.ids)
+}
+
+/// Whether all ids are in the vocabulary.
+///
+/// # Errors
+/// [`LmError::Model`] with the first that is not.
+pub(super) fn check_ids(config: &ModelConfig, ids: &[u32]) -> Result<(), LmError> {
+    let size = config.vocab_size;
+    match ids.iter().find(|id| **id as usize >= size) {
+        None => Ok(()),
+        Some(id) => Err(LmError::Model(format!("token {id} is outside the vocabulary of {size}"))),
+    }
+}
+
 /// Buffers of the passes, kept from step to step.
 #[derive(Default)]
 pub(super) struct Workspace {
@@ -105,11 +130,13 @@ impl Decoder {
     /// [`LmError::Model`] naming the first tensor that is missing or has another shape.
     pub fn new(
         config: &ModelConfig,
-        weights: Weights,
+        mut weights: Weights,
         lora: Option<&Lora>,
     ) -> Result<Decoder, LmError> {
         config.validate()?;
-        let mut builder = Builder::new(config, weights, lora);
+        let numbers = |tensor: &Tensor| with_numbers(tensor, <[f32]>::to_vec);
+        let mut take = |name: &str, shape: &[usize]| numbers(&weights.take(name, shape)?);
+        let mut builder = Builder::new(config, lora, &mut take, numbers);
         let net = builder.net(config)?;
         Ok(Decoder {
             net,
@@ -123,27 +150,6 @@ impl Decoder {
     /// The shape of the network.
     pub fn config(&self) -> &ModelConfig {
         &self.config
-    }
-
-    fn check(&self, rows: &PackedRows) -> Result<(), LmError> {
-        let most = self.config.max_position_embeddings;
-        if let Some(position) = rows.positions.iter().find(|p| **p as usize >= most) {
-            return Err(LmError::Model(format!(
-                "a sequence of more than {position} tokens is longer than the model's context of \
-                 {most}"
-            )));
-        }
-        self.check_ids(&rows.ids)
-    }
-
-    fn check_ids(&self, ids: &[u32]) -> Result<(), LmError> {
-        let size = self.config.vocab_size;
-        match ids.iter().find(|id| **id as usize >= size) {
-            None => Ok(()),
-            Some(id) => {
-                Err(LmError::Model(format!("token {id} is outside the vocabulary of {size}")))
-            }
-        }
     }
 
     fn embedded(&self, rows: &PackedRows, x: &mut Vec<f32>) {
@@ -164,7 +170,7 @@ impl Decoder {
     /// # Errors
     /// When a sequence is longer than the model's context, or an id is outside the vocabulary.
     pub fn hidden(&self, rows: &PackedRows) -> Result<Vec<f32>, LmError> {
-        self.check(rows)?;
+        check_rows(&self.config, rows)?;
         let batch = self.batch(rows);
         let (mut x, mut next) = (Vec::new(), Vec::new());
         let (mut tape, mut scratch) = (LayerTape::default(), Scratch::default());
@@ -221,7 +227,7 @@ impl Decoder {
         at: &[u32],
         targets: &[u32],
     ) -> Result<Vec<f32>, LmError> {
-        self.check_ids(targets)?;
+        check_ids(&self.config, targets)?;
         let (mut all, mut logits) = (Vec::with_capacity(at.len()), Vec::new());
         let most = self.logit_rows();
         for (at, targets) in at.chunks(most).zip(targets.chunks(most)) {
@@ -245,8 +251,8 @@ impl Decoder {
         slopes: Slopes<'_>,
         (space, grads): (&mut Workspace, &mut Gradients),
     ) -> Result<(), LmError> {
-        self.check(rows)?;
-        self.check_ids(&scored.targets)?;
+        check_rows(&self.config, rows)?;
+        check_ids(&self.config, &scored.targets)?;
         let batch = self.batch(rows);
         self.forward(&batch, space);
         let mut g = self.head_backward(scored, slopes, space, grads);
@@ -313,6 +319,20 @@ impl Decoder {
         g
     }
 }
+
+impl Scores for Decoder {
+    fn scored(&self, rows: &PackedRows, scored: &Scored) -> Result<Vec<f32>, LmError> {
+        let hidden = self.hidden(rows)?;
+        self.logps(&hidden, &scored.at, &scored.targets)
+    }
+
+    fn rows_max(&self) -> usize {
+        SCORED_ROWS_MAX
+    }
+}
+
+/// Rows of one forward pass when no gradient is wanted.
+const SCORED_ROWS_MAX: usize = 2048;
 
 /// How fresh weights are drawn.
 #[derive(Clone, Copy, Debug)]

@@ -4,21 +4,21 @@
 use crate::lm::config::ModelConfig;
 use crate::lm::error::LmError;
 use crate::lm::lora::Lora;
-use crate::lm::weights::{Weights, expected_shapes, with_numbers};
+use crate::lm::weights::expected_shapes;
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 
 /// Number of a parameter in [`Parameters`].
 pub(in crate::lm) type Id = usize;
 
-/// A named tensor that the network reads.
-pub(in crate::lm) struct Parameter {
+/// A named tensor that the network reads, and what it is kept in.
+pub(in crate::lm) struct Parameter<V = Vec<f32>> {
     /// Hugging Face's name, or PEFT's.
     pub name: String,
     /// Its shape; the last dimension is contiguous.
     pub shape: Vec<usize>,
     /// Its numbers.
-    pub value: Vec<f32>,
+    pub value: V,
     /// It belongs to an adapter.
     pub low_rank: bool,
 }
@@ -31,7 +31,7 @@ impl Parameter {
 }
 
 /// A linear layer `y = x W' + b`, with its adapter where it has one.
-pub(super) struct Linear {
+pub(in crate::lm) struct Linear {
     /// [out, in].
     pub weight: Id,
     /// [out].
@@ -42,7 +42,7 @@ pub(super) struct Linear {
     pub input: usize,
 }
 
-pub(super) struct Layer {
+pub(in crate::lm) struct Layer {
     pub attention_norm: Id,
     pub q: Linear,
     pub k: Linear,
@@ -57,7 +57,7 @@ pub(super) struct Layer {
 }
 
 /// Where each parameter is used.
-pub(super) struct Net {
+pub(in crate::lm) struct Net {
     pub embedding: Id,
     pub layers: Vec<Layer>,
     pub norm: Id,
@@ -65,38 +65,37 @@ pub(super) struct Net {
     pub head: Id,
 }
 
-/// Takes tensors out of weights, checks them and numbers them.
-pub(super) struct Builder<'a> {
+/// Numbers the tensors of a network, and asks for what each is kept in.
+pub(in crate::lm) struct Builder<'a, V> {
     shapes: BTreeMap<String, Vec<usize>>,
-    weights: Weights,
     lora: Option<&'a Lora>,
-    pub parameters: Vec<Parameter>,
+    /// Given a name and the shape it must have.
+    take: &'a mut dyn FnMut(&str, &[usize]) -> Result<V, LmError>,
+    /// What an adapter's tensor is kept in.
+    keep: fn(&Tensor) -> Result<V, LmError>,
+    pub parameters: Vec<Parameter<V>>,
 }
 
-impl<'a> Builder<'a> {
-    pub fn new(config: &ModelConfig, weights: Weights, lora: Option<&'a Lora>) -> Builder<'a> {
+impl<'a, V> Builder<'a, V> {
+    pub fn new(
+        config: &ModelConfig,
+        lora: Option<&'a Lora>,
+        take: &'a mut dyn FnMut(&str, &[usize]) -> Result<V, LmError>,
+        keep: fn(&Tensor) -> Result<V, LmError>,
+    ) -> Builder<'a, V> {
         let shapes = expected_shapes(config).into_iter().collect();
-        Builder { shapes, weights, lora, parameters: Vec::new() }
+        Builder { shapes, lora, take, keep, parameters: Vec::new() }
     }
 
-    fn add(&mut self, name: String, tensor: &Tensor, low_rank: bool) -> Result<Id, LmError> {
-        let value = with_numbers(tensor, <[f32]>::to_vec)?;
-        self.parameters.push(Parameter { name, shape: tensor.dims().to_vec(), value, low_rank });
-        Ok(self.parameters.len() - 1)
+    fn add(&mut self, name: String, shape: Vec<usize>, value: V, low_rank: bool) -> Id {
+        self.parameters.push(Parameter { name, shape, value, low_rank });
+        self.parameters.len() - 1
     }
 
     fn get(&mut self, name: String) -> Result<Id, LmError> {
-        let tensor = self.weights.get(&name)?.clone();
-        // Gone from the map, so that a model is not held twice while it is read.
-        self.weights.0.remove(&name);
-        let expected = self.shapes.get(&name).map_or(&[][..], Vec::as_slice);
-        if tensor.dims() != expected {
-            return Err(LmError::Model(format!(
-                "tensor {name} has shape {:?}, the network asks for {expected:?}",
-                tensor.dims()
-            )));
-        }
-        self.add(name, &tensor, false)
+        let shape = self.shapes.get(&name).cloned().unwrap_or_default();
+        let value = (self.take)(&name, &shape)?;
+        Ok(self.add(name, shape, value, false))
     }
 
     fn linear(&mut self, layer: &str, bias: bool) -> Result<Linear, LmError> {
@@ -115,7 +114,11 @@ impl<'a> Builder<'a> {
                     b.dims()
                 )));
             }
-            adapter = Some((self.add(names.0, &a, true)?, self.add(names.1, &b, true)?));
+            let (low, high) = ((self.keep)(&a)?, (self.keep)(&b)?);
+            adapter = Some((
+                self.add(names.0, a.dims().to_vec(), low, true),
+                self.add(names.1, b.dims().to_vec(), high, true),
+            ));
         }
         Ok(Linear { weight, bias, adapter, out, input })
     }

@@ -3,7 +3,7 @@
 //! are divided into nodes: every sum runs over positions in their order.
 
 use super::cache::Cache;
-use super::network::Row;
+use super::reading::Row;
 use crate::lm::ops::{Blocks, Heads, Line, WIDTH, softmax, wide};
 use std::ops::Range;
 
@@ -56,14 +56,14 @@ impl Task<'_> {
 
     /// Collects the nodes of chains from `level` on.
     fn see(&self, level: usize, rows: Range<usize>, seen: &mut Vec<Seen>) {
-        let node = |row: usize| self.cache.node(self.rows[row].node).chain.get(level).copied();
+        let node = |row: usize| self.cache.tree.node(self.rows[row].node).chain.get(level).copied();
         let mut from = rows.start;
         while from < rows.end {
             let id = node(from);
             let to = (from..rows.end).find(|row| node(*row) != id).unwrap_or(rows.end);
             if let Some(id) = id {
                 let last = self.rows[from..to].iter().map(|row| row.position).max().unwrap_or(0);
-                let node = self.cache.node(id);
+                let node = self.cache.tree.node(id);
                 let count = node.len().min(last + 1 - node.start);
                 seen.push(Seen { node: id, rows: from..to, count });
                 self.see(level + 1, from..to, seen);
@@ -91,7 +91,7 @@ impl Task<'_> {
         for Seen { node, rows, count } in seen {
             let first = rows.start * group;
             space.blocks.fill(rows.len() * group, dim, |q| query(first + q));
-            let mut at = self.cache.node(*node).start;
+            let mut at = self.cache.tree.node(*node).start;
             let end = at + count;
             for (keys, _) in self.cache.blocks(*node, *count, self.layer, key_head) {
                 let columns = at..(at + WIDTH).min(end);
@@ -128,7 +128,7 @@ impl Task<'_> {
         space.lines.resize(dim.div_ceil(WIDTH) * all, [0.0; WIDTH]);
         for Seen { node, rows, count } in seen {
             let queries = rows.start * group..rows.end * group;
-            let mut at = self.cache.node(*node).start;
+            let mut at = self.cache.tree.node(*node).start;
             let end = at + count;
             for (_, values) in self.cache.blocks(*node, *count, self.layer, key_head) {
                 let n = WIDTH.min(end - at);

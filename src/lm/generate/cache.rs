@@ -1,28 +1,9 @@
-//! Keys and values of what was read so far, as a tree: a node holds the tokens after its parent's,
-//! so contexts with a common beginning hold it once. They lie in blocks of [`WIDTH`] positions
-//! that are set aside once and handed from node to node. Knows no network, only widths.
+//! Keys and values of what was read so far, on the CPU, in the blocks of a [`Tree`]. Knows no
+//! network, only widths.
 
+use super::tree::{NodeId, Tree};
 use crate::lm::config::ModelConfig;
 use crate::lm::ops::{Line, Lines, WIDTH};
-
-/// Index of a node.
-pub(super) type NodeId = usize;
-
-/// Index of a block.
-type BlockId = usize;
-
-/// Some consecutive positions of a context.
-#[derive(Default)]
-pub(super) struct Node {
-    /// Position of the first token.
-    pub start: usize,
-    len: usize,
-    blocks: Vec<BlockId>,
-    /// From the root to this node, both included.
-    pub chain: Vec<NodeId>,
-    /// Sequences that still read it; its memory goes when none is left.
-    pub users: usize,
-}
 
 /// Keys and values of [`WIDTH`] positions in all layers and heads, as panels: keys with a column
 /// for every position ([D] lines), values with a line for every position (of each [`WIDTH`]
@@ -67,65 +48,25 @@ impl CacheShape {
     }
 }
 
-impl Node {
-    /// Positions that hold keys and values.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-}
-
-/// The tree.
+/// Keys and values, and where they are.
 pub(super) struct Cache {
     shape: CacheShape,
-    nodes: Vec<Node>,
-    free: Vec<NodeId>,
+    /// Which blocks hold what.
+    pub tree: Tree,
     blocks: Vec<Block>,
-    free_blocks: Vec<BlockId>,
 }
 
 impl Cache {
-    /// An empty tree.
+    /// Nothing.
     pub fn new(shape: CacheShape) -> Cache {
-        Cache {
-            shape,
-            nodes: Vec::new(),
-            free: Vec::new(),
-            blocks: Vec::new(),
-            free_blocks: Vec::new(),
-        }
-    }
-
-    /// Adds a node whose first position is `start`, read by `users` sequences.
-    pub fn add(&mut self, parent: Option<NodeId>, start: usize, users: usize) -> NodeId {
-        let id = self.free.pop().unwrap_or(self.nodes.len());
-        let mut chain = parent.map_or_else(Vec::new, |p| self.nodes[p].chain.clone());
-        chain.push(id);
-        let node = Node { start, chain, users, ..Node::default() };
-        if id == self.nodes.len() {
-            self.nodes.push(node);
-        } else {
-            self.nodes[id] = node;
-        }
-        id
-    }
-
-    /// The node.
-    pub fn node(&self, id: NodeId) -> &Node {
-        &self.nodes[id]
+        Cache { shape, tree: Tree::default(), blocks: Vec::new() }
     }
 
     /// Makes room for one more position at the end of a node; gives its place there.
     pub fn extend(&mut self, id: NodeId) -> usize {
-        let at = self.nodes[id].len;
-        if at.is_multiple_of(WIDTH) {
-            let block = self.free_blocks.pop().unwrap_or_else(|| {
-                let lines = self.shape.layers * self.shape.heads * self.shape.head_lines();
-                self.blocks.push(Block { lines: Lines::zeros(lines) });
-                self.blocks.len() - 1
-            });
-            self.nodes[id].blocks.push(block);
-        }
-        self.nodes[id].len += 1;
+        let at = self.tree.extend(id);
+        let lines = self.shape.layers * self.shape.heads * self.shape.head_lines();
+        self.blocks.resize_with(self.tree.blocks(), || Block { lines: Lines::zeros(lines) });
         at
     }
 
@@ -133,7 +74,7 @@ impl Cache {
     pub fn write(&mut self, (id, at): (NodeId, usize), layer: usize, keys: &[f32], values: &[f32]) {
         let CacheShape { heads, dim, .. } = self.shape;
         let head_lines = self.shape.head_lines();
-        let block = self.nodes[id].blocks[at / WIDTH];
+        let block = self.tree.node(id).blocks[at / WIDTH];
         let layer = &mut self.blocks[block].lines[layer * heads * head_lines..];
         let column = at % WIDTH;
         let parts = keys.chunks_exact(dim).zip(values.chunks_exact(dim));
@@ -157,37 +98,9 @@ impl Cache {
     ) -> impl Iterator<Item = (&[Line], &[Line])> {
         let head_lines = self.shape.head_lines();
         let at = (layer * self.shape.heads + head) * head_lines;
-        let blocks = self.nodes[id].blocks.iter().take(count.div_ceil(WIDTH));
+        let blocks = self.tree.node(id).blocks.iter().take(count.div_ceil(WIDTH));
         blocks.map(move |block| {
             self.blocks[*block].lines[at..at + head_lines].split_at(self.shape.dim)
         })
-    }
-
-    fn empty(&mut self, id: NodeId) {
-        let node = std::mem::take(&mut self.nodes[id]);
-        self.free_blocks.extend(node.blocks);
-        self.free.push(id);
-    }
-
-    /// One sequence stops reading the node and those before it.
-    pub fn release(&mut self, id: NodeId) {
-        for node in self.nodes[id].chain.clone() {
-            let users = self.nodes[node].users.saturating_sub(1);
-            self.nodes[node].users = users;
-            if users == 0 {
-                self.empty(node);
-            }
-        }
-    }
-
-    /// Frees a node without touching those before it.
-    pub fn drop_leaf(&mut self, id: NodeId) {
-        self.empty(id);
-    }
-
-    /// Nodes in use.
-    #[cfg(test)]
-    pub fn live(&self) -> usize {
-        self.nodes.len() - self.free.len()
     }
 }

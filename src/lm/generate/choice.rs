@@ -1,8 +1,8 @@
 //! Log-probabilities of given continuations: how a score is read without drawing one.
 
-use super::network::Row;
+use super::reading::Row;
 use super::sample::logp_of;
-use super::{Cancel, Generator, LmError, ROWS_MAX, Reader};
+use super::{Cancel, Generator, LmError, Reader};
 
 impl Generator {
     /// Per context and choice: the sum of the log-probabilities of the choice's tokens right after
@@ -36,7 +36,8 @@ impl Generator {
             ));
         }
         let slices: Vec<&[u32]> = contexts.iter().map(Vec::as_slice).collect();
-        let mut reader = Reader::new(&self.network, slices, &vec![1; contexts.len()]);
+        let mut reader =
+            Reader::new(self.reading(), &self.config, slices, &vec![1; contexts.len()]);
         let mut results = Vec::with_capacity(contexts.len());
         let indices: Vec<usize> = (0..contexts.len()).collect();
         for window in indices.chunks(self.live_max) {
@@ -52,7 +53,8 @@ impl Generator {
             }
             for &context in window {
                 reader.forget_logits(context);
-                reader.cache.release(reader.end_node(context));
+                let node = reader.end_node(context);
+                reader.reading.tree().release(node);
             }
         }
         Ok(results)
@@ -73,7 +75,8 @@ impl Generator {
         for &context in window {
             for (index, choice) in choices.iter().enumerate().filter(|(_, c)| c.len() > 1) {
                 let start = reader.contexts[context].len();
-                let node = reader.cache.add(Some(reader.end_node(context)), start, 1);
+                let parent = reader.end_node(context);
+                let node = reader.reading.tree().add(Some(parent), start, 1);
                 nodes.push(node);
                 for (offset, pair) in choice.windows(2).enumerate() {
                     rows.push(Row { node, position: start + offset, token: pair[0] });
@@ -82,22 +85,20 @@ impl Generator {
             }
         }
         let vocab = self.config().vocab_size;
-        for (rows, targets) in rows.chunks(ROWS_MAX).zip(targets.chunks(ROWS_MAX)) {
+        let most = reader.reading.rows_max();
+        for (rows, targets) in rows.chunks(most).zip(targets.chunks(most)) {
             cancel.check()?;
-            let Reader { cache, buffers, .. } = &mut *reader;
-            self.network.read(rows, cache, buffers)?;
-            let hidden = buffers.stream.clone();
-            let width = self.config().hidden_size;
-            for (states, targets) in hidden.chunks(64 * width).zip(targets.chunks(64)) {
-                self.network.logits(states, buffers);
-                let logits = buffers.logits.chunks_exact(vocab);
+            reader.reading.read(rows)?;
+            let at: Vec<usize> = (0..rows.len()).collect();
+            for (at, targets) in at.chunks(64).zip(targets.chunks(64)) {
+                let logits = reader.reading.logits(at)?.chunks_exact(vocab);
                 for (logits, &(context, index, id)) in logits.zip(targets) {
                     results[context][index] += logp_of(logits, id);
                 }
             }
         }
         for node in nodes {
-            reader.cache.drop_leaf(node);
+            reader.reading.tree().drop_leaf(node);
         }
         Ok(())
     }

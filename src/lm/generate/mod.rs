@@ -11,26 +11,30 @@ mod cache;
 mod choice;
 mod network;
 mod plan;
+mod reading;
 mod sample;
+mod tree;
 
+pub(in crate::lm) use reading::{Ask, Reading, Row};
+pub(in crate::lm) use sample::not_a_number;
 pub use sample::{Kept, Sampling, argmax, choose, kept, log_sum_exp, logp_of, penalised};
+pub(in crate::lm) use tree::{NodeId, Tree};
 
 use super::cancel::Cancel;
 use super::config::ModelConfig;
 use super::error::LmError;
-use super::ops::{Storage, WIDTH, awake};
+use super::gpu::{GpuDecoder, GpuReading};
+use super::ops::{Storage, WIDTH};
 use super::weights::{Weights, expected_shapes};
 use crate::domain::{Seed, StopReason};
-use cache::{Cache, CacheShape, NodeId};
-use network::{Buffers, Network, Row};
+use cache::CacheShape;
+use network::Network;
 use plan::Plan;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use rayon::prelude::*;
+use reading::{CpuReading, ROWS_MAX};
 use std::collections::{BTreeSet, HashMap};
-
-/// Rows read in one go; bounds the memory of activations.
-const ROWS_MAX: usize = 512;
 
 /// One prompt and the candidates wanted for it.
 #[derive(Clone, Debug)]
@@ -88,11 +92,21 @@ pub fn drawing_bytes(config: &ModelConfig, live: usize) -> u64 {
     ((rows + 2 * live * config.vocab_size) * size_of::<f32>()) as u64
 }
 
+/// Where a network for drawing is.
+enum Place {
+    Cpu(Network),
+    Gpu(GpuDecoder),
+}
+
 /// Weights arranged for drawing. Immutable: any number of threads may draw from it.
 pub struct Generator {
-    network: Network,
+    config: ModelConfig,
+    place: Place,
     live_max: usize,
 }
+
+/// Sequences that are drawn at the same time on a device.
+const LIVE_MAX_GPU: usize = 256;
 
 impl Generator {
     /// Arranges weights.
@@ -113,9 +127,23 @@ impl Generator {
         storage: Storage,
     ) -> Result<Generator, LmError> {
         Ok(Generator {
-            network: Network::new(config, weights, storage)?,
+            config: config.clone(),
+            place: Place::Cpu(Network::new(config, weights, storage)?),
             live_max: live_max(config),
         })
+    }
+
+    /// Draws from a network on a device.
+    pub(super) fn on(config: &ModelConfig, decoder: GpuDecoder) -> Generator {
+        let place = Place::Gpu(decoder);
+        Generator { config: config.clone(), place, live_max: LIVE_MAX_GPU }
+    }
+
+    fn reading(&self) -> Box<dyn Reading + '_> {
+        match &self.place {
+            Place::Cpu(network) => Box::new(CpuReading::new(network)),
+            Place::Gpu(decoder) => Box::new(GpuReading::new(decoder)),
+        }
     }
 
     /// Bounds the sequences that are drawn at the same time (memory against speed; the results do
@@ -127,7 +155,7 @@ impl Generator {
 
     /// Shape of the network.
     pub fn config(&self) -> &ModelConfig {
-        &self.network.config
+        &self.config
     }
 
     /// Draws every candidate of every request, in the order of the requests and their seeds.
@@ -145,9 +173,34 @@ impl Generator {
             self.check_context(&request.prompt)?;
             request.sampling.validate()?;
         }
+        let mut live_max = self.live_max;
+        loop {
+            match self.draw_with(requests, live_max, cancel) {
+                // A device that has no room for so many keys and values may have it for fewer.
+                Err(LmError::DeviceMemory { wanted, held, why }) if live_max > 1 => {
+                    live_max /= 2;
+                    tracing::warn!(
+                        wanted,
+                        held,
+                        why,
+                        live_max,
+                        "drawing fewer sequences at a time"
+                    );
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn draw_with(
+        &self,
+        requests: &[DrawRequest],
+        live_max: usize,
+        cancel: &Cancel,
+    ) -> Result<Vec<Vec<Drawn>>, LmError> {
         let prompts: Vec<&[u32]> = requests.iter().map(|r| r.prompt.as_slice()).collect();
         let users: Vec<usize> = requests.iter().map(|r| r.seeds.len()).collect();
-        let mut reader = Reader::new(&self.network, prompts, &users);
+        let mut reader = Reader::new(self.reading(), &self.config, prompts, &users);
         let mut done: Vec<Vec<Option<Drawn>>> =
             requests.iter().map(|r| vec![None; r.seeds.len()]).collect();
         let mut waiting = requests
@@ -159,41 +212,37 @@ impl Generator {
         loop {
             cancel.check()?;
             // Newcomers are let in by the quarter, so that their prompts are read together.
-            if !exhausted && live.len() <= self.live_max * 3 / 4 {
-                let room = self.live_max - live.len();
+            if !exhausted && live.len() <= live_max * 3 / 4 {
+                let room = live_max - live.len();
                 let newcomers: Vec<(usize, usize)> = waiting.by_ref().take(room).collect();
                 exhausted = newcomers.len() < room;
                 let admitted = admit(&mut reader, requests, &newcomers, cancel)?;
                 live.extend(admitted);
-                retire(&mut live, &mut reader.cache, &mut done);
+                retire(&mut live, reader.reading.tree(), &mut done);
                 continue;
             }
             if live.is_empty() {
                 break;
             }
-            awake(|| self.step(&mut live, &mut reader))?;
-            retire(&mut live, &mut reader.cache, &mut done);
+            self.step(&mut live, &mut *reader.reading)?;
+            retire(&mut live, reader.reading.tree(), &mut done);
         }
         Ok(done.into_iter().map(|r| r.into_iter().flatten().collect()).collect())
     }
 
     /// One token for every live sequence.
-    fn step(&self, live: &mut [Live<'_>], reader: &mut Reader<'_>) -> Result<(), LmError> {
-        let Reader { cache, buffers, .. } = reader;
-        let rows: Vec<Row> = live.iter_mut().map(|l| l.next_row(cache)).collect();
-        self.network.read(&rows, cache, buffers)?;
-        let hidden = std::mem::take(&mut buffers.stream);
-        self.network.logits(&hidden, buffers);
-        buffers.stream = hidden;
-        live.par_iter_mut()
-            .zip(buffers.logits.par_chunks_exact(self.network.config.vocab_size))
-            .try_for_each(|(sequence, logits)| {
-                sequence.take(logits, self.network.config.max_position_embeddings)
-            })
+    fn step(&self, live: &mut [Live<'_>], reading: &mut dyn Reading) -> Result<(), LmError> {
+        let rows: Vec<Row> = live.iter_mut().map(|l| l.next_row(reading.tree())).collect();
+        let asks: Vec<Ask<'_>> = live.iter_mut().map(Live::ask).collect();
+        let chosen = reading.step(&rows, &asks)?;
+        for (sequence, chosen) in live.iter_mut().zip(chosen) {
+            sequence.accept(chosen, self.config.max_position_embeddings);
+        }
+        Ok(())
     }
 
     fn check_context(&self, context: &[u32]) -> Result<(), LmError> {
-        let room = self.network.config.max_position_embeddings;
+        let room = self.config.max_position_embeddings;
         if context.is_empty() || context.len() >= room {
             return Err(LmError::Model(format!(
                 "a context of {} tokens: it must have at least 1, and fewer than the {room} that \
@@ -223,28 +272,26 @@ struct Live<'a> {
 }
 
 impl Live<'_> {
-    fn next_row(&mut self, cache: &mut Cache) -> Row {
+    fn next_row(&mut self, tree: &mut Tree) -> Row {
         if !self.owns_node {
-            self.node = cache.add(Some(self.node), self.prompt_tokens, 1);
+            self.node = tree.add(Some(self.node), self.prompt_tokens, 1);
             self.owns_node = true;
         }
         let position = self.prompt_tokens + self.ids.len() - 1;
         Row { node: self.node, position, token: self.ids.last().copied().unwrap_or(0) }
     }
 
-    /// Chooses the next token from its logits. The n-th token uses the n-th number of the stream.
-    fn take(&mut self, logits: &[f32], context_max: usize) -> Result<(), LmError> {
+    /// How the next token is chosen. The n-th token uses the n-th number of the stream.
+    fn ask(&mut self) -> Ask<'_> {
         let unit = (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        let penalty = self.sampling.repetition_penalty;
-        let id = match &mut self.seen {
-            None => choose(logits, self.sampling, unit)?,
-            Some(seen) => {
-                let id = choose(&penalised(logits, seen, penalty), self.sampling, unit)?;
-                seen.insert(id);
-                id
-            }
-        };
-        self.logp += logp_of(logits, id);
+        Ask { sampling: self.sampling, unit, seen: self.seen.as_ref() }
+    }
+
+    fn accept(&mut self, (id, logp): (u32, f64), context_max: usize) {
+        if let Some(seen) = &mut self.seen {
+            seen.insert(id);
+        }
+        self.logp += logp;
         self.ids.push(id);
         let full = self.prompt_tokens + self.ids.len() >= context_max;
         if self.sampling.stop_ids.contains(&id) {
@@ -252,7 +299,6 @@ impl Live<'_> {
         } else if full || self.ids.len() >= self.sampling.max_new_tokens {
             self.stop = Some(StopReason::Length);
         }
-        Ok(())
     }
 }
 
@@ -265,7 +311,7 @@ fn admit<'a>(
 ) -> Result<Vec<Live<'a>>, LmError> {
     let contexts: Vec<usize> = newcomers.iter().map(|n| n.0).collect();
     reader.read(&contexts, cancel)?;
-    let context_max = reader.network.config.max_position_embeddings;
+    let context_max = reader.config.max_position_embeddings;
     let mut live = Vec::with_capacity(newcomers.len());
     for &(request, candidate) in newcomers {
         let wanted = &requests[request];
@@ -284,18 +330,24 @@ fn admit<'a>(
             stop: None,
         });
     }
-    live.par_iter_mut()
-        .try_for_each(|sequence| sequence.take(reader.logits(sequence.request), context_max))?;
+    let ends = &reader.ends;
+    let leaves = &reader.plan.leaves;
+    live.par_iter_mut().try_for_each(|sequence| {
+        let logits = ends.get(&leaves[sequence.request]).map_or(&[][..], |end| &end.0);
+        let chosen = sequence.ask().of(logits)?;
+        sequence.accept(chosen, context_max);
+        Ok::<(), LmError>(())
+    })?;
     for &(request, _) in newcomers {
         reader.forget_logits(request);
     }
     Ok(live)
 }
 
-fn retire(live: &mut Vec<Live<'_>>, cache: &mut Cache, done: &mut [Vec<Option<Drawn>>]) {
+fn retire(live: &mut Vec<Live<'_>>, tree: &mut Tree, done: &mut [Vec<Option<Drawn>>]) {
     live.retain_mut(|sequence| {
         let Some(stop) = sequence.stop else { return true };
-        cache.release(sequence.node);
+        tree.release(sequence.node);
         let token_ids = std::mem::take(&mut sequence.ids);
         done[sequence.request][sequence.candidate] =
             Some(Drawn { token_ids, logp: sequence.logp, stop });
@@ -306,21 +358,25 @@ fn retire(live: &mut Vec<Live<'_>>, cache: &mut Cache, done: &mut [Vec<Option<Dr
 /// Reads contexts as they are asked for, shared beginnings once, and keeps the logits at their
 /// ends until every user had them.
 struct Reader<'a> {
-    network: &'a Network,
+    reading: Box<dyn Reading + 'a>,
+    config: &'a ModelConfig,
     contexts: Vec<&'a [u32]>,
     plan: Plan,
-    cache: Cache,
-    buffers: Buffers,
     /// Per planned node: sequences that need it.
     users: Vec<usize>,
-    /// Per planned node: where it is in the cache, once read.
+    /// Per planned node: where it is in the tree, once read.
     placed: Vec<Option<NodeId>>,
     /// Per planned leaf: the logits at its end, and who still wants them.
     ends: HashMap<usize, (Vec<f32>, usize)>,
 }
 
 impl<'a> Reader<'a> {
-    fn new(network: &'a Network, contexts: Vec<&'a [u32]>, wanted: &[usize]) -> Reader<'a> {
+    fn new(
+        reading: Box<dyn Reading + 'a>,
+        config: &'a ModelConfig,
+        contexts: Vec<&'a [u32]>,
+        wanted: &[usize],
+    ) -> Reader<'a> {
         let plan = Plan::new(&contexts);
         let mut users = vec![0; plan.nodes.len()];
         for (context, &leaf) in plan.leaves.iter().enumerate() {
@@ -330,10 +386,8 @@ impl<'a> Reader<'a> {
                 at = plan.nodes[node].parent;
             }
         }
-        let cache = Cache::new(CacheShape::of(&network.config));
         let placed = vec![None; plan.nodes.len()];
-        let buffers = Buffers::default();
-        Reader { network, contexts, plan, cache, buffers, users, placed, ends: HashMap::new() }
+        Reader { reading, config, contexts, plan, users, placed, ends: HashMap::new() }
     }
 
     /// Reads what is not yet read of these contexts.
@@ -347,26 +401,21 @@ impl<'a> Reader<'a> {
                 ends.push((rows.len() - 1, leaf));
             }
         }
-        let hidden_size = self.network.config.hidden_size;
         let mut ends = ends.into_iter().peekable();
-        for (chunk_index, chunk) in rows.chunks(ROWS_MAX).enumerate() {
+        let most = self.reading.rows_max();
+        for (chunk_index, chunk) in rows.chunks(most).enumerate() {
             cancel.check()?;
-            let Reader { network, cache, buffers, .. } = &mut *self;
-            awake(|| network.read(chunk, cache, buffers))?;
-            let first = chunk_index * ROWS_MAX;
-            let mut leaves = Vec::new();
-            let mut states = Vec::new();
+            self.reading.read(chunk)?;
+            let first = chunk_index * most;
+            let (mut leaves, mut at) = (Vec::new(), Vec::new());
             while let Some((row, leaf)) = ends.next_if(|(row, _)| *row < first + chunk.len()) {
-                let at = (row - first) * hidden_size;
-                states.extend_from_slice(&self.buffers.stream[at..at + hidden_size]);
+                at.push(row - first);
                 leaves.push(leaf);
             }
             if leaves.is_empty() {
                 continue;
             }
-            self.network.logits(&states, &mut self.buffers);
-            let vocab = self.network.config.vocab_size;
-            let logits = self.buffers.logits.chunks_exact(vocab);
+            let logits = self.reading.logits(&at)?.chunks_exact(self.config.vocab_size);
             for (leaf, logits) in leaves.into_iter().zip(logits) {
                 self.ends.insert(leaf, (logits.to_vec(), self.users[leaf]));
             }
@@ -385,7 +434,7 @@ impl<'a> Reader<'a> {
         for node in path.into_iter().rev() {
             let planned = &self.plan.nodes[node];
             let parent = planned.parent.and_then(|p| self.placed[p]);
-            let id = self.cache.add(parent, planned.range.start, self.users[node]);
+            let id = self.reading.tree().add(parent, planned.range.start, self.users[node]);
             self.placed[node] = Some(id);
             let tokens = self.contexts[planned.context];
             rows.extend(planned.range.clone().map(|position| Row {

@@ -5,7 +5,8 @@
 //! in the order of the inner index alone (`ops::panel`).
 
 use super::attention::{TASK_ROWS, Task};
-use super::cache::{Cache, NodeId};
+use super::cache::Cache;
+use super::reading::Row;
 use crate::lm::config::ModelConfig;
 use crate::lm::error::LmError;
 use crate::lm::ops::{
@@ -15,17 +16,6 @@ use crate::lm::weights::{Weights, expected_shapes, with_numbers};
 use candle_core::Tensor;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
-
-/// One token to be read.
-#[derive(Clone, Copy)]
-pub(super) struct Row {
-    /// The node it is appended to.
-    pub node: NodeId,
-    /// Its position in the context.
-    pub position: usize,
-    /// Its id.
-    pub token: u32,
-}
 
 struct Layer {
     attention_norm: Vec<f32>,
@@ -96,15 +86,8 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn tensor(&mut self, name: &str) -> Result<Tensor, LmError> {
-        let tensor = self.weights.get(name)?.clone();
-        if self.shapes.get(name).is_none_or(|shape| tensor.dims() != shape.as_slice()) {
-            return Err(LmError::Model(format!(
-                "tensor {name} has shape {:?}, which this network has not",
-                tensor.dims()
-            )));
-        }
-        self.weights.0.remove(name);
-        Ok(tensor)
+        let shape = self.shapes.get(name).map_or(&[][..], Vec::as_slice);
+        self.weights.take(name, shape)
     }
 
     fn vector(&mut self, name: &str) -> Result<Vec<f32>, LmError> {

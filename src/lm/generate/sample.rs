@@ -134,7 +134,8 @@ pub fn argmax(logits: &[f32]) -> Result<u32, LmError> {
     Ok(logits.iter().position(|l| *l == most).unwrap_or(0) as u32)
 }
 
-fn not_a_number(id: usize) -> LmError {
+/// What is said of a logit that is not a number.
+pub(in crate::lm) fn not_a_number(id: usize) -> LmError {
     LmError::Model(format!("the logit of token {id} is not a number: the weights are broken"))
 }
 

@@ -77,7 +77,7 @@ fn recomputed(generator: &Generator, prompt: &[u32], ids: &[u32]) -> (f64, Vec<u
     let mut greedy = vec![];
     for index in 0..ids.len() {
         let context = [prompt, &ids[..index]].concat();
-        let mut reader = Reader::new(&generator.network, vec![&context], &[1]);
+        let mut reader = Reader::new(generator.reading(), generator.config(), vec![&context], &[1]);
         reader.read(&[0], &Cancel::default()).unwrap();
         logp += logp_of(reader.logits(0), ids[index]);
         greedy.push(argmax(reader.logits(0)).unwrap());
@@ -224,17 +224,17 @@ fn memory_is_given_back() {
     let generator = generator();
     let requests = [request(tokens(1, 20), 0, 3), request(tokens(1, 20), 5, 2)];
     let prompts = requests.iter().map(|r| r.prompt.as_slice()).collect();
-    let mut reader = Reader::new(&generator.network, prompts, &[3, 2]);
+    let mut reader = Reader::new(generator.reading(), generator.config(), prompts, &[3, 2]);
     let newcomers = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)];
     let cancel = Cancel::default();
     let mut live = admit(&mut reader, &requests, &newcomers, &cancel).unwrap();
     assert!(reader.ends.is_empty());
-    assert_eq!(reader.cache.live(), 1);
-    generator.step(&mut live, &mut reader).unwrap();
-    assert_eq!(reader.cache.live(), 6);
+    assert_eq!(reader.reading.tree().live(), 1);
+    generator.step(&mut live, &mut *reader.reading).unwrap();
+    assert_eq!(reader.reading.tree().live(), 6);
     live.iter_mut().for_each(|l| l.stop = Some(StopReason::Length));
-    retire(&mut live, &mut reader.cache, &mut [vec![None; 3], vec![None; 2]]);
-    assert_eq!(reader.cache.live(), 0);
+    retire(&mut live, reader.reading.tree(), &mut [vec![None; 3], vec![None; 2]]);
+    assert_eq!(reader.reading.tree().live(), 0);
 }
 
 /// Not a test of correctness: `cargo test --release -- --ignored tiny_speed --nocapture`.

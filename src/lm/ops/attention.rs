@@ -38,7 +38,8 @@ pub struct Heads {
 }
 
 impl Heads {
-    fn group(self) -> usize {
+    /// Query heads that share a key head.
+    pub fn group(self) -> usize {
         self.queries / self.keys
     }
 

@@ -26,6 +26,16 @@ impl RotaryTable {
         table
     }
 
+    /// Cosines [positions, D/2].
+    pub fn cos(&self) -> &[f32] {
+        &self.cos
+    }
+
+    /// Sines [positions, D/2].
+    pub fn sin(&self) -> &[f32] {
+        &self.sin
+    }
+
     /// Turns the heads of `row` in place by the table's row `at`.
     #[inline(always)]
     fn turn(&self, row: &mut [f32], at: usize, sign: f32) {

@@ -1,0 +1,128 @@
+//! What drawing asks of whoever computes, and the CPU's answer: rows are read behind what was read
+//! before, and then asked for logits, or for a token each.
+
+use super::cache::{Cache, CacheShape};
+use super::network::{Buffers, Network};
+use super::sample::{Sampling, choose, logp_of, penalised};
+use super::tree::{NodeId, Tree};
+use crate::lm::error::LmError;
+use crate::lm::ops::awake;
+use rayon::prelude::*;
+use std::collections::BTreeSet;
+
+/// One token to be read.
+#[derive(Clone, Copy)]
+pub(in crate::lm) struct Row {
+    /// The node it is appended to.
+    pub node: NodeId,
+    /// Its position in the context.
+    pub position: usize,
+    /// Its id.
+    pub token: u32,
+}
+
+/// How a token is to be chosen.
+pub(in crate::lm) struct Ask<'a> {
+    /// The settings.
+    pub sampling: &'a Sampling,
+    /// Where in the distribution, in [0, 1).
+    pub unit: f64,
+    /// Tokens that are penalised, where any are.
+    pub seen: Option<&'a BTreeSet<u32>>,
+}
+
+impl Ask<'_> {
+    /// The token, and its log-probability under the unmodified distribution.
+    ///
+    /// # Errors
+    /// [`LmError::Model`] if a logit is not a number.
+    pub fn of(&self, logits: &[f32]) -> Result<(u32, f64), LmError> {
+        let id = match self.seen {
+            None => choose(logits, self.sampling, self.unit)?,
+            Some(seen) => {
+                let logits = penalised(logits, seen, self.sampling.repetition_penalty);
+                choose(&logits, self.sampling, self.unit)?
+            }
+        };
+        Ok((id, logp_of(logits, id)))
+    }
+}
+
+/// Contexts that are being read.
+pub(in crate::lm) trait Reading {
+    /// Which of them hold what in common.
+    fn tree(&mut self) -> &mut Tree;
+
+    /// Rows that it reads in one go; bounds the memory of activations.
+    fn rows_max(&self) -> usize;
+
+    /// Reads rows. Those of one node come in the order of their positions.
+    ///
+    /// # Errors
+    /// A token outside the vocabulary, or what a device says.
+    fn read(&mut self, rows: &[Row]) -> Result<(), LmError>;
+
+    /// Logits [at, V] after these rows of the last reading.
+    ///
+    /// # Errors
+    /// What a device says.
+    fn logits(&mut self, at: &[usize]) -> Result<&[f32], LmError>;
+
+    /// Reads rows, and chooses a token after each: ids and log-probabilities.
+    ///
+    /// # Errors
+    /// As [`Reading::read`], and a logit that is not a number.
+    fn step(&mut self, rows: &[Row], asks: &[Ask<'_>]) -> Result<Vec<(u32, f64)>, LmError>;
+}
+
+/// Rows read in one go on the CPU.
+pub(super) const ROWS_MAX: usize = 512;
+
+/// Contexts that are being read on the CPU.
+pub(super) struct CpuReading<'a> {
+    network: &'a Network,
+    cache: Cache,
+    buffers: Buffers,
+}
+
+impl<'a> CpuReading<'a> {
+    pub fn new(network: &'a Network) -> CpuReading<'a> {
+        let cache = Cache::new(CacheShape::of(&network.config));
+        CpuReading { network, cache, buffers: Buffers::default() }
+    }
+}
+
+impl Reading for CpuReading<'_> {
+    fn tree(&mut self) -> &mut Tree {
+        &mut self.cache.tree
+    }
+
+    fn rows_max(&self) -> usize {
+        ROWS_MAX
+    }
+
+    fn read(&mut self, rows: &[Row]) -> Result<(), LmError> {
+        let CpuReading { network, cache, buffers } = self;
+        awake(|| network.read(rows, cache, buffers))
+    }
+
+    fn logits(&mut self, at: &[usize]) -> Result<&[f32], LmError> {
+        let width = self.network.config.hidden_size;
+        let row = |at: &usize| &self.buffers.stream[at * width..(at + 1) * width];
+        let states: Vec<f32> = at.iter().flat_map(row).copied().collect();
+        self.network.logits(&states, &mut self.buffers);
+        Ok(&self.buffers.logits)
+    }
+
+    fn step(&mut self, rows: &[Row], asks: &[Ask<'_>]) -> Result<Vec<(u32, f64)>, LmError> {
+        let CpuReading { network, cache, buffers } = self;
+        awake(|| {
+            network.read(rows, cache, buffers)?;
+            let hidden = std::mem::take(&mut buffers.stream);
+            network.logits(&hidden, buffers);
+            buffers.stream = hidden;
+            let logits = buffers.logits.par_chunks_exact(network.config.vocab_size);
+            asks.par_iter().zip(logits).map(|(ask, logits)| ask.of(logits)).collect()
+        })
+    }
+}

@@ -1,0 +1,211 @@
+//! Rows under computation, as kernels want them: which rows see which, in tiles, and the angles of
+//! their positions.
+
+use super::kernels::{Additions, Angles, KeyTiles, Tiles, gather_rows};
+use super::numbers::{Numbers, Room};
+use super::{Gpu, Kind};
+use crate::lm::decoder::PackedRows;
+use crate::lm::error::LmError;
+use crate::lm::ops::{Family, Heads, RotaryTable};
+use gradus_kernels::{KEY_TILE, TILE_QUERIES};
+use std::collections::BTreeMap;
+
+/// Query rows of a tile: all heads that share a key head are taken together.
+pub(super) fn tile_rows(heads: Heads) -> usize {
+    (TILE_QUERIES as usize / heads.group()).max(1)
+}
+
+/// The tiles of query rows, and the list of keys they begin in, on the host.
+#[derive(Default)]
+pub(super) struct TilePlan {
+    tiles: Vec<u32>,
+    keys: Vec<u32>,
+    seen_max: usize,
+}
+
+impl TilePlan {
+    /// Rows `rows` from `row` on, the first of which sees `seen` keys of the list from `keys_at`,
+    /// and each later one sees one more; in tiles of at most `most` rows.
+    pub fn push(&mut self, row: usize, rows: usize, keys_at: usize, seen: usize, most: usize) {
+        for from in (0..rows).step_by(most) {
+            let tile = [row + from, most.min(rows - from), keys_at, seen + from];
+            self.tiles.extend(tile.map(|word| word as u32));
+        }
+        self.seen_max = self.seen_max.max(seen + rows - 1);
+    }
+
+    /// Appends to the list of keys; gives where they begin.
+    pub fn list(&mut self, keys: impl Iterator<Item = u32>) -> usize {
+        let at = self.keys.len();
+        self.keys.extend(keys);
+        at
+    }
+
+    /// On the device; `rows` query rows, keys among `key_rows`.
+    pub fn upload(&self, gpu: &Gpu, rows: usize, key_rows: usize) -> Result<Tiles, LmError> {
+        Ok(Tiles {
+            tiles: Numbers::of(gpu, &self.tiles)?,
+            keys: Numbers::of(gpu, &self.keys)?,
+            count: self.tiles.len() / 4,
+            rows,
+            key_rows,
+            seen_max: self.seen_max,
+        })
+    }
+}
+
+/// The parts of a family, each with how many rows of the prefix come before it, its first row, its
+/// length, and the first row that no longer sees it.
+fn segments(family: &Family) -> impl Iterator<Item = (usize, usize, usize, usize)> {
+    let mut from = family.rows.start;
+    let lengths = std::iter::once(&family.prefix).chain(&family.branches);
+    lengths.enumerate().map(move |(index, length)| {
+        let first = from;
+        from += length;
+        match index {
+            0 => (0, first, *length, family.rows.end),
+            _ => (family.prefix, first, *length, from),
+        }
+    })
+}
+
+fn plans(families: &[Family], heads: Heads) -> (TilePlan, Vec<u32>) {
+    let (mut queries, mut keys) = (TilePlan::default(), Vec::new());
+    for family in families {
+        let start = family.rows.start;
+        for (before, first, length, until) in segments(family) {
+            let rows = (start..start + before).chain(first..first + length);
+            let at = queries.list(rows.map(|row| row as u32));
+            queries.push(first, length, at, before + 1, tile_rows(heads));
+            for from in (0..length).step_by(KEY_TILE as usize) {
+                let rows = (KEY_TILE as usize).min(length - from);
+                keys.extend([first + from, rows, until, 0].map(|word| word as u32));
+            }
+        }
+    }
+    (queries, keys)
+}
+
+/// Angles of all positions a model can read, and those of the rows at hand.
+#[derive(Default)]
+pub(super) struct AngleTable {
+    all: Option<Angles>,
+    positions: usize,
+    cos: Room,
+    sin: Room,
+}
+
+impl AngleTable {
+    /// Angles of these positions; the table grows when one is beyond it.
+    pub fn rows(
+        &mut self,
+        gpu: &Gpu,
+        positions: &[u32],
+        frequencies: &[f32],
+    ) -> Result<Angles, LmError> {
+        let needed = positions.iter().max().map_or(0, |p| *p as usize + 1);
+        if needed > self.positions || self.all.is_none() {
+            self.positions = needed.next_power_of_two().max(256);
+            let table = RotaryTable::new((0u32..).take(self.positions), frequencies);
+            let (cos, sin) = (Numbers::of(gpu, table.cos())?, Numbers::of(gpu, table.sin())?);
+            self.all = Some(Angles { cos, sin });
+        }
+        let half = frequencies.len();
+        let len = positions.len() * half;
+        let (cos, sin) = (self.cos.get(gpu, Kind::F32, len)?, self.sin.get(gpu, Kind::F32, len)?);
+        let index = Numbers::of(gpu, positions)?;
+        if let Some(all) = &self.all {
+            gather_rows(&all.cos, &index, &cos, half)?;
+            gather_rows(&all.sin, &index, &sin, half)?;
+        }
+        Ok(Angles { cos, sin })
+    }
+}
+
+/// Packed rows on a device.
+pub(super) struct Batch {
+    pub rows: usize,
+    pub ids: Numbers,
+    pub angles: Angles,
+    pub tiles: Tiles,
+    pub key_tiles: KeyTiles,
+}
+
+impl Batch {
+    /// Sends over what the rows are; they were checked.
+    pub fn new(
+        gpu: &Gpu,
+        rows: &PackedRows,
+        heads: Heads,
+        (table, frequencies): (&mut AngleTable, &[f32]),
+    ) -> Result<Batch, LmError> {
+        let (queries, keys) = plans(&rows.families, heads);
+        let count = rows.ids.len();
+        Ok(Batch {
+            rows: count,
+            ids: Numbers::of(gpu, &rows.ids)?,
+            angles: table.rows(gpu, &rows.positions, frequencies)?,
+            tiles: queries.upload(gpu, count, count)?,
+            key_tiles: KeyTiles { tiles: Numbers::of(gpu, &keys)?, count: keys.len() / 4 },
+        })
+    }
+}
+
+/// Row i is added to row `targets[i]`: every target once, its rows in order.
+pub(super) fn additions(gpu: &Gpu, targets: &[u32]) -> Result<Additions, LmError> {
+    let mut by_target: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for (row, target) in (0u32..).zip(targets) {
+        by_target.entry(*target).or_default().push(row);
+    }
+    let ids: Vec<u32> = by_target.keys().copied().collect();
+    let sources: Vec<u32> = by_target.values().flatten().copied().collect();
+    let mut offsets = vec![0u32];
+    for rows in by_target.values() {
+        offsets.push(offsets.last().copied().unwrap_or(0) + rows.len() as u32);
+    }
+    Ok(Additions {
+        targets: Numbers::of(gpu, &ids)?,
+        offsets: Numbers::of(gpu, &offsets)?,
+        sources: Numbers::of(gpu, &sources)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What each row sees by the plan is what the family says.
+    #[test]
+    fn every_row_sees_its_prefix_and_itself() {
+        let heads = Heads { queries: 6, keys: 2, dim: 4 };
+        let families = [
+            Family { rows: 0..150, prefix: 150, branches: vec![] },
+            Family { rows: 150..260, prefix: 40, branches: vec![65, 0, 5] },
+        ];
+        let (plan, keys) = plans(&families, heads);
+        let mut seen = vec![Vec::new(); 260];
+        for tile in plan.tiles.chunks_exact(4) {
+            assert!(tile[1] as usize * heads.group() <= TILE_QUERIES as usize);
+            for row in 0..tile[1] {
+                let (at, count) = (tile[2] as usize, (tile[3] + row) as usize);
+                seen[(tile[0] + row) as usize] = plan.keys[at..at + count].to_vec();
+            }
+        }
+        let mut by_key = vec![Vec::new(); 260];
+        for tile in keys.chunks_exact(4) {
+            for key in tile[0]..tile[0] + tile[1] {
+                (key..tile[2]).for_each(|row| by_key[row as usize].push(key));
+            }
+        }
+        for row in 0..260u32 {
+            let expected: Vec<u32> = match row {
+                0..190 => (if row < 150 { 0 } else { 150 }..=row).collect(),
+                190..255 => (150..190).chain(190..=row).collect(),
+                _ => (150..190).chain(255..=row).collect(),
+            };
+            assert_eq!(seen[row as usize], expected, "row {row}");
+            assert_eq!(by_key[row as usize], expected, "by keys, row {row}");
+        }
+        assert_eq!(plan.seen_max, 150);
+    }
+}

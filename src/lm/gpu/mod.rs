@@ -1,0 +1,187 @@
+//! THE GPU: the decoder's passes on candle tensors in a device's memory, by our own kernels
+//! (`crates/kernels`) and cuBLAS. What it computes is what [`super::decoder`] and
+//! [`super::generate`] compute on the CPU; tests hold both together.
+//!
+//! Read [`layer`] for one layer forward and backward, [`store`] for where weights lie, [`trainee`]
+//! for an optimiser step, [`reading`] for drawing. [`kernels`] is the one place that starts kernels,
+//! [`numbers`] the one that holds memory.
+//!
+//! Numbers: matrices and what lies between them are bf16 (or f32, for comparisons); the residual
+//! stream, its gradient, norms, logits, losses, gradients of weights, master weights and the
+//! optimiser's moments are f32. Products accumulate in f32.
+//!
+//! Without a GPU the same passes and the same kernels run on an emulator, which is how they are
+//! tested; only cuBLAS and the driver are not seen then.
+
+mod batch;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod emulated;
+mod head;
+mod kernels;
+mod layer;
+mod layout;
+mod numbers;
+mod passes;
+mod reading;
+mod store;
+#[cfg(test)]
+mod tests;
+mod trainee;
+
+use crate::lm::error::LmError;
+use candle_core::{DType, Device};
+pub(in crate::lm) use layout::Moves;
+pub(in crate::lm) use passes::{GpuDecoder, Keep};
+pub(in crate::lm) use reading::GpuReading;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+pub use store::Base;
+pub(in crate::lm) use store::{Adapters, Store};
+pub(in crate::lm) use trainee::Trainee;
+
+/// Types of numbers on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// 4 bytes.
+    F32,
+    /// 2 bytes: f32 without its last 16 bits, rounded to the nearest.
+    Bf16,
+    /// Counts and row numbers.
+    U32,
+    /// Sums that must not lose anything.
+    F64,
+}
+
+impl Kind {
+    /// Bytes of one number.
+    pub fn bytes(self) -> usize {
+        self.dtype().size_in_bytes()
+    }
+
+    fn dtype(self) -> DType {
+        match self {
+            Kind::F32 => DType::F32,
+            Kind::Bf16 => DType::BF16,
+            Kind::U32 => DType::U32,
+            Kind::F64 => DType::F64,
+        }
+    }
+
+    /// As kernels are named by it.
+    fn name(self) -> &'static str {
+        match self {
+            Kind::F32 => "f32",
+            Kind::Bf16 => "bf16",
+            Kind::U32 => "u32",
+            Kind::F64 => "f64",
+        }
+    }
+}
+
+/// Who runs kernels and products.
+enum Driver {
+    #[cfg(feature = "cuda")]
+    Cuda(cuda::Cuda),
+    Emulated(emulated::Emulated),
+}
+
+struct Inner {
+    device: Device,
+    driver: Driver,
+    /// What matrices and activations are kept in.
+    work: Kind,
+    held: AtomicU64,
+    most_held: AtomicU64,
+    limit: AtomicU64,
+    turn: Mutex<()>,
+}
+
+/// A device that computes, opened and set up. Cheap to clone: all clones are the one device.
+#[derive(Clone)]
+pub struct Gpu(Arc<Inner>);
+
+impl fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gpu").field("device", &self.0.device).field("work", &self.0.work).finish()
+    }
+}
+
+impl Gpu {
+    fn with(device: Device, driver: Driver, work: Kind) -> Gpu {
+        Gpu(Arc::new(Inner {
+            device,
+            driver,
+            work,
+            held: AtomicU64::new(0),
+            most_held: AtomicU64::new(0),
+            limit: AtomicU64::new(u64::MAX),
+            turn: Mutex::new(()),
+        }))
+    }
+
+    /// A GPU that candle opened.
+    ///
+    /// # Errors
+    /// When it is not a GPU, or the program was built without kernels.
+    #[cfg(feature = "cuda")]
+    pub fn cuda(device: &Device, work: Kind) -> Result<Gpu, LmError> {
+        let driver = Driver::Cuda(cuda::Cuda::new(device)?);
+        Ok(Gpu::with(device.clone(), driver, work))
+    }
+
+    /// The kernels on this machine's CPU, slowly: for tests. `None` where they were not compiled
+    /// for it.
+    pub fn emulated(work: Kind) -> Option<Gpu> {
+        let driver = Driver::Emulated(emulated::Emulated::new()?);
+        Some(Gpu::with(Device::Cpu, driver, work))
+    }
+
+    /// What matrices and activations are kept in.
+    pub fn work(&self) -> Kind {
+        self.0.work
+    }
+
+    /// Allows no more than this to be held at once, in bytes.
+    pub fn set_limit(&self, bytes: u64) {
+        self.0.limit.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that are held now.
+    pub fn held(&self) -> u64 {
+        self.0.held.load(Ordering::Relaxed)
+    }
+
+    /// The most bytes that were held since the last call.
+    pub fn take_most_held(&self) -> u64 {
+        self.0.most_held.swap(self.held(), Ordering::Relaxed)
+    }
+
+    /// Bytes that can still be had, as far as that can be known.
+    pub fn free(&self) -> u64 {
+        let allowed = self.0.limit.load(Ordering::Relaxed).saturating_sub(self.held());
+        match &self.0.driver {
+            #[cfg(feature = "cuda")]
+            Driver::Cuda(cuda) => cuda.free().unwrap_or(u64::MAX).min(allowed),
+            Driver::Emulated(_) => allowed,
+        }
+    }
+
+    /// Waits until all that was asked for is done.
+    ///
+    /// # Errors
+    /// What the device reports late.
+    pub fn wait(&self) -> Result<(), LmError> {
+        Ok(self.0.device.synchronize()?)
+    }
+
+    /// One computation at a time: whoever holds this has the device.
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.0.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Multiprocessors that a launch should keep busy. An H100 or H200 has 132; a smaller GPU is kept
+/// busy by as many blocks as well.
+const MULTIPROCESSORS: usize = 132;

@@ -1,0 +1,175 @@
+//! The network on a device, from ids to log-probabilities and back.
+
+use super::batch::{AngleTable, Batch, additions};
+use super::head::HeadRooms;
+use super::kernels::{self, add_rows, gather_rows};
+use super::layer::{At, Keys, Scratch, Tape};
+use super::numbers::{Numbers, Room};
+use super::store::Store;
+use super::{Gpu, Kind};
+use crate::lm::decoder::{PackedRows, Slopes, check_ids, check_rows};
+use crate::lm::error::LmError;
+use crate::lm::logp::{Scored, Scores};
+use std::sync::{Mutex, PoisonError};
+
+/// Room for the passes, kept from step to step.
+#[derive(Default)]
+pub(super) struct Space {
+    /// The input of every layer, and the last output.
+    pub streams: Vec<Room>,
+    pub tapes: Vec<Tape>,
+    pub scratch: Scratch,
+    pub angles: AngleTable,
+    pub inverses: Room,
+    pub hidden: Room,
+    pub head: HeadRooms,
+    d_hidden: Room,
+    g: Room,
+}
+
+/// How much of a forward pass is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::lm) enum Keep {
+    /// Nothing: there is no way back.
+    Nothing,
+    /// The input of every layer; the rest is computed again on the way back.
+    Inputs,
+    /// All that the way back needs.
+    All,
+}
+
+/// A network on a device.
+pub(in crate::lm) struct GpuDecoder {
+    pub(super) store: Store,
+    frequencies: Vec<f32>,
+    space: Mutex<Space>,
+}
+
+impl GpuDecoder {
+    /// A network over these weights.
+    pub fn new(store: Store) -> GpuDecoder {
+        let frequencies = store.config.rotary_frequencies();
+        GpuDecoder { store, frequencies, space: Mutex::default() }
+    }
+
+    /// What positions turn by.
+    pub(super) fn frequencies(&self) -> &[f32] {
+        &self.frequencies
+    }
+
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        &self.store.gpu
+    }
+
+    /// Gives back the room of the passes.
+    pub fn give_back(&mut self) {
+        self.space = Mutex::default();
+    }
+
+    fn batch(&self, rows: &PackedRows, space: &mut Space) -> Result<Batch, LmError> {
+        let table = (&mut space.angles, self.frequencies.as_slice());
+        Batch::new(&self.store.gpu, rows, self.store.heads(), table)
+    }
+
+    /// Leaves the normed end in `space.hidden`, and gives the last stream.
+    fn forward(&self, batch: &Batch, keep: Keep, space: &mut Space) -> Result<Numbers, LmError> {
+        let (store, gpu) = (&self.store, &self.store.gpu);
+        let layers = store.net.layers.len();
+        let streams = if keep == Keep::Nothing { 2 } else { layers + 1 };
+        space.streams.resize_with(streams, Room::default);
+        space.tapes.resize_with(if keep == Keep::All { layers } else { 1 }, Tape::default);
+        let size = batch.rows * store.config.hidden_size;
+        let mut x = space.streams[0].get(gpu, Kind::F32, size)?;
+        let table = store.matrix(store.net.embedding, store.len(store.net.embedding))?;
+        gather_rows(&table, &batch.ids, &x, store.config.hidden_size)?;
+        let at = At { rows: batch.rows, angles: &batch.angles, tiles: &batch.tiles };
+        for (index, layer) in store.net.layers.iter().enumerate() {
+            let next = (index + 1) % streams;
+            let out = space.streams[next].get(gpu, Kind::F32, size)?;
+            let tape = &mut space.tapes[if keep == Keep::All { index } else { 0 }];
+            let to = (&x, &out);
+            store.layer_forward(layer, (&at, &Keys::Own), to, tape, &mut space.scratch)?;
+            x = out;
+        }
+        self.end_norm(&x, space)?;
+        Ok(x)
+    }
+
+    pub(super) fn end_norm(&self, x: &Numbers, space: &mut Space) -> Result<(), LmError> {
+        let (store, gpu) = (&self.store, &self.store.gpu);
+        let width = store.config.hidden_size;
+        let inverses = space.inverses.get(gpu, Kind::F32, x.len() / width)?;
+        let hidden = space.hidden.get(gpu, gpu.work(), x.len())?;
+        let norm = store.vector(store.net.norm, width)?;
+        kernels::rms_norm((x, &norm), (&hidden, &inverses), store.eps())
+    }
+
+    /// As `Decoder::differentiate`, adding to the gradients of what moves.
+    ///
+    /// # Errors
+    /// As there, and [`LmError::DeviceMemory`].
+    pub fn differentiate(
+        &self,
+        rows: &PackedRows,
+        scored: &Scored,
+        slopes: Slopes<'_>,
+        keep: Keep,
+    ) -> Result<(), LmError> {
+        let (store, gpu) = (&self.store, &self.store.gpu);
+        check_rows(&store.config, rows)?;
+        check_ids(&store.config, &scored.targets)?;
+        let _turn = gpu.turn();
+        let space = &mut *self.space.lock().unwrap_or_else(PoisonError::into_inner);
+        let batch = self.batch(rows, space)?;
+        let end = self.forward(&batch, keep, space)?;
+        let width = store.config.hidden_size;
+        let size = batch.rows * width;
+        let hidden = space.hidden.get(gpu, gpu.work(), size)?;
+        let d_hidden = space.d_hidden.get(gpu, Kind::F32, size)?;
+        kernels::fill(&d_hidden, 0.0)?;
+        store.head_backward((&hidden, &d_hidden), scored, slopes, &mut space.head)?;
+        let g = space.g.get(gpu, Kind::F32, size)?;
+        kernels::fill(&g, 0.0)?;
+        let inverses = space.inverses.get(gpu, Kind::F32, batch.rows)?;
+        let x = (&end, &inverses);
+        store.norm_backward(store.net.norm, x, &d_hidden, &g, &mut space.head.partial)?;
+        let at = At { rows: batch.rows, angles: &batch.angles, tiles: &batch.tiles };
+        for (index, layer) in store.net.layers.iter().enumerate().rev() {
+            let x = space.streams[index].get(gpu, Kind::F32, size)?;
+            let scratch = &mut space.scratch;
+            let tape = &mut space.tapes[if keep == Keep::All { index } else { 0 }];
+            if keep != Keep::All {
+                let out = space.streams[index + 1].get(gpu, Kind::F32, size)?;
+                store.layer_forward(layer, (&at, &Keys::Own), (&x, &out), tape, scratch)?;
+            }
+            store.layer_backward(layer, (&at, &batch.key_tiles), (&x, &g), tape, scratch)?;
+        }
+        if let Some(sums) = store.gradient(store.net.embedding, store.len(store.net.embedding)) {
+            add_rows(&g, &additions(gpu, &rows.ids)?, &sums, width)?;
+        }
+        Ok(())
+    }
+}
+
+impl Scores for GpuDecoder {
+    fn scored(&self, rows: &PackedRows, scored: &Scored) -> Result<Vec<f32>, LmError> {
+        let store = &self.store;
+        check_rows(&store.config, rows)?;
+        check_ids(&store.config, &scored.targets)?;
+        let _turn = store.gpu.turn();
+        let space = &mut *self.space.lock().unwrap_or_else(PoisonError::into_inner);
+        let batch = self.batch(rows, space)?;
+        self.forward(&batch, Keep::Nothing, space)?;
+        let size = batch.rows * store.config.hidden_size;
+        let hidden = space.hidden.get(&store.gpu, store.gpu.work(), size)?;
+        store.logps(&hidden, scored, &mut space.head)
+    }
+
+    fn rows_max(&self) -> usize {
+        SCORED_ROWS_MAX
+    }
+}
+
+/// Rows that are scored in one go.
+const SCORED_ROWS_MAX: usize = 8192;

@@ -1,0 +1,257 @@
+//! Drawing on a device: rows are read behind what was read before, whose keys and values stay in
+//! blocks that sequences share; tokens are chosen there as well, so that no logits leave it.
+
+use super::batch::{TilePlan, tile_rows};
+use super::kernels::{self, ASKED_WORDS, Angles, CHOSEN_WORDS, Tiles, gather_rows};
+use super::layer::{At, Keys};
+use super::numbers::{Numbers, Room};
+use super::passes::{GpuDecoder, Space};
+use super::{Gpu, Kind};
+use crate::lm::error::LmError;
+use crate::lm::generate::{Ask, NodeId, Reading, Row, Tree, not_a_number};
+use crate::lm::ops::WIDTH;
+
+/// Rows that are read in one go.
+const ROWS_MAX: usize = 8192;
+
+/// Blocks that are set aside at first.
+const BLOCKS_MIN: usize = 64;
+
+/// Keys and values of every layer [places, kv_heads * D].
+#[derive(Default)]
+struct Caches {
+    layers: Vec<(Numbers, Numbers)>,
+    blocks: usize,
+}
+
+impl Caches {
+    /// Room for so many blocks. Layers grow one after another, so that only one is held twice.
+    fn grow(
+        &mut self,
+        gpu: &Gpu,
+        blocks: usize,
+        (layers, width): (usize, usize),
+    ) -> Result<(), LmError> {
+        if blocks <= self.blocks {
+            return Ok(());
+        }
+        let blocks = blocks.max(2 * self.blocks).max(BLOCKS_MIN);
+        let (held, len) = (self.blocks * WIDTH * width, blocks * WIDTH * width);
+        for layer in 0..layers {
+            let fresh = || Numbers::zeros(gpu, gpu.work(), len);
+            let (k, v) = (fresh()?, fresh()?);
+            match self.layers.get_mut(layer) {
+                Some(old) => {
+                    k.part(0, held).copy(&old.0.part(0, held))?;
+                    v.part(0, held).copy(&old.1.part(0, held))?;
+                    *old = (k, v);
+                }
+                None => self.layers.push((k, v)),
+            }
+        }
+        self.blocks = blocks;
+        Ok(())
+    }
+}
+
+/// Room of a reading.
+#[derive(Default)]
+struct Rooms {
+    space: Space,
+    states: Room,
+    logits: Room,
+}
+
+/// Contexts that are being read on a device.
+pub(in crate::lm) struct GpuReading<'a> {
+    decoder: &'a GpuDecoder,
+    tree: Tree,
+    caches: Caches,
+    rooms: Rooms,
+    /// Rows of the last reading.
+    rows: usize,
+    /// Logits that were asked for.
+    host: Vec<f32>,
+}
+
+/// Rows as a device wants them.
+struct Placed {
+    ids: Vec<u32>,
+    positions: Vec<u32>,
+    slots: Vec<u32>,
+    plan: TilePlan,
+}
+
+impl<'a> GpuReading<'a> {
+    /// Nothing was read yet.
+    pub fn new(decoder: &'a GpuDecoder) -> GpuReading<'a> {
+        GpuReading {
+            decoder,
+            tree: Tree::default(),
+            caches: Caches::default(),
+            rooms: Rooms::default(),
+            rows: 0,
+            host: Vec::new(),
+        }
+    }
+
+    fn gpu(&self) -> &Gpu {
+        self.decoder.gpu()
+    }
+
+    fn place(&mut self, rows: &[Row]) -> Placed {
+        let indices: Vec<usize> = rows.iter().map(|row| self.tree.extend(row.node)).collect();
+        let slots = rows.iter().zip(&indices).map(|(row, at)| {
+            let blocks = &self.tree.node(row.node).blocks;
+            (blocks[at / WIDTH] * WIDTH + at % WIDTH) as u32
+        });
+        let mut placed = Placed {
+            ids: rows.iter().map(|row| row.token).collect(),
+            positions: rows.iter().map(|row| row.position as u32).collect(),
+            slots: slots.collect(),
+            plan: TilePlan::default(),
+        };
+        let most = tile_rows(self.decoder.store.heads());
+        let mut from = 0;
+        for run in rows.chunk_by(|a, b| a.node == b.node) {
+            let (before, at) = self.list(run[0].node, &mut placed.plan);
+            placed.plan.push(from, run.len(), at, before + indices[from] + 1, most);
+            from += run.len();
+        }
+        placed
+    }
+
+    /// Lists the places of a node and of those before it; how many those before have, and where the
+    /// list begins.
+    fn list(&self, id: NodeId, plan: &mut TilePlan) -> (usize, usize) {
+        let node = |id: NodeId| self.tree.node(id);
+        let (own, before) = (node(id), node(id).chain.iter().filter(|other| **other != id));
+        let count = before.clone().map(|id| node(*id).len()).sum();
+        let places = before.flat_map(|id| node(*id).places(node(*id).len()));
+        let all = places.chain(own.places(own.len())).map(|place| place as u32);
+        (count, plan.list(all))
+    }
+
+    fn forward(&mut self, placed: &Placed) -> Result<(), LmError> {
+        let store = &self.decoder.store;
+        let gpu = &store.gpu;
+        let (rows, width) = (placed.ids.len(), store.config.hidden_size);
+        let key_width = store.heads().key_width();
+        self.caches.grow(gpu, self.tree.blocks(), (store.net.layers.len(), key_width))?;
+        let space = &mut self.rooms.space;
+        let table = (&mut space.angles, self.decoder.frequencies());
+        let angles: Angles = table.0.rows(gpu, &placed.positions, table.1)?;
+        let tiles: Tiles = placed.plan.upload(gpu, rows, self.caches.blocks * WIDTH)?;
+        let (ids, slots) = (Numbers::of(gpu, &placed.ids)?, Numbers::of(gpu, &placed.slots)?);
+        let size = rows * width;
+        space.streams.resize_with(2, Room::default);
+        space.tapes.resize_with(1, Default::default);
+        let mut x = space.streams[0].get(gpu, Kind::F32, size)?;
+        let mut out = space.streams[1].get(gpu, Kind::F32, size)?;
+        let embedding = store.matrix(store.net.embedding, store.len(store.net.embedding))?;
+        gather_rows(&embedding, &ids, &x, width)?;
+        let at = At { rows, angles: &angles, tiles: &tiles };
+        for (layer, (k, v)) in store.net.layers.iter().zip(&self.caches.layers) {
+            let keys = Keys::Cached { slots: &slots, k, v };
+            let tape = &mut space.tapes[0];
+            store.layer_forward(layer, (&at, &keys), (&x, &out), tape, &mut space.scratch)?;
+            std::mem::swap(&mut x, &mut out);
+        }
+        self.decoder.end_norm(&x, space)?;
+        self.rows = rows;
+        Ok(())
+    }
+
+    /// The last hidden states, normed.
+    fn hidden(&mut self) -> Result<Numbers, LmError> {
+        let store = &self.decoder.store;
+        let len = self.rows * store.config.hidden_size;
+        self.rooms.space.hidden.get(&store.gpu, store.gpu.work(), len)
+    }
+
+    /// Logits [rows, V] of states, which stay on the device.
+    fn logits_of(&mut self, states: &Numbers) -> Result<Numbers, LmError> {
+        let store = &self.decoder.store;
+        let rows = states.len() / store.config.hidden_size;
+        let len = rows * store.config.vocab_size;
+        let logits = self.rooms.logits.get(&store.gpu, Kind::F32, len)?;
+        store.logits(states, &logits)?;
+        Ok(logits)
+    }
+
+    fn chosen(&mut self, asks: &[Ask<'_>]) -> Result<Vec<(u32, f64)>, LmError> {
+        let vocab = self.decoder.store.config.vocab_size;
+        let hidden = self.hidden()?;
+        let logits = self.logits_of(&hidden)?;
+        let asked: Vec<u32> = asks.iter().flat_map(words).collect();
+        let asked = Numbers::of(self.gpu(), &asked)?;
+        let chosen = Numbers::zeros(self.gpu(), Kind::U32, asks.len() * CHOSEN_WORDS)?;
+        kernels::choose(&logits, &asked, &chosen, vocab)?;
+        let chosen = chosen.read::<u32>()?;
+        let rows = asks.iter().zip(chosen.chunks_exact(CHOSEN_WORDS)).enumerate();
+        rows.map(|(row, (ask, words))| {
+            // Who penalises what was seen needs all logits, and takes them home.
+            if ask.seen.is_some() {
+                return ask.of(&logits.part(row * vocab, vocab).read()?);
+            }
+            match words[3] {
+                0 => {
+                    Ok((words[2], f64::from_bits(u64::from(words[1]) << 32 | u64::from(words[0]))))
+                }
+                broken => Err(not_a_number(broken as usize - 1)),
+            }
+        })
+        .collect()
+    }
+}
+
+/// `gradus_kernels::Choice` in words.
+fn words(ask: &Ask<'_>) -> [u32; ASKED_WORDS] {
+    let (unit, sampling) = (ask.unit.to_bits(), ask.sampling);
+    [
+        unit as u32,
+        (unit >> 32) as u32,
+        sampling.temperature.to_bits(),
+        sampling.top_p.to_bits(),
+        sampling.min_p.unwrap_or(0.0).to_bits(),
+        sampling.top_k.map_or(0, |k| u32::try_from(k).unwrap_or(u32::MAX)),
+    ]
+}
+
+impl Reading for GpuReading<'_> {
+    fn tree(&mut self) -> &mut Tree {
+        &mut self.tree
+    }
+
+    fn rows_max(&self) -> usize {
+        ROWS_MAX
+    }
+
+    fn read(&mut self, rows: &[Row]) -> Result<(), LmError> {
+        let ids: Vec<u32> = rows.iter().map(|row| row.token).collect();
+        crate::lm::decoder::check_ids(&self.decoder.store.config, &ids)?;
+        let gpu = self.gpu().clone();
+        let _turn = gpu.turn();
+        let placed = self.place(rows);
+        self.forward(&placed)
+    }
+
+    fn logits(&mut self, at: &[usize]) -> Result<&[f32], LmError> {
+        let gpu = self.gpu().clone();
+        let _turn = gpu.turn();
+        let width = self.decoder.store.config.hidden_size;
+        let index: Vec<u32> = at.iter().map(|row| *row as u32).collect();
+        let states = self.rooms.states.get(&gpu, gpu.work(), at.len() * width)?;
+        let hidden = self.hidden()?;
+        gather_rows(&hidden, &Numbers::of(&gpu, &index)?, &states, width)?;
+        self.host = self.logits_of(&states)?.read()?;
+        Ok(&self.host)
+    }
+
+    fn step(&mut self, rows: &[Row], asks: &[Ask<'_>]) -> Result<Vec<(u32, f64)>, LmError> {
+        self.read(rows)?;
+        let gpu = self.gpu().clone();
+        let _turn = gpu.turn();
+        self.chosen(asks)
+    }
+}

@@ -1,0 +1,252 @@
+//! Weights in training on a device: a step's gradients in micro-batches that fit, and the optimiser
+//! over all that moves in one go. What does not fit is taken again in smaller parts.
+
+use super::kernels::{self, Moving};
+use super::numbers::Numbers;
+use super::passes::{GpuDecoder, Keep};
+use super::store::{MovingNumbers, Store};
+use super::{Kind, head};
+use crate::lm::cancel::Cancel;
+use crate::lm::config::ModelConfig;
+use crate::lm::error::LmError;
+use crate::lm::optimizer::{OptimizerSettings, StepNumbers, step_of, step_tensor};
+use crate::lm::train::{Seat, ShortOfMemory, StepFigures, Work, add_figures};
+use crate::lm::weights::Weights;
+use candle_core::{Device, Tensor};
+use std::collections::BTreeMap;
+
+/// More rows than this at once give nothing: every product is large enough long before.
+const ROWS_MAX: usize = 65_536;
+
+/// Weights in training.
+pub(in crate::lm) struct Trainee {
+    decoder: GpuDecoder,
+    keep: Keep,
+    step: u32,
+    /// Bound of all values and moments; infinite where it is not known.
+    bound: f32,
+    /// Rows that a micro-batch has at most.
+    rows_max: usize,
+    short: Vec<ShortOfMemory>,
+}
+
+/// Bytes that the passes keep for a row, as `activation_bytes_per_row` on the CPU.
+fn bytes_per_row(config: &ModelConfig, work: Kind, keep: Keep) -> usize {
+    let queries = config.num_attention_heads * config.head_dim;
+    let keys = config.num_key_value_heads * config.head_dim;
+    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    let heads = config.num_attention_heads;
+    let copies = if config.head_norms() { 2 } else { 1 };
+    let w = work.bytes();
+    let tape = (copies * (queries + 2 * keys) + queries + 2 * inner) * w + 4 * (heads + hidden + 2);
+    let layers = config.num_hidden_layers;
+    let tapes = if keep == Keep::All { layers } else { 1 };
+    let passing = (3 * hidden + inner + 2 * (queries + 2 * keys) + queries) * w
+        + 4 * (2 * hidden + heads + config.head_dim);
+    4 * (layers + 1) * hidden + tapes * tape + passing
+}
+
+impl Trainee {
+    /// Weights that move.
+    pub fn new(store: Store, keep: Keep) -> Trainee {
+        // Logits and the moments come on top; what is left is for rows, with some to spare.
+        let logits = head::LOGIT_BYTES_MAX as u64 * 2;
+        let moments = store.moving.as_ref().map_or(0, |moving| 8 * moving.x.len() as u64);
+        let free = store.gpu.free().saturating_sub(logits + moments) / 4 * 3;
+        let rows = free / bytes_per_row(&store.config, store.gpu.work(), keep) as u64;
+        let rows_max = usize::try_from(rows).unwrap_or(ROWS_MAX).clamp(1, ROWS_MAX);
+        let decoder = GpuDecoder::new(store);
+        Trainee { decoder, keep, step: 0, bound: f32::INFINITY, rows_max, short: Vec::new() }
+    }
+
+    fn store(&self) -> &Store {
+        &self.decoder.store
+    }
+
+    fn moving(&self) -> Result<&MovingNumbers, LmError> {
+        let nothing = || LmError::Training("there is nothing that moves".to_owned());
+        self.store().moving.as_ref().ok_or_else(nothing)
+    }
+
+    fn attempt(&self, works: &[Work<'_>], cancel: &Cancel) -> Result<Vec<StepFigures>, LmError> {
+        kernels::fill(&self.moving()?.g, 0.0)?;
+        let of_work = |work: &Work<'_>| {
+            let mut sum = StepFigures::default();
+            for part in work.micro_batches(0..work.len(), self.rows_max) {
+                cancel.check()?;
+                let more = work.compute(part, &mut |rows, scored, slopes| {
+                    self.decoder.differentiate(rows, scored, slopes, self.keep)
+                });
+                add_figures(&mut sum, &more?);
+            }
+            Ok(sum)
+        };
+        works.iter().map(of_work).collect()
+    }
+
+    /// Makes the micro-batches smaller after one did not fit.
+    fn halve(&mut self, works: &[Work<'_>], why: LmError) -> Result<(), LmError> {
+        let sizes = |most: usize| works.iter().map(move |work| work.rows_max(most)).max();
+        let largest = sizes(self.rows_max).unwrap_or(0);
+        let half = (largest / 2).max(1);
+        if sizes(half).unwrap_or(0) >= largest {
+            return Err(LmError::Training(format!(
+                "{why}: a sequence or pair of {largest} tokens does not fit by itself. Settings \
+                 that need less: train.gradient_checkpointing, train.method lora, shorter sequences"
+            )));
+        }
+        self.rows_max = half;
+        self.decoder.give_back();
+        self.short.push(ShortOfMemory { rows: half, reason: why.to_string() });
+        Ok(())
+    }
+
+    /// Moments, made when they are first needed.
+    fn ensure_moments(&mut self) -> Result<(), LmError> {
+        let gpu = self.store().gpu.clone();
+        let Some(moving) = &mut self.decoder.store.moving else { return Ok(()) };
+        if moving.moments.is_none() {
+            let zeros = || Numbers::zeros(&gpu, Kind::F32, moving.x.len());
+            moving.moments = Some((zeros()?, zeros()?));
+        }
+        Ok(())
+    }
+
+    fn checked(
+        &self,
+        moving: &Moving<'_>,
+        numbers: &StepNumbers,
+        norm: f64,
+    ) -> Result<(), Refused> {
+        if numbers.is_surely_finite(self.bound, norm) {
+            return Ok(());
+        }
+        let what = match kernels::adamw_finite(moving, numbers)? {
+            (true, true) => return Ok(()),
+            (false, _) => "the optimiser's moments would not be finite",
+            _ => "a weight would not be finite",
+        };
+        Err(Refused::Skip(what.to_owned()))
+    }
+
+    fn take(
+        &mut self,
+        settings: &OptimizerSettings,
+        figures: &mut StepFigures,
+    ) -> Result<(), Refused> {
+        self.ensure_moments()?;
+        let moving = self.moving()?;
+        let Some((m, v)) = &moving.moments else { return Ok(()) };
+        figures.grad_norm = kernels::square_sum(&moving.g)?.sqrt();
+        figures.check().map_err(Refused::Skip)?;
+        let rate = settings.learning_rate_at(self.step);
+        let numbers = StepNumbers::new(settings, self.step, rate, figures.grad_norm);
+        let all = Moving { x: &moving.x, m, v, g: &moving.g, work: moving.work.as_ref() };
+        self.checked(&all, &numbers, figures.grad_norm)?;
+        self.bound = kernels::adamw(&all, &numbers)?;
+        self.step += 1;
+        figures.learning_rate = rate;
+        Ok(())
+    }
+
+    fn tensors(&self, low_rank: bool) -> Result<Weights, LmError> {
+        let store = self.store();
+        let parameters =
+            store.parameters.iter().enumerate().filter(|(_, p)| p.low_rank == low_rank);
+        let named = parameters.map(|(id, p)| {
+            let tensor = Tensor::from_vec(store.value(id)?, p.shape.as_slice(), &Device::Cpu)?;
+            Ok((p.name.clone(), tensor))
+        });
+        Ok(Weights(named.collect::<Result<_, LmError>>()?))
+    }
+}
+
+/// Why a step was not taken.
+enum Refused {
+    /// What would not be finite.
+    Skip(String),
+    Failed(LmError),
+}
+
+impl From<LmError> for Refused {
+    fn from(error: LmError) -> Refused {
+        Refused::Failed(error)
+    }
+}
+
+impl Seat for Trainee {
+    fn step(&self) -> u32 {
+        self.step
+    }
+
+    fn gradients(
+        &mut self,
+        works: &[Work<'_>],
+        cancel: &Cancel,
+    ) -> Result<Vec<StepFigures>, LmError> {
+        loop {
+            match self.attempt(works, cancel) {
+                Err(why @ LmError::DeviceMemory { .. }) => self.halve(works, why)?,
+                done => return done,
+            }
+        }
+    }
+
+    fn apply(
+        &mut self,
+        settings: &OptimizerSettings,
+        figures: &mut StepFigures,
+    ) -> Result<Result<(), String>, LmError> {
+        match self.take(settings, figures) {
+            Ok(()) => Ok(Ok(())),
+            Err(Refused::Skip(reason)) => Ok(Err(reason)),
+            Err(Refused::Failed(error)) => Err(error),
+        }
+    }
+
+    fn named_gradients(&mut self) -> Result<BTreeMap<String, Vec<f32>>, LmError> {
+        self.store().named(&self.moving()?.g)
+    }
+
+    fn base(&self) -> Result<Weights, LmError> {
+        self.tensors(false)
+    }
+
+    fn adapter(&self) -> Result<Weights, LmError> {
+        self.tensors(true)
+    }
+
+    fn optimizer_state(&self) -> Result<Weights, LmError> {
+        let mut tensors = BTreeMap::from([("step".to_owned(), step_tensor(self.step)?)]);
+        if let Some((m, v)) = &self.moving()?.moments {
+            for (label, numbers) in [("first", m), ("second", v)] {
+                for (name, values) in self.store().named(numbers)? {
+                    let tensor = Tensor::from_slice(&values, values.len(), &Device::Cpu)?;
+                    tensors.insert(format!("{label}.{name}"), tensor);
+                }
+            }
+        }
+        Ok(Weights(tensors))
+    }
+
+    fn restore_optimizer(&mut self, state: &Weights) -> Result<(), LmError> {
+        self.step = step_of(state)?;
+        self.bound = f32::INFINITY;
+        if self.step == 0 {
+            return Ok(());
+        }
+        self.ensure_moments()?;
+        let Some((m, v)) = &self.moving()?.moments else { return Ok(()) };
+        for (label, numbers) in [("first", m), ("second", v)] {
+            self.store().write_named(numbers, |name| {
+                let tensor = state.get(&format!("{label}.{name}")).ok()?;
+                tensor.to_vec1::<f32>().ok()
+            })?;
+        }
+        Ok(())
+    }
+
+    fn short_of_memory(&mut self) -> Vec<ShortOfMemory> {
+        std::mem::take(&mut self.short)
+    }
+}

@@ -12,6 +12,7 @@ use crate::domain::event::StepMetrics;
 use crate::domain::{BlobHash, PolicyRef};
 use crate::lm::cancel::Cancel;
 use crate::lm::decoder::Decoder;
+use crate::lm::device::Picked;
 use crate::lm::error::LmError;
 use crate::lm::logp::sequence_logps;
 use crate::lm::lora::LoraSettings;
@@ -31,15 +32,22 @@ pub struct CandleWorkshop {
     blobs: Arc<BlobStore>,
     lora: LoraSettings,
     storage: Storage,
+    #[expect(dead_code, reason = "nothing is computed on a GPU yet")]
+    device: Picked,
     open: Mutex<Vec<(PolicyRef, Arc<Policy>)>>,
 }
 
 impl CandleWorkshop {
-    /// A workshop for policies of the shape of `model`. The settings must be those every adapter
-    /// of the run was trained with.
-    pub fn new(model: Arc<ModelFiles>, blobs: Arc<BlobStore>, config: &Config) -> Self {
+    /// A workshop for policies of the shape of `model`, which computes on `device`. The settings
+    /// must be those every adapter of the run was trained with.
+    pub fn new(
+        model: Arc<ModelFiles>,
+        blobs: Arc<BlobStore>,
+        config: &Config,
+        device: Picked,
+    ) -> Self {
         let (lora, storage) = (lora_settings(&config.train), config.sampling.storage());
-        CandleWorkshop { model, blobs, lora, storage, open: Mutex::default() }
+        CandleWorkshop { model, blobs, lora, storage, device, open: Mutex::default() }
     }
 
     fn weights(&self, hash: &BlobHash) -> Result<Weights, StageError> {

@@ -95,6 +95,15 @@ pub enum StepReport {
     },
 }
 
+/// A micro-batch that did not fit on the device and was taken again in parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShortOfMemory {
+    /// Rows of the largest part.
+    pub rows: usize,
+    /// What the device said.
+    pub reason: String,
+}
+
 /// What the activations of one micro-batch may take.
 pub const MICRO_BATCH_BYTES: usize = 768 << 20;
 
@@ -136,6 +145,7 @@ pub struct Trainer {
     decoder: Decoder,
     adamw: AdamW,
     lanes: Vec<Lane>,
+    short: Vec<ShortOfMemory>,
 }
 
 impl Trainer {
@@ -162,12 +172,17 @@ impl Trainer {
         };
         let decoder = Decoder::new(config, weights, lora.as_ref())?;
         let lanes = lanes(&decoder, &settings)?;
-        Ok(Trainer { settings, decoder, adamw: AdamW::default(), lanes })
+        Ok(Trainer { settings, decoder, adamw: AdamW::default(), lanes, short: Vec::new() })
     }
 
     /// Steps taken, also before a restart.
     pub fn step(&self) -> u32 {
         self.adamw.step()
+    }
+
+    /// Where memory was short since this was asked last.
+    pub fn short_of_memory(&mut self) -> Vec<ShortOfMemory> {
+        std::mem::take(&mut self.short)
     }
 
     fn tensors(&self, low_rank: bool) -> Result<Weights, LmError> {
@@ -275,7 +290,7 @@ impl Trainer {
 
     /// Moves the weights by the first lane's gradients, where all is finite.
     fn apply(&mut self, mut figures: StepFigures) -> StepReport {
-        let Trainer { settings, decoder, adamw, lanes } = self;
+        let Trainer { settings, decoder, adamw, lanes, .. } = self;
         // The optimiser's pass is bound by memory: it takes all threads, whoever computed.
         let Some(lane) = lanes.first_mut() else {
             return StepReport::Skipped { reason: "no threads".to_owned() };

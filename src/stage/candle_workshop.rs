@@ -165,6 +165,7 @@ impl Workshop for CandleWorkshop {
             first_checks(&mut trainer, &request)?;
         }
         let mut steps = Vec::with_capacity(request.steps.len());
+        let mut short = Vec::new();
         for data in &request.steps {
             let report = match data {
                 StepData::Sft(rows) => trainer.sft_step(rows, request.cancel)?,
@@ -172,17 +173,18 @@ impl Workshop for CandleWorkshop {
                     trainer.dpo_step(pairs, rehearsal, &request.dpo, request.cancel)?
                 }
             };
+            short.extend(trainer.short_of_memory().into_iter().map(|s| (steps.len(), s)));
             steps.push(match report {
                 StepReport::Taken(figures) => StepResult::Taken(metrics(&figures)),
                 StepReport::Skipped { reason } => StepResult::Skipped(reason),
             });
             (request.on_step)(steps.len() as u64);
             if skipped_in_a_row(request.skipped_before, &steps) >= SKIPPED_IN_A_ROW_MAX {
-                return Ok(Segment { steps, saved: None });
+                return Ok(Segment { steps, saved: None, short });
             }
         }
         let saved = Some(self.save(&trainer, request.start)?);
-        Ok(Segment { steps, saved })
+        Ok(Segment { steps, saved, short })
     }
 
     fn blob(&self, hash: &BlobHash) -> Result<Vec<u8>, StageError> {

@@ -15,8 +15,8 @@ import zlib
 from blake3 import blake3
 
 # What depends on the machine and the host, not on the run.
-OUTSIDE = {"task_failed", "stage_halted", "pause_requested", "resume_requested", "log_repaired",
-           "log_compacted"}
+OUTSIDE = {"task_failed", "memory_short", "stage_halted", "pause_requested", "resume_requested",
+           "log_repaired", "log_compacted"}
 
 
 def checked(line):

@@ -40,8 +40,8 @@ pub fn folder(main: &Folder, name: &str) -> Folder {
 /// Runs one arm, or goes on with it.
 pub fn run(
     main: &Folder,
-    name: &str,
-    source: JudgeSource,
+    (name, source): (&str, JudgeSource),
+    instead: drive::Instead,
     stop: &Cancel,
 ) -> Result<(Outcome, Report), Error> {
     let arm = folder(main, name);
@@ -53,6 +53,6 @@ pub fn run(
         main.fork(&arm, until, &config)?;
     }
     let label = format!("{name} judge, ");
-    let (outcome, view) = drive::work(&arm, &label, None, Some(Arc::new(WorldOracle)), stop)?;
+    let (outcome, view) = drive::work(&arm, &label, instead, Some(Arc::new(WorldOracle)), stop)?;
     Ok((outcome, Report::of(&view)))
 }

@@ -1,7 +1,7 @@
 //! `gradus demo`: the whole loop on the embedded model, with its control arms.
 
 use super::recipe::{Scale, WorldOracle, new_run};
-use super::{ExitStatus, arms, drive, output, signals};
+use super::{ExitStatus, arms, devices, drive, output, signals};
 use gradus::Error;
 use gradus::lm::cancel::Cancel;
 use gradus::report::{Report, iterations_table, judge_table, time_table};
@@ -26,6 +26,8 @@ pub struct Arguments {
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    wish: devices::Wish,
     /// Leave the control arms out.
     #[arg(long)]
     no_arms: bool,
@@ -70,7 +72,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let stop = signals::stop_flag()?;
     prepare(arguments, &folder)?;
     let oracle = Some(Arc::new(WorldOracle) as Arc<_>);
-    let (outcome, view) = drive::work(&folder, "", None, oracle, &stop)?;
+    let instead = drive::Instead { wish: arguments.wish, ..drive::Instead::default() };
+    let (outcome, view) = drive::work(&folder, "", instead, oracle, &stop)?;
     let mut shown = Shown {
         seed: arguments.seed,
         reduced: arguments.reduced,
@@ -82,7 +85,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     };
     let mut last = outcome;
     if last == Outcome::Reached && !arguments.no_arms {
-        last = run_arms(&folder, &mut shown, &stop)?;
+        last = run_arms(&folder, &mut shown, instead, &stop)?;
     }
     shown.seconds = began.elapsed().as_secs_f64();
     shown.peak_memory_mib = peak_memory_mib();
@@ -121,9 +124,14 @@ fn prepare(arguments: &Arguments, folder: &Folder) -> Result<(), Error> {
     )))
 }
 
-fn run_arms(folder: &Folder, shown: &mut Shown, stop: &Cancel) -> Result<Outcome, Error> {
+fn run_arms(
+    folder: &Folder,
+    shown: &mut Shown,
+    instead: drive::Instead,
+    stop: &Cancel,
+) -> Result<Outcome, Error> {
     for (name, source) in arms::ARMS {
-        let (outcome, report) = arms::run(folder, name, source, stop)?;
+        let (outcome, report) = arms::run(folder, (name, source), instead, stop)?;
         let slot = if name == "random" { &mut shown.random_judge } else { &mut shown.oracle_judge };
         *slot = Some(report);
         if outcome != Outcome::Reached {

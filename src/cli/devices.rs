@@ -6,7 +6,22 @@ use gradus::lm::device::{DeviceChoice, DeviceKind, Picked, gpu_count, pick};
 use gradus::lm::error::LmError;
 use serde::Serialize;
 
-/// What this machine can compute on. Runs compute on the CPU so far, whatever is here.
+/// What computes, for verbs that open a model.
+#[derive(clap::Args, Clone, Copy, Default)]
+pub struct Wish {
+    /// What computes, instead of what gradus.yaml says: auto, cpu, cuda or cuda:N.
+    #[arg(long)]
+    pub device: Option<DeviceChoice>,
+}
+
+/// Says which device it is and why, where there was a choice.
+pub fn say(device: &Picked) {
+    if let Some(notice) = device.notice() {
+        eprintln!("device: {notice}");
+    }
+}
+
+/// What this machine can compute on.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Which to take: auto, cpu, cuda or cuda:N. One that cannot be had is an error.

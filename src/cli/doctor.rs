@@ -1,9 +1,11 @@
 //! `gradus doctor`: what this machine has, and what a run will take of its memory and time, before
 //! hours are spent to find out.
 
-use super::{ExitStatus, output, recipe};
+use super::{ExitStatus, devices, output, recipe};
 use gradus::Error;
+use gradus::config::Config;
 use gradus::domain::event::IterationKind;
+use gradus::lm::device::{DeviceKind, Picked, free_memory, pick};
 use gradus::runtime::Folder;
 use gradus::runtime::doctor::{
     Diagnosis, IterationForecast, Machine, MemoryForecast, TimeForecast, examine,
@@ -17,6 +19,8 @@ use std::path::{Path, PathBuf};
 pub struct Arguments {
     /// The run's folder; without one, what this machine has.
     dir: Option<PathBuf>,
+    #[command(flatten)]
+    wish: devices::Wish,
     /// Print it as JSON.
     #[arg(long)]
     json: bool,
@@ -25,7 +29,37 @@ pub struct Arguments {
 #[derive(Serialize)]
 struct Shown {
     machine: Machine,
+    device: Device,
     run: Option<Diagnosis>,
+}
+
+/// What computes.
+#[derive(Serialize)]
+struct Device {
+    device: String,
+    reason: String,
+    /// Of its own memory, bytes.
+    memory_available_bytes: Option<u64>,
+}
+
+impl Device {
+    fn of(picked: &Picked) -> Device {
+        Device {
+            device: picked.kind.to_string(),
+            reason: picked.reason.clone(),
+            memory_available_bytes: free_memory(picked),
+        }
+    }
+}
+
+/// The device that is wished for, or else the one of the run's settings.
+fn device(arguments: &Arguments, folder: &Folder) -> Result<Picked, Error> {
+    let choice = match (arguments.wish.device, &arguments.dir) {
+        (Some(choice), _) => choice,
+        (None, Some(_)) => Config::from_yaml(&folder.config())?.device,
+        (None, None) => Config::default().device,
+    };
+    Ok(pick(choice)?)
 }
 
 /// Runs the verb.
@@ -36,24 +70,25 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     if arguments.dir.is_some() && !folder.holds_run() {
         return Err(Error::NoRun(place.to_owned()));
     }
+    let picked = device(arguments, &folder)?;
     if arguments.dir.is_some() {
         eprintln!("measuring with a few of the run's prompts; nothing of the run changes");
     }
     let machine = Machine::look(place);
     let run = match &arguments.dir {
-        Some(_) => Some(examine(&folder, recipe::oracle_of(&folder).as_deref())?),
+        Some(_) => Some(examine(&folder, recipe::oracle_of(&folder).as_deref(), &picked)?),
         None => None,
     };
-    let fits = run.as_ref().is_none_or(|run| run.memory.fits);
-    let shown = Shown { machine, run };
+    let fits = run.as_ref().is_none_or(Diagnosis::fits);
+    let shown = Shown { machine, device: Device::of(&picked), run };
     match arguments.json {
         true => output::json(&shown)?,
-        false => output::text(&render(&shown))?,
+        false => output::text(&render(&shown, &picked))?,
     }
     Ok(if fits { ExitStatus::Done } else { ExitStatus::WrongInput })
 }
 
-fn render(shown: &Shown) -> String {
+fn render(shown: &Shown, device: &Picked) -> String {
     let machine = &shown.machine;
     let size = |bytes: Option<u64>| bytes.map_or_else(|| "unknown".to_owned(), gib);
     let mut text = format!(
@@ -66,9 +101,19 @@ fn render(shown: &Shown) -> String {
         size(machine.memory_available_bytes),
         size(machine.disk_free_bytes),
     );
+    if let Some(notice) = device.notice() {
+        text.push_str(&format!("device   {notice}\n"));
+    }
+    if device.kind != DeviceKind::Cpu {
+        let free = size(shown.device.memory_available_bytes);
+        text.push_str(&format!("         {free} of its memory are free\n"));
+    }
     if let Some(run) = &shown.run {
         text.push_str(&format!("model    {:.1} M parameters\n\n", run.parameters as f64 / 1e6));
-        text.push_str(&memory(&run.memory));
+        text.push_str(&memory("memory", &run.memory));
+        if let Some(of_device) = &run.device_memory {
+            text.push_str(&memory(&format!("memory of {}", device.kind), of_device));
+        }
         if let Some(time) = &run.time {
             text.push_str(&format!("\n{}", times(time)));
         }
@@ -77,9 +122,9 @@ fn render(shown: &Shown) -> String {
     text
 }
 
-fn memory(memory: &MemoryForecast) -> String {
+fn memory(name: &str, memory: &MemoryForecast) -> String {
     let how = if memory.measured { "measured" } else { "by shapes alone" };
-    let mut text = format!("memory at most, {how}\n");
+    let mut text = format!("{name} at most, {how}\n");
     for stage in &memory.stages {
         let mark = if stage.stage == memory.peak_stage { "  <- the peak" } else { "" };
         text.push_str(&format!("  {:<10} {:>9}{mark}\n", stage.stage, gib(stage.bytes)));

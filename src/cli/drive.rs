@@ -1,7 +1,7 @@
 //! `gradus run`, and what every verb that works on a run shares: start, watch, stop.
 
 use super::screen::Screen;
-use super::{ExitStatus, output, signals};
+use super::{ExitStatus, devices, output, signals};
 use gradus::Error;
 use gradus::lm::cancel::Cancel;
 use gradus::report::{Report, iterations_table, judge_table, time_table};
@@ -19,28 +19,43 @@ pub struct Arguments {
     /// Iterations in all, instead of what gradus.yaml says.
     #[arg(long)]
     iterations: Option<u32>,
+    #[command(flatten)]
+    wish: devices::Wish,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// What is wanted instead of what the settings say.
+#[derive(Clone, Copy, Default)]
+pub struct Instead {
+    /// Iterations in all.
+    pub iterations: Option<u32>,
+    /// What computes.
+    pub wish: devices::Wish,
 }
 
 /// Works until the goal or a signal; gives what is known then.
 pub fn work(
     folder: &Folder,
     label: &str,
-    iterations: Option<u32>,
+    instead: Instead,
     oracle: Option<Arc<dyn Oracle>>,
     stop: &Cancel,
 ) -> Result<(Outcome, RunView), Error> {
     let screen = Arc::new(Screen::new(label, folder));
     let mut builder = Runtime::builder(folder.path()).gauge(screen.clone());
-    if let Some(iterations) = iterations {
+    if let Some(iterations) = instead.iterations {
         builder = builder.iterations(iterations);
+    }
+    if let Some(device) = instead.wish.device {
+        builder = builder.device(device);
     }
     if let Some(oracle) = oracle {
         builder = builder.oracle(oracle);
     }
     let runtime = builder.start()?;
+    devices::say(runtime.device());
     // Who says run means go on.
     if runtime.handle().view()?.paused {
         runtime.handle().resume()?;
@@ -63,7 +78,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let folder = Folder::at(&arguments.dir);
     let stop = signals::stop_flag()?;
     let oracle = super::recipe::oracle_of(&folder);
-    let (outcome, view) = work(&folder, "", arguments.iterations, oracle, &stop)?;
+    let instead = Instead { iterations: arguments.iterations, wish: arguments.wish };
+    let (outcome, view) = work(&folder, "", instead, oracle, &stop)?;
     let report = Report::of(&view);
     if arguments.json {
         output::json(&report)?;

@@ -1,9 +1,10 @@
 //! `gradus generate`: let any iteration of a run answer.
 
-use super::{ExitStatus, drive, output, signals};
+use super::{ExitStatus, devices, drive, output, signals};
 use gradus::Error;
 use gradus::config::Config;
 use gradus::domain::{Message, PolicyRef, Seed};
+use gradus::lm::device::pick;
 use gradus::lm::generate::{DrawRequest, Sampling};
 use gradus::lm::model_files::ModelFiles;
 use gradus::lm::policy::LanguageModel;
@@ -40,6 +41,8 @@ pub struct Arguments {
     /// Same seed, same answers.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    wish: devices::Wish,
     /// Print tokens and stop reasons as JSON.
     #[arg(long)]
     json: bool,
@@ -59,8 +62,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let view = drive::known(&folder)?;
     let (name, policy) = policy(&view, arguments.iteration)?;
     let config = Config::from_yaml(&folder.config())?;
+    let device = pick(arguments.wish.device.unwrap_or(config.device))?;
+    devices::say(&device);
     let files = Arc::new(ModelFiles::open(&folder.model())?);
-    let workshop = CandleWorkshop::new(files, folder.open_blobs()?, &config);
+    let workshop = CandleWorkshop::new(files, folder.open_blobs()?, &config, &device)?;
     let model = workshop.open(&policy)?;
     let sampling = Sampling {
         temperature: arguments.temperature.unwrap_or(config.sampling.temperature as f32),

@@ -1,10 +1,11 @@
 //! `gradus init`: lays out a run on a model of the user's, and says what it recognised.
 
-use super::{ExitStatus, output};
+use super::{ExitStatus, devices, output};
 use gradus::Error;
 use gradus::config::Config;
 use gradus::domain::event::SeedRow;
 use gradus::domain::{Message, Prompt, PromptOrigin, Seed};
+use gradus::lm::device::pick;
 use gradus::lm::model_files::ModelFiles;
 use gradus::lm::template::CHATML;
 use gradus::prompts;
@@ -43,6 +44,8 @@ pub struct Arguments {
     /// A chat template for a model without one: chatml, or a Jinja file.
     #[arg(long)]
     chat_template: Option<String>,
+    #[command(flatten)]
+    wish: devices::Wish,
     /// Print what was recognised as JSON.
     #[arg(long)]
     json: bool,
@@ -70,15 +73,17 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     }
     let mut config = Config::preset(&arguments.preset)?;
     config.seed = arguments.seed.unwrap_or(config.seed);
+    config.device = arguments.wish.device.unwrap_or(config.device);
+    let device = pick(config.device)?;
     let file = prompts::read(&arguments.prompts)?;
     let template = template(arguments.chat_template.as_deref())?;
     let model = ModelFiles::open_with_template(&arguments.model, template.as_deref())?;
     let (train, held_out) = split(&file, &config);
     let seed_data = seed_data(arguments)?;
     let kinds = if seed_data.is_empty() { Kinds::Preference } else { Kinds::SupervisedFirst };
-    let outline = Outline { model: model.config(), config: &config, kinds, lengths: None };
-    memory::check(&outline, memory::available_bytes())?;
+    memory::check_now(&Outline::of(model.config(), &config, kinds, &device), &device)?;
     let mut notes: Vec<String> = model.quantised_note().into_iter().collect();
+    notes.extend(device.notice().map(|notice| format!("computes on {notice}")));
     if held_out.len() < config.prompts.held_out as usize {
         notes.push(format!(
             "only {} prompts are held out to measure on: the file is small",

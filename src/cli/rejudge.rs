@@ -1,9 +1,10 @@
 //! `gradus rejudge` and `gradus rubric diff`: recorded completions under another rubric, or two.
 
 use super::rubric::component;
-use super::{ExitStatus, output, signals};
+use super::{ExitStatus, devices, output, signals};
 use gradus::Error;
 use gradus::domain::{Iteration, RubricId};
+use gradus::lm::device::DeviceChoice;
 use gradus::rejudge::{Again, Comparison, Move, Past, Replies, Side, Work};
 use gradus::runtime::Folder;
 use gradus::stage::Gauge;
@@ -24,6 +25,8 @@ pub struct Scope {
     /// has no score.
     #[arg(long)]
     recorded: bool,
+    #[command(flatten)]
+    wish: devices::Wish,
     /// Print the comparison as JSON, with every pair that moved.
     #[arg(long)]
     json: bool,
@@ -73,8 +76,9 @@ impl Gauge for Progress {
 }
 
 /// A run's past from an iteration on.
-pub fn past(dir: &Path, from: u32) -> Result<Past, Error> {
-    Past::open(&Folder::at(dir), Iteration(from), &signals::stop_flag()?, Arc::new(Progress))
+pub fn past(dir: &Path, from: u32, device: Option<DeviceChoice>) -> Result<Past, Error> {
+    let (folder, stop) = (Folder::at(dir), signals::stop_flag()?);
+    Past::open(&folder, Iteration(from), &stop, Arc::new(Progress), device)
 }
 
 /// The rubric that a person means: a file, an installed one, or a bundled one.
@@ -92,12 +96,22 @@ impl Scope {
     fn replies(&self) -> Replies {
         if self.recorded { Replies::Recorded } else { Replies::Model }
     }
+
+    fn past(&self, dir: &Path) -> Result<Past, Error> {
+        // Nobody is asked, so no GPU is opened.
+        let device = if self.recorded { Some(DeviceChoice::Cpu) } else { self.wish.device };
+        let past = past(dir, self.from_iteration, device)?;
+        if !self.recorded {
+            devices::say(past.device());
+        }
+        Ok(past)
+    }
 }
 
 /// Runs `gradus rejudge`.
 pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let Arguments { dir, rubric, scope, pairs, into } = arguments;
-    let mut past = past(dir, scope.from_iteration)?;
+    let mut past = scope.past(dir)?;
     let rubric = meant(&mut past, rubric)?;
     let again = past.rejudge(&rubric, scope.replies())?;
     report(&again, scope.json)?;
@@ -123,7 +137,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
 /// Runs `gradus rubric diff`.
 pub fn diff(arguments: &Diff) -> Result<(), Error> {
     let Diff { dir, a, b, scope } = arguments;
-    let mut past = past(dir, scope.from_iteration)?;
+    let mut past = scope.past(dir)?;
     let (a, b) = (meant(&mut past, a)?, meant(&mut past, b)?);
     report(&past.diff(&a, &b, scope.replies())?, scope.json)
 }

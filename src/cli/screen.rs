@@ -25,6 +25,9 @@ const STATUS_BYTES: usize = 16 << 10;
 pub struct Pulse {
     /// The process.
     pub pid: u32,
+    /// What computes.
+    #[serde(default)]
+    pub device: String,
     /// Milliseconds since 1970.
     pub at_ms: u64,
     /// `M2`, or nothing before the first iteration.
@@ -93,6 +96,7 @@ impl Screen {
         }
         let stages = runtime.stages().into_iter();
         state.pulse.stages = stages.map(|s| (s.stage.to_owned(), s.state)).collect();
+        state.pulse.device = runtime.device().kind.to_string();
         state.pulse.log = runtime.log_health();
         state.pulse.finished = view.finished();
         state.pulse.records = view.next.0;

@@ -72,8 +72,9 @@ fn read(folder: &Folder) -> Result<Status, Error> {
 }
 
 fn running(pulse: &Pulse) -> String {
+    let on = if pulse.device.is_empty() { String::new() } else { format!(" on {}", pulse.device) };
     let mut text = format!(
-        "running in process {}; {} iterations over, {} records\n{}\n",
+        "running in process {}{on}; {} iterations over, {} records\n{}\n",
         pulse.pid, pulse.finished, pulse.records, pulse.model
     );
     for (stage, (done, total)) in &pulse.progress {

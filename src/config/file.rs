@@ -218,6 +218,8 @@ fn write_map(value: &serde_json::Value, depth: usize, path: &str, text: &mut Str
 fn comment(path: &str) -> Option<&'static str> {
     Some(match path {
         "iterations" => "iterations in all, the supervised one included",
+        "device" => "auto | cpu | cuda | cuda:N; may be another at every start (or --device)",
+        "dtype" => "what a GPU computes with: bf16 | f32 (to compare); the CPU has f32 always",
         "prompts" => "prompts answered per iteration; generate: the policy writes more itself",
         "sampling" => {
             "the paper: 4 candidates at temperature 0.7, top_p 0.9; weight_bits: 8 saves memory"
@@ -241,6 +243,7 @@ fn comment(path: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{DeviceChoice, Dtype};
     use super::*;
 
     fn parse(text: &str) -> Result<Config, String> {
@@ -267,6 +270,19 @@ mod tests {
     }
 
     #[test]
+    fn the_device_is_its_text_and_no_part_of_what_is_recorded() {
+        let config = parse("device: cuda:1\ndtype: f32\n").unwrap();
+        assert_eq!((config.device, config.dtype), (DeviceChoice::Cuda(1), Dtype::F32));
+        let text = config.to_commented_yaml();
+        assert!(text.contains("\ndevice: \"cuda:1\"\n") && text.contains("cuda:N;"), "{text}");
+        assert_eq!(config.recorded(), Config::default().recorded());
+        let recorded = config.recorded();
+        assert!(recorded.get("device").is_none() && recorded.get("dtype").is_none());
+        let keys: Vec<&str> = recorded.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys[..3], ["seed", "iterations", "prompts"], "in their order");
+    }
+
+    #[test]
     fn unknown_keys_name_the_line_and_what_was_meant() {
         let error = parse("seed: 3\ntrain:\n  dpo:\n    learning_rte: 1\n").unwrap_err();
         assert!(error.contains("run/gradus.yaml:4"), "{error}");
@@ -284,6 +300,12 @@ mod tests {
             ("train:\n  use_peft: 3\n", "2:13", "by default false"),
             ("judge:\n  readout: guess\n", "2:12", "expected"),
             ("train: 3\n", "1:8", "keys below it"),
+            (
+                "seed: 1\ndevice: gpu\n",
+                "2:9",
+                "no device \"gpu\". Devices: auto, cpu, cuda, cuda:N",
+            ),
+            ("dtype: f16\n", "1:8", "dtype: unknown variant"),
             ("seed: 1\nstorage: {}\nseed: 2\n", "3:1", "the key seed is there twice"),
         ] {
             let error = parse(text).unwrap_err();

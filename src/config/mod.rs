@@ -5,6 +5,7 @@ mod file;
 mod presets;
 
 pub use crate::domain::{Trial, When};
+pub use crate::lm::device::{DeviceChoice, Dtype};
 pub use crate::lm::loss::LossType;
 use crate::lm::ops::Storage;
 pub use crate::lm::optimizer::Schedule;
@@ -79,6 +80,11 @@ pub struct Config {
     pub seed: u64,
     /// Iterations in all, the supervised one included.
     pub iterations: u32,
+    /// What computes. The machine's business and not the run's: it may be another at every start,
+    /// and no task's key knows of it.
+    pub device: DeviceChoice,
+    /// What a GPU computes with; the machine's business too.
+    pub dtype: Dtype,
     /// Where prompts come from.
     pub prompts: PromptsConfig,
     /// How completions are drawn.
@@ -350,7 +356,21 @@ pub struct GateConfig {
     pub min_win_rate: f64,
 }
 
+/// Keys that say where a run computes and not what it is.
+const OF_THE_MACHINE: [&str; 2] = ["device", "dtype"];
+
 impl Config {
+    /// The settings as a run's log keeps them: without those that are the machine's business, so
+    /// that a run is the same one wherever it was begun.
+    pub fn recorded(&self) -> serde_json::Value {
+        let mut value = serde_json::to_value(self).unwrap_or_default();
+        if let serde_json::Value::Object(map) = &mut value {
+            // Order is kept: it is hashed as it stands.
+            OF_THE_MACHINE.iter().for_each(|key| drop(map.shift_remove(*key)));
+        }
+        value
+    }
+
     /// Checks ranges.
     ///
     /// # Errors

@@ -8,6 +8,8 @@ impl Default for Config {
         Config {
             seed: 1,
             iterations: 3,
+            device: DeviceChoice::Auto,
+            dtype: Dtype::Bf16,
             prompts: PromptsConfig::default(),
             sampling: SamplingConfig::default(),
             judge: JudgeConfig::default(),

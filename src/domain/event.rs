@@ -188,6 +188,9 @@ pub enum Event {
     StepTaken { iteration: Iteration, step: u32, metrics: StepMetrics },
     /// A step with a non-finite loss or gradient changed nothing.
     StepSkipped { iteration: Iteration, step: u32, reason: String },
+    /// A micro-batch of a step did not fit on the device: it was taken again in parts of at most
+    /// `rows` rows. Stands before its step, which is whole.
+    MemoryShort { iteration: Iteration, step: u32, rows: u32, reason: String },
     /// Too many steps in a row were skipped: those since the last checkpoint that ends well are
     /// undone, and training goes on from `step`, its end, with the learning rate times `scale`.
     TrainingRolledBack { iteration: Iteration, step: u32, scale: f64, reason: String },
@@ -256,6 +259,7 @@ impl Event {
             Event::ReferenceScored { .. } => "reference_scored",
             Event::StepTaken { .. } => "step_taken",
             Event::StepSkipped { .. } => "step_skipped",
+            Event::MemoryShort { .. } => "memory_short",
             Event::TrainingRolledBack { .. } => "training_rolled_back",
             Event::TrainingDiverged { .. } => "training_diverged",
             Event::CheckpointSaved { .. } => "checkpoint_saved",

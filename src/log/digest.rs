@@ -15,11 +15,12 @@ pub struct Digest {
     pub events: u64,
 }
 
-/// Failures, pauses, repairs and compactions depend on the machine and the host, not on the run.
+/// Failures, lack of memory, pauses, repairs and compactions depend on the machine and the host, not on the run.
 pub(crate) fn is_volatile(event: &Event) -> bool {
     matches!(
         event,
         Event::TaskFailed { .. }
+            | Event::MemoryShort { .. }
             | Event::StageHalted { .. }
             | Event::PauseRequested
             | Event::ResumeRequested

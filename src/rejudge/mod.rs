@@ -19,6 +19,7 @@ use crate::config::{Config, JudgeSource};
 use crate::domain::{Event, Iteration, Judgment, Panel, PolicyRef, PromptId, RubricId, RubricName};
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
+use crate::lm::device::{DeviceChoice, Picked, pick};
 use crate::lm::model_files::ModelFiles;
 use crate::rubric::{Rubric, RubricEngine, Subject};
 use crate::runtime::{Folder, rubrics};
@@ -91,6 +92,7 @@ pub struct Past {
     view: RunView,
     excerpt: Arc<Excerpt>,
     desk: Desk,
+    device: Picked,
     engine: RubricEngine,
     /// Components that are not installed in the run.
     brought: BTreeMap<RubricId, Vec<u8>>,
@@ -105,20 +107,25 @@ struct Answered {
 
 impl Past {
     /// Reads what is recorded from an iteration on. Works beside a process that works on the run.
+    /// `device`: what shall compute, instead of what the settings say.
     ///
     /// # Errors
-    /// When the folder holds no run, or its log, settings or rubrics cannot be read.
+    /// When the folder holds no run, or its log, settings or rubrics cannot be read; when the device
+    /// cannot be had.
     pub fn open(
         folder: &Folder,
         from: Iteration,
         cancel: &Cancel,
         gauge: Arc<dyn Gauge>,
+        device: Option<DeviceChoice>,
     ) -> Result<Past, Error> {
-        let (view, excerpt) = Excerpt::of(&folder.read_log()?, from)?;
-        let excerpt = Arc::new(excerpt);
+        let log = folder.read_log()?;
         let config = Config::from_yaml(&folder.config())?;
+        let device = pick(device.unwrap_or(config.device))?;
+        let (view, excerpt) = Excerpt::of(&log, from)?;
+        let excerpt = Arc::new(excerpt);
         let model = Arc::new(ModelFiles::open(&folder.model())?);
-        let workshop = CandleWorkshop::new(model, folder.open_blobs()?, &config);
+        let workshop = CandleWorkshop::new(model, folder.open_blobs()?, &config, &device)?;
         let engine = RubricEngine::new()?;
         let desk = Desk {
             config: Arc::new(config),
@@ -131,7 +138,12 @@ impl Past {
             headroom: Arc::new(Ample),
         };
         let folder = folder.clone();
-        Ok(Past { folder, from, view, excerpt, desk, engine, brought: BTreeMap::new() })
+        Ok(Past { folder, from, view, excerpt, desk, device, engine, brought: BTreeMap::new() })
+    }
+
+    /// What computes, and why.
+    pub fn device(&self) -> &Picked {
+        &self.device
     }
 
     /// An installed rubric: its name, `name@version`, or the beginning of its hash.

@@ -72,6 +72,8 @@ pub struct Row {
     pub steps: usize,
     /// Steps skipped for non-finite numbers.
     pub steps_skipped: u32,
+    /// Micro-batches that did not fit on the device and were taken in parts.
+    pub memory_short: u32,
     /// How often training went back to the last checkpoint, each time with half the learning rate.
     pub rollbacks: u32,
     /// Means over its steps; `None` before the first checkpoint.
@@ -180,6 +182,7 @@ impl Row {
             pair_means: pair_means(open.pairs.len(), &open.pair_sums),
             steps: open.steps.len(),
             steps_skipped: open.steps_skipped,
+            memory_short: open.memory_short,
             rollbacks: open.rollbacks,
             training: training(&open.steps),
             evaluation: open.evaluation.clone(),

@@ -158,6 +158,12 @@ fn notes(row: &Row) -> String {
         let skipped = row.steps_skipped;
         text.push_str(&format!("M{}: {skipped} steps skipped as non-finite\n", row.iteration));
     }
+    if row.memory_short > 0 {
+        text.push_str(&format!(
+            "M{}: the device's memory was short {} times; micro-batches were taken in parts\n",
+            row.iteration, row.memory_short
+        ));
+    }
     if row.rollbacks > 0 {
         text.push_str(&format!(
             "M{}: training went back to its last checkpoint {} times, each with half the learning \

@@ -313,8 +313,7 @@ fn record_new(
     last.push(Event::RubricInstalled { rubric: id.clone(), name, version });
     let panel = Panel::one(id);
     last.push(Event::RubricActivated { panel, when: When::NextIteration, trial: None });
-    let settings =
-        serde_json::to_value(&new.config).map_err(|e| Error::Usage(format!("settings: {e}")))?;
+    let settings = new.config.recorded();
     last.push(Event::RunStarted { seed: new.config.seed, base, settings });
     batches.push(last);
     for (at, events) in batches.into_iter().enumerate() {

@@ -23,6 +23,7 @@ use crate::domain::event::IterationOutcome;
 use crate::domain::{Event, Offset, PolicyRef, Prompt, PromptId};
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
+use crate::lm::device::{DeviceChoice, Picked, pick};
 use crate::lm::model_files::ModelFiles;
 use crate::log::{Appended, Batch, Clock, DurableLog, Health, Log, Recorded};
 use crate::rubric::RubricEngine;
@@ -44,6 +45,7 @@ pub struct Builder {
     oracle: Option<Arc<dyn Oracle>>,
     gauge: Arc<dyn Gauge>,
     iterations: Option<u32>,
+    device: Option<DeviceChoice>,
     clock: Arc<dyn Clock>,
     headroom: Option<Arc<dyn Headroom>>,
 }
@@ -86,18 +88,28 @@ impl Builder {
         self
     }
 
+    /// What shall compute, instead of what the settings say.
+    #[must_use]
+    pub fn device(mut self, device: DeviceChoice) -> Builder {
+        self.device = Some(device);
+        self
+    }
+
     /// Opens the folder and starts the actors: the run goes on where it stopped.
     ///
     /// # Errors
     /// When the folder holds no run, is in use, or its settings, model or log are damaged; when the
-    /// run would not fit into the memory that is free (GRADUS0110; not asked where the host brought
-    /// its own [`Builder::headroom`]).
+    /// device cannot be had; when the run would not fit into the memory that is free, the machine's
+    /// or the device's (GRADUS0110; not asked where the host brought its own
+    /// [`Builder::headroom`]).
     pub fn start(self) -> Result<Runtime, Error> {
         let log = self.folder.open_log_by(self.clock)?;
         let mut config = Config::from_yaml(&self.folder.config())?;
         if let Some(iterations) = self.iterations {
             config.iterations = iterations;
         }
+        let device = pick(self.device.unwrap_or(config.device))?;
+        tracing::info!(device = %device.kind, reason = %device.reason, "this computes");
         let path = self.folder.path().to_owned();
         space::watch(path.clone(), config.storage.clone(), &log)
             .map_err(|error| Error::io(&path, error))?;
@@ -105,11 +117,11 @@ impl Builder {
         let model = Arc::new(ModelFiles::open(&self.folder.model())?);
         let view = fold(log.as_ref())?;
         if self.headroom.is_none() {
-            let kinds = doctor::kinds(&view);
-            let outline = Outline { model: model.config(), config: &config, kinds, lengths: None };
-            memory::check(&outline, memory::available_bytes())?;
+            let (model, kinds) = (model.config(), doctor::kinds(&view));
+            memory::check_now(&Outline::of(model, &config, kinds, &device), &device)?;
         }
-        let workshop = Arc::new(CandleWorkshop::new(model, blobs.clone(), &config));
+        let workshop = CandleWorkshop::new(model, blobs.clone(), &config, &device)?;
+        let workshop = Arc::new(workshop);
         let engine = RubricEngine::new()?;
         let registry = self.folder.open_rubrics(&engine)?;
         let reserve = Reserve { mib: config.supervision.memory_reserve_mib };
@@ -132,7 +144,7 @@ impl Builder {
         let system = ActorSystem::start(desk.clone()).map_err(|e| Error::io(path, e))?;
         let handle = Handle { log: log.clone(), workshop, view, rubrics };
         let system = Mutex::new(system);
-        Ok(Runtime { handle, desk, log, blobs, system, _watched: watched })
+        Ok(Runtime { handle, desk, device, log, blobs, system, _watched: watched })
     }
 }
 
@@ -199,6 +211,7 @@ pub enum Outcome {
 pub struct Runtime {
     handle: Handle,
     desk: Desk,
+    device: Picked,
     log: Arc<DurableLog>,
     blobs: Arc<BlobStore>,
     system: Mutex<ActorSystem>,
@@ -213,6 +226,7 @@ impl Runtime {
             oracle: None,
             gauge: Arc::new(NoGauge),
             iterations: None,
+            device: None,
             clock: Arc::new(SystemClock),
             headroom: None,
         }
@@ -221,6 +235,11 @@ impl Runtime {
     /// A handle that may be cloned and sent anywhere.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
+    }
+
+    /// What computes, and why.
+    pub fn device(&self) -> &Picked {
+        &self.device
     }
 
     /// What every stage is doing.

@@ -33,6 +33,7 @@ fn is_bulk(event: &Event) -> bool {
             | Event::PromptRejected { .. }
             | Event::ReferenceScored { .. }
             | Event::TaskFailed { .. }
+            | Event::MemoryShort { .. }
     )
 }
 

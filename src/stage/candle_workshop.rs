@@ -12,15 +12,17 @@ use crate::domain::event::StepMetrics;
 use crate::domain::{BlobHash, PolicyRef};
 use crate::lm::cancel::Cancel;
 use crate::lm::decoder::Decoder;
+use crate::lm::device::Picked;
 use crate::lm::error::LmError;
+use crate::lm::gpu::{Base, Gpu};
 use crate::lm::logp::sequence_logps;
 use crate::lm::lora::LoraSettings;
 use crate::lm::model_files::ModelFiles;
 use crate::lm::ops::Storage;
-use crate::lm::policy::{LanguageModel, Policy};
-use crate::lm::train::{StepFigures, StepReport, Trainer};
+use crate::lm::policy::{Adapter, LanguageModel, Policy, scores_on};
+use crate::lm::train::{Method, StepFigures, StepReport, Trainer, Under};
 use crate::lm::weights::{WeightDtype, Weights};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Policies kept open: the one that acts, the one before, and one being measured.
 pub const OPEN_POLICIES_MAX: usize = 3;
@@ -32,14 +34,66 @@ pub struct CandleWorkshop {
     lora: LoraSettings,
     storage: Storage,
     open: Mutex<Vec<(PolicyRef, Arc<Policy>)>>,
+    gpu: Option<Gpu>,
+    /// Weights that someone on the GPU still reads.
+    bases: Mutex<Vec<(BlobHash, Weak<Base>)>>,
 }
 
 impl CandleWorkshop {
-    /// A workshop for policies of the shape of `model`. The settings must be those every adapter
-    /// of the run was trained with.
-    pub fn new(model: Arc<ModelFiles>, blobs: Arc<BlobStore>, config: &Config) -> Self {
+    /// A workshop for policies of the shape of `model`, which computes on `device`. The settings
+    /// must be those every adapter of the run was trained with.
+    ///
+    /// # Errors
+    /// A GPU that cannot be had, or settings that are for the CPU alone.
+    pub fn new(
+        model: Arc<ModelFiles>,
+        blobs: Arc<BlobStore>,
+        config: &Config,
+        device: &Picked,
+    ) -> Result<Self, LmError> {
+        let gpu = Gpu::of(device, config.dtype)?;
+        CandleWorkshop::on(gpu, model, blobs, config)
+    }
+
+    /// As [`CandleWorkshop::new`], on this GPU, or on the CPU.
+    ///
+    /// # Errors
+    /// Settings that are for the CPU alone.
+    pub fn on(
+        gpu: Option<Gpu>,
+        model: Arc<ModelFiles>,
+        blobs: Arc<BlobStore>,
+        config: &Config,
+    ) -> Result<Self, LmError> {
         let (lora, storage) = (lora_settings(&config.train), config.sampling.storage());
-        CandleWorkshop { model, blobs, lora, storage, open: Mutex::default() }
+        if gpu.is_some() && storage != Storage::Exact {
+            return Err(LmError::Config(
+                "sampling.weight_bits 8 is for the CPU; a GPU keeps weights as `dtype` says. Take \
+                 the setting out, or take `device: cpu`"
+                    .to_owned(),
+            ));
+        }
+        let (open, bases) = (Mutex::default(), Mutex::default());
+        Ok(CandleWorkshop { model, blobs, lora, storage, open, gpu, bases })
+    }
+
+    /// Weights on the GPU: those that someone there has already, or sent over.
+    fn base(&self, gpu: &Gpu, hash: &BlobHash) -> Result<Arc<Base>, StageError> {
+        let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
+        bases.retain(|(_, base)| base.strong_count() > 0);
+        let known = bases.iter().find(|(known, _)| known == hash);
+        if let Some(base) = known.and_then(|(_, base)| base.upgrade()) {
+            return Ok(base);
+        }
+        let base = Base::new(gpu, self.model.config(), self.weights(hash)?)?;
+        bases.push((hash.clone(), Arc::downgrade(&base)));
+        Ok(base)
+    }
+
+    fn unmerged(&self, policy: &PolicyRef) -> Result<Option<Adapter>, StageError> {
+        let adapter = self.adapter(policy)?;
+        let LoraSettings { r, alpha, .. } = self.lora;
+        Ok(adapter.map(|weights| Adapter { weights, alpha, rank: r }))
     }
 
     fn weights(&self, hash: &BlobHash) -> Result<Weights, StageError> {
@@ -77,19 +131,36 @@ impl CandleWorkshop {
         if open.len() >= OPEN_POLICIES_MAX {
             open.remove(0);
         }
-        let weights = self.merged(policy)?;
-        let opened = Arc::new(Policy::stored(self.model.clone(), weights, None, self.storage)?);
+        let model = self.model.clone();
+        let opened = Arc::new(match &self.gpu {
+            None => Policy::stored(model, self.merged(policy)?, None, self.storage)?,
+            Some(gpu) => {
+                let base = self.base(gpu, &policy.weights)?;
+                Policy::on(gpu, model, base, self.unmerged(policy)?.as_ref())?
+            }
+        });
         open.push((policy.clone(), opened.clone()));
         Ok(opened)
     }
 
     fn trainer(&self, request: &SegmentRequest<'_>) -> Result<Trainer, StageError> {
         let at = request.saved.as_ref().map_or(request.start, |saved| &saved.policy);
-        let weights = self.weights(&at.weights)?;
         let adapter = self.adapter(at)?;
-        let settings = request.settings.clone();
-        let config = self.model.config();
-        let mut trainer = Trainer::new(config, weights, adapter.as_ref(), settings, request.seed)?;
+        let (config, settings, seed) =
+            (self.model.config(), request.settings.clone(), request.seed);
+        let mut trainer = match &self.gpu {
+            None => {
+                let weights = self.weights(&at.weights)?;
+                Trainer::new(config, weights, adapter.as_ref(), settings, seed)?
+            }
+            Some(gpu) => {
+                let under = match settings.method {
+                    Method::Full => Under::Weights(self.weights(&at.weights)?),
+                    Method::Lora(_) => Under::Shared(self.base(gpu, &at.weights)?),
+                };
+                Trainer::on(gpu, config, under, adapter.as_ref(), settings, seed)?
+            }
+        };
         if let Some(saved) = &request.saved {
             trainer.restore_optimizer(&self.weights(&saved.optimizer)?)?;
         }
@@ -146,9 +217,18 @@ impl Workshop for CandleWorkshop {
         sequences: &[(Vec<u32>, Vec<u32>)],
         cancel: &Cancel,
     ) -> Result<Vec<f64>, StageError> {
-        let weights = self.merged(policy)?;
-        let decoder = Decoder::new(self.model.config(), weights, None)?;
-        Ok(sequence_logps(&decoder, sequences, cancel)?)
+        let config = self.model.config();
+        match &self.gpu {
+            None => {
+                let decoder = Decoder::new(config, self.merged(policy)?, None)?;
+                Ok(sequence_logps(&decoder, sequences, cancel)?)
+            }
+            Some(gpu) => {
+                let base = self.base(gpu, &policy.weights)?;
+                let scores = scores_on(gpu, config, base, self.unmerged(policy)?.as_ref())?;
+                Ok(sequence_logps(&*scores, sequences, cancel)?)
+            }
+        }
     }
 
     fn train(&self, request: SegmentRequest<'_>) -> Result<Segment, StageError> {
@@ -157,6 +237,7 @@ impl Workshop for CandleWorkshop {
             first_checks(&mut trainer, &request)?;
         }
         let mut steps = Vec::with_capacity(request.steps.len());
+        let mut short = Vec::new();
         for data in &request.steps {
             let report = match data {
                 StepData::Sft(rows) => trainer.sft_step(rows, request.cancel)?,
@@ -164,17 +245,18 @@ impl Workshop for CandleWorkshop {
                     trainer.dpo_step(pairs, rehearsal, &request.dpo, request.cancel)?
                 }
             };
+            short.extend(trainer.short_of_memory().into_iter().map(|s| (steps.len(), s)));
             steps.push(match report {
                 StepReport::Taken(figures) => StepResult::Taken(metrics(&figures)),
                 StepReport::Skipped { reason } => StepResult::Skipped(reason),
             });
             (request.on_step)(steps.len() as u64);
             if skipped_in_a_row(request.skipped_before, &steps) >= SKIPPED_IN_A_ROW_MAX {
-                return Ok(Segment { steps, saved: None });
+                return Ok(Segment { steps, saved: None, short });
             }
         }
         let saved = Some(self.save(&trainer, request.start)?);
-        Ok(Segment { steps, saved })
+        Ok(Segment { steps, saved, short })
     }
 
     fn blob(&self, hash: &BlobHash) -> Result<Vec<u8>, StageError> {

@@ -8,7 +8,7 @@
 
 use super::lost::Held;
 use super::pair_store::{completions_at, wrong};
-use super::workshop::{Saved, SegmentRequest, StepData, StepResult, skipped_in_a_row};
+use super::workshop::{Saved, Segment, SegmentRequest, StepData, StepResult, skipped_in_a_row};
 use super::{Desk, Stage, StageError, Weight, task_key};
 use crate::config::{Config, TrainConfig};
 use crate::domain::event::{IterationKind, ReferenceLogps, SeedRow};
@@ -18,7 +18,9 @@ use crate::domain::{
 use crate::lm::lora::LoraSettings;
 use crate::lm::optimizer::OptimizerSettings;
 use crate::lm::policy::LanguageModel;
-use crate::lm::train::{DpoExample, DpoSettings, Method, TrainSettings, WeightedSequence};
+use crate::lm::train::{
+    DpoExample, DpoSettings, Method, ShortOfMemory, TrainSettings, WeightedSequence,
+};
 use crate::view::{IterationView, RunView, SeedFacts};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -365,18 +367,26 @@ impl SegmentPlan {
         Ok(steps)
     }
 
-    fn events(&self, steps: Vec<StepResult>, saved: Option<Saved>) -> Vec<Event> {
+    fn events(&self, segment: Segment) -> Vec<Event> {
+        let Segment { steps, saved, short } = segment;
         let iteration = self.iteration;
         let moved = steps.iter().any(|step| matches!(step, StepResult::Taken(_)));
         let nothing = self.to == self.steps_total && self.taken_before == 0 && !moved;
-        let Some(saved) = saved.filter(|_| !nothing) else { return vec![self.setback(&steps)] };
-        let mut events: Vec<Event> = (self.from..)
-            .zip(steps)
-            .map(|(step, result)| match result {
+        let Some(saved) = saved.filter(|_| !nothing) else {
+            // What the machine lacked is told all the same.
+            let told = short.iter().map(|short| self.memory_short(short));
+            return told.chain([self.setback(&steps)]).collect();
+        };
+        let mut events = Vec::with_capacity(steps.len() + short.len() + 1);
+        for (at, result) in steps.into_iter().enumerate() {
+            let ours = short.iter().filter(|(short_at, _)| *short_at == at);
+            events.extend(ours.map(|short| self.memory_short(short)));
+            let step = self.from + at as u32;
+            events.push(match result {
                 StepResult::Taken(metrics) => Event::StepTaken { iteration, step, metrics },
                 StepResult::Skipped(reason) => Event::StepSkipped { iteration, step, reason },
-            })
-            .collect();
+            });
+        }
         events.push(Event::CheckpointSaved {
             iteration,
             step: self.to,
@@ -389,6 +399,15 @@ impl SegmentPlan {
 }
 
 impl SegmentPlan {
+    fn memory_short(&self, (at, short): &(usize, ShortOfMemory)) -> Event {
+        Event::MemoryShort {
+            iteration: self.iteration,
+            step: self.from + *at as u32,
+            rows: u32::try_from(short.rows).unwrap_or(u32::MAX),
+            reason: short.reason.clone(),
+        }
+    }
+
     /// What is recorded of a segment that ended in too many skipped steps, or of one that ends an
     /// iteration in which none was taken: nothing of its steps, for its weights are gone with it.
     fn setback(&self, steps: &[StepResult]) -> Event {
@@ -473,7 +492,7 @@ impl Stage for Trainer {
             skipped_before: plan.skipped_before,
         });
         match segment {
-            Ok(segment) => Ok(plan.events(segment.steps, segment.saved)),
+            Ok(segment) => Ok(plan.events(segment)),
             Err(error) => match plan.held.as_ref().and_then(|held| held.lost(&error)) {
                 Some(lost) => Ok(vec![lost]),
                 None => Err(error),

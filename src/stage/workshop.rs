@@ -6,7 +6,7 @@ use crate::domain::event::StepMetrics;
 use crate::domain::{BlobHash, PolicyRef, Seed};
 use crate::lm::cancel::Cancel;
 use crate::lm::policy::LanguageModel;
-use crate::lm::train::{DpoExample, DpoSettings, TrainSettings, WeightedSequence};
+use crate::lm::train::{DpoExample, DpoSettings, ShortOfMemory, TrainSettings, WeightedSequence};
 use std::sync::Arc;
 
 /// A program that knows how good a completion is.
@@ -87,6 +87,9 @@ pub struct Segment {
     pub steps: Vec<StepResult>,
     /// The new state; none when too many steps in a row were skipped.
     pub saved: Option<Saved>,
+    /// Where the device's memory was short: the place of the step among `steps`, and what became of
+    /// its micro-batch. In order. The steps are whole all the same.
+    pub short: Vec<(usize, ShortOfMemory)>,
 }
 
 /// Weights by name.

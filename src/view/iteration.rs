@@ -132,6 +132,9 @@ pub struct IterationView {
     pub steps: Vec<(u32, StepMetrics)>,
     /// Steps that were skipped for non-finite numbers.
     pub steps_skipped: u32,
+    /// Micro-batches that did not fit on the device and were taken in parts.
+    #[serde(default)]
+    pub memory_short: u32,
     /// Steps skipped in a row, of those folded so far.
     skipped_in_a_row: u32,
     /// The last checkpoint that does not end in a skipped step: where a rollback goes to.
@@ -185,6 +188,7 @@ fn stage_of(event: &Event) -> &'static str {
         Event::ReferenceScored { .. }
         | Event::StepTaken { .. }
         | Event::StepSkipped { .. }
+        | Event::MemoryShort { .. }
         | Event::TrainingRolledBack { .. }
         | Event::TrainingDiverged { .. }
         | Event::CheckpointLost { .. }
@@ -226,6 +230,7 @@ impl IterationView {
             reference_scored: None,
             steps: Vec::new(),
             steps_skipped: 0,
+            memory_short: 0,
             skipped_in_a_row: 0,
             good: None,
             rollbacks: 0,
@@ -316,6 +321,7 @@ impl IterationView {
                 self.steps_skipped += 1;
                 self.skipped_in_a_row += 1;
             }
+            Event::MemoryShort { .. } => self.memory_short += 1,
             Event::TrainingRolledBack { step, .. } => {
                 self.rollbacks += 1;
                 self.skipped_in_a_row = 0;

@@ -209,6 +209,7 @@ impl RunView {
             | Event::ReferenceScored { iteration, .. }
             | Event::StepTaken { iteration, .. }
             | Event::StepSkipped { iteration, .. }
+            | Event::MemoryShort { iteration, .. }
             | Event::TrainingRolledBack { iteration, .. }
             | Event::TrainingDiverged { iteration, .. }
             | Event::CheckpointSaved { iteration, .. }

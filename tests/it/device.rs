@@ -1,6 +1,7 @@
 //! Which device is picked, and what is said when it is not a GPU. With the feature `cuda` against
 //! drivers of the test's own making, so that none is needed: see `.ci/cuda`.
 
+use crate::runs::{alone, copied, digest, five, on, whole};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -44,6 +45,61 @@ fn without_the_feature_auto_is_the_cpu_and_cuda_is_wrong_input() {
     assert_eq!(out.status.code(), Some(2));
     let said = stderr(&out);
     assert!(said.contains("device cuda:0: built without") && said.contains("scripts/build-cuda"));
+}
+
+/// No machine has so many.
+const NOT_THERE: [&str; 2] = ["--device", "cuda:99"];
+
+#[test]
+fn what_opens_a_model_wants_its_device_first() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = copied(&whole().dir(), &root.path().join("run"));
+    let path = dir.to_str().unwrap();
+    let gradus = |arguments: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_gradus")).args(arguments).output().unwrap()
+    };
+    for arguments in [
+        vec!["run", path, "--iterations", "9"],
+        vec!["generate", path, "--prompt", "add 1 and 2 ."],
+        vec!["rejudge", path, "--rubric", "demo-compact"],
+        vec!["doctor", path],
+        vec!["demo", "--reduced", "--no-arms", "--dir", path],
+    ] {
+        let out = gradus(&[arguments.as_slice(), &NOT_THERE].concat());
+        let said = stderr(&out);
+        assert_eq!(out.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains("error: device cuda:99: "), "{arguments:?}: {said}");
+    }
+    assert_eq!(digest(&dir), whole().digest, "nothing was begun");
+    // Where no model is asked, none is opened.
+    let recorded = ["rejudge", path, "--rubric", "demo-compact", "--recorded"];
+    let out = gradus(&[recorded.as_slice(), &NOT_THERE].concat());
+    assert!(out.status.success(), "{}", stderr(&out));
+
+    let settings = dir.join("gradus.yaml");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    let line = text.lines().position(|line| line == "device: \"auto\"").unwrap() + 1;
+    std::fs::write(&settings, text.replace("device: \"auto\"", "device: gpu")).unwrap();
+    let out = gradus(&["run", path]);
+    let said = stderr(&out);
+    assert_eq!(out.status.code(), Some(2), "{said}");
+    let place = format!("gradus.yaml:{line}:9 device: ");
+    assert!(said.contains(&place) && said.contains("Devices: auto, cpu"), "{said}");
+}
+
+/// A run that goes on somewhere else is the same run.
+#[test]
+fn the_device_is_not_what_a_run_is() {
+    let _alone = alone();
+    let root = tempfile::tempdir().unwrap();
+    let dir = copied(&whole().dir(), &root.path().join("run"));
+    let settings = dir.join("gradus.yaml");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    assert!(text.contains("\ndtype: \"bf16\"\n"), "{text}");
+    let text = text.replace("\ndevice: \"auto\"\n", "\ndevice: cuda:99\n");
+    std::fs::write(&settings, text.replace("\ndtype: \"bf16\"\n", "\ndtype: f32\n")).unwrap();
+    assert!(on(&dir).args(["--device", "cpu"]).status().unwrap().success(), "the flag counts");
+    assert_eq!(digest(&dir), five().digest);
 }
 
 #[cfg(feature = "cuda")]

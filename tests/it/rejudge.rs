@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 fn past(dir: &Path, from: u32) -> Past {
     let never = Cancel::default();
-    Past::open(&Folder::at(dir), Iteration(from), &never, Arc::new(NoGauge)).unwrap()
+    Past::open(&Folder::at(dir), Iteration(from), &never, Arc::new(NoGauge), None).unwrap()
 }
 
 fn promoted(dir: &Path) -> Vec<PolicyRef> {

@@ -20,8 +20,9 @@ use gradus::config::{JudgeSource, OnNoSignal, ReadoutMode};
 use gradus::domain::event::IterationOutcome;
 use gradus::domain::{Event, Iteration, SkipReason, TaskKey};
 use gradus::log::{Digest, state_digest};
+use gradus::report::{Report, iterations_table};
 use gradus::stage::ATTEMPTS_MAX;
-use gradus::view::RunView;
+use gradus::view::{IterationView, RunView};
 use scheduler::{Mood, Sim, Tally};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -390,6 +391,31 @@ fn a_pause_lets_tasks_finish_and_holds_the_rest() {
         assert_eq!(digest(&sim), digest(&calm));
     }
     assert!(paused >= 10, "pauses at {paused} places");
+}
+
+/// A machine with less memory comes to the same state, and what it lacked is on record.
+#[test]
+fn a_device_short_of_memory_is_told_of_and_changes_nothing() {
+    let calm = |short_steps| {
+        let mut world = World::plain();
+        world.temper = Temper { short_steps, skipped_steps: 0, ..world.temper };
+        let mut sim = Sim::new(&world);
+        sim.calm();
+        check(&sim);
+        let short = |event: &Event| matches!(event, Event::MemoryShort { .. });
+        let told = records(&sim.disk).iter().filter(|r| short(&r.event)).count();
+        (digest(&sim), told, sim.truth.clone())
+    };
+    let (ample, none, _) = calm(0);
+    let (scarce, told, view) = calm(100);
+    assert_eq!((ample, none), (scarce, 0));
+    // Every step of every iteration, twice.
+    let steps = |open: &IterationView| open.steps.len();
+    assert_eq!(told, 2 * view.iterations.values().map(steps).sum::<usize>());
+    let report = Report::of(&view);
+    let in_report: u32 = report.iterations.iter().map(|row| row.memory_short).sum();
+    assert_eq!(in_report as usize, told);
+    assert!(iterations_table(&report).contains("memory was short"), "it is said");
 }
 
 const KEPT_VIEW: &str = include_str!("../fixtures/log/view-1.json");

@@ -3,6 +3,7 @@
 use crate::cli::output;
 use crate::cli::rejudge::{meant, past};
 use gradus::Error;
+use gradus::lm::device::DeviceChoice;
 use gradus::rejudge::{Taint, TaintedIteration};
 use gradus::runtime::Folder;
 use std::path::PathBuf;
@@ -28,7 +29,8 @@ pub struct Arguments {
 
 /// Runs the verb.
 pub fn run(arguments: &Arguments) -> Result<(), Error> {
-    let mut past = past(&arguments.dir, 1)?;
+    // No model is asked anything.
+    let mut past = past(&arguments.dir, 1, Some(DeviceChoice::Cpu))?;
     let taint = past.taint(&past.installed(&arguments.rubric)?)?;
     if arguments.json {
         output::json(&taint)?;

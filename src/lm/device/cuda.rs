@@ -27,7 +27,7 @@ pub(super) fn open_gpu(index: usize) -> Result<Picked, Refusal> {
     }
     let reason = described(index)?;
     let failed = |error: candle_core::Error| Refusal::Failed(error.to_string());
-    let device = Device::new_cuda(index).map_err(failed)?;
+    let device = Device::new_cuda_with_stream(index).map_err(failed)?;
     set_up(&device).map_err(failed)?;
     tried(&device).map_err(failed)?;
     let picked = Picked { device, kind: DeviceKind::Cuda(index), reason };
@@ -90,8 +90,8 @@ fn described(index: usize) -> Result<String, Refusal> {
 #[expect(unsafe_code, reason = "the driver's interface is C")]
 fn set_up(device: &Device) -> candle_core::Result<()> {
     let cuda = device.as_cuda_device()?;
-    // SAFETY: there is one stream, used from one thread, so no allocation is freed on one stream
-    // while another still reads it. Without this each allocation makes and destroys two events.
+    // SAFETY: there is one stream, whoever asks, so no allocation is freed on one stream while
+    // another still reads it. Without this each allocation makes and destroys two events.
     unsafe { cuda.disable_event_tracking() };
     let DeviceLocation::Cuda { gpu_id } = device.location() else {
         candle_core::bail!("not a GPU");
@@ -99,16 +99,46 @@ fn set_up(device: &Device) -> candle_core::Result<()> {
     // Else each synchronisation gives free memory back to the driver, to be asked for again.
     let mut keep_all = u64::MAX;
     let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-    // SAFETY: the driver writes one pointer; of the attribute it reads the 64 bits it is made of.
+    let pool = pool_of(gpu_id).w()?;
+    // SAFETY: of this attribute the driver reads the 64 bits it is made of.
     unsafe {
-        let number = result::device::get(gpu_id as i32).w()?;
-        let mut pool = std::ptr::null_mut();
-        sys::cuDeviceGetDefaultMemPool(&mut pool, number).result().w()?;
         sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut keep_all).cast()).result().w()?;
     }
     // Products of f32 on the tensor cores, with 10 bits of mantissa (TF32).
     candle_core::cuda_backend::set_gemm_reduced_precision_f32(true);
     Ok(())
+}
+
+/// The pool that tensors of a GPU come from.
+#[expect(unsafe_code, reason = "the driver's interface is C")]
+fn pool_of(index: usize) -> Result<sys::CUmemoryPool, DriverError> {
+    let number = result::device::get(index as i32)?;
+    let mut pool = std::ptr::null_mut();
+    // SAFETY: the driver writes one pointer.
+    unsafe { sys::cuDeviceGetDefaultMemPool(&mut pool, number) }.result()?;
+    Ok(pool)
+}
+
+/// What is free, and what the pool has got and nobody uses: it never gives any back, so after a
+/// first run in this process the driver alone would count that as taken.
+#[expect(unsafe_code, reason = "the driver's interface is C")]
+pub(super) fn free_memory(device: &Device) -> candle_core::Result<u64> {
+    let DeviceLocation::Cuda { gpu_id } = device.location() else {
+        candle_core::bail!("not a GPU");
+    };
+    let stream = device.as_cuda_device()?.cuda_stream();
+    let (free, _) = stream.context().mem_get_info().w()?;
+    let pool = pool_of(gpu_id).w()?;
+    let ask = |attribute| {
+        let mut bytes = 0u64;
+        // SAFETY: of these attributes the driver writes the 64 bits they are made of.
+        unsafe { sys::cuMemPoolGetAttribute(pool, attribute, (&raw mut bytes).cast()) }
+            .result()
+            .map(|()| bytes)
+    };
+    let held = ask(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT).w()?;
+    let used = ask(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT).w()?;
+    Ok(free as u64 + held.saturating_sub(used))
 }
 
 /// One product whose result is known: cuBLAS answers, and memory goes there and back.

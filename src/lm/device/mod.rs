@@ -1,20 +1,26 @@
 //! Which device computes: what was asked for, what can be had here, and why.
 //!
 //! A binary that was built with the feature `cuda` starts everywhere; the libraries are opened when
-//! [`pick`] asks for them. Nothing is computed on a GPU yet: the trainer and the sampler have the CPU.
+//! [`pick`] asks for them. What a GPU would have to hold is [`estimate`].
 
 #[cfg(feature = "cuda")]
 mod cuda;
+pub mod estimate;
 #[cfg(test)]
 mod tests;
 
 use crate::lm::error::LmError;
 use candle_core::Device;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// What was asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The names there are, for whoever wrote another.
+const NAMES: &str = "Devices: auto, cpu, cuda, cuda:N";
+
+/// What was asked for. In settings it stands as its text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum DeviceChoice {
     /// The first GPU where there is one that can be used, else the CPU.
     #[default]
@@ -32,7 +38,7 @@ impl FromStr for DeviceChoice {
         let unknown = || LmError::Device {
             device: text.to_owned(),
             why: "there is no such device".to_owned(),
-            advice: "Devices: auto, cpu, cuda, cuda:N".to_owned(),
+            advice: NAMES.to_owned(),
         };
         match text {
             "auto" => Ok(DeviceChoice::Auto),
@@ -59,6 +65,44 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
+impl TryFrom<String> for DeviceChoice {
+    type Error = String;
+
+    /// For settings, whose message has the key already.
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("there is no device {text:?}. {NAMES}"))
+    }
+}
+
+impl From<DeviceChoice> for String {
+    fn from(choice: DeviceChoice) -> String {
+        choice.to_string()
+    }
+}
+
+/// What numbers a GPU computes with. The CPU has f32 always. Master weights, moments, gradients,
+/// the residual stream and sums are f32 either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// Weights and activations of 16 bits, 8 of them mantissa: half the memory, and what the tensor
+    /// cores are made for.
+    #[default]
+    Bf16,
+    /// All of 32 bits, for comparisons with the CPU.
+    F32,
+}
+
+impl Dtype {
+    /// Bytes of a number.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Dtype::Bf16 => 2,
+            Dtype::F32 => 4,
+        }
+    }
+}
+
 /// What computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
@@ -80,8 +124,7 @@ impl fmt::Display for DeviceKind {
 /// A device that was opened and set up.
 #[derive(Clone, Debug)]
 pub struct Picked {
-    /// For tensors. All work of a GPU belongs on one thread: candle gives each thread a stream of
-    /// its own, and one does not wait for the other.
+    /// For tensors. A GPU has one stream, whichever thread asks.
     pub device: Device,
     /// What it is.
     pub kind: DeviceKind,
@@ -92,6 +135,19 @@ pub struct Picked {
 impl Picked {
     fn cpu(reason: impl Into<String>) -> Picked {
         Picked { device: Device::Cpu, kind: DeviceKind::Cpu, reason: reason.into() }
+    }
+
+    /// A line for a person: which device it is and why. None where there was no choice, for a
+    /// program that was built for the CPU alone need not say so.
+    pub fn notice(&self) -> Option<String> {
+        let chosen = cfg!(feature = "cuda") || self.kind != DeviceKind::Cpu;
+        chosen.then(|| self.to_string())
+    }
+}
+
+impl fmt::Display for Picked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.kind, self.reason)
     }
 }
 
@@ -175,4 +231,17 @@ pub fn gpu_count() -> usize {
     return cuda::count().unwrap_or(0);
     #[cfg(not(feature = "cuda"))]
     0
+}
+
+/// Bytes of the device's memory that this process may still take: what is free, and what its own
+/// pool holds for later. None on the CPU, whose memory is the machine's, and where the driver does
+/// not say.
+pub fn free_memory(picked: &Picked) -> Option<u64> {
+    match picked.kind {
+        DeviceKind::Cpu => None,
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(_) => cuda::free_memory(&picked.device).ok(),
+        #[cfg(not(feature = "cuda"))]
+        DeviceKind::Cuda(_) => None,
+    }
 }

@@ -9,12 +9,10 @@ use super::kernels::{
 use super::numbers::{Numbers, Room};
 use super::store::Store;
 use crate::lm::decoder::Slopes;
+use crate::lm::device::estimate::LOGIT_BYTES_MAX;
 use crate::lm::error::LmError;
 use crate::lm::logp::Scored;
 use std::ops::Range;
-
-/// Bytes of logits that are alive at once.
-pub(super) const LOGIT_BYTES_MAX: usize = 512 << 20;
 
 /// Room for a chunk.
 #[derive(Default)]
@@ -41,7 +39,8 @@ struct Chunk {
 
 impl Store {
     fn logit_rows(&self) -> usize {
-        (LOGIT_BYTES_MAX / size_of::<f32>() / self.config.vocab_size).max(16)
+        let row = self.config.vocab_size * (size_of::<f32>() + self.gpu.work().bytes());
+        (LOGIT_BYTES_MAX as usize / row).max(16)
     }
 
     /// `logits` [rows, V] of states [rows, H].

@@ -29,6 +29,9 @@ mod store;
 mod tests;
 mod trainee;
 
+#[cfg(feature = "cuda")]
+use crate::lm::device::DeviceKind;
+use crate::lm::device::{Dtype, Picked};
 use crate::lm::error::LmError;
 use candle_core::{DType, Device};
 pub(in crate::lm) use layout::Moves;
@@ -43,7 +46,7 @@ pub(in crate::lm) use trainee::Trainee;
 
 /// Types of numbers on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(in crate::lm) enum Kind {
     /// 4 bytes.
     F32,
     /// 2 bytes: f32 without its last 16 bits, rounded to the nearest.
@@ -91,7 +94,7 @@ struct Inner {
     device: Device,
     driver: Driver,
     /// What matrices and activations are kept in.
-    work: Kind,
+    dtype: Dtype,
     held: AtomicU64,
     most_held: AtomicU64,
     limit: AtomicU64,
@@ -104,16 +107,16 @@ pub struct Gpu(Arc<Inner>);
 
 impl fmt::Debug for Gpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gpu").field("device", &self.0.device).field("work", &self.0.work).finish()
+        f.debug_struct("Gpu").field("device", &self.0.device).field("dtype", &self.0.dtype).finish()
     }
 }
 
 impl Gpu {
-    fn with(device: Device, driver: Driver, work: Kind) -> Gpu {
+    fn with(device: Device, driver: Driver, dtype: Dtype) -> Gpu {
         Gpu(Arc::new(Inner {
             device,
             driver,
-            work,
+            dtype,
             held: AtomicU64::new(0),
             most_held: AtomicU64::new(0),
             limit: AtomicU64::new(u64::MAX),
@@ -126,21 +129,60 @@ impl Gpu {
     /// # Errors
     /// When it is not a GPU, or the program was built without kernels.
     #[cfg(feature = "cuda")]
-    pub fn cuda(device: &Device, work: Kind) -> Result<Gpu, LmError> {
+    fn cuda(device: &Device, dtype: Dtype) -> Result<Gpu, LmError> {
         let driver = Driver::Cuda(cuda::Cuda::new(device)?);
-        Ok(Gpu::with(device.clone(), driver, work))
+        Ok(Gpu::with(device.clone(), driver, dtype))
+    }
+
+    /// The GPU that was picked, one in the whole process for each kind of numbers; `None` where the
+    /// CPU was.
+    ///
+    /// # Errors
+    /// The program was built without kernels.
+    #[cfg(feature = "cuda")]
+    pub fn of(picked: &Picked, dtype: Dtype) -> Result<Option<Gpu>, LmError> {
+        static OPENED: Mutex<Vec<(DeviceKind, Dtype, Gpu)>> = Mutex::new(Vec::new());
+        if picked.kind == DeviceKind::Cpu {
+            return Ok(None);
+        }
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        let known =
+            |(kind, of, _): &&(DeviceKind, Dtype, Gpu)| *kind == picked.kind && *of == dtype;
+        if let Some((_, _, gpu)) = opened.iter().find(known) {
+            return Ok(Some(gpu.clone()));
+        }
+        let gpu = Gpu::cuda(&picked.device, dtype)?;
+        opened.push((picked.kind, dtype, gpu.clone()));
+        Ok(Some(gpu))
+    }
+
+    /// The GPU that was picked: none, for there is none without the feature `cuda`.
+    ///
+    /// # Errors
+    /// None.
+    #[cfg(not(feature = "cuda"))]
+    pub fn of(_: &Picked, _: Dtype) -> Result<Option<Gpu>, LmError> {
+        Ok(None)
     }
 
     /// The kernels on this machine's CPU, slowly: for tests. `None` where they were not compiled
     /// for it.
-    pub fn emulated(work: Kind) -> Option<Gpu> {
+    pub fn emulated(dtype: Dtype) -> Option<Gpu> {
         let driver = Driver::Emulated(emulated::Emulated::new()?);
-        Some(Gpu::with(Device::Cpu, driver, work))
+        Some(Gpu::with(Device::Cpu, driver, dtype))
     }
 
     /// What matrices and activations are kept in.
-    pub fn work(&self) -> Kind {
-        self.0.work
+    pub fn dtype(&self) -> Dtype {
+        self.0.dtype
+    }
+
+    /// As [`Gpu::dtype`], as kernels name it.
+    pub(in crate::lm) fn work(&self) -> Kind {
+        match self.0.dtype {
+            Dtype::Bf16 => Kind::Bf16,
+            Dtype::F32 => Kind::F32,
+        }
     }
 
     /// Allows no more than this to be held at once, in bytes.

@@ -8,6 +8,7 @@ use super::numbers::{Numbers, Room};
 use super::store::Store;
 use super::{Gpu, Kind};
 use crate::lm::decoder::{PackedRows, Slopes, check_ids, check_rows};
+use crate::lm::device::estimate::READ_ROWS_MAX;
 use crate::lm::error::LmError;
 use crate::lm::logp::{Scored, Scores};
 use std::sync::{Mutex, PoisonError};
@@ -167,9 +168,6 @@ impl Scores for GpuDecoder {
     }
 
     fn rows_max(&self) -> usize {
-        SCORED_ROWS_MAX
+        READ_ROWS_MAX as usize
     }
 }
-
-/// Rows that are scored in one go.
-const SCORED_ROWS_MAX: usize = 8192;

@@ -7,12 +7,10 @@ use super::layer::{At, Keys};
 use super::numbers::{Numbers, Room};
 use super::passes::{GpuDecoder, Space};
 use super::{Gpu, Kind};
+use crate::lm::device::estimate::READ_ROWS_MAX;
 use crate::lm::error::LmError;
 use crate::lm::generate::{Ask, NodeId, Reading, Row, Tree, not_a_number};
 use crate::lm::ops::WIDTH;
-
-/// Rows that are read in one go.
-const ROWS_MAX: usize = 8192;
 
 /// Blocks that are set aside at first.
 const BLOCKS_MIN: usize = 64;
@@ -224,7 +222,7 @@ impl Reading for GpuReading<'_> {
     }
 
     fn rows_max(&self) -> usize {
-        ROWS_MAX
+        READ_ROWS_MAX as usize
     }
 
     fn read(&mut self, rows: &[Row]) -> Result<(), LmError> {

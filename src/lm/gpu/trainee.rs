@@ -1,13 +1,15 @@
 //! Weights in training on a device: a step's gradients in micro-batches that fit, and the optimiser
 //! over all that moves in one go. What does not fit is taken again in smaller parts.
 
+use super::Kind;
 use super::kernels::{self, Moving};
 use super::numbers::Numbers;
 use super::passes::{GpuDecoder, Keep};
 use super::store::{MovingNumbers, Store};
-use super::{Kind, head};
 use crate::lm::cancel::Cancel;
-use crate::lm::config::ModelConfig;
+use crate::lm::device::estimate::{
+    Kept, LOGIT_BYTES_MAX, MICRO_BATCH_BYTES, activation_bytes_per_row,
+};
 use crate::lm::error::LmError;
 use crate::lm::optimizer::{OptimizerSettings, StepNumbers, step_of, step_tensor};
 use crate::lm::train::{Seat, ShortOfMemory, StepFigures, Work, add_figures};
@@ -16,7 +18,7 @@ use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 
 /// More rows than this at once give nothing: every product is large enough long before.
-const ROWS_MAX: usize = 65_536;
+const ROWS_MAX: u64 = 65_536;
 
 /// Weights in training.
 pub(in crate::lm) struct Trainee {
@@ -30,31 +32,15 @@ pub(in crate::lm) struct Trainee {
     short: Vec<ShortOfMemory>,
 }
 
-/// Bytes that the passes keep for a row, as `activation_bytes_per_row` on the CPU.
-fn bytes_per_row(config: &ModelConfig, work: Kind, keep: Keep) -> usize {
-    let queries = config.num_attention_heads * config.head_dim;
-    let keys = config.num_key_value_heads * config.head_dim;
-    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-    let heads = config.num_attention_heads;
-    let copies = if config.head_norms() { 2 } else { 1 };
-    let w = work.bytes();
-    let tape = (copies * (queries + 2 * keys) + queries + 2 * inner) * w + 4 * (heads + hidden + 2);
-    let layers = config.num_hidden_layers;
-    let tapes = if keep == Keep::All { layers } else { 1 };
-    let passing = (3 * hidden + inner + 2 * (queries + 2 * keys) + queries) * w
-        + 4 * (2 * hidden + heads + config.head_dim);
-    4 * (layers + 1) * hidden + tapes * tape + passing
-}
-
 impl Trainee {
     /// Weights that move.
     pub fn new(store: Store, keep: Keep) -> Trainee {
-        // Logits and the moments come on top; what is left is for rows, with some to spare.
-        let logits = head::LOGIT_BYTES_MAX as u64 * 2;
+        // Logits and the moments come on top; of what is left, some is spared.
         let moments = store.moving.as_ref().map_or(0, |moving| 8 * moving.x.len() as u64);
-        let free = store.gpu.free().saturating_sub(logits + moments) / 4 * 3;
-        let rows = free / bytes_per_row(&store.config, store.gpu.work(), keep) as u64;
-        let rows_max = usize::try_from(rows).unwrap_or(ROWS_MAX).clamp(1, ROWS_MAX);
+        let free = store.gpu.free().saturating_sub(LOGIT_BYTES_MAX + moments) / 4 * 3;
+        let kept = if keep == Keep::All { Kept::All } else { Kept::Inputs };
+        let row = activation_bytes_per_row(&store.config, store.gpu.dtype(), kept);
+        let rows_max = (free.max(MICRO_BATCH_BYTES) / row).clamp(1, ROWS_MAX) as usize;
         let decoder = GpuDecoder::new(store);
         Trainee { decoder, keep, step: 0, bound: f32::INFINITY, rows_max, short: Vec::new() }
     }

@@ -12,7 +12,7 @@ use crate::lm::error::LmError;
 use crate::lm::generate::{DrawRequest, live_max};
 use crate::lm::policy::LanguageModel;
 use crate::runtime::Folder;
-use crate::runtime::estimate::{Kinds, Lengths, Needs, Outline};
+use crate::runtime::estimate::{Kinds, Lengths, Memory, Needs, Outline};
 use crate::stage::sampler::{prompt_seed, request};
 use crate::stage::workshop::Workshop;
 use std::time::Instant;
@@ -269,9 +269,9 @@ fn excess(
     [sampled, judged, trained]: [&[Act]; 3],
     checkpoint: Option<Act>,
 ) -> [i64; 5] {
-    let kinds = super::kinds(&cast.view);
-    let outline = Outline { model: cast.model.config(), config: &play.desk.config, kinds, lengths };
-    let Needs { sampler, judge, reference, trainer, opening, .. } = outline.needs();
+    let (model, kinds) = (cast.model.config(), super::kinds(&cast.view));
+    let outline = Outline { lengths, ..Outline::of(model, &play.desk.config, kinds, &cast.device) };
+    let Needs { sampler, judge, reference, trainer, opening, .. } = outline.needs(Memory::Machine);
     let peak = |acts: &mut dyn Iterator<Item = &Act>| acts.map(|act| act.peak).max();
     let scores = |act: &&Act| act.calls.iter().any(|call| matches!(call, Call::Scored { .. }));
     let over = |peak: Option<u64>, said: u64| peak.map_or(0, |peak| peak as i64 - said as i64);

@@ -3,7 +3,7 @@
 //! model of 135 M parameters. Nothing of the run changes.
 //!
 //! Memory is the estimate of [`super::estimate`], plus what the process held in the miniature beyond
-//! that estimate of the miniature. Time is counts times prices: tokens read, steps drawn and rows of
+//! that estimate of the miniature; of a GPU's memory, the estimate alone. Time is counts times prices: tokens read, steps drawn and rows of
 //! each, rows trained ([`forecast`]). What is not known beforehand: how long the answers of later
 //! policies are (today's are taken), and how many prompts will give no pair.
 
@@ -17,12 +17,13 @@ mod watch;
 pub use forecast::IterationForecast;
 pub use machine::Machine;
 
-use super::estimate::{Kinds, Lengths, Needs, Outline, Remedy, parameters, remedies};
+use super::estimate::{Kinds, Lengths, Memory, Outline, Remedy, parameters, remedies};
 use super::{Folder, fold, memory};
 use crate::config::Config;
 use crate::domain::Iteration;
 use crate::domain::event::IterationKind;
 use crate::error::Error;
+use crate::lm::device::{DeviceKind, Picked, free_memory};
 use crate::lm::generate::live_max;
 use crate::lm::model_files::ModelFiles;
 use crate::log::LogError;
@@ -85,8 +86,10 @@ pub struct TimeForecast {
 pub struct Diagnosis {
     /// The model's parameters.
     pub parameters: u64,
-    /// Memory.
+    /// The machine's memory.
     pub memory: MemoryForecast,
+    /// The memory of the GPU, where one computes.
+    pub device_memory: Option<MemoryForecast>,
     /// Time; none where the run does not fit, for then nothing was measured.
     pub time: Option<TimeForecast>,
     /// Seconds that finding out took.
@@ -106,8 +109,26 @@ pub(super) fn kinds(view: &RunView) -> Kinds {
     }
 }
 
-fn memory_forecast(outline: &Outline<'_>, found: Option<&Measured>) -> MemoryForecast {
-    let needs: Needs = outline.needs();
+impl Diagnosis {
+    /// Whether the run fits into the memory that is free, of the machine and of the device.
+    pub fn fits(&self) -> bool {
+        self.memory.fits && self.device_memory.as_ref().is_none_or(|memory| memory.fits)
+    }
+}
+
+/// The forecast of the GPU's memory, where one computes: by shapes, for it was not measured.
+fn device_forecast(outline: &Outline<'_>, device: &Picked) -> Option<MemoryForecast> {
+    let gpu = device.kind != DeviceKind::Cpu;
+    gpu.then(|| memory_forecast(outline, Memory::Device, free_memory(device), None))
+}
+
+fn memory_forecast(
+    outline: &Outline<'_>,
+    memory: Memory,
+    available_bytes: Option<u64>,
+    found: Option<&Measured>,
+) -> MemoryForecast {
+    let needs = outline.needs(memory);
     let excess = found.map(|found| found.excess).unwrap_or_default();
     let stages: Vec<StageMemory> = needs
         .stages()
@@ -120,10 +141,9 @@ fn memory_forecast(outline: &Outline<'_>, found: Option<&Measured>) -> MemoryFor
         .collect();
     let worst = stages.iter().max_by_key(|stage| stage.bytes);
     let (peak_stage, peak_bytes) = worst.map_or(("", 0), |stage| (stage.stage, stage.bytes));
-    let available_bytes = memory::available_bytes();
     let fits = available_bytes.is_none_or(|available| peak_bytes <= available);
     let remedies = match available_bytes.filter(|_| !fits) {
-        Some(available) => remedies(outline, available),
+        Some(available) => remedies(outline, memory, available),
         None => Vec::new(),
     };
     let measured = found.is_some();
@@ -151,7 +171,7 @@ fn stock(cast: &Cast, oracle: bool) -> Stock {
     }
 }
 
-fn cast(folder: &Folder) -> Result<Cast, Error> {
+fn cast(folder: &Folder, device: &Picked) -> Result<Cast, Error> {
     if let Some(pid) = folder.holder() {
         // Two would disturb each other: neither the figures nor the run would be worth anything.
         return Err(LogError::InUse { path: folder.path().to_owned(), pid }.into());
@@ -165,28 +185,35 @@ fn cast(folder: &Folder) -> Result<Cast, Error> {
         view,
         log: Arc::new(log),
         rubrics,
+        device: device.clone(),
     })
 }
 
-/// Foretells a run that nobody works on. What shapes alone say does not fit is not measured.
+/// Foretells a run that nobody works on, and that computes on `device`. What shapes alone say does
+/// not fit is not measured.
 ///
 /// # Errors
 /// [`Error::NoRun`], [`LogError::InUse`] beside a process that works on the run, or what a stage
 /// says that cannot do its work.
-pub fn examine(folder: &Folder, oracle: Option<&dyn Oracle>) -> Result<Diagnosis, Error> {
+pub fn examine(
+    folder: &Folder,
+    oracle: Option<&dyn Oracle>,
+    device: &Picked,
+) -> Result<Diagnosis, Error> {
     let began = Instant::now();
-    let cast = cast(folder)?;
+    let cast = cast(folder, device)?;
     let (model, config) = (cast.model.config(), &cast.config);
-    let outline = Outline { model, config, kinds: kinds(&cast.view), lengths: None };
-    let bare = memory_forecast(&outline, None);
-    if !bare.fits {
-        let measured_seconds = began.elapsed().as_secs_f64();
-        return Ok(Diagnosis {
-            parameters: parameters(model),
-            memory: bare,
-            time: None,
-            measured_seconds,
-        });
+    let outline = Outline::of(model, config, kinds(&cast.view), device);
+    let machine = memory::available_bytes();
+    let bare = Diagnosis {
+        parameters: parameters(model),
+        memory: memory_forecast(&outline, Memory::Machine, machine, None),
+        device_memory: device_forecast(&outline, device),
+        time: None,
+        measured_seconds: began.elapsed().as_secs_f64(),
+    };
+    if !bare.fits() {
+        return Ok(bare);
     }
     let mut found = measure(&cast, folder)?;
     let stock = stock(&cast, oracle.is_some());
@@ -195,14 +222,16 @@ pub fn examine(folder: &Folder, oracle: Option<&dyn Oracle>) -> Result<Diagnosis
     found.asked = if tried == 0 { 0.0 } else { found.asked / tried as f64 };
     let lengths = found.lengths.unwrap_or_else(|| Lengths::most(config));
     let outline = Outline { lengths: Some(lengths), ..outline };
-    let memory = memory_forecast(&outline, Some(&found));
+    let machine = memory::available_bytes();
+    let memory = memory_forecast(&outline, Memory::Machine, machine, Some(&found));
     let left = config.iterations.saturating_sub(cast.view.finished());
     let iterations = Forecast { config, stock: &stock, found: &found }.iterations(left);
     let seconds = iterations.iter().map(|iteration| iteration.seconds).sum();
     Ok(Diagnosis {
-        parameters: parameters(model),
         memory,
+        device_memory: device_forecast(&outline, device),
         time: Some(TimeForecast { iterations, seconds, lengths }),
         measured_seconds: began.elapsed().as_secs_f64(),
+        ..bare
     })
 }

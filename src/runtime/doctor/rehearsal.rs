@@ -17,6 +17,7 @@ use crate::domain::{
 };
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
+use crate::lm::device::Picked;
 use crate::lm::model_files::ModelFiles;
 use crate::log::{Batch, Log, MemoryLog};
 use crate::rubric::RubricRegistry;
@@ -99,6 +100,8 @@ pub(super) struct Cast {
     pub log: Arc<dyn Log>,
     /// The run's rubrics.
     pub rubrics: Arc<RubricRegistry>,
+    /// What computes.
+    pub device: Picked,
 }
 
 impl Cast {
@@ -202,8 +205,9 @@ impl Rehearsal {
         events.push(Event::RubricActivated { panel, when: When::NextIteration, trial: None });
         let settings = serde_json::Value::Null;
         events.push(Event::RunStarted { seed: cast.config.seed, base: policy, settings });
-        let watched =
-            Arc::new(Watched::new(CandleWorkshop::new(cast.model.clone(), blobs, &cast.config)));
+        let model = cast.model.clone();
+        let workshop = CandleWorkshop::new(model, blobs, &cast.config, &cast.device)?;
+        let watched = Arc::new(Watched::new(workshop));
         let desk = Desk {
             config: Arc::new(smaller(&cast.config, prompts.len())),
             log: Arc::new(MemoryLog::default()),

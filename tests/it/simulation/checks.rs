@@ -168,6 +168,9 @@ impl Story {
                 self.steps += 1;
                 self.last_skipped = event.kind() == "step_skipped";
             }
+            Event::MemoryShort { step, rows, .. } => {
+                assert!(*step >= self.steps && *rows > 0, "of a step that is to come");
+            }
             Event::TrainingRolledBack { step, scale, .. } => {
                 assert_eq!(*step, self.good, "back to the last checkpoint that ends well");
                 self.steps = *step;

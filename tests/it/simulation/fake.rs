@@ -10,7 +10,7 @@ use gradus::lm::cancel::Cancel;
 use gradus::lm::error::LmError;
 use gradus::lm::generate::DrawRequest;
 use gradus::lm::policy::LanguageModel;
-use gradus::lm::train::Method;
+use gradus::lm::train::{Method, ShortOfMemory};
 use gradus::stage::workshop::{
     SKIPPED_IN_A_ROW_MAX, Saved, Segment, SegmentRequest, StepResult, Workshop, skipped_in_a_row,
 };
@@ -49,6 +49,9 @@ pub struct Temper {
     pub verdict: Verdict,
     /// Percent of optimiser steps with non-finite numbers.
     pub skipped_steps: u64,
+    /// Percent of optimiser steps for which the machine has too little memory at first. Nothing of
+    /// what is computed depends on it.
+    pub short_steps: u64,
 }
 
 fn bytes(ids: &[u32]) -> Vec<u8> {
@@ -277,16 +280,22 @@ impl Workshop for FakeWorkshop {
             None => hash(&[request.start.id().as_str().as_bytes(), settings.as_bytes()]),
         };
         let mut steps = Vec::with_capacity(request.steps.len());
+        let mut short = Vec::new();
         for (done, data) in request.steps.iter().enumerate() {
             state = hash(&[&state, format!("{data:?}").as_bytes()]);
             (request.on_step)(done as u64 + 1);
+            if share(&state, 16, 100) < self.temper.short_steps {
+                // Halved, and halved again.
+                let parts = [64, 32].map(|rows| ShortOfMemory { rows, reason: "full".to_owned() });
+                short.extend(parts.map(|part| (done, part)));
+            }
             let skipped = share(&state, 24, 100) < self.temper.skipped_steps;
             steps.push(match skipped {
                 true => StepResult::Skipped("the loss is not finite".to_owned()),
                 false => StepResult::Taken(metrics(&state)),
             });
             if skipped_in_a_row(request.skipped_before, &steps) >= SKIPPED_IN_A_ROW_MAX {
-                return Ok(Segment { steps, saved: None });
+                return Ok(Segment { steps, saved: None, short });
             }
         }
         let trained = self.blobs.put(&[state.as_slice(), b" weights"].concat());
@@ -297,7 +306,7 @@ impl Workshop for FakeWorkshop {
                 PolicyRef { weights: request.start.weights.clone(), adapter: Some(trained) }
             }
         };
-        Ok(Segment { steps, saved: Some(Saved { policy, optimizer }) })
+        Ok(Segment { steps, saved: Some(Saved { policy, optimizer }), short })
     }
 
     fn blob(&self, hash: &BlobHash) -> Result<Vec<u8>, StageError> {

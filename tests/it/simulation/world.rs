@@ -121,6 +121,7 @@ impl World {
                 unreadable: 10,
                 verdict: Verdict::Fair,
                 skipped_steps: 10,
+                short_steps: 0,
             },
             oracle: false,
             panel: Panel::one(demo()),
@@ -169,6 +170,7 @@ impl World {
             unreadable: d.pick(&[0, 10, 40]),
             verdict: d.pick(&[Verdict::Fair, Verdict::Fair, Verdict::Fair, Verdict::Fooled]),
             skipped_steps: d.pick(&[0, 10, 60, 95]),
+            short_steps: d.pick(&[0, 0, 30]),
         };
         world
     }

@@ -5,9 +5,20 @@
 //! It counts what the code holds by design, and what glibc's allocator keeps of memory that was given
 //! back: pieces of less than 32 MiB stay with the thread that had them, and every stage has a thread
 //! of its own. How much of that there is in truth [`super::doctor`] measures.
+//!
+//! Where a GPU computes there are two memories: what lies on the device, and what passes through the
+//! machine's on its way there and back ([`gpu`]).
+
+mod gpu;
+mod remedies;
+#[cfg(test)]
+mod tests;
+
+pub use remedies::{Remedy, remedies};
 
 use crate::config::Config;
 use crate::lm::config::ModelConfig;
+use crate::lm::device::{DeviceKind, Picked};
 use crate::lm::generate::{cache_bytes, drawing_bytes, live_max, open_bytes};
 use crate::lm::train::{LOGIT_BYTES_MAX, MICRO_BATCH_BYTES, activation_bytes_per_row, lanes_of};
 use crate::lm::weights::expected_shapes;
@@ -97,6 +108,15 @@ pub enum Kinds {
     SupervisedFirst,
 }
 
+/// Which memory is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// The machine's.
+    Machine,
+    /// That of the GPU that computes.
+    Device,
+}
+
 /// What is to be estimated.
 #[derive(Clone, Copy, Debug)]
 pub struct Outline<'a> {
@@ -108,6 +128,8 @@ pub struct Outline<'a> {
     pub kinds: Kinds,
     /// How long things are; `None`: the most that the settings allow.
     pub lengths: Option<Lengths>,
+    /// What computes.
+    pub device: DeviceKind,
 }
 
 /// Bytes at the worst moment of each stage.
@@ -176,21 +198,48 @@ impl Training {
     }
 }
 
-impl Outline<'_> {
+impl<'a> Outline<'a> {
+    /// Of a run with things as long as the settings allow.
+    pub fn of(
+        model: &'a ModelConfig,
+        config: &'a Config,
+        kinds: Kinds,
+        device: &Picked,
+    ) -> Outline<'a> {
+        Outline { model, config, kinds, lengths: None, device: device.kind }
+    }
+
     fn lengths(&self) -> Lengths {
         let lengths = self.lengths.unwrap_or_else(|| Lengths::most(self.config));
         lengths.within(self.config, self.model.max_position_embeddings)
     }
 
-    /// What each stage holds at its worst moment, bytes.
-    pub fn needs(&self) -> Needs {
+    /// What each stage holds of a memory at its worst moment, bytes.
+    pub fn needs(&self, memory: Memory) -> Needs {
+        match (memory, self.device) {
+            (Memory::Device, _) => self.on_gpu(),
+            (Memory::Machine, DeviceKind::Cuda(_)) => self.beside_gpu(),
+            (Memory::Machine, DeviceKind::Cpu) => self.on_cpu(),
+        }
+    }
+
+    /// The process, its tokenizer with it.
+    fn process_bytes(&self) -> u64 {
+        PROCESS_BYTES + self.model.vocab_size as u64 * TOKENIZER_BYTES_PER_TOKEN
+    }
+
+    /// Policies that are open when the last iteration begins, and with its checkpoint.
+    fn open_policies(&self) -> (u64, u64) {
+        let (iterations, most) =
+            (u64::from(self.config.iterations.max(1)), OPEN_POLICIES_MAX as u64);
+        (iterations.min(most), (iterations + 1).min(most))
+    }
+
+    fn on_cpu(&self) -> Needs {
         let (model, config) = (self.model, self.config);
-        let vocabulary = model.vocab_size as u64 * TOKENIZER_BYTES_PER_TOKEN;
-        let base = PROCESS_BYTES + vocabulary;
+        let base = self.process_bytes();
         let weights = parameters(model) * F32_BYTES;
-        // Those open when the last iteration begins, and with its checkpoint.
-        let last = (config.iterations.max(1) as usize).min(OPEN_POLICIES_MAX) as u64;
-        let beside = (u64::from(config.iterations.max(1)) + 1).min(OPEN_POLICIES_MAX as u64);
+        let (last, beside) = self.open_policies();
         let open = open_bytes(model, config.sampling.storage());
         let acting = base + last * open;
         let (answering, judging) = (self.answering_bytes(), self.judging_bytes());
@@ -214,16 +263,27 @@ impl Outline<'_> {
     }
 
     fn answering_bytes(&self) -> u64 {
+        let (live, tokens) = self.answering();
+        cache_bytes(self.model, tokens) + drawing_bytes(self.model, live)
+    }
+
+    fn judging_bytes(&self) -> u64 {
+        let (live, tokens) = self.judging();
+        cache_bytes(self.model, tokens) + drawing_bytes(self.model, live)
+    }
+
+    /// Answers that are drawn together, and the tokens that are held for them.
+    fn answering(&self) -> (usize, usize) {
         let Lengths { prompt, answer, .. } = self.lengths();
         let settings = &self.config.sampling;
         let rows = (settings.batch_prompts * settings.candidates) as usize;
         let live = rows.min(live_max(self.model));
         let prompts = live.div_ceil(settings.candidates.max(1) as usize);
-        let tokens = prompts * blocks(prompt) + live * blocks(answer);
-        cache_bytes(self.model, tokens) + drawing_bytes(self.model, live)
+        (live, prompts * blocks(prompt) + live * blocks(answer))
     }
 
-    fn judging_bytes(&self) -> u64 {
+    /// Replies that are drawn together, and the tokens that are held for them.
+    fn judging(&self) -> (usize, usize) {
         let Lengths { rubric, question, reply, .. } = self.lengths();
         let (settings, sampling) = (&self.config.judge, &self.config.sampling);
         let questions = (sampling.batch_prompts * sampling.candidates) as usize;
@@ -233,7 +293,7 @@ impl Outline<'_> {
         // What two questions begin with is one more piece, and so is what two replies do.
         let tokens =
             blocks(rubric) + asked * (BLOCK_TOKENS + blocks(question)) + live * blocks(reply);
-        cache_bytes(self.model, tokens) + drawing_bytes(self.model, live)
+        (live, tokens)
     }
 
     /// Activations of a part of a batch, and a chunk of logits.
@@ -280,193 +340,4 @@ impl Outline<'_> {
 
 fn blocks(tokens: usize) -> usize {
     tokens.next_multiple_of(BLOCK_TOKENS)
-}
-
-/// A change of settings and what the run would need with it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Remedy {
-    /// Settings as they are written, or another model.
-    pub change: String,
-    /// Bytes at the peak with it.
-    pub bytes: u64,
-}
-
-/// Lighter settings, those that cost least first. A smaller batch is none: a batch is cut into parts
-/// that fit.
-fn lighter(config: &Config) -> Vec<(String, Config)> {
-    let mut all: Vec<(String, Config)> = Vec::new();
-    let mut offer = |from: &(String, Config), text: String, change: &dyn Fn(&mut Config)| {
-        let mut next = from.clone();
-        change(&mut next.1);
-        if next.1 != from.1 {
-            next.0 = if from.0.is_empty() { text } else { format!("{} and {text}", from.0) };
-            all.push(next.clone());
-        }
-        next
-    };
-    let plain = (String::new(), config.clone());
-    let recompute = |c: &mut Config| c.train.gradient_checkpointing = true;
-    let adapter = |c: &mut Config| c.train.use_peft = true;
-    let (recompute_text, adapter_text) =
-        ("train.gradient_checkpointing: true".to_owned(), "train.use_peft: true".to_owned());
-    offer(&plain, recompute_text.clone(), &recompute);
-    let lora = offer(&plain, adapter_text, &adapter);
-    let mut from = offer(&lora, recompute_text, &recompute);
-    let rank = config.train.lora_r.min(16);
-    from = offer(&from, format!("train.lora_r: {rank}"), &|c| c.train.lora_r = rank);
-    let few = config.sampling.batch_prompts.div_ceil(4);
-    from = offer(&from, format!("sampling.batch_prompts: {few}"), &|c| {
-        c.sampling.batch_prompts = few;
-    });
-    from = offer(&from, "sampling.weight_bits: 8".to_owned(), &|c| c.sampling.weight_bits = 8);
-    for divisor in [2, 4] {
-        let answer = (config.sampling.max_new_tokens / divisor).max(16);
-        offer(&from, format!("sampling.max_new_tokens: {answer}"), &|c| {
-            c.sampling.max_new_tokens = c.sampling.max_new_tokens.min(answer);
-        });
-    }
-    all
-}
-
-/// What would fit into `available` bytes, found by trying: changes of settings, least damage first,
-/// and the largest model of this make (fewer layers) that the lightest of them takes. Empty where
-/// nothing does.
-pub fn remedies(outline: &Outline<'_>, available: u64) -> Vec<Remedy> {
-    let peak = |model: &ModelConfig, config: &Config| {
-        Outline { model, config, ..*outline }.needs().peak().1
-    };
-    let tried = lighter(outline.config);
-    let all = tried.iter().map(|(change, config)| Remedy {
-        change: change.clone(),
-        bytes: peak(outline.model, config),
-    });
-    let fitting: Vec<Remedy> = all.filter(|remedy| remedy.bytes <= available).collect();
-    if !fitting.is_empty() {
-        return fitting;
-    }
-    let (change, config) =
-        tried.last().cloned().unwrap_or_else(|| (String::new(), outline.config.clone()));
-    let smaller = (1..outline.model.num_hidden_layers).rev().map(|layers| {
-        let model = ModelConfig { num_hidden_layers: layers, ..outline.model.clone() };
-        (parameters(&model), peak(&model, &config))
-    });
-    let found = smaller.into_iter().find(|(_, bytes)| *bytes <= available);
-    let with = if change.is_empty() { change } else { format!(" with {change}") };
-    let remedy = |(count, bytes): (u64, u64)| {
-        let millions = count as f64 / 1e6;
-        Remedy { change: format!("a model of at most {millions:.0} M parameters{with}"), bytes }
-    };
-    found.map(remedy).into_iter().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::runtime::memory::{check, refusal};
-
-    /// SmolLM2-135M has 134,515,008 parameters (its model card).
-    const SMOLLM2: &str = r#"{"model_type":"llama","hidden_size":576,"intermediate_size":1536,
-        "num_hidden_layers":30,"num_attention_heads":9,"num_key_value_heads":3,
-        "vocab_size":49152,"max_position_embeddings":8192,"rope_theta":100000.0,
-        "rms_norm_eps":1e-5,"eos_token_id":2,"tie_word_embeddings":true}"#;
-
-    #[test]
-    fn counts_parameters() {
-        let model = ModelConfig::from_hf_json(SMOLLM2).unwrap();
-        assert_eq!(parameters(&model), 134_515_008);
-    }
-
-    fn smollm2() -> ModelConfig {
-        ModelConfig::from_hf_json(SMOLLM2).unwrap()
-    }
-
-    fn outline<'a>(model: &'a ModelConfig, config: &'a Config) -> Outline<'a> {
-        Outline { model, config, kinds: Kinds::Preference, lengths: None }
-    }
-
-    fn peak(change: impl Fn(&mut Config)) -> u64 {
-        let mut config = Config::default();
-        change(&mut config);
-        outline(&smollm2(), &config).needs().peak().1
-    }
-
-    #[test]
-    fn lighter_settings_need_less() {
-        let plain = peak(|_| {});
-        let recomputing = peak(|c| c.train.gradient_checkpointing = true);
-        let adapter = peak(|c| c.train.use_peft = true);
-        assert!(recomputing < plain && adapter < recomputing, "{plain} {recomputing} {adapter}");
-        assert!(peak(|c| c.iterations = 1) < plain, "fewer policies are open");
-        let judged = |change: &dyn Fn(&mut Config)| {
-            let mut config = Config::default();
-            change(&mut config);
-            outline(&smollm2(), &config).needs().judge
-        };
-        assert!(judged(&|c| c.judge.max_new_tokens = 64) < judged(&|_| {}));
-        assert!(judged(&|c| c.sampling.batch_prompts = 2) < judged(&|_| {}));
-        // A batch is cut into parts that fit.
-        assert_eq!(peak(|c| c.train.dpo.train_batch_size = 64), plain);
-    }
-
-    #[test]
-    fn all_weights_move_in_a_supervised_iteration_whatever_is_set() {
-        let (model, mut config) = (smollm2(), Config::preset("tiny").unwrap());
-        let plain = outline(&model, &config).needs();
-        let seeded = Outline { kinds: Kinds::SupervisedFirst, ..outline(&model, &config) }.needs();
-        assert!(seeded.trainer > plain.trainer + 4 * parameters(&model), "{seeded:?} {plain:?}");
-        config.train.use_peft = false;
-        assert!(outline(&model, &config).needs().trainer >= seeded.trainer);
-    }
-
-    #[test]
-    fn what_was_measured_counts_up_to_what_the_settings_allow() {
-        let (model, mut config) = (smollm2(), Config::default());
-        let seen = Lengths { prompt: 40, answer: 70, rubric: 400, question: 150, reply: 90 };
-        let known = |config: &Config| {
-            let lengths = Some(seen);
-            Outline { lengths, ..outline(&model, config) }.needs().judge
-        };
-        let before = known(&config);
-        assert!(before < outline(&model, &config).needs().judge);
-        config.judge.max_new_tokens = 32;
-        assert!(known(&config) < before);
-    }
-
-    /// Every change that a refusal names fits by the same estimate when it is made.
-    #[test]
-    fn a_refusal_names_what_fits() {
-        let (model, config) = (smollm2(), Config::default());
-        let whole = outline(&model, &config);
-        let peak = whole.needs().peak();
-        assert!(check(&whole, None).is_ok() && check(&whole, Some(peak.1)).is_ok());
-        let mut seen = 0;
-        for available in (1..40).map(|tenths| peak.1 / 40 * tenths) {
-            let error = check(&whole, Some(available)).unwrap_err().to_string();
-            assert!(error.contains("GRADUS0110"), "{error}");
-            let text = refusal(&whole, peak, available);
-            for Remedy { change, bytes } in remedies(&whole, available) {
-                assert!(bytes <= available && text.contains(&change), "{text}");
-                let Some(tried) = lighter(&config).into_iter().find(|(name, _)| *name == change)
-                else {
-                    assert!(change.starts_with("a model of at most"), "{change}");
-                    continue;
-                };
-                assert!(check(&outline(&model, &tried.1), Some(available)).is_ok(), "{change}");
-                seen += 1;
-            }
-        }
-        assert!(seen > 20, "{seen} changes were tried");
-        assert!(remedies(&whole, 1 << 20).is_empty());
-        assert!(refusal(&whole, peak, 1 << 20).contains("No setting makes it fit"));
-    }
-
-    #[test]
-    fn changes_are_written_as_settings_are() {
-        let named: Vec<String> =
-            lighter(&Config::default()).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(named[0], "train.gradient_checkpointing: true");
-        assert_eq!(named[1], "train.use_peft: true");
-        let lora = Config::preset("tiny").unwrap();
-        assert!(lighter(&lora).iter().all(|(name, _)| !name.contains("use_peft")));
-    }
 }

@@ -1,0 +1,103 @@
+//! A run whose model computes on a GPU: what lies there, by the formulae of `lm/device/estimate`,
+//! and what the machine's own memory holds beside it.
+//!
+//! A policy that is open lies on the device while others train and draw; a trainer's weights, moments
+//! and activations are gone from it when its segment is saved. Of both, the machine's memory sees
+//! what passes through: files as bytes beside their tensors.
+
+use super::{F32_BYTES, Kinds, Lengths, Needs, Outline, adapter_parameters, parameters};
+use crate::config::Dtype;
+use crate::lm::device::estimate::{
+    Drawing, Kept, PROCESS_BYTES, Training, frozen_bytes, logit_bytes, open_bytes, reading_bytes,
+};
+
+impl Outline<'_> {
+    fn dtype(&self) -> Dtype {
+        self.config.dtype
+    }
+
+    /// What each stage holds of the device at its worst moment, bytes.
+    pub(super) fn on_gpu(&self) -> Needs {
+        let (model, dtype) = (self.model, self.dtype());
+        let open = open_bytes(model, dtype);
+        let (last, beside) = self.open_policies();
+        let acting = PROCESS_BYTES + last * open;
+        let measuring = PROCESS_BYTES + beside * open;
+        let (answering, judging) = (self.drawing(self.answering()), self.drawing(self.judging()));
+        Needs {
+            sampler: acting + answering,
+            judge: acting + judging,
+            reference: acting + self.scoring(),
+            trainer: (acting + self.preference().bytes(model)).max(self.supervised()),
+            opening: measuring,
+            evaluator: measuring + answering.max(judging),
+        }
+    }
+
+    /// What each stage holds of the machine's memory meanwhile: a file of weights as bytes and as
+    /// tensors; when a trainer saves or goes on, the same of both moments.
+    pub(super) fn beside_gpu(&self) -> Needs {
+        let base = self.process_bytes();
+        let weights = parameters(self.model) * F32_BYTES;
+        let all_move = !self.config.train.use_peft || self.kinds == Kinds::SupervisedFirst;
+        let moving = match all_move {
+            true => weights,
+            false => adapter_parameters(self.model, self.config) * F32_BYTES,
+        };
+        let loading = base + 2 * weights;
+        Needs {
+            sampler: loading,
+            judge: base,
+            reference: loading,
+            trainer: base + (2 * weights).max(2 * (2 * moving)),
+            opening: loading,
+            evaluator: base,
+        }
+    }
+
+    fn drawing(&self, (live, tokens): (usize, usize)) -> u64 {
+        let (live, tokens) = (live as u64, tokens as u64);
+        Drawing { live, tokens, dtype: self.dtype() }.bytes(self.model)
+    }
+
+    /// Scoring under the reference: its weights once more, and a chunk of rows with their logits.
+    fn scoring(&self) -> u64 {
+        let (model, dtype) = (self.model, self.dtype());
+        let Training { items, rows, .. } = self.preference();
+        let rows = items * rows;
+        frozen_bytes(model, dtype)
+            + reading_bytes(model, dtype, rows)
+            + logit_bytes(model, dtype, rows)
+    }
+
+    fn kept(&self) -> Kept {
+        if self.config.train.gradient_checkpointing { Kept::Inputs } else { Kept::All }
+    }
+
+    fn preference(&self) -> Training {
+        let Lengths { prompt, answer, .. } = self.lengths();
+        let train = &self.config.train;
+        Training {
+            adapter: train.use_peft.then(|| adapter_parameters(self.model, self.config)),
+            items: u64::from(train.dpo.train_batch_size),
+            rows: (prompt + 2 * answer) as u64,
+            kept: self.kept(),
+            dtype: self.dtype(),
+        }
+    }
+
+    /// The supervised iteration, where it is to come: all weights move, and the base alone is open.
+    fn supervised(&self) -> u64 {
+        if self.kinds == Kinds::Preference {
+            return 0;
+        }
+        let Lengths { prompt, answer, .. } = self.lengths();
+        let training = Training {
+            adapter: None,
+            items: u64::from(self.config.train.sft.train_batch_size),
+            rows: (prompt + answer) as u64,
+            ..self.preference()
+        };
+        PROCESS_BYTES + open_bytes(self.model, self.dtype()) + training.bytes(self.model)
+    }
+}

@@ -55,7 +55,10 @@ pub fn work(
         builder = builder.oracle(oracle);
     }
     let runtime = builder.start()?;
-    devices::say(runtime.device());
+    // Once for a run and its arms.
+    if label.is_empty() {
+        devices::say(runtime.device());
+    }
     // Who says run means go on.
     if runtime.handle().view()?.paused {
         runtime.handle().resume()?;

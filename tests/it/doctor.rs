@@ -38,6 +38,8 @@ fn laid_out(root: &Path) -> PathBuf {
         "demo-compact",
         "--preset",
         "tiny",
+        "--device",
+        "cpu",
     ]);
     assert!(out.status.success(), "{}", said(&out).1);
     dir
@@ -63,6 +65,7 @@ fn a_run_is_foretold_and_not_touched() {
     let root = tempfile::tempdir().unwrap();
     let dir = laid_out(root.path());
     let settings = std::fs::read_to_string(dir.join("gradus.yaml")).unwrap();
+    assert!(settings.contains("\ndevice: \"cpu\"\n"), "as init was told: {settings}");
     let settings = settings.replace("\niterations: 1\n", "\niterations: 3\n");
     std::fs::write(dir.join("gradus.yaml"), settings).unwrap();
     let (was, before) = (digest(&dir), listed(&dir));
@@ -73,6 +76,11 @@ fn a_run_is_foretold_and_not_touched() {
     for figure in ["cores", "vector_bits", "product_gflops", "memory_gb_per_s"] {
         assert!(machine[figure].as_f64().unwrap() > 0.0, "{figure}: {machine}");
     }
+    assert_eq!(
+        (&found["device"]["device"], &found["device"]["reason"]),
+        (&"cpu".into(), &"asked for".into())
+    );
+    assert!(found["run"]["device_memory"].is_null(), "the machine's is all there is");
     let memory = &found["run"]["memory"];
     assert_eq!(memory["fits"], true);
     let stages = memory["stages"].as_array().unwrap();

@@ -10,8 +10,8 @@ use super::Dtype;
 use crate::lm::config::ModelConfig;
 use crate::lm::weights::expected_shapes;
 
-/// The driver's context, and cuBLAS with what it works in. To be measured on a GPU: a round number
-/// above what other programs report.
+/// The driver's context, and cuBLAS with what it works in. To be measured on a GPU; until then a
+/// round number on the safe side, for part of it is there already when what is free is asked for.
 pub const PROCESS_BYTES: u64 = 600 << 20;
 
 /// Logits that are alive at once, and their gradients.

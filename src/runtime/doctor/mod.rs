@@ -3,9 +3,10 @@
 //! model of 135 M parameters. Nothing of the run changes.
 //!
 //! Memory is the estimate of [`super::estimate`], plus what the process held in the miniature beyond
-//! that estimate of the miniature; of a GPU's memory, the estimate alone. Time is counts times prices: tokens read, steps drawn and rows of
-//! each, rows trained ([`forecast`]). What is not known beforehand: how long the answers of later
-//! policies are (today's are taken), and how many prompts will give no pair.
+//! that estimate of the miniature; of a GPU's memory, the estimate alone. Time is counts times prices:
+//! tokens read, steps drawn and rows of each, rows trained ([`forecast`]). What is not known
+//! beforehand: how long the answers of later policies are (today's are taken), and how many prompts
+//! will give no pair.
 
 mod cost;
 mod forecast;

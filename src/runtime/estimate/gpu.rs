@@ -3,7 +3,8 @@
 //!
 //! A policy that is open lies on the device while others train and draw; a trainer's weights, moments
 //! and activations are gone from it when its segment is saved. Of both, the machine's memory sees
-//! what passes through: files as bytes beside their tensors.
+//! what passes through: files as bytes beside their tensors. What the driver takes of it is not
+//! counted; it has not been measured.
 
 use super::{F32_BYTES, Kinds, Lengths, Needs, Outline, adapter_parameters, parameters};
 use crate::config::Dtype;

@@ -84,7 +84,7 @@ fn render(shown: &Shown, kind: DeviceKind) -> String {
     // Of a GPU the reason is what it is, which is above.
     let why = match kind {
         DeviceKind::Cpu => format!(" ({})", shown.reason),
-        DeviceKind::Cuda(_) => String::new(),
+        _ => String::new(),
     };
     text.push_str(&format!("{:<8} {}{why}\n", shown.asked, shown.picked));
     text

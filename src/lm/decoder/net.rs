@@ -65,12 +65,14 @@ pub(in crate::lm) struct Net {
     pub head: Id,
 }
 
+/// Gives what a tensor is kept in, by its name and the shape it must have.
+type Take<'a, V> = dyn FnMut(&str, &[usize]) -> Result<V, LmError> + 'a;
+
 /// Numbers the tensors of a network, and asks for what each is kept in.
 pub(in crate::lm) struct Builder<'a, V> {
     shapes: BTreeMap<String, Vec<usize>>,
     lora: Option<&'a Lora>,
-    /// Given a name and the shape it must have.
-    take: &'a mut dyn FnMut(&str, &[usize]) -> Result<V, LmError>,
+    take: &'a mut Take<'a, V>,
     /// What an adapter's tensor is kept in.
     keep: fn(&Tensor) -> Result<V, LmError>,
     pub parameters: Vec<Parameter<V>>,
@@ -80,7 +82,7 @@ impl<'a, V> Builder<'a, V> {
     pub fn new(
         config: &ModelConfig,
         lora: Option<&'a Lora>,
-        take: &'a mut dyn FnMut(&str, &[usize]) -> Result<V, LmError>,
+        take: &'a mut Take<'a, V>,
         keep: fn(&Tensor) -> Result<V, LmError>,
     ) -> Builder<'a, V> {
         let shapes = expected_shapes(config).into_iter().collect();

@@ -24,6 +24,10 @@ pub const MICRO_BATCH_BYTES: u64 = 1 << 30;
 /// Rows of prompts that are read in one go.
 pub const READ_ROWS_MAX: u64 = 8192;
 
+/// Sequences that are drawn at the same time: enough that reading the weights for a step costs less
+/// than what is computed with them.
+pub const LIVE_MAX: usize = 256;
+
 const F32_BYTES: u64 = 4;
 
 /// The widths that formulae are made of, in numbers.

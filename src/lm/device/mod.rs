@@ -10,6 +10,7 @@ pub mod estimate;
 mod tests;
 
 use crate::lm::error::LmError;
+use crate::lm::gpu::Gpu;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -29,6 +30,8 @@ pub enum DeviceChoice {
     Cpu,
     /// The GPU with this number, and nothing else.
     Cuda(usize),
+    /// A GPU's kernels on this machine's CPU, slowly: for tests of gradus itself, and only there.
+    Emulated,
 }
 
 impl FromStr for DeviceChoice {
@@ -44,6 +47,7 @@ impl FromStr for DeviceChoice {
             "auto" => Ok(DeviceChoice::Auto),
             "cpu" => Ok(DeviceChoice::Cpu),
             "cuda" => Ok(DeviceChoice::Cuda(0)),
+            "emulated" => Ok(DeviceChoice::Emulated),
             _ => {
                 let number = text.strip_prefix("cuda:").ok_or_else(unknown)?;
                 // `parse` alone would take `+1`.
@@ -61,6 +65,7 @@ impl fmt::Display for DeviceChoice {
             DeviceChoice::Auto => f.write_str("auto"),
             DeviceChoice::Cpu => f.write_str("cpu"),
             DeviceChoice::Cuda(index) => write!(f, "cuda:{index}"),
+            DeviceChoice::Emulated => f.write_str("emulated"),
         }
     }
 }
@@ -110,6 +115,8 @@ pub enum DeviceKind {
     Cpu,
     /// The GPU with this number.
     Cuda(usize),
+    /// A GPU's kernels on the CPU.
+    Emulated,
 }
 
 impl fmt::Display for DeviceKind {
@@ -117,6 +124,7 @@ impl fmt::Display for DeviceKind {
         match self {
             DeviceKind::Cpu => f.write_str("cpu"),
             DeviceKind::Cuda(index) => write!(f, "cuda:{index}"),
+            DeviceKind::Emulated => f.write_str("emulated"),
         }
     }
 }
@@ -216,11 +224,28 @@ use cuda::open_gpu;
 pub fn pick(choice: DeviceChoice) -> Result<Picked, LmError> {
     match choice {
         DeviceChoice::Cpu => Ok(Picked::cpu("asked for")),
+        DeviceChoice::Emulated => emulated(),
         DeviceChoice::Auto => Ok(open_gpu(0).unwrap_or_else(|why| Picked::cpu(why.to_string()))),
         DeviceChoice::Cuda(index) => open_gpu(index).map_err(|why| LmError::Device {
             device: choice.to_string(),
             why: why.to_string(),
             advice: why.advice().to_owned(),
+        }),
+    }
+}
+
+fn emulated() -> Result<Picked, LmError> {
+    match Gpu::can_be_emulated() {
+        true => Ok(Picked {
+            device: Device::Cpu,
+            kind: DeviceKind::Emulated,
+            reason: "a GPU's kernels on the CPU, for tests".to_owned(),
+        }),
+        false => Err(LmError::Device {
+            device: DeviceChoice::Emulated.to_string(),
+            why: "the kernels were not compiled for the CPU".to_owned(),
+            advice: "It is for tests, which have it where there is a C++ compiler; take cpu"
+                .to_owned(),
         }),
     }
 }
@@ -238,7 +263,7 @@ pub fn gpu_count() -> usize {
 /// not say.
 pub fn free_memory(picked: &Picked) -> Option<u64> {
     match picked.kind {
-        DeviceKind::Cpu => None,
+        DeviceKind::Cpu | DeviceKind::Emulated => None,
         #[cfg(feature = "cuda")]
         DeviceKind::Cuda(_) => cuda::free_memory(&picked.device).ok(),
         #[cfg(not(feature = "cuda"))]

@@ -22,6 +22,7 @@ pub(in crate::lm) use tree::{NodeId, Tree};
 
 use super::cancel::Cancel;
 use super::config::ModelConfig;
+use super::device;
 use super::error::LmError;
 use super::gpu::{GpuDecoder, GpuReading};
 use super::ops::{Storage, WIDTH};
@@ -95,7 +96,7 @@ pub fn drawing_bytes(config: &ModelConfig, live: usize) -> u64 {
 /// Where a network for drawing is.
 enum Place {
     Cpu(Network),
-    Gpu(GpuDecoder),
+    Gpu(Box<GpuDecoder>),
 }
 
 /// Weights arranged for drawing. Immutable: any number of threads may draw from it.
@@ -104,9 +105,6 @@ pub struct Generator {
     place: Place,
     live_max: usize,
 }
-
-/// Sequences that are drawn at the same time on a device.
-const LIVE_MAX_GPU: usize = 256;
 
 impl Generator {
     /// Arranges weights.
@@ -135,8 +133,8 @@ impl Generator {
 
     /// Draws from a network on a device.
     pub(super) fn on(config: &ModelConfig, decoder: GpuDecoder) -> Generator {
-        let place = Place::Gpu(decoder);
-        Generator { config: config.clone(), place, live_max: LIVE_MAX_GPU }
+        let place = Place::Gpu(Box::new(decoder));
+        Generator { config: config.clone(), place, live_max: device::estimate::LIVE_MAX }
     }
 
     fn reading(&self) -> Box<dyn Reading + '_> {

@@ -7,9 +7,9 @@ use crate::lm::error::LmError;
 use candle_core::cuda_backend::cudarc::cublas::{result as cublas, sys as cublas_sys};
 use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute_enum as Attribute;
 use candle_core::cuda_backend::cudarc::driver::{
-    DevicePtrMut, LaunchConfig, PushKernelArg, result,
+    CudaFunction, DevicePtrMut, LaunchConfig, PushKernelArg, result,
 };
-use candle_core::cuda_backend::{CudaDevice, CudaFunc, WrapErr};
+use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{CudaStorage, DType, Device};
 use half::bf16;
 use std::collections::HashMap;
@@ -22,7 +22,7 @@ const SHARED_BYTES: u32 = 48 << 10;
 pub(super) struct Cuda {
     device: CudaDevice,
     ptx: &'static str,
-    functions: Mutex<HashMap<String, CudaFunc>>,
+    functions: Mutex<HashMap<String, CudaFunction>>,
 }
 
 /// Where a tensor lies.
@@ -79,12 +79,13 @@ impl Cuda {
         Ok(result::mem_get_info().w()?.0 as u64)
     }
 
-    fn function(&self, name: &str, shared_bytes: u32) -> candle_core::Result<CudaFunc> {
+    fn function(&self, name: &str, shared_bytes: u32) -> candle_core::Result<CudaFunction> {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(function) = functions.get(name) {
             return Ok(function.clone());
         }
         let function = self.device.get_or_load_custom_func(name, "gradus", self.ptx)?;
+        let function = function.into_cuda_function();
         if shared_bytes > SHARED_BYTES {
             let most = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             function.set_attribute(most, shared_bytes as i32).w()?;
@@ -96,7 +97,8 @@ impl Cuda {
     #[expect(unsafe_code, reason = "kernels read and write by address")]
     pub fn launch(&self, name: &str, launch: Launch, args: &[u64]) -> Result<(), LmError> {
         let function = self.function(name, launch.shared_bytes)?;
-        let mut builder = function.builder();
+        let stream = self.device.cuda_stream();
+        let mut builder = stream.launch_builder(&function);
         for arg in args {
             builder.arg(arg);
         }

@@ -30,8 +30,8 @@ mod tests;
 mod trainee;
 
 #[cfg(feature = "cuda")]
-use crate::lm::device::DeviceKind;
-use crate::lm::device::{Dtype, Picked};
+use crate::lm::device::{DeviceChoice, pick};
+use crate::lm::device::{DeviceKind, Dtype, Picked};
 use crate::lm::error::LmError;
 use candle_core::{DType, Device};
 pub(in crate::lm) use layout::Moves;
@@ -125,9 +125,6 @@ impl Gpu {
     }
 
     /// A GPU that candle opened.
-    ///
-    /// # Errors
-    /// When it is not a GPU, or the program was built without kernels.
     #[cfg(feature = "cuda")]
     fn cuda(device: &Device, dtype: Dtype) -> Result<Gpu, LmError> {
         let driver = Driver::Cuda(cuda::Cuda::new(device)?);
@@ -139,30 +136,43 @@ impl Gpu {
     ///
     /// # Errors
     /// The program was built without kernels.
-    #[cfg(feature = "cuda")]
     pub fn of(picked: &Picked, dtype: Dtype) -> Result<Option<Gpu>, LmError> {
         static OPENED: Mutex<Vec<(DeviceKind, Dtype, Gpu)>> = Mutex::new(Vec::new());
-        if picked.kind == DeviceKind::Cpu {
-            return Ok(None);
-        }
         let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
         let known =
             |(kind, of, _): &&(DeviceKind, Dtype, Gpu)| *kind == picked.kind && *of == dtype;
         if let Some((_, _, gpu)) = opened.iter().find(known) {
             return Ok(Some(gpu.clone()));
         }
-        let gpu = Gpu::cuda(&picked.device, dtype)?;
-        opened.push((picked.kind, dtype, gpu.clone()));
-        Ok(Some(gpu))
+        let gpu = match picked.kind {
+            DeviceKind::Cpu => None,
+            DeviceKind::Emulated => Gpu::emulated(dtype),
+            #[cfg(feature = "cuda")]
+            DeviceKind::Cuda(_) => Some(Gpu::cuda(&picked.device, dtype)?),
+            #[cfg(not(feature = "cuda"))]
+            DeviceKind::Cuda(_) => None,
+        };
+        opened.extend(gpu.clone().map(|gpu| (picked.kind, dtype, gpu)));
+        Ok(gpu)
     }
 
-    /// The GPU that was picked: none, for there is none without the feature `cuda`.
+    /// A device to test with: a GPU where there is one, else the emulator; one of its own, whose
+    /// memory nobody else counts.
     ///
     /// # Errors
-    /// None.
-    #[cfg(not(feature = "cuda"))]
-    pub fn of(_: &Picked, _: Dtype) -> Result<Option<Gpu>, LmError> {
-        Ok(None)
+    /// Why there is neither.
+    pub fn to_test(dtype: Dtype) -> Result<Gpu, String> {
+        #[cfg(feature = "cuda")]
+        match pick(DeviceChoice::Cuda(0)) {
+            Ok(picked) => return Gpu::cuda(&picked.device, dtype).map_err(|e| e.to_string()),
+            Err(why) => eprintln!("no GPU ({why}): the kernels run on the CPU"),
+        }
+        Gpu::emulated(dtype).ok_or_else(|| "the kernels were not compiled for the CPU".to_owned())
+    }
+
+    /// Whether there are kernels for the CPU.
+    pub fn can_be_emulated() -> bool {
+        gradus_kernels::emulator().is_some()
     }
 
     /// The kernels on this machine's CPU, slowly: for tests. `None` where they were not compiled

@@ -1,5 +1,5 @@
-//! What a device computes against the CPU, on the emulator: the same kernels, without a GPU. With
-//! one, the same comparisons run on it: tests/it/device.rs.
+//! What a device computes against the CPU: on a GPU where there is one, else on the emulator, which
+//! runs the same kernels. Without either they are skipped, with a line that says so.
 
 use super::*;
 use crate::domain::{Seed, StopReason};
@@ -20,11 +20,7 @@ use std::collections::BTreeMap;
 
 /// The device under test, or a line that says why there is none.
 fn gpu(dtype: Dtype) -> Option<Gpu> {
-    let gpu = Gpu::emulated(dtype);
-    if gpu.is_none() {
-        eprintln!("skipped: the kernels were not compiled for this CPU (no C++ compiler)");
-    }
-    gpu
+    Gpu::to_test(dtype).inspect_err(|why| eprintln!("skipped: {why}")).ok()
 }
 
 /// Small and awkward: grouped queries, widths that are no multiple of 8 or 32.

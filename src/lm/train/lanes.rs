@@ -173,6 +173,10 @@ impl Seat for Lanes {
     fn short_of_memory(&mut self) -> Vec<ShortOfMemory> {
         Vec::new()
     }
+
+    fn rounding(&self) -> f64 {
+        1e-3
+    }
 }
 
 impl Lanes {

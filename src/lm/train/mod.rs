@@ -205,6 +205,9 @@ pub(super) trait Seat: Send {
 
     /// What did not fit since the last call.
     fn short_of_memory(&mut self) -> Vec<ShortOfMemory>;
+
+    /// How far, as a share, a loss may be from what it must be because numbers are rounded.
+    fn rounding(&self) -> f64;
 }
 
 /// Weights in training.
@@ -449,7 +452,7 @@ impl Trainer {
             LossType::Hinge => 1.0,
             LossType::Ipo => (1.0 / (2.0 * dpo.beta)).powi(2),
         };
-        if (found - expected).abs() <= 1e-3 * expected {
+        if (found - expected).abs() <= self.seat.rounding() * expected {
             return Ok(());
         }
         Err(LmError::Training(format!(

@@ -21,6 +21,7 @@ mod head;
 mod kernels;
 mod layer;
 mod layout;
+mod linear;
 mod numbers;
 mod passes;
 mod reading;

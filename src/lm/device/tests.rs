@@ -10,7 +10,9 @@ fn choices_are_read_and_written() {
     assert_eq!(read("cuda").unwrap(), DeviceChoice::Cuda(0));
     assert_eq!(read("cuda:12").unwrap(), DeviceChoice::Cuda(12));
     assert_eq!(DeviceChoice::default(), DeviceChoice::Auto);
-    for choice in [DeviceChoice::Auto, DeviceChoice::Cpu, DeviceChoice::Cuda(3)] {
+    for choice in
+        [DeviceChoice::Auto, DeviceChoice::Cpu, DeviceChoice::Cuda(3), DeviceChoice::Emulated]
+    {
         assert_eq!(read(&choice.to_string()).unwrap(), choice);
     }
 }
@@ -23,6 +25,16 @@ fn other_words_are_refused_with_those_there_are() {
     }
     let huge = format!("cuda:{}0", usize::MAX);
     assert!(huge.parse::<DeviceChoice>().is_err());
+}
+
+#[test]
+fn the_emulator_is_only_had_by_name() {
+    let picked = pick(DeviceChoice::Emulated);
+    assert_eq!(picked.is_ok(), Gpu::can_be_emulated());
+    match picked {
+        Ok(picked) => assert!(Gpu::of(&picked, Dtype::Bf16).unwrap().is_some()),
+        Err(error) => assert!(error.to_string().contains("take cpu"), "{error}"),
+    }
 }
 
 #[test]
@@ -39,6 +51,7 @@ fn auto_says_why_it_is_the_cpu_and_cuda_by_name_is_an_error_then() {
     let by_name = pick(DeviceChoice::Cuda(0));
     match picked.kind {
         DeviceKind::Cuda(index) => assert_eq!((index, by_name.is_ok()), (0, true)),
+        DeviceKind::Emulated => panic!("auto took what is for tests"),
         DeviceKind::Cpu => {
             assert!(picked.device.is_cpu());
             let error = by_name.unwrap_err().to_string();

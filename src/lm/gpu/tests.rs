@@ -192,7 +192,7 @@ fn taken(report: StepReport) -> StepFigures {
 
 #[test]
 fn losses_and_steps_are_those_of_the_cpu() {
-    for (work, tolerance) in [(Dtype::F32, 1e-5), (Dtype::Bf16, 1e-2)] {
+    for (work, of_loss, of_norm) in [(Dtype::F32, 1e-6, 1e-6), (Dtype::Bf16, 1e-3, 3e-3)] {
         let Some(gpu) = gpu(work) else { return };
         for method in [Method::Full, lora_method()] {
             let config = config(Architecture::Llama);
@@ -203,7 +203,8 @@ fn losses_and_steps_are_those_of_the_cpu() {
                 let cancel = Cancel::default();
                 let a = taken(ours.dpo_step(&pairs(), &rows(), &dpo, &cancel).unwrap());
                 let b = taken(theirs.dpo_step(&pairs(), &rows(), &dpo, &cancel).unwrap());
-                for (a, b) in [(a.loss, b.loss), (a.grad_norm, b.grad_norm)] {
+                let pairs = [(a.loss, b.loss, of_loss), (a.grad_norm, b.grad_norm, of_norm)];
+                for (a, b, tolerance) in pairs {
                     assert!((a - b).abs() < tolerance * b.abs(), "{work:?} step {step}: {a}, {b}");
                 }
                 assert_eq!(a.num_tokens, b.num_tokens);

@@ -164,9 +164,8 @@ impl Gpu {
     /// Why there is neither.
     pub fn to_test(dtype: Dtype) -> Result<Gpu, String> {
         #[cfg(feature = "cuda")]
-        match pick(DeviceChoice::Cuda(0)) {
-            Ok(picked) => return Gpu::cuda(&picked.device, dtype).map_err(|e| e.to_string()),
-            Err(why) => eprintln!("no GPU ({why}): the kernels run on the CPU"),
+        if let Ok(picked) = pick(DeviceChoice::Cuda(0)) {
+            return Gpu::cuda(&picked.device, dtype).map_err(|error| error.to_string());
         }
         Gpu::emulated(dtype).ok_or_else(|| "the kernels were not compiled for the CPU".to_owned())
     }

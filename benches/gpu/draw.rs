@@ -10,17 +10,22 @@ use gradus::lm::generate::Generator;
 use serde_json::json;
 use std::time::Instant;
 
-/// Every time is the best of so many.
+/// Every time is the best of so many; the first also warms up.
 const ROUNDS: usize = 2;
 
 /// Floors that a program is foretold to need.
-const FLOORS: f64 = 5.0;
+const FLOORS: f64 = 3.0;
 
 /// Decoding at every batch, then reading.
 pub fn measure(bench: &Bench, shape: &Shape, report: &mut Report) {
     let batches = bench.options.batches.as_ref().unwrap_or(&shape.work.batches);
     let live = batches.iter().copied().max().unwrap_or(1);
-    let made = || Ok(Generator::made_up(&bench.gpu, &shape.config)?.with_live_max(live));
+    let made = || {
+        let generator = Generator::made_up(&bench.gpu, &shape.config)?.with_live_max(live);
+        // Kernels are compiled and loaded when they are first started.
+        generator.draw(&requests(&prompts(shape, 2, 8), 4), &Cancel::default())?;
+        Ok(generator)
+    };
     let generator = match frozen_bytes(&shape.config, bench.gpu.dtype()) {
         wants if wants > bench.gpu.free() => {
             Err(format!("weights want {wants} bytes, and {} are free", bench.gpu.free()))
@@ -86,8 +91,8 @@ fn decode(
     let counts = Counts::of(&shape.config, bench.gpu.dtype().bytes());
     let floor = counts.decode(batch, work.context).overlapped(&bench.ceilings);
     let reading = counts.prefill(batch, work.drawn_after()).overlapped(&bench.ceilings);
-    let steps = (2 * short + long) as f64 * (floor + bench.launch_seconds());
-    let about = FLOORS * ROUNDS as f64 * (2.0 * reading + steps) / 2.0;
+    let steps = (short + long) as f64 * (floor + bench.launch_seconds());
+    let about = FLOORS * ROUNDS as f64 * (2.0 * reading + steps);
     let of =
         json!({"what": "decode", "shape": shape.name, "batch": batch, "context": work.context});
     report.measure(of, about, |cancel| {
@@ -103,7 +108,6 @@ fn decode(
         }
         bench.gpu.take_most_held();
         let prompts = prompts(shape, batch, work.drawn_after());
-        generator.draw(&requests(&prompts, short), cancel)?;
         let few = seconds(bench, generator, &prompts, short, cancel)?;
         let many = seconds(bench, generator, &prompts, long, cancel)?;
         let step = (many - few) / (long - short) as f64;
@@ -130,13 +134,12 @@ fn prefill(
 ) {
     let counts = Counts::of(&shape.config, bench.gpu.dtype().bytes());
     let floor = counts.prefill(count, tokens).overlapped(&bench.ceilings);
-    let about = FLOORS * (1 + ROUNDS) as f64 * floor;
+    let about = FLOORS * ROUNDS as f64 * floor;
     let of = json!({"what": "prefill", "shape": shape.name, "prompts": count, "tokens": tokens});
     report.measure(of, about, |cancel| {
         let generator = generator?;
         let prompts = prompts(shape, count, tokens);
         bench.gpu.take_most_held();
-        generator.draw(&requests(&prompts, 1), cancel)?;
         let took = seconds(bench, generator, &prompts, 1, cancel)?;
         Ok(Outcome::Figures(json!({
             "tokens_per_s": (count * tokens) as f64 / took,

@@ -24,7 +24,7 @@ use super::cancel::Cancel;
 use super::config::ModelConfig;
 use super::device;
 use super::error::LmError;
-use super::gpu::{GpuDecoder, GpuReading};
+use super::gpu::{Base, Gpu, GpuDecoder, GpuReading, Store};
 use super::ops::{Storage, WIDTH};
 use super::weights::{Weights, expected_shapes};
 use crate::domain::{Seed, StopReason};
@@ -135,6 +135,17 @@ impl Generator {
     pub(super) fn on(config: &ModelConfig, decoder: GpuDecoder) -> Generator {
         let place = Place::Gpu(Box::new(decoder));
         Generator { config: config.clone(), place, live_max: device::estimate::LIVE_MAX }
+    }
+
+    /// Draws from weights made up on a device: for benchmarks of shapes whose weights are not at
+    /// hand.
+    ///
+    /// # Errors
+    /// [`LmError::DeviceMemory`], or what the device says.
+    pub fn made_up(gpu: &Gpu, config: &ModelConfig) -> Result<Generator, LmError> {
+        let std = (config.hidden_size as f32).powf(-0.5);
+        let store = Store::over(gpu, config, Base::made_up(gpu, config, std)?, None)?;
+        Ok(Generator::on(config, GpuDecoder::new(store)))
     }
 
     fn reading(&self) -> Box<dyn Reading + '_> {

@@ -3,8 +3,8 @@
 //! [`super::generate`] compute on the CPU; tests hold both together.
 //!
 //! Read [`layer`] for one layer forward and backward, [`store`] for where weights lie, [`trainee`]
-//! for an optimiser step, [`reading`] for drawing. [`kernels`] is the one place that starts kernels,
-//! [`numbers`] the one that holds memory.
+//! for an optimiser step, [`reading`] for drawing, [`speed`] for what the device allows. [`kernels`]
+//! is the one place that starts kernels, [`numbers`] the one that holds memory.
 //!
 //! Numbers: matrices and what lies between them are bf16 (or f32, for comparisons); the residual
 //! stream, its gradient, norms, logits, losses, gradients of weights, master weights and the
@@ -25,6 +25,7 @@ mod linear;
 mod numbers;
 mod passes;
 mod reading;
+mod speed;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ use candle_core::{DType, Device};
 pub(in crate::lm) use layout::Moves;
 pub(in crate::lm) use passes::{GpuDecoder, Keep};
 pub(in crate::lm) use reading::GpuReading;
+pub use speed::{Ceilings, ceilings};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -99,6 +101,7 @@ struct Inner {
     held: AtomicU64,
     most_held: AtomicU64,
     limit: AtomicU64,
+    phases: speed::Phases,
     turn: Mutex<()>,
 }
 
@@ -121,6 +124,7 @@ impl Gpu {
             held: AtomicU64::new(0),
             most_held: AtomicU64::new(0),
             limit: AtomicU64::new(u64::MAX),
+            phases: speed::Phases::default(),
             turn: Mutex::new(()),
         }))
     }

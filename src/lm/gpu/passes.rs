@@ -124,12 +124,14 @@ impl GpuDecoder {
         let space = &mut *self.space.lock().unwrap_or_else(PoisonError::into_inner);
         let batch = self.batch(rows, space)?;
         let end = self.forward(&batch, keep, space)?;
+        gpu.phase("forward")?;
         let width = store.config.hidden_size;
         let size = batch.rows * width;
         let hidden = space.hidden.get(gpu, gpu.work(), size)?;
         let d_hidden = space.d_hidden.get(gpu, Kind::F32, size)?;
         kernels::fill(&d_hidden, 0.0)?;
         store.head_backward((&hidden, &d_hidden), scored, slopes, &mut space.head)?;
+        gpu.phase("head")?;
         let g = space.g.get(gpu, Kind::F32, size)?;
         kernels::fill(&g, 0.0)?;
         let inverses = space.inverses.get(gpu, Kind::F32, batch.rows)?;
@@ -149,7 +151,7 @@ impl GpuDecoder {
         if let Some(sums) = store.gradient(store.net.embedding, store.len(store.net.embedding)) {
             add_rows(&g, &additions(gpu, &rows.ids)?, &sums, width)?;
         }
-        Ok(())
+        gpu.phase("backward")
     }
 }
 

@@ -131,6 +131,7 @@ impl Trainee {
         let all = Moving { x: &moving.x, m, v, g: &moving.g, work: moving.work.as_ref() };
         self.checked(&all, &numbers, figures.grad_norm)?;
         self.bound = kernels::adamw(&all, &numbers)?;
+        self.store().gpu.phase("optimiser")?;
         self.step += 1;
         figures.learning_rate = rate;
         Ok(())

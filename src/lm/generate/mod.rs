@@ -95,7 +95,7 @@ pub fn drawing_bytes(config: &ModelConfig, live: usize) -> u64 {
 
 /// Where a network for drawing is.
 enum Place {
-    Cpu(Network),
+    Cpu(Box<Network>),
     Gpu(Box<GpuDecoder>),
 }
 
@@ -126,7 +126,7 @@ impl Generator {
     ) -> Result<Generator, LmError> {
         Ok(Generator {
             config: config.clone(),
-            place: Place::Cpu(Network::new(config, weights, storage)?),
+            place: Place::Cpu(Box::new(Network::new(config, weights, storage)?)),
             live_max: live_max(config),
         })
     }

@@ -204,7 +204,7 @@ mod tests {
             let work = Work::sft(&batch, 1.0);
             (work.micro_batches(0..batch.len(), most), work.rows_max(most))
         };
-        assert_eq!(cut(&[3, 3, 3], 9), (vec![0..3], 9));
+        assert_eq!(cut(&[3, 3, 3], 9), (Vec::from_iter(std::iter::once(0..3)), 9));
         assert_eq!(cut(&[3, 3, 3], 8), (vec![0..2, 2..3], 6));
         assert_eq!(cut(&[20, 1, 1], 8), (vec![0..1, 1..3], 20), "what is longer stands alone");
         assert_eq!(cut(&[], 8), (vec![], 0));

@@ -30,20 +30,22 @@ log-probabilities are given (TRL computes them before the first step), so no ste
 
 
 def verdicts(text):
-    """{test: ok | FAILED | ignored | skipped | unfinished} of what libtest printed, also where the
-    tests' own words stand between a name and its verdict."""
-    found, name, skipped = {}, None, False
+    """{test: ok | FAILED | ignored | skipped | emulated | unfinished} of what libtest printed, also
+    where the tests' own words stand between a name and its verdict. A test that found no device to
+    test, or the emulator where a GPU was wanted, says so and passes: that is not ok here."""
+    found, name, instead = {}, None, None
     for line in text.splitlines():
         begins = re.match(r"test (\S+)(?: - should panic)? \.\.\. ?(.*)", line)
         if begins:
-            name, line, skipped = begins[1], begins[2], False
+            name, line, instead = begins[1], begins[2], None
             found[name] = "unfinished"
         if name is None:
             continue
-        skipped = skipped or "skipped: " in line
+        for words, verdict in (("skipped: ", "skipped"), ("the kernels run on the CPU", "emulated")):
+            instead = verdict if words in line else instead
         ends = re.search(r"(ok|FAILED|ignored)(?:, [^,]*)?$", line.strip())
         if ends:
-            found[name] = "skipped" if skipped and ends[1] == "ok" else ends[1]
+            found[name] = instead if instead and ends[1] == "ok" else ends[1]
             name = None
     return found
 

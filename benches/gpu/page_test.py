@@ -17,6 +17,8 @@ test lm::gpu::tests::d ... thread panicked at x:
 left: 1, right: 2
 FAILED
 test lm::gpu::tests::e ... ignored, needs a model
+test lm::gpu::tests::g ... no GPU (a reason): the kernels run on the CPU
+ok
 test lm::gpu::tests::f ... a crash
 """
 
@@ -75,8 +77,8 @@ RECORD = dict(
 class Page(unittest.TestCase):
     def test_verdicts_are_found_between_words(self):
         found = page.verdicts(LIBTEST)
-        expected = ["ok", "ok", "skipped", "FAILED", "ignored", "unfinished"]
-        self.assertEqual([found[f"lm::gpu::tests::{name}"] for name in "abcdef"], expected)
+        expected = ["ok", "ok", "skipped", "FAILED", "ignored", "unfinished", "emulated"]
+        self.assertEqual([found[f"lm::gpu::tests::{name}"] for name in "abcdefg"], expected)
 
     def test_bars(self):
         found = {name: (said, verdict) for name, said, verdict in page.bars(RECORD)}
@@ -113,7 +115,7 @@ class Page(unittest.TestCase):
             "- 1B lora was taken in parts: no room",
             "- Python has no datasets: ModuleNotFoundError: No module named 'datasets'",
             "gradus-lib-tests: `lm::gpu::tests::c` skipped, `lm::gpu::tests::d` FAILED, "
-            "`lm::gpu::tests::f` unfinished.",
+            "`lm::gpu::tests::g` emulated, `lm::gpu::tests::f` unfinished.",
             "cuda:0 (NVIDIA H100, 80 GiB).",
         ):
             self.assertIn(f"\n{line}\n", f"\n{text}\n")

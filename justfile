@@ -31,6 +31,10 @@ bench:
 bench-peers *ARGS:
     scripts/bench-peers {{ARGS}}
 
+# Every GPU test and benchmark, on a machine with a GPU; `just build-cuda --all` made what it wants.
+bench-gpu *ARGS:
+    benches/gpu/run {{ARGS}}
+
 # The binary with CUDA, on a machine without a GPU: .gpu/gradus.
 build-cuda *ARGS:
     scripts/build-cuda {{ARGS}}

@@ -366,6 +366,8 @@ except ImportError as error:
         with open(a.out, "w") as file:
             json.dump(document, file)
     print(json.dumps(document))
-    sys.exit(f"torch_peers: {error}")
+    # Nothing failed: there is nobody to compare with, and the document says so.
+    print(f"torch_peers: {error}", file=sys.stderr)
+    sys.exit()
 torch.manual_seed(0)
 main()

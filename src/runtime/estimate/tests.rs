@@ -112,7 +112,7 @@ fn a_refusal_names_what_fits() {
     let gpu = Outline { config: &exact, ..gpu };
     every_remedy_fits(&gpu, Memory::Device);
     let text = check(&gpu, Memory::Device, Some(3 << 30)).unwrap_err().to_string();
-    for part in ["on cuda:1 (the trainer)", "dtype: bf16 and train.use_peft", "--device cpu"] {
+    for part in ["on cuda:1 (the evaluator)", "dtype: bf16 and train.use_peft", "--device cpu"] {
         assert!(text.contains(part), "no {part}: {text}");
     }
 }

@@ -122,7 +122,7 @@ fn pool_of(index: usize) -> Result<sys::CUmemoryPool, DriverError> {
 /// What is free, and what the pool has got and nobody uses: it never gives any back, so after a
 /// first run in this process the driver alone would count that as taken.
 #[expect(unsafe_code, reason = "the driver's interface is C")]
-pub(super) fn free_memory(device: &Device) -> candle_core::Result<u64> {
+pub(in crate::lm) fn free_memory(device: &Device) -> candle_core::Result<u64> {
     let DeviceLocation::Cuda { gpu_id } = device.location() else {
         candle_core::bail!("not a GPU");
     };

@@ -5,6 +5,8 @@
 
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
+pub(in crate::lm) use cuda::free_memory as free_on;
 pub mod estimate;
 #[cfg(test)]
 mod tests;

@@ -22,7 +22,8 @@ pub(in crate::lm) use tree::{NodeId, Tree};
 
 use super::cancel::Cancel;
 use super::config::ModelConfig;
-use super::device;
+use super::device::DeviceKind;
+use super::device::estimate::LIVE_MAX;
 use super::error::LmError;
 use super::gpu::{Base, Gpu, GpuDecoder, GpuReading, Store};
 use super::ops::{Storage, WIDTH};
@@ -59,9 +60,13 @@ pub struct Drawn {
     pub stop: StopReason,
 }
 
-/// Sequences of a model of this shape that are drawn at the same time.
-pub fn live_max(config: &ModelConfig) -> usize {
-    if config.hidden_size >= 512 { 96 } else { 256 }
+/// Sequences of a model of this shape that are drawn at the same time, where this computes.
+pub fn live_max(config: &ModelConfig, kind: DeviceKind) -> usize {
+    match kind {
+        DeviceKind::Cuda(_) | DeviceKind::Emulated => LIVE_MAX,
+        DeviceKind::Cpu if config.hidden_size >= 512 => 96,
+        DeviceKind::Cpu => 256,
+    }
 }
 
 /// Bytes that an open policy of this shape holds, its matrices kept so.
@@ -127,14 +132,14 @@ impl Generator {
         Ok(Generator {
             config: config.clone(),
             place: Place::Cpu(Box::new(Network::new(config, weights, storage)?)),
-            live_max: live_max(config),
+            live_max: live_max(config, DeviceKind::Cpu),
         })
     }
 
     /// Draws from a network on a device.
     pub(super) fn on(config: &ModelConfig, decoder: GpuDecoder) -> Generator {
         let place = Place::Gpu(Box::new(decoder));
-        Generator { config: config.clone(), place, live_max: device::estimate::LIVE_MAX }
+        Generator { config: config.clone(), place, live_max: LIVE_MAX }
     }
 
     /// Draws from weights made up on a device: for benchmarks of shapes whose weights are not at
@@ -143,8 +148,7 @@ impl Generator {
     /// # Errors
     /// [`LmError::DeviceMemory`], or what the device says.
     pub fn made_up(gpu: &Gpu, config: &ModelConfig) -> Result<Generator, LmError> {
-        let std = (config.hidden_size as f32).powf(-0.5);
-        let store = Store::over(gpu, config, Base::made_up(gpu, config, std)?, None)?;
+        let store = Store::over(gpu, config, Base::made_up(gpu, config)?, None)?;
         Ok(Generator::on(config, GpuDecoder::new(store)))
     }
 
@@ -339,10 +343,8 @@ fn admit<'a>(
             stop: None,
         });
     }
-    let ends = &reader.ends;
-    let leaves = &reader.plan.leaves;
     live.par_iter_mut().try_for_each(|sequence| {
-        let logits = ends.get(&leaves[sequence.request]).map_or(&[][..], |end| &end.0);
+        let logits = reader.logits(sequence.request);
         let chosen = sequence.ask().of(logits)?;
         sequence.accept(chosen, context_max);
         Ok::<(), LmError>(())
@@ -475,5 +477,7 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(in crate::lm) use sample::tests::plain;
 #[cfg(test)]
 pub(crate) use tests::random_weights;

@@ -49,7 +49,7 @@ impl Ask<'_> {
 }
 
 /// Contexts that are being read.
-pub(in crate::lm) trait Reading {
+pub(in crate::lm) trait Reading: Sync {
     /// Which of them hold what in common.
     fn tree(&mut self) -> &mut Tree;
 

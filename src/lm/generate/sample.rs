@@ -251,12 +251,13 @@ fn nucleus(tokens: &mut Vec<Kept>, need: f64) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::lm) mod tests {
     use super::*;
     use rand_chacha::ChaCha8Rng;
     use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-    fn plain(temperature: f32) -> Sampling {
+    /// No cut, no penalty, one token.
+    pub(in crate::lm) fn plain(temperature: f32) -> Sampling {
         Sampling {
             temperature,
             top_p: 1.0,

@@ -30,9 +30,14 @@ impl Node {
         self.len
     }
 
-    /// Its first `count` positions, as numbers of positions in all blocks.
-    pub fn places(&self, count: usize) -> impl Iterator<Item = usize> + '_ {
-        (0..count).map(|at| self.blocks[at / WIDTH] * WIDTH + at % WIDTH)
+    /// Where its `at`-th position lies among the positions of all blocks.
+    pub fn place(&self, at: usize) -> usize {
+        self.blocks[at / WIDTH] * WIDTH + at % WIDTH
+    }
+
+    /// All of its positions so.
+    pub fn places(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.len).map(|at| self.place(at))
     }
 }
 

@@ -74,11 +74,6 @@ impl Cuda {
         self.device.cuda_stream().context().bind_to_thread().w()
     }
 
-    pub fn free(&self) -> Result<u64, LmError> {
-        self.bind()?;
-        Ok(result::mem_get_info().w()?.0 as u64)
-    }
-
     fn function(&self, name: &str, shared_bytes: u32) -> candle_core::Result<CudaFunction> {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(function) = functions.get(name) {

@@ -71,6 +71,11 @@ impl Store {
         self.heads().query_width() + 2 * self.heads().key_width()
     }
 
+    /// So many heads from the beginning of each row of queries, keys and values.
+    fn head_rows(&self, rows: usize, heads: usize) -> HeadRows {
+        HeadRows { rows, heads, dim: self.heads().dim, stride: self.qkv_width() }
+    }
+
     pub(super) fn work(&self, room: &mut Room, len: usize) -> Result<Numbers, LmError> {
         room.get(&self.gpu, self.gpu.work(), len)
     }
@@ -159,12 +164,7 @@ impl Store {
         tape: &mut Tape,
     ) -> Result<Numbers, LmError> {
         let heads = self.heads();
-        let shape = |heads_here: usize| HeadRows {
-            rows: at.rows,
-            heads: heads_here,
-            dim: heads.dim,
-            stride: self.qkv_width(),
-        };
+        let shape = |count: usize| self.head_rows(at.rows, count);
         let Some((q_norm, k_norm)) = layer.head_norms else {
             let shape = shape(heads.queries + heads.keys);
             kernels::heads(shape, (raw, raw), None, self.eps(), at.angles)?;
@@ -269,12 +269,7 @@ impl Store {
         let mixed = Mixed { y, dy, totals: &totals, delta: &delta };
         let to = (&d_qkv, &dk, &dv);
         kernels::attention_backward(&self.view(&seen), (at.tiles, key_tiles), &mixed, to)?;
-        let shape = |heads_here: usize| HeadRows {
-            rows,
-            heads: heads_here,
-            dim: heads.dim,
-            stride: self.qkv_width(),
-        };
+        let shape = |count: usize| self.head_rows(rows, count);
         let Some((q_norm, k_norm)) = layer.head_norms else {
             let shape = shape(heads.queries + heads.keys);
             kernels::heads_backward(shape, &d_qkv, at.angles, None)?;

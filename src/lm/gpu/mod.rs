@@ -32,12 +32,12 @@ mod tests;
 mod trainee;
 
 #[cfg(feature = "cuda")]
-use crate::lm::device::{DeviceChoice, pick};
+use crate::lm::device::{DeviceChoice, free_on, pick};
 use crate::lm::device::{DeviceKind, Dtype, Picked};
 use crate::lm::error::LmError;
 use candle_core::{DType, Device};
 pub(in crate::lm) use layout::Moves;
-pub(in crate::lm) use passes::{GpuDecoder, Keep};
+pub(in crate::lm) use passes::GpuDecoder;
 pub(in crate::lm) use reading::GpuReading;
 pub use speed::{Ceilings, ceilings};
 use std::fmt;
@@ -219,7 +219,7 @@ impl Gpu {
         let allowed = self.0.limit.load(Ordering::Relaxed).saturating_sub(self.held());
         match &self.0.driver {
             #[cfg(feature = "cuda")]
-            Driver::Cuda(cuda) => cuda.free().unwrap_or(u64::MAX).min(allowed),
+            Driver::Cuda(_) => free_on(&self.0.device).unwrap_or(u64::MAX).min(allowed),
             Driver::Emulated(_) => allowed,
         }
     }

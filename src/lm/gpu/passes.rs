@@ -2,13 +2,13 @@
 
 use super::batch::{AngleTable, Batch, additions};
 use super::head::HeadRooms;
-use super::kernels::{self, add_rows, gather_rows};
+use super::kernels::{self, add_rows};
 use super::layer::{At, Keys, Scratch, Tape};
 use super::numbers::{Numbers, Room};
 use super::store::Store;
 use super::{Gpu, Kind};
 use crate::lm::decoder::{PackedRows, Slopes, check_ids, check_rows};
-use crate::lm::device::estimate::READ_ROWS_MAX;
+use crate::lm::device::estimate::{Kept, READ_ROWS_MAX};
 use crate::lm::error::LmError;
 use crate::lm::logp::{Scored, Scores};
 use std::sync::{Mutex, PoisonError};
@@ -26,17 +26,6 @@ pub(super) struct Space {
     pub head: HeadRooms,
     d_hidden: Room,
     g: Room,
-}
-
-/// How much of a forward pass is kept.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::lm) enum Keep {
-    /// Nothing: there is no way back.
-    Nothing,
-    /// The input of every layer; the rest is computed again on the way back.
-    Inputs,
-    /// All that the way back needs.
-    All,
 }
 
 /// A network on a device.
@@ -73,22 +62,28 @@ impl GpuDecoder {
         Batch::new(&self.store.gpu, rows, self.store.heads(), table)
     }
 
-    /// Leaves the normed end in `space.hidden`, and gives the last stream.
-    fn forward(&self, batch: &Batch, keep: Keep, space: &mut Space) -> Result<Numbers, LmError> {
+    /// Leaves the normed end in `space.hidden`, and gives the last stream. Where nothing is kept,
+    /// there is no way back.
+    fn forward(
+        &self,
+        batch: &Batch,
+        kept: Option<Kept>,
+        space: &mut Space,
+    ) -> Result<Numbers, LmError> {
         let (store, gpu) = (&self.store, &self.store.gpu);
         let layers = store.net.layers.len();
-        let streams = if keep == Keep::Nothing { 2 } else { layers + 1 };
+        let streams = if kept.is_none() { 2 } else { layers + 1 };
+        let all = kept == Some(Kept::All);
         space.streams.resize_with(streams, Room::default);
-        space.tapes.resize_with(if keep == Keep::All { layers } else { 1 }, Tape::default);
+        space.tapes.resize_with(if all { layers } else { 1 }, Tape::default);
         let size = batch.rows * store.config.hidden_size;
         let mut x = space.streams[0].get(gpu, Kind::F32, size)?;
-        let table = store.matrix(store.net.embedding, store.len(store.net.embedding))?;
-        gather_rows(&table, &batch.ids, &x, store.config.hidden_size)?;
+        store.embed(&batch.ids, &x)?;
         let at = At { rows: batch.rows, angles: &batch.angles, tiles: &batch.tiles };
         for (index, layer) in store.net.layers.iter().enumerate() {
             let next = (index + 1) % streams;
             let out = space.streams[next].get(gpu, Kind::F32, size)?;
-            let tape = &mut space.tapes[if keep == Keep::All { index } else { 0 }];
+            let tape = &mut space.tapes[if all { index } else { 0 }];
             let to = (&x, &out);
             store.layer_forward(layer, (&at, &Keys::Own), to, tape, &mut space.scratch)?;
             x = out;
@@ -115,7 +110,7 @@ impl GpuDecoder {
         rows: &PackedRows,
         scored: &Scored,
         slopes: Slopes<'_>,
-        keep: Keep,
+        kept: Kept,
     ) -> Result<(), LmError> {
         let (store, gpu) = (&self.store, &self.store.gpu);
         check_rows(&store.config, rows)?;
@@ -123,7 +118,7 @@ impl GpuDecoder {
         let _turn = gpu.turn();
         let space = &mut *self.space.lock().unwrap_or_else(PoisonError::into_inner);
         let batch = self.batch(rows, space)?;
-        let end = self.forward(&batch, keep, space)?;
+        let end = self.forward(&batch, Some(kept), space)?;
         gpu.phase("forward")?;
         let width = store.config.hidden_size;
         let size = batch.rows * width;
@@ -141,8 +136,8 @@ impl GpuDecoder {
         for (index, layer) in store.net.layers.iter().enumerate().rev() {
             let x = space.streams[index].get(gpu, Kind::F32, size)?;
             let scratch = &mut space.scratch;
-            let tape = &mut space.tapes[if keep == Keep::All { index } else { 0 }];
-            if keep != Keep::All {
+            let tape = &mut space.tapes[if kept == Kept::All { index } else { 0 }];
+            if kept == Kept::Inputs {
                 let out = space.streams[index + 1].get(gpu, Kind::F32, size)?;
                 store.layer_forward(layer, (&at, &Keys::Own), (&x, &out), tape, scratch)?;
             }
@@ -163,7 +158,7 @@ impl Scores for GpuDecoder {
         let _turn = store.gpu.turn();
         let space = &mut *self.space.lock().unwrap_or_else(PoisonError::into_inner);
         let batch = self.batch(rows, space)?;
-        self.forward(&batch, Keep::Nothing, space)?;
+        self.forward(&batch, None, space)?;
         let size = batch.rows * store.config.hidden_size;
         let hidden = space.hidden.get(&store.gpu, store.gpu.work(), size)?;
         store.logps(&hidden, scored, &mut space.head)

@@ -99,10 +99,8 @@ impl<'a> GpuReading<'a> {
 
     fn place(&mut self, rows: &[Row]) -> Placed {
         let indices: Vec<usize> = rows.iter().map(|row| self.tree.extend(row.node)).collect();
-        let slots = rows.iter().zip(&indices).map(|(row, at)| {
-            let blocks = &self.tree.node(row.node).blocks;
-            (blocks[at / WIDTH] * WIDTH + at % WIDTH) as u32
-        });
+        let places = rows.iter().zip(&indices);
+        let slots = places.map(|(row, at)| self.tree.node(row.node).place(*at) as u32);
         let mut placed = Placed {
             ids: rows.iter().map(|row| row.token).collect(),
             positions: rows.iter().map(|row| row.position as u32).collect(),
@@ -125,8 +123,8 @@ impl<'a> GpuReading<'a> {
         let node = |id: NodeId| self.tree.node(id);
         let (own, before) = (node(id), node(id).chain.iter().filter(|other| **other != id));
         let count = before.clone().map(|id| node(*id).len()).sum();
-        let places = before.flat_map(|id| node(*id).places(node(*id).len()));
-        let all = places.chain(own.places(own.len())).map(|place| place as u32);
+        let places = before.flat_map(|id| node(*id).places());
+        let all = places.chain(own.places()).map(|place| place as u32);
         (count, plan.list(all))
     }
 
@@ -146,8 +144,7 @@ impl<'a> GpuReading<'a> {
         space.tapes.resize_with(1, Default::default);
         let mut x = space.streams[0].get(gpu, Kind::F32, size)?;
         let mut out = space.streams[1].get(gpu, Kind::F32, size)?;
-        let embedding = store.matrix(store.net.embedding, store.len(store.net.embedding))?;
-        gather_rows(&embedding, &ids, &x, width)?;
+        store.embed(&ids, &x)?;
         let at = At { rows, angles: &angles, tiles: &tiles };
         for (layer, (k, v)) in store.net.layers.iter().zip(&self.caches.layers) {
             let keys = Keys::Cached { slots: &slots, k, v };

@@ -59,6 +59,10 @@ fn write(to: &Numbers, values: &[f32]) -> Result<(), LmError> {
     }
 }
 
+fn made_up_std(config: &ModelConfig) -> f32 {
+    (config.hidden_size as f32).powf(-0.5)
+}
+
 fn network(
     config: &ModelConfig,
     lora: Option<&Lora>,
@@ -101,16 +105,16 @@ impl Base {
         Ok(Arc::new(base))
     }
 
-    /// Weights of this shape, made up on the device: normal with deviation `std`, norms 1. For
+    /// Weights of this shape, made up on the device: normal with deviation H^-0.5, norms 1. For
     /// benchmarks of shapes whose weights are not at hand.
     ///
     /// # Errors
     /// [`LmError::DeviceMemory`], or what the device says.
-    pub fn made_up(gpu: &Gpu, config: &ModelConfig, std: f32) -> Result<Arc<Base>, LmError> {
+    pub fn made_up(gpu: &Gpu, config: &ModelConfig) -> Result<Arc<Base>, LmError> {
         let (net, parameters) = network(config, None)?;
         let base = Base::empty(gpu, &Layout::new(&net, &parameters, Moves::Nothing))?;
         super::kernels::fill(&base.vectors, 1.0)?;
-        base.matrices.make_up(std)?;
+        base.matrices.make_up(made_up_std(config))?;
         Ok(Arc::new(base))
     }
 }
@@ -157,10 +161,10 @@ impl Store {
     ///
     /// # Errors
     /// As [`Base::made_up`].
-    pub fn moving_made_up(gpu: &Gpu, config: &ModelConfig, std: f32) -> Result<Store, LmError> {
+    pub fn moving_made_up(gpu: &Gpu, config: &ModelConfig) -> Result<Store, LmError> {
         let store = Store::room(gpu, config, network(config, None)?, Moves::All)?;
         if let Some(moving) = &store.moving {
-            moving.x.make_up(std)?;
+            moving.x.make_up(made_up_std(config))?;
         }
         for (id, _) in store.parameters.iter().enumerate().filter(|(_, p)| p.shape.len() == 1) {
             store.fill(id, &vec![1.0; store.layout.places[id].len])?;
@@ -224,6 +228,12 @@ impl Store {
             Some(MovingNumbers { x, work: Some(work), .. }) => super::kernels::narrowed(x, work),
             _ => Ok(()),
         }
+    }
+
+    /// `x` [T, H] f32 becomes the rows of the embedding for these ids, which were checked.
+    pub(super) fn embed(&self, ids: &Numbers, x: &Numbers) -> Result<(), LmError> {
+        let table = self.matrix(self.net.embedding, self.len(self.net.embedding))?;
+        super::kernels::gather_rows(&table, ids, x, self.config.hidden_size)
     }
 
     /// `len` numbers from the beginning of a matrix: its own, and those beside it.

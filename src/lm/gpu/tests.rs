@@ -6,7 +6,7 @@ use crate::domain::{Seed, StopReason};
 use crate::lm::cancel::Cancel;
 use crate::lm::config::{Architecture, ModelConfig};
 use crate::lm::decoder::{Decoder, InitSettings, random_weights};
-use crate::lm::generate::{DrawRequest, Drawn, Generator, Sampling};
+use crate::lm::generate::{DrawRequest, Drawn, Generator, Sampling, plain};
 use crate::lm::logp::sequence_logps;
 use crate::lm::lora::{self, Lora, LoraSettings};
 use crate::lm::loss::LossType;
@@ -305,15 +305,7 @@ fn memory_is_given_back() {
 }
 
 fn sampling(temperature: f32) -> Sampling {
-    Sampling {
-        temperature,
-        top_p: 1.0,
-        top_k: None,
-        min_p: None,
-        repetition_penalty: 1.0,
-        max_new_tokens: 12,
-        stop_ids: vec![1],
-    }
+    Sampling { max_new_tokens: 12, stop_ids: vec![1], ..plain(temperature) }
 }
 
 fn requests(sampling: &Sampling) -> Vec<DrawRequest> {

@@ -4,7 +4,7 @@
 use super::Kind;
 use super::kernels::{self, Moving};
 use super::numbers::Numbers;
-use super::passes::{GpuDecoder, Keep};
+use super::passes::GpuDecoder;
 use super::store::{MovingNumbers, Store};
 use crate::lm::cancel::Cancel;
 use crate::lm::device::Dtype;
@@ -24,7 +24,7 @@ const ROWS_MAX: u64 = 65_536;
 /// Weights in training.
 pub(in crate::lm) struct Trainee {
     decoder: GpuDecoder,
-    keep: Keep,
+    kept: Kept,
     step: u32,
     /// Bound of all values and moments; infinite where it is not known.
     bound: f32,
@@ -35,15 +35,14 @@ pub(in crate::lm) struct Trainee {
 
 impl Trainee {
     /// Weights that move.
-    pub fn new(store: Store, keep: Keep) -> Trainee {
+    pub fn new(store: Store, kept: Kept) -> Trainee {
         // Logits and the moments come on top; of what is left, some is spared.
         let moments = store.moving.as_ref().map_or(0, |moving| 8 * moving.x.len() as u64);
         let free = store.gpu.free().saturating_sub(LOGIT_BYTES_MAX + moments) / 4 * 3;
-        let kept = if keep == Keep::All { Kept::All } else { Kept::Inputs };
         let row = activation_bytes_per_row(&store.config, store.gpu.dtype(), kept);
         let rows_max = (free.max(MICRO_BATCH_BYTES) / row).clamp(1, ROWS_MAX) as usize;
         let decoder = GpuDecoder::new(store);
-        Trainee { decoder, keep, step: 0, bound: f32::INFINITY, rows_max, short: Vec::new() }
+        Trainee { decoder, kept, step: 0, bound: f32::INFINITY, rows_max, short: Vec::new() }
     }
 
     fn store(&self) -> &Store {
@@ -62,7 +61,7 @@ impl Trainee {
             for part in work.micro_batches(0..work.len(), self.rows_max) {
                 cancel.check()?;
                 let more = work.compute(part, &mut |rows, scored, slopes| {
-                    self.decoder.differentiate(rows, scored, slopes, self.keep)
+                    self.decoder.differentiate(rows, scored, slopes, self.kept)
                 });
                 add_figures(&mut sum, &more?);
             }

@@ -11,8 +11,9 @@ use super::cancel::Cancel;
 use super::config::ModelConfig;
 use super::decoder::Decoder;
 pub use super::decoder::LOGIT_BYTES_MAX;
+use super::device::estimate::Kept;
 use super::error::LmError;
-use super::gpu::{Adapters, Base, Gpu, Keep, Moves, Store, Trainee};
+use super::gpu::{Adapters, Base, Gpu, Moves, Store, Trainee};
 use super::lora::{self, Lora, LoraSettings};
 pub use super::loss::DpoSettings;
 use super::loss::LossType;
@@ -270,8 +271,12 @@ impl Trainer {
                 Store::over(gpu, config, base, Some(&adapters))?
             }
         };
-        let keep = if settings.gradient_checkpointing { Keep::Inputs } else { Keep::All };
-        Ok(Trainer { settings, seat: Box::new(Trainee::new(store, keep)) })
+        Ok(Trainer::over(store, settings))
+    }
+
+    fn over(store: Store, settings: TrainSettings) -> Trainer {
+        let kept = if settings.gradient_checkpointing { Kept::Inputs } else { Kept::All };
+        Trainer { settings, seat: Box::new(Trainee::new(store, kept)) }
     }
 
     /// As [`Trainer::on`], with all weights made up on the device: for benchmarks.
@@ -283,14 +288,12 @@ impl Trainer {
         config: &ModelConfig,
         settings: TrainSettings,
     ) -> Result<Trainer, LmError> {
-        let std = (config.hidden_size as f32).powf(-0.5);
         if matches!(settings.method, Method::Lora(_)) {
-            let base = Under::Shared(Base::made_up(gpu, config, std)?);
+            let base = Under::Shared(Base::made_up(gpu, config)?);
             return Trainer::on(gpu, config, base, None, settings, Seed::root(1));
         }
-        let store = Store::moving_made_up(gpu, config, std)?;
-        let keep = if settings.gradient_checkpointing { Keep::Inputs } else { Keep::All };
-        Ok(Trainer { settings, seat: Box::new(Trainee::new(store, keep)) })
+        let store = Store::moving_made_up(gpu, config)?;
+        Ok(Trainer::over(store, settings))
     }
 
     /// Steps taken, also before a restart.

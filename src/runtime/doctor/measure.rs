@@ -294,7 +294,7 @@ fn price(
 ) -> Result<(), Error> {
     let Some(policy) = play.view.base.clone() else { return Ok(()) };
     let model = play.watched.policy(&policy)?;
-    let live = live_max(cast.model.config());
+    let live = live_max(cast.model.config(), cast.device.kind);
     let (sampling, judge) = (&cast.config.sampling, &cast.config.judge);
     let (requests, lengths) = drawn(sampled);
     let rows = (sampling.batch_prompts * sampling.candidates) as usize;

@@ -168,7 +168,7 @@ fn stock(cast: &Cast, oracle: bool) -> Stock {
         oracle,
         questions: (0..=most).map(asks).collect(),
         probes: PROBED_SHEETS.into_iter().map(asks).sum(),
-        live_max: live_max(cast.model.config()),
+        live_max: live_max(cast.model.config(), cast.device.kind),
     }
 }
 

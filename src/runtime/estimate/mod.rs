@@ -18,7 +18,6 @@ pub use remedies::{Remedy, remedies};
 
 use crate::config::Config;
 use crate::lm::config::ModelConfig;
-use crate::lm::device::estimate::LIVE_MAX;
 use crate::lm::device::{DeviceKind, Picked};
 use crate::lm::generate::{cache_bytes, drawing_bytes, live_max, open_bytes};
 use crate::lm::train::{LOGIT_BYTES_MAX, MICRO_BATCH_BYTES, activation_bytes_per_row, lanes_of};
@@ -273,19 +272,12 @@ impl<'a> Outline<'a> {
         cache_bytes(self.model, tokens) + drawing_bytes(self.model, live)
     }
 
-    fn live_max(&self) -> usize {
-        match self.device {
-            DeviceKind::Cpu => live_max(self.model),
-            DeviceKind::Cuda(_) | DeviceKind::Emulated => LIVE_MAX,
-        }
-    }
-
     /// Answers that are drawn together, and the tokens that are held for them.
     fn answering(&self) -> (usize, usize) {
         let Lengths { prompt, answer, .. } = self.lengths();
         let settings = &self.config.sampling;
         let rows = (settings.batch_prompts * settings.candidates) as usize;
-        let live = rows.min(self.live_max());
+        let live = rows.min(live_max(self.model, self.device));
         let prompts = live.div_ceil(settings.candidates.max(1) as usize);
         (live, prompts * blocks(prompt) + live * blocks(answer))
     }
@@ -296,7 +288,7 @@ impl<'a> Outline<'a> {
         let (settings, sampling) = (&self.config.judge, &self.config.sampling);
         let questions = (sampling.batch_prompts * sampling.candidates) as usize;
         let rows = questions * settings.samples as usize;
-        let live = rows.min(self.live_max());
+        let live = rows.min(live_max(self.model, self.device));
         let asked = live.div_ceil(settings.samples.max(1) as usize);
         // What two questions begin with is one more piece, and so is what two replies do.
         let tokens =

@@ -80,9 +80,9 @@ pub(in crate::lm::gpu) fn adamw_finite(
 }
 
 /// Words of a choice that is asked for, and of one that was made.
-pub(in crate::lm::gpu) const ASKED_WORDS: usize = 6;
+pub(in crate::lm::gpu) const ASKED_WORDS: usize = size_of::<shapes::Choice>() / 4;
 /// As [`ASKED_WORDS`].
-pub(in crate::lm::gpu) const CHOSEN_WORDS: usize = 4;
+pub(in crate::lm::gpu) const CHOSEN_WORDS: usize = size_of::<shapes::Chosen>() / 4;
 
 /// One token for every row of `logits` [rows, vocab].
 pub(in crate::lm::gpu) fn choose(

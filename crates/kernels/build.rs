@@ -1,10 +1,10 @@
-//! Compiles `cuda/all.cu`: with the feature `cuda` to PTX by nvcc, with the feature `emulate` for
-//! this machine by a C++ compiler.
+//! Compiles `cuda/all.cu`: with the feature `cuda` to a fat binary by nvcc, with the feature `emulate`
+//! for this machine by a C++ compiler.
 //!
 //! | variable | what for |
 //! | --- | --- |
 //! | `NVCC` | the compiler; else that of `CUDA_HOME`, else the one in `PATH` |
-//! | `CUDA_COMPUTE_CAP` | the oldest GPU the PTX is for: 80 (A100, the default), 90 (H100) |
+//! | `CUDA_COMPUTE_CAP` | the GPU it is compiled for, and the oldest that it works on: 80 (A100, the default), 90 (H100) |
 //! | `NVCC_CCBIN` | nvcc's host compiler, where the one it finds is not to its taste |
 
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rustc-check-cfg=cfg(emulator)");
     let out = PathBuf::from(env::var("OUT_DIR")?);
     if env::var_os("CARGO_FEATURE_CUDA").is_some() {
-        ptx(&out.join("kernels.ptx"))?;
+        fat_binary(&out)?;
     }
     #[cfg(feature = "emulate")]
     emulator();
@@ -38,18 +38,23 @@ fn nvcc() -> PathBuf {
     }
 }
 
-fn ptx(to: &Path) -> Result<(), Box<dyn std::error::Error>> {
+/// Machine code for one GPU, and PTX that the driver makes code of for newer ones; beside it what the
+/// assembler says of each kernel.
+fn fat_binary(out: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let nvcc = nvcc();
     // The compiler in PATH is another one when PATH is.
     variable("PATH");
     let capability = variable("CUDA_COMPUTE_CAP").unwrap_or_else(|| "80".to_owned());
+    let capability = capability.replace('.', "");
     let mut command = std::process::Command::new(&nvcc);
-    command.args(["-std=c++17", "-O3", "--ptx", "-Werror=all-warnings"]);
-    command.arg(format!("-arch=compute_{}", capability.replace('.', "")));
+    command.args(["-std=c++17", "-O3", "-fatbin", "-Werror=all-warnings", "-Xptxas", "-v"]);
+    command.arg(format!(
+        "-gencode=arch=compute_{capability},code=[sm_{capability},compute_{capability}]"
+    ));
     if let Some(host) = variable("NVCC_CCBIN") {
         command.arg("-ccbin").arg(host);
     }
-    command.arg("-o").arg(to).arg("cuda/all.cu");
+    command.arg("-o").arg(out.join("kernels.fatbin")).arg("cuda/all.cu");
     let done = command.output().map_err(|error| {
         format!(
             "{} does not start ({error}): the feature `cuda` needs NVIDIA's compiler; set NVCC, or \
@@ -57,11 +62,12 @@ fn ptx(to: &Path) -> Result<(), Box<dyn std::error::Error>> {
             nvcc.display()
         )
     })?;
+    let said = String::from_utf8_lossy(&done.stderr);
     if !done.status.success() {
-        let said = String::from_utf8_lossy(&done.stderr);
         return Err(format!("{command:?}: {}\n{said}", done.status).into());
     }
-    fs::metadata(to)?;
+    fs::write(out.join("usage.txt"), said.as_bytes())?;
+    fs::metadata(out.join("kernels.fatbin"))?;
     Ok(())
 }
 

@@ -57,6 +57,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         vec![Line { device: "cpu".to_owned(), is: format!("{threads} threads"), usable: true }];
     devices.extend((0..gpu_count()).map(gpu));
     let Picked { kind, reason, .. } = picked;
+    if kind == DeviceKind::Emulated {
+        devices.push(Line { device: kind.to_string(), is: reason.clone(), usable: true });
+    }
     let shown = Shown { devices, asked: choice.to_string(), picked: kind.to_string(), reason };
     if arguments.json {
         output::json(&shown)?
@@ -86,6 +89,6 @@ fn render(shown: &Shown, kind: DeviceKind) -> String {
         DeviceKind::Cpu => format!(" ({})", shown.reason),
         _ => String::new(),
     };
-    text.push_str(&format!("{:<8} {}{why}\n", shown.asked, shown.picked));
+    text.push_str(&format!("--device {}: {}{why}\n", shown.asked, shown.picked));
     text
 }

@@ -89,21 +89,43 @@ pub fn sequence_logps(
     sequences: &[(Vec<u32>, Vec<u32>)],
     cancel: &Cancel,
 ) -> Result<Vec<f64>, LmError> {
+    if sequences.iter().any(|(prompt, _)| prompt.is_empty()) {
+        return Err(LmError::Training("a sequence has an empty prompt".to_owned()));
+    }
+    let mut most = decoder.rows_max();
+    // Responses that are read after one reading of their prompt.
+    let mut together = 8;
+    loop {
+        match sums_of(decoder, sequences, (most, together), cancel) {
+            // A device that has no room for so many rows may have it for fewer.
+            Err(LmError::DeviceMemory { wanted, held, why }) if most > 1 => {
+                (most, together) = (most / 2, 1);
+                tracing::warn!(wanted, held, why, most, "fewer rows at a time");
+            }
+            done => return done,
+        }
+    }
+}
+
+/// With at most `most` rows at a time, or one sequence's.
+fn sums_of(
+    decoder: &dyn Scores,
+    sequences: &[(Vec<u32>, Vec<u32>)],
+    (most, together): (usize, usize),
+    cancel: &Cancel,
+) -> Result<Vec<f64>, LmError> {
     let mut families: BTreeMap<&[u32], Vec<usize>> = BTreeMap::new();
     for (index, (prompt, _)) in sequences.iter().enumerate() {
-        if prompt.is_empty() {
-            return Err(LmError::Training("a sequence has an empty prompt".to_owned()));
-        }
         families.entry(prompt).or_default().push(index);
     }
     let mut sums = vec![0f64; sequences.len()];
     let mut batch: Vec<(&[u32], &[usize])> = Vec::new();
     let mut held = 0;
     for (prompt, members) in &families {
-        for members in members.chunks(8) {
+        for members in members.chunks(together) {
             let rests = members.iter().map(|at| sequences[*at].1.len());
             let size = prompt.len() + rests.sum::<usize>();
-            if held + size > decoder.rows_max() && !batch.is_empty() {
+            if held + size > most && !batch.is_empty() {
                 add_sums(decoder, sequences, &batch, &mut sums, cancel)?;
                 (held, batch) = (0, Vec::new());
             }

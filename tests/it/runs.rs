@@ -14,6 +14,10 @@ pub fn gradus() -> Command {
     command
 }
 
+/// Runs are compared bit by bit, which only holds where the same kind of device computes: beside a GPU
+/// some would take it, and those that say nothing of it would not.
+pub const ON_CPU: [&str; 2] = ["--device", "cpu"];
+
 /// While this lives, no other test works on whole runs: they would take each other's time, and
 /// some look at the clock. Across processes, for a runner may give each test its own.
 pub struct Alone(#[allow(dead_code, reason = "locked as long as it is open")] std::fs::File);
@@ -35,7 +39,7 @@ pub fn demo(dir: &Path) -> Command {
 pub fn demo_by(seed: u64, dir: &Path) -> Command {
     let mut command = gradus();
     command.args(["demo", "--reduced", "--no-arms", "--json", "--seed", &seed.to_string()]);
-    command.arg("--dir").arg(dir);
+    command.args(ON_CPU).arg("--dir").arg(dir);
     command
 }
 
@@ -80,7 +84,7 @@ pub fn copied(from: &Path, to: &Path) -> PathBuf {
 /// Goes on to the fifth iteration.
 pub fn on(dir: &Path) -> Command {
     let mut command = gradus();
-    command.args(["run", "--iterations", "5", "--json"]).arg(dir);
+    command.args(["run", "--iterations", "5", "--json"]).args(ON_CPU).arg(dir);
     command
 }
 

@@ -1,4 +1,4 @@
-// All kernels in one unit: nvcc makes one PTX of it, the emulator one object.
+// All kernels in one unit: nvcc makes one fat binary of it, the emulator one object.
 
 #include "adamw.cu"
 #include "attention.cu"

@@ -178,22 +178,19 @@ __device__ void attention_tile(const Queries& queries, const T* q, u32 q_stride,
 // than one part each takes an even share of a tile's keys, and writes its own normalised output to
 // part_y [parts, total_rows, query_heads, dim] and its logarithm to part_lse [parts, total_rows,
 // query_heads]: attention_join_* makes y of them.
-#define ATTENTION(T, t_name)                                                                     \
-  ATTENTION_KERNEL(T, attention_##t_name)(const T* q, u32 q_stride, const T* k, const T* v, u32 kv_stride,    \
-                             const Tile* tiles, const u32* keys, T* y, u32 y_stride, float* lse, \
-                             float* part_y, float* part_lse, u32 query_heads, u32 key_heads,     \
-                             u32 dim, float scale, u32 total_rows) {                             \
+#define ATTENTION(T, t_name, D)                                                                  \
+  ATTENTION_KERNEL(T, D, attention_##t_name##_##D)                                               \
+  (const T* q, u32 q_stride, const T* k, const T* v, u32 kv_stride, const Tile* tiles,           \
+   const u32* keys, T* y, u32 y_stride, float* lse, float* part_y, float* part_lse,              \
+   u32 query_heads, u32 key_heads, u32 dim, float scale, u32 total_rows) {                       \
     Queries queries{tiles[blockIdx.x], blockIdx.y, query_heads / key_heads, dim};                \
     Keys<T> rows(k, v, kv_stride, keys, queries);                                                \
     Results<T> to{y, y_stride, lse, part_y, part_lse, query_heads, total_rows};                  \
-    with_width<T>(dim, [&](auto width) {                                                            \
-      attention_tile<T, decltype(width)::value>(queries, q, q_stride, rows, scale, to);          \
-    });                                                                                          \
+    attention_tile<T, D>(queries, q, q_stride, rows, scale, to);                                 \
   }                                                                                              \
-  REGISTER(attention_##t_name)
+  REGISTER(attention_##t_name##_##D)
 
-ATTENTION(float, f32)
-ATTENTION(bf16, bf16)
+EACH_WIDTH(ATTENTION)
 #undef ATTENTION
 
 // The row and head of this warp, when warps are dealt out row after row.

@@ -173,38 +173,32 @@ __device__ void backward_kv_tile(const KeyTile& tile, const Queries& queries, co
              [&](u32 row) { return key_row(dv, dkv_stride, first + row); });
 }
 
-#define BACKWARD(T, t_name)                                                                     \
-  /* Grid (tiles, key_heads). */                                                                \
-  ATTENTION_KERNEL(T, attention_backward_q_##t_name)(                                                        \
-      const T* q, u32 q_stride, const T* k, const T* v, u32 kv_stride, const Tile* tiles,       \
-      const u32* keys, const T* dy, u32 y_stride, const float* lse, const float* delta, T* dq,  \
-      u32 dq_stride, u32 query_heads, u32 key_heads, u32 dim, float scale) {                    \
-    Queries queries{tiles[blockIdx.x], blockIdx.y, query_heads / key_heads, dim};               \
-    Keys<T> rows(k, v, kv_stride, keys, queries);                                               \
-    Slopes<T> given{dy, y_stride, lse, delta, query_heads};                                     \
-    with_width<T>(dim, [&](auto width) {                                                           \
-      backward_q_tile<T, decltype(width)::value>(queries, q, q_stride, rows, given, scale, dq,  \
-                                                 dq_stride);                                    \
-    });                                                                                         \
-  }                                                                                             \
-  REGISTER(attention_backward_q_##t_name)                                                       \
-  /* Grid (key_tiles, key_heads); sums over all query heads of the group. */                    \
-  ATTENTION_KERNEL(T, attention_backward_kv_##t_name)(                                                       \
-      const T* q, u32 q_stride, const T* k, const T* v, u32 kv_stride, const KeyTile* key_tiles, \
-      const T* dy, u32 y_stride, const float* lse, const float* delta, T* dk, T* dv,            \
-      u32 dkv_stride, u32 query_heads, u32 key_heads, u32 dim, float scale) {                   \
-    KeyTile tile = key_tiles[blockIdx.x];                                                       \
-    /* The rows that see one of the keys. */                                                    \
-    u32 rows = tile.until > tile.row ? tile.until - tile.row : 0;                               \
-    Queries queries{{tile.row, rows, 0, 0}, blockIdx.y, query_heads / key_heads, dim};          \
-    Slopes<T> given{dy, y_stride, lse, delta, query_heads};                                     \
-    with_width<T>(dim, [&](auto width) {                                                           \
-      backward_kv_tile<T, decltype(width)::value>(tile, queries, q, q_stride, k, v, kv_stride,  \
-                                                  given, scale, dk, dv, dkv_stride);            \
-    });                                                                                         \
-  }                                                                                             \
-  REGISTER(attention_backward_kv_##t_name)
+#define BACKWARD(T, t_name, D)                                                                   \
+  /* Grid (tiles, key_heads). */                                                                 \
+  ATTENTION_KERNEL(T, D, attention_backward_q_##t_name##_##D)                                    \
+  (const T* q, u32 q_stride, const T* k, const T* v, u32 kv_stride, const Tile* tiles,           \
+   const u32* keys, const T* dy, u32 y_stride, const float* lse, const float* delta, T* dq,      \
+   u32 dq_stride, u32 query_heads, u32 key_heads, u32 dim, float scale) {                        \
+    Queries queries{tiles[blockIdx.x], blockIdx.y, query_heads / key_heads, dim};                \
+    Keys<T> rows(k, v, kv_stride, keys, queries);                                                \
+    Slopes<T> given{dy, y_stride, lse, delta, query_heads};                                      \
+    backward_q_tile<T, D>(queries, q, q_stride, rows, given, scale, dq, dq_stride);              \
+  }                                                                                              \
+  REGISTER(attention_backward_q_##t_name##_##D)                                                  \
+  /* Grid (key_tiles, key_heads); sums over all query heads of the group. */                     \
+  ATTENTION_KERNEL(T, D, attention_backward_kv_##t_name##_##D)                                   \
+  (const T* q, u32 q_stride, const T* k, const T* v, u32 kv_stride, const KeyTile* key_tiles,    \
+   const T* dy, u32 y_stride, const float* lse, const float* delta, T* dk, T* dv,                \
+   u32 dkv_stride, u32 query_heads, u32 key_heads, u32 dim, float scale) {                       \
+    KeyTile tile = key_tiles[blockIdx.x];                                                        \
+    /* The rows that see one of the keys. */                                                     \
+    u32 rows = tile.until > tile.row ? tile.until - tile.row : 0;                                \
+    Queries queries{{tile.row, rows, 0, 0}, blockIdx.y, query_heads / key_heads, dim};           \
+    Slopes<T> given{dy, y_stride, lse, delta, query_heads};                                      \
+    backward_kv_tile<T, D>(tile, queries, q, q_stride, k, v, kv_stride, given, scale, dk, dv,    \
+                           dkv_stride);                                                          \
+  }                                                                                              \
+  REGISTER(attention_backward_kv_##t_name##_##D)
 
-BACKWARD(float, f32)
-BACKWARD(bf16, bf16)
+EACH_WIDTH(BACKWARD)
 #undef BACKWARD

@@ -11,13 +11,31 @@
 // Threads of a block: four warps of 16 rows make a tile of 64.
 constexpr u32 ATTENTION_THREADS = 128;
 constexpr u32 WARP_ROWS = 16;
-// Blocks that a processor is to hold at once, which bounds a thread's registers: 168 for bf16, with
-// which heads of up to 96 numbers spill nothing, and wider ones little.
-template <class T>
-constexpr u32 ATTENTION_BLOCKS = sizeof(T) == 2 ? 3 : 2;
+// Blocks that a processor is to hold at once, which bounds a thread's registers: as many as an H100's
+// 227 KiB of shared memory have room for. tests/it/names.rs holds that nothing spills with it.
+template <class T, u32 D>
+constexpr u32 ATTENTION_BLOCKS = D > 128             ? 1
+                                 : sizeof(T) == 4    ? 2
+                                 : D > 96            ? 2
+                                 : D > 64            ? 3
+                                                     : 4;
 
-#define ATTENTION_KERNEL(T, name) \
-  extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, ATTENTION_BLOCKS<T>) name
+// A kernel for heads that are padded to D numbers; `attention_width` in src/launch.rs says which.
+#define ATTENTION_KERNEL(T, D, name) \
+  extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, ATTENTION_BLOCKS<T, D>) name
+
+// KERNEL(T, name of T, D) for each width. The driver, or the compiler, has to work on every one of
+// them: f32, which is for checks, has fewer.
+#define EACH_WIDTH(KERNEL) \
+  KERNEL(float, f32, 32)   \
+  KERNEL(float, f32, 64)   \
+  KERNEL(float, f32, 128)  \
+  KERNEL(float, f32, 256)  \
+  KERNEL(bf16, bf16, 32)   \
+  KERNEL(bf16, bf16, 64)   \
+  KERNEL(bf16, bf16, 96)   \
+  KERNEL(bf16, bf16, 128)  \
+  KERNEL(bf16, bf16, 256)
 
 __device__ __forceinline__ u32 lane_id() { return threadIdx.x % 32; }
 __device__ __forceinline__ u32 warp_id() { return threadIdx.x / 32; }
@@ -283,19 +301,4 @@ __device__ __forceinline__ void write_sums(Sums<T, D>& sums, const Places<T>& pl
   });
   __syncwarp();
   store_rows_of_warp<Out, D>(space, dim, wide, row_at);
-}
-
-// Calls f(Count<D>) with the width that heads of `dim` numbers are padded to; `padded` in
-// src/launch.rs has the same. Each width is another kernel, which the driver has to compile: f32, which
-// is for checks, has fewer.
-template <class T, class F>
-__device__ __forceinline__ void with_width(u32 dim, F f) {
-  constexpr bool every = sizeof(T) == 2;
-  if (dim <= 32) return f(Count<32>{});
-  if (dim <= 64) return f(Count<64>{});
-  if constexpr (every) {
-    if (dim <= 96) return f(Count<96>{});
-  }
-  if (dim <= 128) return f(Count<128>{});
-  f(Count<256>{});
 }

@@ -65,13 +65,8 @@ fn numbers(model: &ModelConfig) -> (u64, u64) {
     (matrices.into_iter().map(size).sum(), vectors.into_iter().map(size).sum())
 }
 
-/// Bytes of an open policy: all of its numbers, W each. A head that is the embedding is there once.
-pub fn open_bytes(model: &ModelConfig, dtype: Dtype) -> u64 {
-    let (matrices, vectors) = numbers(model);
-    (matrices + vectors) * dtype.bytes()
-}
-
-/// Bytes of weights that do not move: matrices W a number, vectors 4.
+/// Bytes of weights that do not move: matrices W a number, vectors 4. A head that is the embedding
+/// is there once.
 pub fn frozen_bytes(model: &ModelConfig, dtype: Dtype) -> u64 {
     let (matrices, vectors) = numbers(model);
     matrices * dtype.bytes() + vectors * F32_BYTES
@@ -125,7 +120,8 @@ pub fn logit_bytes(model: &ModelConfig, dtype: Dtype, rows: u64) -> u64 {
 /// A step of training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Training {
-    /// Numbers of the adapter that moves; `None`: all weights move.
+    /// Numbers of the adapter that moves, over the weights of an open policy; `None`: all weights
+    /// move.
     pub adapter: Option<u64>,
     /// Pairs or supervised rows of a batch.
     pub items: u64,
@@ -143,7 +139,7 @@ impl Training {
     pub fn bytes(&self, model: &ModelConfig) -> u64 {
         let Training { adapter, items, rows, kept, dtype } = *self;
         let weights = match adapter {
-            Some(adapter) => frozen_bytes(model, dtype) + moving_bytes(adapter, dtype),
+            Some(adapter) => moving_bytes(adapter, dtype),
             None => {
                 let (matrices, vectors) = numbers(model);
                 moving_bytes(matrices + vectors, dtype)
@@ -217,14 +213,13 @@ mod tests {
     #[test]
     fn weights_by_hand() {
         let model = smollm2();
-        assert_eq!(open_bytes(&model, Dtype::Bf16), 269_030_016);
         assert_eq!(frozen_bytes(&model, Dtype::Bf16), 134_479_872 * 2 + 35_136 * 4);
         assert_eq!(frozen_bytes(&model, Dtype::F32), 134_515_008 * 4);
         assert_eq!(moving_bytes(1000, Dtype::Bf16), 18_000);
         assert_eq!(moving_bytes(1000, Dtype::F32), 20_000);
         // Embedding and head 2 * 80; norms 8 + 2 * (8 + 8 + 6 + 6); a layer's matrices 96 + 48 +
         // 48 + 96 + 3 * 96.
-        assert_eq!(open_bytes(&normed(), Dtype::F32), (160 + 64 + 2 * 576) * 4);
+        assert_eq!(frozen_bytes(&normed(), Dtype::F32), (160 + 64 + 2 * 576) * 4);
     }
 
     #[test]
@@ -249,8 +244,7 @@ mod tests {
         let logits = 100 * 49_152 * 6;
         assert_eq!(one.bytes(&model), 134_515_008 * 18 + 100 * 434_508 + logits);
         let adapter = Training { adapter: Some(1000), ..one };
-        let frozen = frozen_bytes(&model, Dtype::Bf16);
-        assert_eq!(adapter.bytes(&model), frozen + 18_000 + 100 * 434_508 + logits);
+        assert_eq!(adapter.bytes(&model), 18_000 + 100 * 434_508 + logits);
         // A batch is cut into parts; an item is not.
         let most = 134_515_008 * 18 + LOGIT_BYTES_MAX;
         let many = Training { items: 500, rows: 1000, ..one };

@@ -35,12 +35,23 @@ impl Generator {
                 "a choice is empty or has a token outside the vocabulary".into(),
             ));
         }
+        self.fitting(|live_max| self.choices_with(contexts, choices, live_max, cancel))
+    }
+
+    fn choices_with(
+        &self,
+        contexts: &[Vec<u32>],
+        choices: &[Vec<u32>],
+        live_max: usize,
+        cancel: &Cancel,
+    ) -> Result<Vec<Vec<f64>>, LmError> {
+        let longest = choices.iter().map(Vec::len).max().unwrap_or(0);
         let slices: Vec<&[u32]> = contexts.iter().map(Vec::as_slice).collect();
         let mut reader =
             Reader::new(self.reading(), &self.config, slices, &vec![1; contexts.len()]);
         let mut results = Vec::with_capacity(contexts.len());
         let indices: Vec<usize> = (0..contexts.len()).collect();
-        for window in indices.chunks(self.live_max) {
+        for window in indices.chunks(live_max) {
             reader.read(window, cancel)?;
             for &context in window {
                 let logits = reader.logits(context);

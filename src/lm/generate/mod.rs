@@ -37,6 +37,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use rayon::prelude::*;
 use reading::{CpuReading, ROWS_MAX};
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// One prompt and the candidates wanted for it.
 #[derive(Clone, Debug)]
@@ -108,7 +109,7 @@ enum Place {
 pub struct Generator {
     config: ModelConfig,
     place: Place,
-    live_max: usize,
+    live_max: AtomicUsize,
 }
 
 impl Generator {
@@ -132,14 +133,14 @@ impl Generator {
         Ok(Generator {
             config: config.clone(),
             place: Place::Cpu(Box::new(Network::new(config, weights, storage)?)),
-            live_max: live_max(config, DeviceKind::Cpu),
+            live_max: live_max(config, DeviceKind::Cpu).into(),
         })
     }
 
     /// Draws from a network on a device.
     pub(super) fn on(config: &ModelConfig, decoder: GpuDecoder) -> Generator {
         let place = Place::Gpu(Box::new(decoder));
-        Generator { config: config.clone(), place, live_max: LIVE_MAX }
+        Generator { config: config.clone(), place, live_max: LIVE_MAX.into() }
     }
 
     /// Draws from weights made up on a device: for benchmarks of shapes whose weights are not at
@@ -162,7 +163,7 @@ impl Generator {
     /// Bounds the sequences that are drawn at the same time (memory against speed; the results do
     /// not change).
     pub fn with_live_max(mut self, live_max: usize) -> Generator {
-        self.live_max = live_max.max(1);
+        self.live_max = live_max.max(1).into();
         self
     }
 
@@ -186,19 +187,19 @@ impl Generator {
             self.check_context(&request.prompt)?;
             request.sampling.validate()?;
         }
-        let mut live_max = self.live_max;
+        self.fitting(|live_max| self.draw_with(requests, live_max, cancel))
+    }
+
+    /// Does it with so many sequences alive at once, and where a device has no room for their keys
+    /// and values with half of them, until it fits. What did not fit is not tried again later.
+    fn fitting<T>(&self, act: impl Fn(usize) -> Result<T, LmError>) -> Result<T, LmError> {
         loop {
-            match self.draw_with(requests, live_max, cancel) {
-                // A device that has no room for so many keys and values may have it for fewer.
+            let live_max = self.live_max.load(Ordering::Relaxed);
+            match act(live_max) {
                 Err(LmError::DeviceMemory { wanted, held, why }) if live_max > 1 => {
-                    live_max /= 2;
-                    tracing::warn!(
-                        wanted,
-                        held,
-                        why,
-                        live_max,
-                        "drawing fewer sequences at a time"
-                    );
+                    let live_max = live_max / 2;
+                    self.live_max.fetch_min(live_max, Ordering::Relaxed);
+                    tracing::warn!(wanted, held, why, live_max, "fewer sequences at a time");
                 }
                 done => return done,
             }

@@ -41,16 +41,15 @@ impl TilePlan {
         at
     }
 
-    /// On the device; `rows` query rows, keys among `key_rows`.
-    pub fn upload(&self, gpu: &Gpu, rows: usize, key_rows: usize) -> Result<Tiles, LmError> {
-        Ok(Tiles {
-            tiles: Numbers::of(gpu, &self.tiles)?,
-            keys: Numbers::of(gpu, &self.keys)?,
-            count: self.tiles.len() / 4,
-            rows,
-            key_rows,
-            seen_max: self.seen_max,
-        })
+    /// What is to be sent to the device: tiles and keys.
+    pub fn words(&self) -> (&[u32], &[u32]) {
+        (&self.tiles, &self.keys)
+    }
+
+    /// As it was sent; `rows` query rows, keys among `key_rows`.
+    pub fn sent(&self, (tiles, keys): (Numbers, Numbers), rows: usize, key_rows: usize) -> Tiles {
+        let (count, seen_max) = (self.tiles.len() / 4, self.seen_max);
+        Tiles { tiles, keys, count, rows, key_rows, seen_max }
     }
 }
 
@@ -96,13 +95,14 @@ pub(super) struct AngleTable {
 }
 
 impl AngleTable {
-    /// Angles of these positions; the table grows when one is beyond it.
+    /// Angles of these positions, on the host and as they were sent; the table grows when one is
+    /// beyond it.
     pub fn rows(
         &mut self,
-        gpu: &Gpu,
-        positions: &[u32],
+        (positions, sent): (&[u32], &Numbers),
         frequencies: &[f32],
     ) -> Result<Angles, LmError> {
+        let gpu = sent.gpu();
         let needed = positions.iter().max().map_or(0, |p| *p as usize + 1);
         if needed > self.positions || self.all.is_none() {
             self.positions = needed.next_power_of_two().max(256);
@@ -113,10 +113,9 @@ impl AngleTable {
         let half = frequencies.len();
         let len = positions.len() * half;
         let (cos, sin) = (self.cos.get(gpu, Kind::F32, len)?, self.sin.get(gpu, Kind::F32, len)?);
-        let index = Numbers::of(gpu, positions)?;
         if let Some(all) = &self.all {
-            gather_rows(&all.cos, &index, &cos, half)?;
-            gather_rows(&all.sin, &index, &sin, half)?;
+            gather_rows(&all.cos, sent, &cos, half)?;
+            gather_rows(&all.sin, sent, &sin, half)?;
         }
         Ok(Angles { cos, sin })
     }
@@ -138,15 +137,18 @@ impl Batch {
         rows: &PackedRows,
         heads: Heads,
         (table, frequencies): (&mut AngleTable, &[f32]),
+        sent: &mut Room,
     ) -> Result<Batch, LmError> {
-        let (queries, keys) = plans(&rows.families, heads);
-        let count = rows.ids.len();
+        let (queries, key_tiles) = plans(&rows.families, heads);
+        let (count, (tiles, keys)) = (rows.ids.len(), queries.words());
+        let pieces = [&rows.ids[..], &rows.positions, tiles, keys, &key_tiles];
+        let [ids, positions, tiles, keys, key_words] = sent.send(gpu, pieces)?;
         Ok(Batch {
             rows: count,
-            ids: Numbers::of(gpu, &rows.ids)?,
-            angles: table.rows(gpu, &rows.positions, frequencies)?,
-            tiles: queries.upload(gpu, count, count)?,
-            key_tiles: KeyTiles { tiles: Numbers::of(gpu, &keys)?, count: keys.len() / 4 },
+            ids,
+            angles: table.rows((&rows.positions, &positions), frequencies)?,
+            tiles: queries.sent((tiles, keys), count, count),
+            key_tiles: KeyTiles { tiles: key_words, count: key_tiles.len() / 4 },
         })
     }
 }
@@ -163,11 +165,8 @@ pub(super) fn additions(gpu: &Gpu, targets: &[u32]) -> Result<Additions, LmError
     for rows in by_target.values() {
         offsets.push(offsets.last().copied().unwrap_or(0) + rows.len() as u32);
     }
-    Ok(Additions {
-        targets: Numbers::of(gpu, &ids)?,
-        offsets: Numbers::of(gpu, &offsets)?,
-        sources: Numbers::of(gpu, &sources)?,
-    })
+    let [targets, offsets, sources] = Room::default().send(gpu, [&ids, &offsets, &sources])?;
+    Ok(Additions { targets, offsets, sources })
 }
 
 #[cfg(test)]

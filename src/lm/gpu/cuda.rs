@@ -7,13 +7,15 @@ use crate::lm::error::LmError;
 use candle_core::cuda_backend::cudarc::cublas::{result as cublas, sys as cublas_sys};
 use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute_enum as Attribute;
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, DevicePtrMut, LaunchConfig, PushKernelArg, result,
+    CudaFunction, CudaModule, DevicePtrMut, LaunchConfig, PushKernelArg, result,
 };
+use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{CudaStorage, DType, Device};
 use half::bf16;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a kernel may have of shared memory without being asked whether it wants more.
 const SHARED_BYTES: u32 = 48 << 10;
@@ -21,8 +23,9 @@ const SHARED_BYTES: u32 = 48 << 10;
 /// A GPU's driver.
 pub(super) struct Cuda {
     device: CudaDevice,
-    ptx: &'static str,
-    functions: Mutex<HashMap<String, CudaFunction>>,
+    module: Arc<CudaModule>,
+    /// Kernels that were asked for, and how much shared memory each may have.
+    functions: Mutex<HashMap<String, (CudaFunction, u32)>>,
 }
 
 /// Where a tensor lies.
@@ -60,13 +63,20 @@ fn operation(side: &Side) -> cublas_sys::cublasOperation_t {
 
 impl Cuda {
     pub fn new(device: &Device) -> Result<Cuda, LmError> {
-        let ptx = gradus_kernels::PTX.ok_or_else(|| LmError::Device {
+        let broken = |why: String| LmError::Device {
             device: "cuda".to_owned(),
-            why: "the program was built without its kernels".to_owned(),
-            advice: "Build it with scripts/build-cuda".to_owned(),
-        })?;
+            why,
+            advice: "Build it with scripts/build-cuda, CUDA_COMPUTE_CAP at most that of the GPU"
+                .to_owned(),
+        };
+        let binary = gradus_kernels::FAT_BINARY
+            .ok_or_else(|| broken("the program was built without its kernels".to_owned()))?;
         let device = device.as_cuda_device()?.clone();
-        Ok(Cuda { device, ptx, functions: Mutex::default() })
+        let context = device.cuda_stream().context().clone();
+        let module = context
+            .load_module(Ptx::from_binary(binary.to_vec()))
+            .map_err(|error| broken(format!("the driver does not take the kernels: {error}")))?;
+        Ok(Cuda { device, module, functions: Mutex::default() })
     }
 
     /// The calling thread must have the GPU's context before the driver is asked.
@@ -76,17 +86,18 @@ impl Cuda {
 
     fn function(&self, name: &str, shared_bytes: u32) -> candle_core::Result<CudaFunction> {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(function) = functions.get(name) {
-            return Ok(function.clone());
-        }
-        let function = self.device.get_or_load_custom_func(name, "gradus", self.ptx)?;
-        let function = function.into_cuda_function();
-        if shared_bytes > SHARED_BYTES {
+        let (function, allowed) = match functions.entry(name.to_owned()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(free) => {
+                free.insert((self.module.load_function(name).w()?, SHARED_BYTES))
+            }
+        };
+        if shared_bytes > *allowed {
             let most = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             function.set_attribute(most, shared_bytes as i32).w()?;
+            *allowed = shared_bytes;
         }
-        functions.insert(name.to_owned(), function.clone());
-        Ok(function)
+        Ok(function.clone())
     }
 
     #[expect(unsafe_code, reason = "kernels read and write by address")]

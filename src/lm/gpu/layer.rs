@@ -112,7 +112,8 @@ impl Store {
         Ok(normed)
     }
 
-    /// One layer: `x` [T, H] to `out` [T, H], both f32.
+    /// One layer: `x` [T, H] to `out` [T, H], both f32. Where both are the same stretch it grows in
+    /// place, and nothing is kept of the layer's input and of its middle.
     pub(super) fn layer_forward(
         &self,
         layer: &Layer,
@@ -141,8 +142,11 @@ impl Store {
             (&y, Some(&totals)),
             &mut scratch.attention,
         )?;
-        let mid = self.wide(&mut tape.mid, x.len())?;
-        mid.copy(x)?;
+        let in_place = x.address() == out.address();
+        let mid = if in_place { x.clone() } else { self.wide(&mut tape.mid, x.len())? };
+        if !in_place {
+            mid.copy(x)?;
+        }
         self.linear(&[&layer.o], &y, (&mid, true), &mut scratch.low)?;
         let normed =
             self.normed(layer.mlp_norm, &mid, (&mut scratch.normed, &mut tape.inverses_mid))?;
@@ -151,7 +155,9 @@ impl Store {
         self.linear(&gate_up(layer), &normed, (&both, false), &mut scratch.low)?;
         let gated = self.work(&mut scratch.gated, rows * inner)?;
         kernels::swiglu(&both, &gated, inner)?;
-        out.copy(&mid)?;
+        if !in_place {
+            out.copy(&mid)?;
+        }
         self.linear(&[&layer.down], &gated, (out, true), &mut scratch.low)
     }
 

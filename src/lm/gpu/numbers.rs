@@ -263,4 +263,26 @@ impl Room {
         self.0 = Some(numbers.clone());
         Ok(numbers)
     }
+
+    /// What the host holds, sent over in one go: each piece begins at a multiple of 16 bytes. The
+    /// pieces that were sent before are overwritten, when the device is done with them.
+    ///
+    /// # Errors
+    /// As [`Numbers::zeros`].
+    pub fn send<const N: usize>(
+        &mut self,
+        gpu: &Gpu,
+        pieces: [&[u32]; N],
+    ) -> Result<[Numbers; N], LmError> {
+        let mut words: Vec<u32> = Vec::new();
+        let at = pieces.map(|piece| {
+            let at = words.len();
+            words.extend(piece);
+            words.resize(words.len().next_multiple_of(4), 0);
+            at
+        });
+        let sent = self.get(gpu, Kind::U32, words.len())?;
+        sent.write(&words)?;
+        Ok(std::array::from_fn(|piece| sent.part(at[piece], pieces[piece].len())))
+    }
 }

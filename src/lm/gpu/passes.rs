@@ -21,6 +21,8 @@ pub(super) struct Space {
     pub tapes: Vec<Tape>,
     pub scratch: Scratch,
     pub angles: AngleTable,
+    /// What was last sent over of the rows at hand.
+    pub sent: Room,
     pub inverses: Room,
     pub hidden: Room,
     pub head: HeadRooms,
@@ -52,14 +54,21 @@ impl GpuDecoder {
         &self.store.gpu
     }
 
-    /// Gives back the room of the passes.
-    pub fn give_back(&mut self) {
-        self.space = Mutex::default();
+    /// Has the device and the room of the passes to itself. Where it did not suffice it is given back,
+    /// so that less may be tried.
+    fn alone<T>(&self, pass: impl FnOnce(&mut Space) -> Result<T, LmError>) -> Result<T, LmError> {
+        let _turn = self.store.gpu.turn();
+        let space = &mut *self.space.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = pass(space);
+        if matches!(done, Err(LmError::DeviceMemory { .. })) {
+            *space = Space::default();
+        }
+        done
     }
 
     fn batch(&self, rows: &PackedRows, space: &mut Space) -> Result<Batch, LmError> {
         let table = (&mut space.angles, self.frequencies.as_slice());
-        Batch::new(&self.store.gpu, rows, self.store.heads(), table)
+        Batch::new(&self.store.gpu, rows, self.store.heads(), table, &mut space.sent)
     }
 
     /// Leaves the normed end in `space.hidden`, and gives the last stream. Where nothing is kept,
@@ -72,7 +81,7 @@ impl GpuDecoder {
     ) -> Result<Numbers, LmError> {
         let (store, gpu) = (&self.store, &self.store.gpu);
         let layers = store.net.layers.len();
-        let streams = if kept.is_none() { 2 } else { layers + 1 };
+        let streams = if kept.is_none() { 1 } else { layers + 1 };
         let all = kept == Some(Kept::All);
         space.streams.resize_with(streams, Room::default);
         space.tapes.resize_with(if all { layers } else { 1 }, Tape::default);
@@ -112,11 +121,20 @@ impl GpuDecoder {
         slopes: Slopes<'_>,
         kept: Kept,
     ) -> Result<(), LmError> {
+        check_rows(&self.store.config, rows)?;
+        check_ids(&self.store.config, &scored.targets)?;
+        self.alone(|space| self.differentiate_in(space, rows, scored, slopes, kept))
+    }
+
+    fn differentiate_in(
+        &self,
+        space: &mut Space,
+        rows: &PackedRows,
+        scored: &Scored,
+        slopes: Slopes<'_>,
+        kept: Kept,
+    ) -> Result<(), LmError> {
         let (store, gpu) = (&self.store, &self.store.gpu);
-        check_rows(&store.config, rows)?;
-        check_ids(&store.config, &scored.targets)?;
-        let _turn = gpu.turn();
-        let space = &mut *self.space.lock().unwrap_or_else(PoisonError::into_inner);
         let batch = self.batch(rows, space)?;
         let end = self.forward(&batch, Some(kept), space)?;
         gpu.phase("forward")?;
@@ -155,13 +173,13 @@ impl Scores for GpuDecoder {
         let store = &self.store;
         check_rows(&store.config, rows)?;
         check_ids(&store.config, &scored.targets)?;
-        let _turn = store.gpu.turn();
-        let space = &mut *self.space.lock().unwrap_or_else(PoisonError::into_inner);
-        let batch = self.batch(rows, space)?;
-        self.forward(&batch, None, space)?;
-        let size = batch.rows * store.config.hidden_size;
-        let hidden = space.hidden.get(&store.gpu, store.gpu.work(), size)?;
-        store.logps(&hidden, scored, &mut space.head)
+        self.alone(|space| {
+            let batch = self.batch(rows, space)?;
+            self.forward(&batch, None, space)?;
+            let size = batch.rows * store.config.hidden_size;
+            let hidden = space.hidden.get(&store.gpu, store.gpu.work(), size)?;
+            store.logps(&hidden, scored, &mut space.head)
+        })
     }
 
     fn rows_max(&self) -> usize {

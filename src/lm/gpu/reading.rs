@@ -2,7 +2,7 @@
 //! blocks that sequences share; tokens are chosen there as well, so that no logits leave it.
 
 use super::batch::{TilePlan, tile_rows};
-use super::kernels::{self, ASKED_WORDS, Angles, CHOSEN_WORDS, Tiles, gather_rows};
+use super::kernels::{self, ASKED_WORDS, CHOSEN_WORDS, gather_rows};
 use super::layer::{At, Keys};
 use super::numbers::{Numbers, Room};
 use super::passes::{GpuDecoder, Space};
@@ -58,6 +58,7 @@ struct Rooms {
     space: Space,
     states: Room,
     logits: Room,
+    chosen: Room,
 }
 
 /// Contexts that are being read on a device.
@@ -128,33 +129,40 @@ impl<'a> GpuReading<'a> {
         (count, plan.list(all))
     }
 
-    fn forward(&mut self, placed: &Placed) -> Result<(), LmError> {
+    /// Reads rows; gives the words in `asked` as they were sent along.
+    fn read_with(&mut self, rows: &[Row], asked: &[u32]) -> Result<Numbers, LmError> {
+        let ids: Vec<u32> = rows.iter().map(|row| row.token).collect();
+        crate::lm::decoder::check_ids(&self.decoder.store.config, &ids)?;
+        let placed = self.place(rows);
+        self.forward(&placed, asked)
+    }
+
+    fn forward(&mut self, placed: &Placed, asked: &[u32]) -> Result<Numbers, LmError> {
         let store = &self.decoder.store;
         let gpu = &store.gpu;
         let (rows, width) = (placed.ids.len(), store.config.hidden_size);
         let key_width = store.heads().key_width();
         self.caches.grow(gpu, self.tree.blocks(), (store.net.layers.len(), key_width))?;
         let space = &mut self.rooms.space;
-        let table = (&mut space.angles, self.decoder.frequencies());
-        let angles: Angles = table.0.rows(gpu, &placed.positions, table.1)?;
-        let tiles: Tiles = placed.plan.upload(gpu, rows, self.caches.blocks * WIDTH)?;
-        let (ids, slots) = (Numbers::of(gpu, &placed.ids)?, Numbers::of(gpu, &placed.slots)?);
-        let size = rows * width;
-        space.streams.resize_with(2, Room::default);
+        let Placed { ids, positions, slots, plan } = placed;
+        let (tiles, keys) = plan.words();
+        let pieces = [ids.as_slice(), positions, slots, tiles, keys, asked];
+        let [ids, places, slots, tiles, keys, asked] = space.sent.send(gpu, pieces)?;
+        let angles = space.angles.rows((positions, &places), self.decoder.frequencies())?;
+        let tiles = plan.sent((tiles, keys), rows, self.caches.blocks * WIDTH);
+        space.streams.resize_with(1, Room::default);
         space.tapes.resize_with(1, Default::default);
-        let mut x = space.streams[0].get(gpu, Kind::F32, size)?;
-        let mut out = space.streams[1].get(gpu, Kind::F32, size)?;
+        let x = space.streams[0].get(gpu, Kind::F32, rows * width)?;
         store.embed(&ids, &x)?;
         let at = At { rows, angles: &angles, tiles: &tiles };
         for (layer, (k, v)) in store.net.layers.iter().zip(&self.caches.layers) {
             let keys = Keys::Cached { slots: &slots, k, v };
             let tape = &mut space.tapes[0];
-            store.layer_forward(layer, (&at, &keys), (&x, &out), tape, &mut space.scratch)?;
-            std::mem::swap(&mut x, &mut out);
+            store.layer_forward(layer, (&at, &keys), (&x, &x), tape, &mut space.scratch)?;
         }
         self.decoder.end_norm(&x, space)?;
         self.rows = rows;
-        Ok(())
+        Ok(asked)
     }
 
     /// The last hidden states, normed.
@@ -174,14 +182,14 @@ impl<'a> GpuReading<'a> {
         Ok(logits)
     }
 
-    fn chosen(&mut self, asks: &[Ask<'_>]) -> Result<Vec<(u32, f64)>, LmError> {
+    /// A token for every row of the last reading; `asked` is how, in words.
+    fn chosen(&mut self, asks: &[Ask<'_>], asked: &Numbers) -> Result<Vec<(u32, f64)>, LmError> {
         let vocab = self.decoder.store.config.vocab_size;
         let hidden = self.hidden()?;
         let logits = self.logits_of(&hidden)?;
-        let asked: Vec<u32> = asks.iter().flat_map(words).collect();
-        let asked = Numbers::of(self.gpu(), &asked)?;
-        let chosen = Numbers::zeros(self.gpu(), Kind::U32, asks.len() * CHOSEN_WORDS)?;
-        kernels::choose(&logits, &asked, &chosen, vocab)?;
+        let gpu = &self.decoder.store.gpu;
+        let chosen = self.rooms.chosen.get(gpu, Kind::U32, asks.len() * CHOSEN_WORDS)?;
+        kernels::choose(&logits, asked, &chosen, vocab)?;
         let chosen = chosen.read::<u32>()?;
         let rows = asks.iter().zip(chosen.chunks_exact(CHOSEN_WORDS)).enumerate();
         rows.map(|(row, (ask, words))| {
@@ -223,12 +231,9 @@ impl Reading for GpuReading<'_> {
     }
 
     fn read(&mut self, rows: &[Row]) -> Result<(), LmError> {
-        let ids: Vec<u32> = rows.iter().map(|row| row.token).collect();
-        crate::lm::decoder::check_ids(&self.decoder.store.config, &ids)?;
         let gpu = self.gpu().clone();
         let _turn = gpu.turn();
-        let placed = self.place(rows);
-        self.forward(&placed)
+        self.read_with(rows, &[]).map(|_| ())
     }
 
     fn logits(&mut self, at: &[usize]) -> Result<&[f32], LmError> {
@@ -244,9 +249,10 @@ impl Reading for GpuReading<'_> {
     }
 
     fn step(&mut self, rows: &[Row], asks: &[Ask<'_>]) -> Result<Vec<(u32, f64)>, LmError> {
-        self.read(rows)?;
         let gpu = self.gpu().clone();
         let _turn = gpu.turn();
-        self.chosen(asks)
+        let asked: Vec<u32> = asks.iter().flat_map(words).collect();
+        let asked = self.read_with(rows, &asked)?;
+        self.chosen(asks, &asked)
     }
 }

@@ -429,3 +429,46 @@ fn what_is_common_is_held_once() {
     assert!((with - without).abs() > 0.2, "{with} {without}");
     taken(trainer.sft_step(&rows(), &Cancel::default()).unwrap());
 }
+
+/// Reading, drawing and scoring with too little room go on in smaller parts, and come to the same.
+#[test]
+fn what_is_read_and_does_not_fit_is_read_in_parts() {
+    let Some(gpu) = gpu(Dtype::F32) else { return };
+    let config = config(Architecture::Llama);
+    let cancel = Cancel::default();
+    let contexts: Vec<Vec<u32>> = (1..25).map(|n| tokens(n, 60)).collect();
+    let request = |prompt: &Vec<u32>| DrawRequest {
+        prompt: prompt.clone(),
+        seeds: vec![Seed::root(7)],
+        sampling: sampling(1.0),
+    };
+    let requests: Vec<DrawRequest> = contexts.iter().map(request).collect();
+    let sequences: Vec<_> = (2..9).map(|n| (tokens(n % 3, 30), tokens(n, 20))).collect();
+    let base = Base::new(&gpu, &config, weights(&config)).unwrap();
+    let store = || Store::over(&gpu, &config, base.clone(), None).unwrap();
+    let tasks: [&dyn Fn() -> Vec<f64>; 3] = [
+        &|| {
+            let generator = Generator::on(&config, GpuDecoder::new(store()));
+            let drawn = generator.draw(&requests, &cancel).unwrap();
+            drawn.into_iter().flatten().map(|drawn| drawn.logp).collect()
+        },
+        &|| {
+            let generator = Generator::on(&config, GpuDecoder::new(store()));
+            generator.choice_logps(&contexts, &[vec![4, 5, 6]], &cancel).unwrap().concat()
+        },
+        &|| sequence_logps(&GpuDecoder::new(store()), &sequences, &cancel).unwrap(),
+    ];
+    for (which, task) in tasks.iter().enumerate() {
+        let before = gpu.held();
+        gpu.take_most_held();
+        let roomy = task();
+        let most = gpu.take_most_held();
+        gpu.set_limit(before + (most - before) * 7 / 10);
+        let tight = task();
+        assert!(gpu.take_most_held() < most, "task {which} kept to what is allowed");
+        gpu.set_limit(u64::MAX);
+        let gap = |(a, b): (&f64, &f64)| (a - b).abs();
+        assert!(roomy.iter().zip(&tight).map(gap).all(|gap| gap < 1e-4), "{roomy:?} {tight:?}");
+        assert_eq!(roomy.len(), tight.len());
+    }
+}

@@ -82,7 +82,6 @@ impl Trainee {
             )));
         }
         self.rows_max = half;
-        self.decoder.give_back();
         self.short.push(ShortOfMemory { rows: half, reason: why.to_string() });
         Ok(())
     }

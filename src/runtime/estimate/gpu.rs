@@ -9,7 +9,7 @@
 use super::{F32_BYTES, Kinds, Lengths, Needs, Outline, adapter_parameters, parameters};
 use crate::config::Dtype;
 use crate::lm::device::estimate::{
-    Drawing, Kept, PROCESS_BYTES, Training, frozen_bytes, logit_bytes, open_bytes, reading_bytes,
+    Drawing, Kept, PROCESS_BYTES, Training, frozen_bytes, logit_bytes, reading_bytes,
 };
 
 impl Outline<'_> {
@@ -19,17 +19,15 @@ impl Outline<'_> {
 
     /// What each stage holds of the device at its worst moment, bytes.
     pub(super) fn on_gpu(&self) -> Needs {
-        let (model, dtype) = (self.model, self.dtype());
-        let open = open_bytes(model, dtype);
         let (last, beside) = self.open_policies();
-        let acting = PROCESS_BYTES + last * open;
-        let measuring = PROCESS_BYTES + beside * open;
+        let acting = PROCESS_BYTES + self.open(last);
+        let measuring = PROCESS_BYTES + self.open(beside);
         let (answering, judging) = (self.drawing(self.answering()), self.drawing(self.judging()));
         Needs {
             sampler: acting + answering,
             judge: acting + judging,
             reference: acting + self.scoring(),
-            trainer: (acting + self.preference().bytes(model)).max(self.supervised()),
+            trainer: (acting + self.preference().bytes(self.model)).max(self.supervised()),
             opening: measuring,
             evaluator: measuring + answering.max(judging),
         }
@@ -56,19 +54,30 @@ impl Outline<'_> {
         }
     }
 
+    /// So many open policies. Those that differ in an adapter share what it lies on: the weights that
+    /// the run began with, and those that a supervised iteration made of them.
+    fn open(&self, policies: u64) -> u64 {
+        let frozen = frozen_bytes(self.model, self.dtype());
+        if !self.config.train.use_peft {
+            return policies * frozen;
+        }
+        let bases = if self.kinds == Kinds::SupervisedFirst { policies.min(2) } else { 1 };
+        let adapter = adapter_parameters(self.model, self.config) * self.dtype().bytes();
+        bases * frozen + policies * adapter
+    }
+
     fn drawing(&self, (live, tokens): (usize, usize)) -> u64 {
         let (live, tokens) = (live as u64, tokens as u64);
         Drawing { live, tokens, dtype: self.dtype() }.bytes(self.model)
     }
 
-    /// Scoring under the reference: its weights once more, and a chunk of rows with their logits.
+    /// Scoring under the reference, whose weights are those of the policy that acts: a chunk of rows
+    /// with their logits.
     fn scoring(&self) -> u64 {
         let (model, dtype) = (self.model, self.dtype());
         let Training { items, rows, .. } = self.preference();
         let rows = items * rows;
-        frozen_bytes(model, dtype)
-            + reading_bytes(model, dtype, rows)
-            + logit_bytes(model, dtype, rows)
+        reading_bytes(model, dtype, rows) + logit_bytes(model, dtype, rows)
     }
 
     fn kept(&self) -> Kept {
@@ -99,6 +108,6 @@ impl Outline<'_> {
             rows: (prompt + answer) as u64,
             ..self.preference()
         };
-        PROCESS_BYTES + open_bytes(self.model, self.dtype()) + training.bytes(self.model)
+        PROCESS_BYTES + frozen_bytes(self.model, self.dtype()) + training.bytes(self.model)
     }
 }

@@ -124,7 +124,9 @@ fn a_gpu_by_hand() {
     let (model, config) = (smollm2(), Config::default());
     let gpu = Outline { device: DeviceKind::Cuda(0), ..outline(&model, &config) };
     let needs = gpu.needs(Memory::Device);
-    let acting = (600 << 20) + 3 * 134_515_008 * 2;
+    // 35,136 of the numbers are in vectors, which are kept in f32.
+    let frozen = 134_515_008 * 2 + 35_136 * 2;
+    let acting = (600 << 20) + 3 * frozen;
     // A pair's activations are 556 MB; so many as one GiB takes, and 512 MiB of logits.
     let training = 134_515_008 * 18 + device::MICRO_BATCH_BYTES + (512 << 20);
     assert_eq!(needs.trainer, acting + training);
@@ -136,6 +138,12 @@ fn a_gpu_by_hand() {
     assert_eq!(needs.peak().0, "trainer");
     let first = Outline { kinds: Kinds::SupervisedFirst, ..gpu };
     assert_eq!(first.needs(Memory::Device).trainer, needs.trainer, "the same with fewer open");
+    // Adapters lie on one copy, or on what supervision made of it as well.
+    let lora = Config::preset("tiny").unwrap();
+    let (gpu, first) = (Outline { config: &lora, ..gpu }, Outline { config: &lora, ..first });
+    let adapters = 3 * adapter_parameters(&model, &lora) * 2;
+    assert_eq!(gpu.needs(Memory::Device).opening, (600 << 20) + frozen + adapters);
+    assert_eq!(first.needs(Memory::Device).opening, (600 << 20) + 2 * frozen + adapters);
 }
 
 #[test]

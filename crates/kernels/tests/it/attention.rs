@@ -7,6 +7,7 @@ use crate::gpu::{
 use gradus_kernels::{
     Emulator, KEY_TILE, KeyTile, TILE_QUERIES, Tile, attention_backward_kv_launch,
     attention_backward_q_launch, attention_delta_launch, attention_join_launch, attention_launch,
+    attention_width,
 };
 
 impl Element for Tile {
@@ -256,6 +257,11 @@ fn packed<T: Number>(buffer: &Buffer<T>, stride: usize, width: usize) -> Vec<f64
     data.chunks(stride).flat_map(|row| row[..width].iter().map(|x| x.wide())).collect()
 }
 
+/// The kernel for heads so wide.
+fn kernel<T: Number>(what: &str, dim: usize) -> String {
+    format!("{what}_{}_{}", T::NAME, attention_width(dim as u32, T::BF16))
+}
+
 /// y without gaps, and the logarithms.
 fn forward<T: Number>(gpu: Emulator, case: &Case, parts: usize) -> (Vec<f64>, Vec<f64>) {
     let Heads { queries, keys, dim } = case.heads;
@@ -280,7 +286,7 @@ fn forward<T: Number>(gpu: Emulator, case: &Case, parts: usize) -> (Vec<f64>, Ve
     };
     let what = [memory.tiles.read(), memory.list.read()];
     let args = [&memory.qkv(case)[..], &what, &outputs, &case.sizes(), &[n.into()]].concat();
-    run(gpu, &format!("attention_{}", T::NAME), launch, &args);
+    run(gpu, &kernel::<T>("attention", dim), launch, &args);
     if parts > 1 {
         let launch = attention_join_launch(n as u32, queries as u32);
         let to =
@@ -319,7 +325,7 @@ fn check_backward<T: Number>(gpu: Emulator, case: &Case) {
     let places = [memory.tiles.read(), memory.list.read()];
     let to = args![dq.write(), case.q_stride];
     let args = [&memory.qkv(case)[..], &places, given, to, &case.sizes()].concat();
-    run(gpu, &format!("attention_backward_q_{}", T::NAME), launch, &args);
+    run(gpu, &kernel::<T>("attention_backward_q", dim), launch, &args);
     let found = packed(&dq, case.q_stride, queries * dim);
     close(&format!("dq of {what}"), &found, &exact.dq, 2.0 * error::<T>());
 
@@ -329,7 +335,7 @@ fn check_backward<T: Number>(gpu: Emulator, case: &Case) {
     let to = args![dkv.write(), dkv.write_at(case.v_at()), case.kv_stride];
     let args =
         [&memory.qkv(case)[..], &[memory.key_tiles.read()], given, to, &case.sizes()].concat();
-    run(gpu, &format!("attention_backward_kv_{}", T::NAME), launch, &args);
+    run(gpu, &kernel::<T>("attention_backward_kv", dim), launch, &args);
     let found = packed(&dkv, case.kv_stride, 2 * keys * dim);
     let half = |which: usize| -> Vec<f64> {
         let rows = found.chunks(2 * keys * dim);
@@ -495,7 +501,7 @@ fn launches_ask_for_the_shared_memory_that_is_used() {
             ),
         ];
         for (name, launch, args) in runs {
-            let name = format!("{name}_{}", T::NAME);
+            let name = kernel::<T>(name, dim);
             assert!(launch.shared_bytes <= 160 * 1024, "{name} of {dim}: {launch:?}");
             assert!(dim > 64 || launch.shared_bytes < 100 * 1024, "{name} of {dim}: {launch:?}");
             run(gpu, &name, launch, &args);

@@ -35,6 +35,12 @@ impl Seen<'_> {
     fn is_bf16(&self) -> bool {
         self.q.kind() == Kind::Bf16
     }
+
+    /// The name of the kernel for heads so wide.
+    fn kernel(&self, what: &str) -> String {
+        let width = shapes::attention_width(self.heads.dim as u32, self.is_bf16());
+        format!("{what}_{}_{width}", self.q.kind().name())
+    }
 }
 
 /// Query rows in tiles, and what each tile sees. `rows` and `key_rows` bound the row numbers in it;
@@ -102,7 +108,7 @@ pub(in crate::lm::gpu) fn attention(
         heads.dim as u32,
         seen.is_bf16(),
     );
-    start(gpu, &format!("attention_{}", y.kind().name()), launch, &args)?;
+    start(gpu, &seen.kernel("attention"), launch, &args)?;
     let Some((part_y, part_totals)) = split else { return Ok(()) };
     let args = [
         at(&part_y),
@@ -161,11 +167,10 @@ pub(in crate::lm::gpu) fn attention_backward(
     reaches(dq, rows, width, seen.q_stride);
     reaches(dk, tiles.key_rows, heads.key_width(), seen.kv_stride);
     reaches(dv, tiles.key_rows, heads.key_width(), seen.kv_stride);
-    let name = |what: &str| format!("attention_{what}_{}", kind.name());
     let [queries, keys, dim, scale] = seen.sizes();
     let args = [at(mixed.y), at(mixed.dy), n(width), at(mixed.delta), n(rows), queries, dim];
     let launch = shapes::attention_delta_launch(rows as u32, heads.queries as u32);
-    start(gpu, &name("delta"), launch, &args)?;
+    start(gpu, &format!("attention_delta_{}", kind.name()), launch, &args)?;
     let read = [at(seen.q), n(seen.q_stride), at(seen.k), at(seen.v), n(seen.kv_stride)];
     let given = [at(mixed.dy), n(width), at(mixed.totals), at(mixed.delta)];
     let sizes = [queries, keys, dim, scale];
@@ -179,11 +184,11 @@ pub(in crate::lm::gpu) fn attention_backward(
     .concat();
     let (key_heads, width, is_bf16) = (heads.keys as u32, heads.dim as u32, seen.is_bf16());
     let launch = shapes::attention_backward_q_launch(tiles.count as u32, key_heads, width, is_bf16);
-    start(gpu, &name("backward_q"), launch, &args)?;
+    start(gpu, &seen.kernel("attention_backward_q"), launch, &args)?;
     let args =
         [&read[..], &[at(&key_tiles.tiles)], &given, &[at(dk), at(dv), n(seen.kv_stride)], &sizes]
             .concat();
     let launch =
         shapes::attention_backward_kv_launch(key_tiles.count as u32, key_heads, width, is_bf16);
-    start(gpu, &name("backward_kv"), launch, &args)
+    start(gpu, &seen.kernel("attention_backward_kv"), launch, &args)
 }

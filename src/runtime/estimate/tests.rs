@@ -139,7 +139,7 @@ fn a_gpu_by_hand() {
     let first = Outline { kinds: Kinds::SupervisedFirst, ..gpu };
     assert_eq!(first.needs(Memory::Device).trainer, needs.trainer, "the same with fewer open");
     // Adapters lie on one copy, or on what supervision made of it as well.
-    let lora = Config::preset("tiny").unwrap();
+    let lora = Config { iterations: 3, ..Config::preset("tiny").unwrap() };
     let (gpu, first) = (Outline { config: &lora, ..gpu }, Outline { config: &lora, ..first });
     let adapters = 3 * adapter_parameters(&model, &lora) * 2;
     assert_eq!(gpu.needs(Memory::Device).opening, (600 << 20) + frozen + adapters);

@@ -227,8 +227,9 @@ struct Sums<bf16, N> {
     for (u32 j = 0; j < TILES; ++j) nvcuda::wmma::fill_fragment(x[j], 0.0f);
   }
 
-  template <u32 K>
-  __device__ __forceinline__ void add(const bf16* a, u32 a_pitch, const bf16* b, u32 b_pitch) {
+  // Adds a [16, K] times b, a tile of 16 x 16 of which begins at tile_at(k, j).
+  template <u32 K, class Layout, class F>
+  __device__ __forceinline__ void add_tiles(const bf16* a, u32 a_pitch, u32 b_pitch, F tile_at) {
     using namespace nvcuda::wmma;
 #pragma unroll 1
     for (u32 k = 0; k < K; k += 16) {
@@ -236,28 +237,24 @@ struct Sums<bf16, N> {
       load_matrix_sync(left, a + k, a_pitch);
 #pragma unroll
       for (u32 j = 0; j < TILES; ++j) {
-        fragment<matrix_b, 16, 16, 16, bf16, row_major> right;
-        load_matrix_sync(right, b + k * b_pitch + 16 * j, b_pitch);
+        fragment<matrix_b, 16, 16, 16, bf16, Layout> right;
+        load_matrix_sync(right, tile_at(k, j), b_pitch);
         mma_sync(x[j], left, right, x[j]);
       }
     }
   }
 
   template <u32 K>
+  __device__ __forceinline__ void add(const bf16* a, u32 a_pitch, const bf16* b, u32 b_pitch) {
+    add_tiles<K, nvcuda::wmma::row_major>(
+        a, a_pitch, b_pitch, [=](u32 k, u32 j) { return b + k * b_pitch + 16 * j; });
+  }
+
+  template <u32 K>
   __device__ __forceinline__ void add_transposed(const bf16* a, u32 a_pitch, const bf16* b,
                                                  u32 b_pitch) {
-    using namespace nvcuda::wmma;
-#pragma unroll 1
-    for (u32 k = 0; k < K; k += 16) {
-      fragment<matrix_a, 16, 16, 16, bf16, row_major> left;
-      load_matrix_sync(left, a + k, a_pitch);
-#pragma unroll
-      for (u32 j = 0; j < TILES; ++j) {
-        fragment<matrix_b, 16, 16, 16, bf16, col_major> right;
-        load_matrix_sync(right, b + 16 * j * b_pitch + k, b_pitch);
-        mma_sync(x[j], left, right, x[j]);
-      }
-    }
+    add_tiles<K, nvcuda::wmma::col_major>(
+        a, a_pitch, b_pitch, [=](u32 k, u32 j) { return b + 16 * j * b_pitch + k; });
   }
 
   template <class F>

@@ -14,7 +14,10 @@
 // - what a kernel does wrong (emulate.h) ends the process's use of the GPU, as on a GPU, and is printed.
 //
 // Of CUDA's functions here are those that gradus, candle and cudarc call; the rest are not there, which
-// crates/cuda-lazy answers with CUDA_ERROR_NO_DEVICE. EMULATED_GPU_BYTES: its memory (2 GiB).
+// crates/cuda-lazy answers with CUDA_ERROR_NO_DEVICE.
+//
+// EMULATED_GPU_BYTES: its memory (2 GiB). EMULATED_GPU_IDLE: it computes next to nothing, and memory is
+// full of zeros: what then takes time is the host.
 
 #include "../cuda/emulate.cpp"
 
@@ -48,6 +51,8 @@ enum Result {
 
 constexpr size_t FENCE = 256;
 constexpr unsigned char RUBBISH_BYTE = 0xff, FENCE_BYTE = 0xa5;
+// Bytes and multiplications that an idle GPU does not shy away from: gradus tries whether it computes.
+constexpr size_t IDLE_MOST = 4096;
 // What a kernel may have of shared memory: unasked, and at the most (H100).
 constexpr uint32_t SHARED_UNASKED = 48 << 10, SHARED_AT_MOST = 227 << 10;
 
@@ -70,6 +75,7 @@ struct Driver {
   std::recursive_mutex lock;
   std::map<uintptr_t, size_t> allocations;
   size_t used = 0, reserved = 0, total = size_t(2) << 30;
+  bool idle = std::getenv("EMULATED_GPU_IDLE") != nullptr;
   std::map<std::string, std::unique_ptr<Function>> functions;
   std::map<Stream*, std::unique_ptr<Stream>> streams;
   Result broken = SUCCESS;
@@ -142,10 +148,13 @@ Result allocate(uintptr_t* to, size_t bytes) {
   if (bytes == 0) return INVALID_VALUE;
   if (d.used + bytes > d.total) return OUT_OF_MEMORY;
   size_t whole = (bytes + 2 * FENCE + 255) / 256 * 256;
-  auto* block = static_cast<unsigned char*>(std::aligned_alloc(256, whole));
+  // Of what nobody touches the system makes nothing.
+  auto* block = static_cast<unsigned char*>(d.idle ? std::calloc(whole, 1) : std::aligned_alloc(256, whole));
   if (!block) return OUT_OF_MEMORY;
-  std::memset(block, FENCE_BYTE, whole);
-  std::memset(block + FENCE, RUBBISH_BYTE, bytes);
+  if (!d.idle) {
+    std::memset(block, FENCE_BYTE, whole);
+    std::memset(block + FENCE, RUBBISH_BYTE, bytes);
+  }
   d.used += bytes;
   d.reserved = std::max(d.reserved, d.used);
   *to = uintptr_t(block) + FENCE;
@@ -155,6 +164,7 @@ Result allocate(uintptr_t* to, size_t bytes) {
 
 void release(uintptr_t at, size_t bytes) {
   auto* block = reinterpret_cast<unsigned char*>(at) - FENCE;
+  if (driver().idle) return std::free(block);
   for (size_t i = 0; i < FENCE; ++i)
     if (block[i] != FENCE_BYTE || block[FENCE + bytes + i] != FENCE_BYTE) {
       broke("memory beside an allocation was written");
@@ -433,7 +443,7 @@ EXPORT int cuMemPoolGetAttribute(void* pool, int attribute, void* value) {
     default: return INVALID_VALUE;
   }
 }
-// The host's memory is pageable: it has been read when the call returns.
+// The host's memory is pageable: it has been read, or written, when the call returns.
 EXPORT int cuMemcpyHtoDAsync_v2(uintptr_t to, const void* from, size_t bytes, void* stream) {
   ENTER;
   if (!is_ours(to, bytes)) return INVALID_VALUE;
@@ -445,8 +455,11 @@ EXPORT int cuMemcpyHtoDAsync_v2(uintptr_t to, const void* from, size_t bytes, vo
 }
 EXPORT int cuMemcpyDtoHAsync_v2(void* to, uintptr_t from, size_t bytes, void* stream) {
   ENTER;
-  if (!is_ours(from, bytes)) return INVALID_VALUE;
-  return queue(stream, [=] { std::memcpy(to, reinterpret_cast<void*>(from), bytes); });
+  Stream* known = stream_of(stream);
+  if (!known || !is_ours(from, bytes)) return INVALID_VALUE;
+  finish(*known);
+  std::memcpy(to, reinterpret_cast<void*>(from), bytes);
+  return driver().broken;
 }
 EXPORT int cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t bytes, void* stream) {
   ENTER;
@@ -459,6 +472,7 @@ EXPORT int cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t bytes, void
 EXPORT int cuMemsetD8Async(uintptr_t at, unsigned char value, size_t bytes, void* stream) {
   ENTER;
   if (!is_ours(at, bytes)) return INVALID_VALUE;
+  if (driver().idle && bytes > IDLE_MOST) return SUCCESS;
   return queue(stream, [=] { std::memset(reinterpret_cast<void*>(at), value, bytes); });
 }
 
@@ -502,6 +516,7 @@ EXPORT int cuLaunchKernel(void* handle, unsigned x, unsigned y, unsigned z, unsi
       block > 1024 || block_y != 1 || block_z != 1 || extra || shared_bytes > function->shared_bytes)
     return INVALID_VALUE;
   const Native* simple = native(function->name);
+  if (driver().idle && !simple) return SUCCESS;
   size_t count = simple ? simple->arguments : emulated(function->name)->arguments;
   // Arguments are read when the call is made. Each has at most eight bytes.
   std::vector<uint64_t> args(count);
@@ -557,6 +572,7 @@ EXPORT int cublasGemmStridedBatchedEx(void* handle, int a_turn, int b_turn, int 
               is_ours(uintptr_t(a), left.bytes(m, k)) && is_ours(uintptr_t(b), right.bytes(k, n)) &&
               is_ours(uintptr_t(c), out.bytes(m, n));
   if (!fits) return BLAS_INVALID_VALUE;
+  if (driver().idle && size_t(m) * size_t(n) * size_t(k) > IDLE_MOST) return BLAS_SUCCESS;
   // Pointers to the host's numbers: read when the call is made.
   float scale = *static_cast<const float*>(alpha), keep = *static_cast<const float*>(beta);
   Result done = queue(static_cast<Blas*>(handle)->stream, [=] {
@@ -609,6 +625,7 @@ EXPORT int curandGenerateNormal(void* generator, float* to, size_t count, float 
   // Pairs, as cuRAND has it: CURAND_STATUS_LENGTH_NOT_MULTIPLE.
   if (count % 2 != 0) return 105;
   if (call.state != SUCCESS || !is_ours(uintptr_t(to), count * 4)) return 201;
+  if (driver().idle) return 0;
   auto* random = static_cast<::Random*>(generator);
   Result done = queue(random->stream, [=] {
     std::normal_distribution<float> normal(mean, deviation);

@@ -183,6 +183,22 @@ fn gradients_are_those_of_the_cpu() {
     }
 }
 
+/// Wide heads want more shared memory than a kernel has unasked, and another kernel for each width.
+#[test]
+fn heads_of_every_width_are_those_of_the_cpu() {
+    for work in [Dtype::F32, Dtype::Bf16] {
+        let Some(gpu) = gpu(work) else { return };
+        for head_dim in [64, 80, 128] {
+            let config = ModelConfig { head_dim, ..config(Architecture::Llama) };
+            let (mut ours, mut theirs) =
+                (on_gpu(&gpu, &config, &Method::Full, false), on_cpu(&config, &Method::Full));
+            let pair = (ours.dpo_gradient(&pairs(), &dpo()), theirs.dpo_gradient(&pairs(), &dpo()));
+            let what = format!("{work:?}, heads of {head_dim}");
+            assert_alike(&pair.0.unwrap(), &pair.1.unwrap(), work, &what);
+        }
+    }
+}
+
 fn taken(report: StepReport) -> StepFigures {
     match report {
         StepReport::Taken(figures) => figures,

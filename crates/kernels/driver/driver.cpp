@@ -16,8 +16,8 @@
 // Of CUDA's functions here are those that gradus, candle and cudarc call; the rest are not there, which
 // crates/cuda-lazy answers with CUDA_ERROR_NO_DEVICE.
 //
-// EMULATED_GPU_BYTES: its memory (2 GiB). EMULATED_GPU_IDLE: it computes next to nothing, and memory is
-// full of zeros: what then takes time is the host.
+// EMULATED_GPU_BYTES: its memory (2 GiB). EMULATED_GPU_IDLE: it computes next to nothing; what
+// then takes time is the host.
 
 #include "../cuda/emulate.cpp"
 
@@ -53,6 +53,8 @@ constexpr size_t FENCE = 256;
 constexpr unsigned char RUBBISH_BYTE = 0xff, FENCE_BYTE = 0xa5;
 // Bytes and multiplications that an idle GPU does not shy away from: gradus tries whether it computes.
 constexpr size_t IDLE_MOST = 4096;
+// Memory that it has zeroed: that of answers.
+constexpr size_t IDLE_ZEROED = 1 << 20;
 // What a kernel may have of shared memory: unasked, and at the most (H100).
 constexpr uint32_t SHARED_UNASKED = 48 << 10, SHARED_AT_MOST = 227 << 10;
 
@@ -75,6 +77,7 @@ struct Driver {
   std::recursive_mutex lock;
   std::map<uintptr_t, size_t> allocations;
   size_t used = 0, reserved = 0, total = size_t(2) << 30;
+  std::multimap<size_t, unsigned char*> kept;
   bool idle = std::getenv("EMULATED_GPU_IDLE") != nullptr;
   std::map<std::string, std::unique_ptr<Function>> functions;
   std::map<Stream*, std::unique_ptr<Stream>> streams;
@@ -143,17 +146,32 @@ bool is_ours(uintptr_t at, size_t bytes) {
   return at - it->first <= it->second && bytes <= it->second - (at - it->first);
 }
 
+size_t whole_of(size_t bytes) { return (bytes + 2 * FENCE + 255) / 256 * 256; }
+
+// A block that an idle GPU has been given back; null where there is none. What it would cost the system
+// to make one is not the host's cost on a GPU, whose driver keeps a pool.
+unsigned char* recycled(size_t whole) {
+  auto& kept = driver().kept;
+  auto found = kept.find(whole);
+  if (found == kept.end()) return nullptr;
+  unsigned char* block = found->second;
+  kept.erase(found);
+  return block;
+}
+
 Result allocate(uintptr_t* to, size_t bytes) {
   Driver& d = driver();
   if (bytes == 0) return INVALID_VALUE;
   if (d.used + bytes > d.total) return OUT_OF_MEMORY;
-  size_t whole = (bytes + 2 * FENCE + 255) / 256 * 256;
-  // Of what nobody touches the system makes nothing.
-  auto* block = static_cast<unsigned char*>(d.idle ? std::calloc(whole, 1) : std::aligned_alloc(256, whole));
+  size_t whole = whole_of(bytes);
+  unsigned char* block = d.idle ? recycled(whole) : nullptr;
+  if (!block) block = static_cast<unsigned char*>(std::aligned_alloc(256, whole));
   if (!block) return OUT_OF_MEMORY;
   if (!d.idle) {
     std::memset(block, FENCE_BYTE, whole);
     std::memset(block + FENCE, RUBBISH_BYTE, bytes);
+  } else if (whole <= IDLE_ZEROED) {
+    std::memset(block, 0, whole);
   }
   d.used += bytes;
   d.reserved = std::max(d.reserved, d.used);
@@ -164,7 +182,10 @@ Result allocate(uintptr_t* to, size_t bytes) {
 
 void release(uintptr_t at, size_t bytes) {
   auto* block = reinterpret_cast<unsigned char*>(at) - FENCE;
-  if (driver().idle) return std::free(block);
+  if (driver().idle) {
+    driver().kept.emplace(whole_of(bytes), block);
+    return;
+  }
   for (size_t i = 0; i < FENCE; ++i)
     if (block[i] != FENCE_BYTE || block[FENCE + bytes + i] != FENCE_BYTE) {
       broke("memory beside an allocation was written");
@@ -465,6 +486,7 @@ EXPORT int cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t bytes, void
   ENTER;
   if (!is_ours(to, bytes) || !is_ours(from, bytes)) return INVALID_VALUE;
   if (to < from + bytes && from < to + bytes && bytes > 0) return INVALID_VALUE;
+  if (driver().idle && bytes > IDLE_MOST) return SUCCESS;
   return queue(stream, [=] {
     std::memcpy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes);
   });

@@ -24,6 +24,9 @@ pub const MICRO_BATCH_BYTES: u64 = 1 << 30;
 /// Rows of prompts that are read in one go.
 pub const READ_ROWS_MAX: u64 = 8192;
 
+/// Room for keys and values grows by one part in so many, for growing copies what is there.
+pub const GROWN_BY: usize = 4;
+
 /// Sequences that are drawn at the same time: enough that reading the weights for a step costs less
 /// than what is computed with them.
 pub const LIVE_MAX: usize = 256;
@@ -172,14 +175,17 @@ pub struct Drawing {
 }
 
 impl Drawing {
-    /// Bytes beside the policy's weights: keys and values, 2 kv W L a token; logits, V 4 for each
-    /// live sequence; and what is computed while prompts are read.
+    /// Bytes beside the policy's weights: keys and values, 2 kv W L a token, and one [`GROWN_BY`]th
+    /// more; logits, V 4 for each live sequence; and what is computed while prompts are read.
     pub fn bytes(&self, model: &ModelConfig) -> u64 {
         let Drawing { live, tokens, dtype } = *self;
         let Widths { queries, projected, layers, .. } = Widths::of(model);
         let keys_and_values = (projected - queries) * dtype.bytes() * layers * tokens;
         let logits = live * model.vocab_size as u64 * F32_BYTES;
-        keys_and_values + logits + reading_bytes(model, dtype, tokens)
+        keys_and_values
+            + keys_and_values / GROWN_BY as u64
+            + logits
+            + reading_bytes(model, dtype, tokens)
     }
 }
 
@@ -259,7 +265,7 @@ mod tests {
         let drawing = Drawing { live: 16, tokens: 1000, dtype: Dtype::Bf16 };
         // A row: stream 2304, normed 1152, projections 1920, attended 1152, MLP 3 * 3072.
         let row = 2304 + 1152 + 1920 + 1152 + 9216;
-        let expected = 1000 * 384 * 2 * 30 + 16 * 49_152 * 4 + 1000 * row;
+        let expected = 1250 * 384 * 2 * 30 + 16 * 49_152 * 4 + 1000 * row;
         assert_eq!(drawing.bytes(&model), expected);
         assert_eq!(reading_bytes(&model, Dtype::Bf16, 100_000), 8192 * row);
     }

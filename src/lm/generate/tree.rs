@@ -3,6 +3,7 @@
 //! and handed from node to node. Knows which block holds what, and not what is in a block.
 
 use crate::lm::ops::WIDTH;
+use std::ops::Range;
 
 /// Index of a node.
 pub(in crate::lm) type NodeId = usize;
@@ -35,9 +36,12 @@ impl Node {
         self.blocks[at / WIDTH] * WIDTH + at % WIDTH
     }
 
-    /// All of its positions so.
-    pub fn places(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.len).map(|at| self.place(at))
+    /// All of its positions so, a block's at a time.
+    pub fn places(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        self.blocks.iter().enumerate().map(|(at, block)| {
+            let first = block * WIDTH;
+            first..first + WIDTH.min(self.len - at * WIDTH)
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use crate::lm::error::LmError;
 use crate::lm::ops::{Family, Heads, RotaryTable};
 use gradus_kernels::{KEY_TILE, TILE_QUERIES};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Query rows of a tile: all heads that share a key head are taken together.
 pub(super) fn tile_rows(heads: Heads) -> usize {
@@ -34,10 +35,10 @@ impl TilePlan {
         self.seen_max = self.seen_max.max(seen + rows - 1);
     }
 
-    /// Appends to the list of keys; gives where they begin.
-    pub fn list(&mut self, keys: impl Iterator<Item = u32>) -> usize {
+    /// Appends runs of rows to the list of keys; gives where they begin.
+    pub fn list(&mut self, runs: impl Iterator<Item = Range<usize>>) -> usize {
         let at = self.keys.len();
-        self.keys.extend(keys);
+        runs.for_each(|run| self.keys.extend(run.start as u32..run.end as u32));
         at
     }
 
@@ -73,8 +74,7 @@ fn plans(families: &[Family], heads: Heads) -> (TilePlan, Vec<u32>) {
     for family in families {
         let start = family.rows.start;
         for (before, first, length, until) in segments(family) {
-            let rows = (start..start + before).chain(first..first + length);
-            let at = queries.list(rows.map(|row| row as u32));
+            let at = queries.list([start..start + before, first..first + length].into_iter());
             queries.push(first, length, at, before + 1, tile_rows(heads));
             for from in (0..length).step_by(KEY_TILE as usize) {
                 let rows = (KEY_TILE as usize).min(length - from);

@@ -7,7 +7,7 @@ use super::layer::{At, Keys};
 use super::numbers::{Numbers, Room};
 use super::passes::{GpuDecoder, Space};
 use super::{Gpu, Kind};
-use crate::lm::device::estimate::READ_ROWS_MAX;
+use crate::lm::device::estimate::{GROWN_BY, READ_ROWS_MAX};
 use crate::lm::error::LmError;
 use crate::lm::generate::{Ask, NodeId, Reading, Row, Tree, not_a_number};
 use crate::lm::ops::WIDTH;
@@ -33,7 +33,7 @@ impl Caches {
         if blocks <= self.blocks {
             return Ok(());
         }
-        let blocks = blocks.max(2 * self.blocks).max(BLOCKS_MIN);
+        let blocks = blocks.max(self.blocks + self.blocks / GROWN_BY).max(BLOCKS_MIN);
         let (held, len) = (self.blocks * WIDTH * width, blocks * WIDTH * width);
         for layer in 0..layers {
             let fresh = || Numbers::zeros(gpu, gpu.work(), len);
@@ -125,8 +125,7 @@ impl<'a> GpuReading<'a> {
         let (own, before) = (node(id), node(id).chain.iter().filter(|other| **other != id));
         let count = before.clone().map(|id| node(*id).len()).sum();
         let places = before.flat_map(|id| node(*id).places());
-        let all = places.chain(own.places()).map(|place| place as u32);
-        (count, plan.list(all))
+        (count, plan.list(places.chain(own.places())))
     }
 
     /// Reads rows; gives the words in `asked` as they were sent along.

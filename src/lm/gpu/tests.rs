@@ -6,6 +6,7 @@ use crate::domain::{Seed, StopReason};
 use crate::lm::cancel::Cancel;
 use crate::lm::config::{Architecture, ModelConfig};
 use crate::lm::decoder::{Decoder, InitSettings, random_weights};
+use crate::lm::device::estimate::{Drawing, Kept, Training, frozen_bytes};
 use crate::lm::generate::{DrawRequest, Drawn, Generator, Sampling, plain};
 use crate::lm::logp::sequence_logps;
 use crate::lm::lora::{self, Lora, LoraSettings};
@@ -16,6 +17,7 @@ use crate::lm::train::{
     WeightedSequence,
 };
 use crate::lm::weights::Weights;
+use candle_core::Tensor;
 use std::collections::BTreeMap;
 
 /// The device under test, or a line that says why there is none.
@@ -309,6 +311,47 @@ fn what_does_not_fit_is_taken_in_parts() {
     assert!(error.contains("does not fit by itself") && error.contains("lora"), "{error}");
 }
 
+/// What a run is planned with (`lm/device/estimate`) is what a step holds.
+#[test]
+fn a_step_holds_what_is_planned() {
+    for work in [Dtype::F32, Dtype::Bf16] {
+        let Some(gpu) = gpu(work) else { return };
+        // Wide enough that lists of keys and sums are little beside activations.
+        let config = ModelConfig {
+            hidden_size: 120,
+            intermediate_size: 200,
+            head_dim: 20,
+            ..config(Architecture::Qwen3)
+        };
+        let pairs: Vec<DpoExample> = (0..3)
+            .map(|seed| DpoExample {
+                prompt: tokens(seed, 50),
+                chosen: tokens(seed + 1, 40),
+                rejected: tokens(seed + 2, 40),
+                reference_chosen: -30.0,
+                reference_rejected: -25.0,
+            })
+            .collect();
+        for (method, checkpointing) in
+            [(Method::Full, false), (Method::Full, true), (lora_method(), false)]
+        {
+            gpu.take_most_held();
+            let mut trainer = on_gpu(&gpu, &config, &method, checkpointing);
+            taken(trainer.dpo_step(&pairs, &[], &dpo(), &Cancel::default()).unwrap());
+            let held = gpu.take_most_held();
+            let moving = adapter(&config, &method)
+                .map(|adapter| adapter.0.values().map(Tensor::elem_count).sum::<usize>() as u64);
+            let kept = if checkpointing { Kept::Inputs } else { Kept::All };
+            let training = Training { adapter: moving, items: 3, rows: 130, kept, dtype: work };
+            let base = if moving.is_some() { frozen_bytes(&config, work) } else { 0 };
+            let planned = base + training.bytes(&config);
+            let share = held as f64 / planned as f64;
+            let what = format!("{work:?} {method:?} {checkpointing}");
+            assert!((0.9..1.1).contains(&share), "{what}: planned {planned}, held {held}");
+        }
+    }
+}
+
 #[test]
 fn memory_is_given_back() {
     let Some(gpu) = gpu(Dtype::Bf16) else { return };
@@ -446,19 +489,43 @@ fn what_is_common_is_held_once() {
     taken(trainer.sft_step(&rows(), &Cancel::default()).unwrap());
 }
 
+/// 24 prompts of 60 tokens with nothing in common.
+fn many_requests() -> Vec<DrawRequest> {
+    let request = |n: u32| DrawRequest {
+        prompt: tokens(n, 60),
+        seeds: vec![Seed::root(7)],
+        sampling: Sampling { stop_ids: vec![], ..sampling(1.0) },
+    };
+    (1..25).map(request).collect()
+}
+
+/// What drawing is planned with is enough, and no more than twice what it takes.
+#[test]
+fn drawing_holds_no_more_than_is_planned() {
+    for work in [Dtype::F32, Dtype::Bf16] {
+        let Some(gpu) = gpu(work) else { return };
+        let config = ModelConfig { num_hidden_layers: 6, ..config(Architecture::Llama) };
+        let requests = many_requests();
+        let generator = generator(&gpu, &config);
+        gpu.take_most_held();
+        generator.draw(&requests, &Cancel::default()).unwrap();
+        let held = gpu.take_most_held();
+        // Prompts and answers lie in blocks of 32.
+        let drawing = Drawing { live: 24, tokens: 24 * (64 + 32), dtype: work };
+        let planned = frozen_bytes(&config, work) + drawing.bytes(&config);
+        let share = held as f64 / planned as f64;
+        assert!((0.5..1.0).contains(&share), "{work:?}: planned {planned}, held {held}");
+    }
+}
+
 /// Reading, drawing and scoring with too little room go on in smaller parts, and come to the same.
 #[test]
 fn what_is_read_and_does_not_fit_is_read_in_parts() {
     let Some(gpu) = gpu(Dtype::F32) else { return };
     let config = config(Architecture::Llama);
     let cancel = Cancel::default();
-    let contexts: Vec<Vec<u32>> = (1..25).map(|n| tokens(n, 60)).collect();
-    let request = |prompt: &Vec<u32>| DrawRequest {
-        prompt: prompt.clone(),
-        seeds: vec![Seed::root(7)],
-        sampling: sampling(1.0),
-    };
-    let requests: Vec<DrawRequest> = contexts.iter().map(request).collect();
+    let requests = many_requests();
+    let contexts: Vec<Vec<u32>> = requests.iter().map(|request| request.prompt.clone()).collect();
     let sequences: Vec<_> = (2..9).map(|n| (tokens(n % 3, 30), tokens(n, 20))).collect();
     let base = Base::new(&gpu, &config, weights(&config)).unwrap();
     let store = || Store::over(&gpu, &config, base.clone(), None).unwrap();

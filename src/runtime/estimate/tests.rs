@@ -132,7 +132,7 @@ fn a_gpu_by_hand() {
     assert_eq!(needs.trainer, acting + training);
     // 16 prompts with 4 answers are drawn together: keys and values, logits, 8192 rows of reading.
     let tokens = 16 * 256 + 64 * 512;
-    let answering = tokens * 384 * 2 * 30 + 64 * 49_152 * 4 + 8192 * 15_744;
+    let answering = (tokens + tokens / 4) * 384 * 2 * 30 + 64 * 49_152 * 4 + 8192 * 15_744;
     assert_eq!(needs.sampler, acting + answering);
     assert_eq!(needs.opening, acting, "three are open at the most");
     assert_eq!(needs.peak().0, "trainer");

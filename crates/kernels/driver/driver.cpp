@@ -30,6 +30,7 @@
 #include <mutex>
 #include <random>
 #include <string>
+#include <sys/mman.h>
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -148,15 +149,19 @@ bool is_ours(uintptr_t at, size_t bytes) {
 
 size_t whole_of(size_t bytes) { return (bytes + 2 * FENCE + 255) / 256 * 256; }
 
-// A block that an idle GPU has been given back; null where there is none. What it would cost the system
-// to make one is not the host's cost on a GPU, whose driver keeps a pool.
-unsigned char* recycled(size_t whole) {
+// A block of an idle GPU, which never goes back to the system: what that takes is not the host's cost on
+// a GPU, whose driver keeps a pool. Of what nobody touches the system makes nothing.
+unsigned char* idle_block(size_t whole) {
   auto& kept = driver().kept;
   auto found = kept.find(whole);
-  if (found == kept.end()) return nullptr;
-  unsigned char* block = found->second;
-  kept.erase(found);
-  return block;
+  if (found != kept.end()) {
+    unsigned char* block = found->second;
+    kept.erase(found);
+    return block;
+  }
+  int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  void* block = mmap(nullptr, whole, PROT_READ | PROT_WRITE, flags, -1, 0);
+  return block == MAP_FAILED ? nullptr : static_cast<unsigned char*>(block);
 }
 
 Result allocate(uintptr_t* to, size_t bytes) {
@@ -164,8 +169,8 @@ Result allocate(uintptr_t* to, size_t bytes) {
   if (bytes == 0) return INVALID_VALUE;
   if (d.used + bytes > d.total) return OUT_OF_MEMORY;
   size_t whole = whole_of(bytes);
-  unsigned char* block = d.idle ? recycled(whole) : nullptr;
-  if (!block) block = static_cast<unsigned char*>(std::aligned_alloc(256, whole));
+  auto* block =
+      d.idle ? idle_block(whole) : static_cast<unsigned char*>(std::aligned_alloc(256, whole));
   if (!block) return OUT_OF_MEMORY;
   if (!d.idle) {
     std::memset(block, FENCE_BYTE, whole);

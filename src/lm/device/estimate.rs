@@ -24,6 +24,10 @@ pub const MICRO_BATCH_BYTES: u64 = 1 << 30;
 /// Rows of prompts that are read in one go.
 pub const READ_ROWS_MAX: u64 = 8192;
 
+/// Rows whose logits are there at once where prompts end: enough that the head's weights are read for
+/// many.
+pub const ENDS_AT_ONCE: usize = 64;
+
 /// Room for keys and values grows by one part in so many, for growing copies what is there.
 pub const GROWN_BY: usize = 4;
 
@@ -176,12 +180,13 @@ pub struct Drawing {
 
 impl Drawing {
     /// Bytes beside the policy's weights: keys and values, 2 kv W L a token, and one [`GROWN_BY`]th
-    /// more; logits, V 4 for each live sequence; and what is computed while prompts are read.
+    /// more; logits, V 4 for each live sequence, or for [`ENDS_AT_ONCE`]; and what is computed while
+    /// prompts are read.
     pub fn bytes(&self, model: &ModelConfig) -> u64 {
         let Drawing { live, tokens, dtype } = *self;
         let Widths { queries, projected, layers, .. } = Widths::of(model);
         let keys_and_values = (projected - queries) * dtype.bytes() * layers * tokens;
-        let logits = live * model.vocab_size as u64 * F32_BYTES;
+        let logits = live.max(ENDS_AT_ONCE as u64) * model.vocab_size as u64 * F32_BYTES;
         keys_and_values
             + keys_and_values / GROWN_BY as u64
             + logits
@@ -265,7 +270,7 @@ mod tests {
         let drawing = Drawing { live: 16, tokens: 1000, dtype: Dtype::Bf16 };
         // A row: stream 2304, normed 1152, projections 1920, attended 1152, MLP 3 * 3072.
         let row = 2304 + 1152 + 1920 + 1152 + 9216;
-        let expected = 1250 * 384 * 2 * 30 + 16 * 49_152 * 4 + 1000 * row;
+        let expected = 1250 * 384 * 2 * 30 + 64 * 49_152 * 4 + 1000 * row;
         assert_eq!(drawing.bytes(&model), expected);
         assert_eq!(reading_bytes(&model, Dtype::Bf16, 100_000), 8192 * row);
     }

@@ -1,8 +1,8 @@
 //! Log-probabilities of given continuations: how a score is read without drawing one.
 
 use super::reading::Row;
-use super::sample::logp_of;
 use super::{Cancel, Generator, LmError, Reader};
+use std::collections::HashMap;
 
 impl Generator {
     /// Per context and choice: the sum of the log-probabilities of the choice's tokens right after
@@ -35,6 +35,9 @@ impl Generator {
                 "a choice is empty or has a token outside the vocabulary".into(),
             ));
         }
+        if choices.is_empty() {
+            return Ok(vec![Vec::new(); contexts.len()]);
+        }
         self.fitting(|live_max| self.choices_with(contexts, choices, live_max, cancel))
     }
 
@@ -51,19 +54,25 @@ impl Generator {
             Reader::new(self.reading(), &self.config, slices, &vec![1; contexts.len()]);
         let mut results = Vec::with_capacity(contexts.len());
         let indices: Vec<usize> = (0..contexts.len()).collect();
+        let firsts: Vec<u32> = choices.iter().map(|choice| choice[0]).collect();
+        let mut of_leaf: HashMap<usize, Vec<f64>> = HashMap::new();
         for window in indices.chunks(live_max) {
-            reader.read(window, cancel)?;
+            reader.read(window, cancel, &mut |reading, ends| {
+                let at = ends.iter().flat_map(|(row, _)| std::iter::repeat_n(*row, firsts.len()));
+                let at: Vec<usize> = at.collect();
+                let logps = reading.logps(&at, &firsts.repeat(ends.len()))?;
+                let of_each = logps.chunks_exact(firsts.len());
+                of_leaf
+                    .extend(ends.iter().zip(of_each).map(|((_, leaf), of)| (*leaf, of.to_vec())));
+                Ok(())
+            })?;
             for &context in window {
-                let logits = reader.logits(context);
-                let lse = super::log_sum_exp(logits);
-                let first = |choice: &Vec<u32>| f64::from(logits[choice[0] as usize]) - lse;
-                results.push(choices.iter().map(first).collect::<Vec<f64>>());
+                results.push(of_leaf[&reader.plan.leaves[context]].clone());
             }
             if longest > 1 {
                 self.add_rest(&mut reader, window, choices, &mut results, cancel)?;
             }
             for &context in window {
-                reader.forget_logits(context);
                 let node = reader.end_node(context);
                 reader.reading.tree().release(node);
             }
@@ -95,16 +104,16 @@ impl Generator {
                 }
             }
         }
-        let vocab = self.config().vocab_size;
         let most = reader.reading.rows_max();
         for (rows, targets) in rows.chunks(most).zip(targets.chunks(most)) {
             cancel.check()?;
             reader.reading.read(rows)?;
             let at: Vec<usize> = (0..rows.len()).collect();
             for (at, targets) in at.chunks(64).zip(targets.chunks(64)) {
-                let logits = reader.reading.logits(at)?.chunks_exact(vocab);
-                for (logits, &(context, index, id)) in logits.zip(targets) {
-                    results[context][index] += logp_of(logits, id);
+                let tokens: Vec<u32> = targets.iter().map(|target| target.2).collect();
+                let logps = reader.reading.logps(at, &tokens)?;
+                for (logp, &(context, index, _)) in logps.into_iter().zip(targets) {
+                    results[context][index] += logp;
                 }
             }
         }

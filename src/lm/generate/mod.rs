@@ -34,7 +34,6 @@ use network::Network;
 use plan::Plan;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use rayon::prelude::*;
 use reading::{CpuReading, ROWS_MAX};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -215,6 +214,7 @@ impl Generator {
         let prompts: Vec<&[u32]> = requests.iter().map(|r| r.prompt.as_slice()).collect();
         let users: Vec<usize> = requests.iter().map(|r| r.seeds.len()).collect();
         let mut reader = Reader::new(self.reading(), &self.config, prompts, &users);
+        let mut firsts = Firsts::new(&reader.plan.leaves, requests);
         let mut done: Vec<Vec<Option<Drawn>>> =
             requests.iter().map(|r| vec![None; r.seeds.len()]).collect();
         let mut waiting = requests
@@ -230,7 +230,7 @@ impl Generator {
                 let room = live_max - live.len();
                 let newcomers: Vec<(usize, usize)> = waiting.by_ref().take(room).collect();
                 exhausted = newcomers.len() < room;
-                let admitted = admit(&mut reader, requests, &newcomers, cancel)?;
+                let admitted = admit(&mut reader, &mut firsts, &newcomers, cancel)?;
                 live.extend(admitted);
                 retire(&mut live, reader.reading.tree(), &mut done);
                 continue;
@@ -297,7 +297,7 @@ impl Live<'_> {
 
     /// How the next token is chosen. The n-th token uses the n-th number of the stream.
     fn ask(&mut self) -> Ask<'_> {
-        let unit = (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        let unit = unit(&mut self.rng);
         Ask { sampling: self.sampling, unit, seen: self.seen.as_ref() }
     }
 
@@ -316,20 +316,79 @@ impl Live<'_> {
     }
 }
 
-/// Reads the prompts of newcomers and draws their first tokens.
+/// The next number of a stream, in [0, 1).
+fn unit(rng: &mut ChaCha8Rng) -> f64 {
+    (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// Tokens of a request's prompt, where tokens that were seen are penalised.
+fn penalised_at_first(request: &DrawRequest) -> Option<BTreeSet<u32>> {
+    let penalised = request.sampling.repetition_penalty != 1.0;
+    penalised.then(|| request.prompt.iter().copied().collect())
+}
+
+/// The first token of every candidate. They are chosen when their prompt has been read, whether the
+/// candidate is alive yet or not, so that nothing has to be kept of what a prompt ends in.
+struct Firsts<'a> {
+    requests: &'a [DrawRequest],
+    /// Requests whose prompt ends in a planned leaf.
+    of_leaf: HashMap<usize, Vec<usize>>,
+    /// By request and candidate; none before its prompt was read.
+    chosen: Vec<Vec<(u32, f64)>>,
+}
+
+impl<'a> Firsts<'a> {
+    fn new(leaves: &[usize], requests: &'a [DrawRequest]) -> Firsts<'a> {
+        let mut of_leaf: HashMap<usize, Vec<usize>> = HashMap::new();
+        for (request, leaf) in leaves.iter().enumerate() {
+            of_leaf.entry(*leaf).or_default().push(request);
+        }
+        Firsts { requests, of_leaf, chosen: vec![Vec::new(); requests.len()] }
+    }
+
+    /// Chooses those whose prompts end here: a row of the last reading, and a leaf.
+    fn choose(
+        &mut self,
+        reading: &mut dyn Reading,
+        ends: &[(usize, usize)],
+    ) -> Result<(), LmError> {
+        let ended = ends.iter().flat_map(|(row, leaf)| {
+            self.of_leaf.get(leaf).into_iter().flatten().map(move |request| (*row, *request))
+        });
+        let ended: Vec<(usize, usize, Option<BTreeSet<u32>>)> = ended
+            .map(|(row, request)| (row, request, penalised_at_first(&self.requests[request])))
+            .collect();
+        let (mut at, mut asks) = (Vec::new(), Vec::new());
+        for (row, request, seen) in &ended {
+            let DrawRequest { seeds, sampling, .. } = &self.requests[*request];
+            for seed in seeds {
+                let unit = unit(&mut ChaCha8Rng::from_seed(seed.0));
+                at.push(*row);
+                asks.push(Ask { sampling, unit, seen: seen.as_ref() });
+            }
+        }
+        let mut chosen = reading.choose(&at, &asks)?.into_iter();
+        for (_, request, _) in &ended {
+            let count = self.requests[*request].seeds.len();
+            self.chosen[*request] = chosen.by_ref().take(count).collect();
+        }
+        Ok(())
+    }
+}
+
+/// Reads the prompts of newcomers; they have their first tokens then.
 fn admit<'a>(
     reader: &mut Reader<'_>,
-    requests: &'a [DrawRequest],
+    firsts: &mut Firsts<'a>,
     newcomers: &[(usize, usize)],
     cancel: &Cancel,
 ) -> Result<Vec<Live<'a>>, LmError> {
     let contexts: Vec<usize> = newcomers.iter().map(|n| n.0).collect();
-    reader.read(&contexts, cancel)?;
+    reader.read(&contexts, cancel, &mut |reading, ends| firsts.choose(reading, ends))?;
     let context_max = reader.config.max_position_embeddings;
-    let mut live = Vec::with_capacity(newcomers.len());
-    for &(request, candidate) in newcomers {
-        let wanted = &requests[request];
-        live.push(Live {
+    let live = newcomers.iter().map(|&(request, candidate)| {
+        let wanted = &firsts.requests[request];
+        let mut live = Live {
             request,
             candidate,
             sampling: &wanted.sampling,
@@ -337,23 +396,17 @@ fn admit<'a>(
             node: reader.end_node(request),
             owns_node: false,
             rng: ChaCha8Rng::from_seed(wanted.seeds[candidate].0),
-            seen: (wanted.sampling.repetition_penalty != 1.0)
-                .then(|| wanted.prompt.iter().copied().collect()),
+            seen: penalised_at_first(wanted),
             ids: Vec::new(),
             logp: 0.0,
             stop: None,
-        });
-    }
-    live.par_iter_mut().try_for_each(|sequence| {
-        let logits = reader.logits(sequence.request);
-        let chosen = sequence.ask().of(logits)?;
-        sequence.accept(chosen, context_max);
-        Ok::<(), LmError>(())
-    })?;
-    for &(request, _) in newcomers {
-        reader.forget_logits(request);
-    }
-    Ok(live)
+        };
+        // The first token has had the first number.
+        unit(&mut live.rng);
+        live.accept(firsts.chosen[request][candidate], context_max);
+        live
+    });
+    Ok(live.collect())
 }
 
 fn retire(live: &mut Vec<Live<'_>>, tree: &mut Tree, done: &mut [Vec<Option<Drawn>>]) {
@@ -367,8 +420,10 @@ fn retire(live: &mut Vec<Live<'_>>, tree: &mut Tree, done: &mut [Vec<Option<Draw
     });
 }
 
-/// Reads contexts as they are asked for, shared beginnings once, and keeps the logits at their
-/// ends until every user had them.
+/// Asked where contexts end: a row of the last reading, and the leaf that ends there.
+type AtEnds<'f> = dyn FnMut(&mut dyn Reading, &[(usize, usize)]) -> Result<(), LmError> + 'f;
+
+/// Reads contexts as they are asked for, shared beginnings once.
 struct Reader<'a> {
     reading: Box<dyn Reading + 'a>,
     config: &'a ModelConfig,
@@ -378,8 +433,6 @@ struct Reader<'a> {
     users: Vec<usize>,
     /// Per planned node: where it is in the tree, once read.
     placed: Vec<Option<NodeId>>,
-    /// Per planned leaf: the logits at its end, and who still wants them.
-    ends: HashMap<usize, (Vec<f32>, usize)>,
 }
 
 impl<'a> Reader<'a> {
@@ -399,11 +452,16 @@ impl<'a> Reader<'a> {
             }
         }
         let placed = vec![None; plan.nodes.len()];
-        Reader { reading, config, contexts, plan, users, placed, ends: HashMap::new() }
+        Reader { reading, config, contexts, plan, users, placed }
     }
 
-    /// Reads what is not yet read of these contexts.
-    fn read(&mut self, contexts: &[usize], cancel: &Cancel) -> Result<(), LmError> {
+    /// Reads what is not yet read of these contexts; `at_ends` is called once for every leaf.
+    fn read(
+        &mut self,
+        contexts: &[usize],
+        cancel: &Cancel,
+        at_ends: &mut AtEnds<'_>,
+    ) -> Result<(), LmError> {
         let mut rows: Vec<Row> = Vec::new();
         let mut ends: Vec<(usize, usize)> = Vec::new();
         for &context in contexts {
@@ -419,17 +477,12 @@ impl<'a> Reader<'a> {
             cancel.check()?;
             self.reading.read(chunk)?;
             let first = chunk_index * most;
-            let (mut leaves, mut at) = (Vec::new(), Vec::new());
+            let mut ended = Vec::new();
             while let Some((row, leaf)) = ends.next_if(|(row, _)| *row < first + chunk.len()) {
-                at.push(row - first);
-                leaves.push(leaf);
+                ended.push((row - first, leaf));
             }
-            if leaves.is_empty() {
-                continue;
-            }
-            let logits = self.reading.logits(&at)?.chunks_exact(self.config.vocab_size);
-            for (leaf, logits) in leaves.into_iter().zip(logits) {
-                self.ends.insert(leaf, (logits.to_vec(), self.users[leaf]));
+            if !ended.is_empty() {
+                at_ends(&mut *self.reading, &ended)?;
             }
         }
         Ok(())
@@ -459,20 +512,6 @@ impl<'a> Reader<'a> {
 
     fn end_node(&self, context: usize) -> NodeId {
         self.placed[self.plan.leaves[context]].unwrap_or_default()
-    }
-
-    fn logits(&self, context: usize) -> &[f32] {
-        self.ends.get(&self.plan.leaves[context]).map_or(&[], |end| end.0.as_slice())
-    }
-
-    fn forget_logits(&mut self, context: usize) {
-        let leaf = self.plan.leaves[context];
-        if let Some(end) = self.ends.get_mut(&leaf) {
-            end.1 = end.1.saturating_sub(1);
-            if end.1 == 0 {
-                self.ends.remove(&leaf);
-            }
-        }
     }
 }
 

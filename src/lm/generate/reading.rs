@@ -1,9 +1,9 @@
 //! What drawing asks of whoever computes, and the CPU's answer: rows are read behind what was read
-//! before, and then asked for logits, or for a token each.
+//! before, and then asked for tokens, or how likely some are. Logits stay where they were computed.
 
 use super::cache::{Cache, CacheShape};
 use super::network::{Buffers, Network};
-use super::sample::{Sampling, choose, logp_of, penalised};
+use super::sample::{Sampling, choose, log_sum_exp, logp_of, penalised};
 use super::tree::{NodeId, Tree};
 use crate::lm::error::LmError;
 use crate::lm::ops::awake;
@@ -62,11 +62,19 @@ pub(in crate::lm) trait Reading: Sync {
     /// A token outside the vocabulary, or what a device says.
     fn read(&mut self, rows: &[Row]) -> Result<(), LmError>;
 
-    /// Logits [at, V] after these rows of the last reading.
+    /// A token after each of these rows of the last reading, each as it is asked for: ids and
+    /// log-probabilities. Rows ascend, and may be asked more than once.
+    ///
+    /// # Errors
+    /// A logit that is not a number, or what a device says.
+    fn choose(&mut self, at: &[usize], asks: &[Ask<'_>]) -> Result<Vec<(u32, f64)>, LmError>;
+
+    /// Log-probabilities of these tokens, each after its row of the last reading. Rows ascend, and
+    /// may be asked more than once.
     ///
     /// # Errors
     /// What a device says.
-    fn logits(&mut self, at: &[usize]) -> Result<&[f32], LmError>;
+    fn logps(&mut self, at: &[usize], tokens: &[u32]) -> Result<Vec<f64>, LmError>;
 
     /// Reads rows, and chooses a token after each: ids and log-probabilities.
     ///
@@ -92,6 +100,35 @@ impl<'a> CpuReading<'a> {
     }
 }
 
+/// Logits after some rows, each there once.
+struct Ends<'a> {
+    rows: Vec<usize>,
+    logits: &'a [f32],
+}
+
+impl Ends<'_> {
+    fn place(&self, row: usize) -> usize {
+        self.rows.partition_point(|known| *known < row)
+    }
+
+    fn after(&self, row: usize) -> &[f32] {
+        let vocab = self.logits.len() / self.rows.len();
+        &self.logits[self.place(row) * vocab..][..vocab]
+    }
+}
+
+impl CpuReading<'_> {
+    fn logits(&mut self, at: &[usize]) -> Ends<'_> {
+        let mut rows = at.to_vec();
+        rows.dedup();
+        let width = self.network.config.hidden_size;
+        let row = |at: &usize| &self.buffers.stream[at * width..(at + 1) * width];
+        let states: Vec<f32> = rows.iter().flat_map(row).copied().collect();
+        self.network.logits(&states, &mut self.buffers);
+        Ends { rows, logits: &self.buffers.logits }
+    }
+}
+
 impl Reading for CpuReading<'_> {
     fn tree(&mut self) -> &mut Tree {
         &mut self.cache.tree
@@ -106,12 +143,19 @@ impl Reading for CpuReading<'_> {
         awake(|| network.read(rows, cache, buffers))
     }
 
-    fn logits(&mut self, at: &[usize]) -> Result<&[f32], LmError> {
-        let width = self.network.config.hidden_size;
-        let row = |at: &usize| &self.buffers.stream[at * width..(at + 1) * width];
-        let states: Vec<f32> = at.iter().flat_map(row).copied().collect();
-        self.network.logits(&states, &mut self.buffers);
-        Ok(&self.buffers.logits)
+    fn choose(&mut self, at: &[usize], asks: &[Ask<'_>]) -> Result<Vec<(u32, f64)>, LmError> {
+        let ends = self.logits(at);
+        at.par_iter().zip(asks).map(|(row, ask)| ask.of(ends.after(*row))).collect()
+    }
+
+    fn logps(&mut self, at: &[usize], tokens: &[u32]) -> Result<Vec<f64>, LmError> {
+        let ends = self.logits(at);
+        let lses: Vec<f64> =
+            ends.rows.par_iter().map(|row| log_sum_exp(ends.after(*row))).collect();
+        let logp = |(row, token): (&usize, &u32)| {
+            f64::from(ends.after(*row)[*token as usize]) - lses[ends.place(*row)]
+        };
+        Ok(at.iter().zip(tokens).map(logp).collect())
     }
 
     fn step(&mut self, rows: &[Row], asks: &[Ask<'_>]) -> Result<Vec<(u32, f64)>, LmError> {

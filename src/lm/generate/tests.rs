@@ -78,9 +78,15 @@ fn recomputed(generator: &Generator, prompt: &[u32], ids: &[u32]) -> (f64, Vec<u
     for index in 0..ids.len() {
         let context = [prompt, &ids[..index]].concat();
         let mut reader = Reader::new(generator.reading(), generator.config(), vec![&context], &[1]);
-        reader.read(&[0], &Cancel::default()).unwrap();
-        logp += logp_of(reader.logits(0), ids[index]);
-        greedy.push(argmax(reader.logits(0)).unwrap());
+        let likeliest = sampling(0.0, 1);
+        let mut at_end = |reading: &mut dyn Reading, ends: &[(usize, usize)]| {
+            let at = [ends[0].0];
+            logp += reading.logps(&at, &ids[index..=index])?[0];
+            let ask = Ask { sampling: &likeliest, unit: 0.0, seen: None };
+            greedy.push(reading.choose(&at, &[ask])?[0].0);
+            Ok(())
+        };
+        reader.read(&[0], &Cancel::default(), &mut at_end).unwrap();
     }
     (logp, greedy)
 }
@@ -227,8 +233,8 @@ fn memory_is_given_back() {
     let mut reader = Reader::new(generator.reading(), generator.config(), prompts, &[3, 2]);
     let newcomers = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)];
     let cancel = Cancel::default();
-    let mut live = admit(&mut reader, &requests, &newcomers, &cancel).unwrap();
-    assert!(reader.ends.is_empty());
+    let mut firsts = Firsts::new(&reader.plan.leaves, &requests);
+    let mut live = admit(&mut reader, &mut firsts, &newcomers, &cancel).unwrap();
     assert_eq!(reader.reading.tree().live(), 1);
     generator.step(&mut live, &mut *reader.reading).unwrap();
     assert_eq!(reader.reading.tree().live(), 6);

@@ -2,12 +2,12 @@
 //! blocks that sequences share; tokens are chosen there as well, so that no logits leave it.
 
 use super::batch::{TilePlan, tile_rows};
-use super::kernels::{self, ASKED_WORDS, CHOSEN_WORDS, gather_rows};
+use super::kernels::{self, ASKED_WORDS, CHOSEN_WORDS, gather_rows, token_logps};
 use super::layer::{At, Keys};
 use super::numbers::{Numbers, Room};
 use super::passes::{GpuDecoder, Space};
 use super::{Gpu, Kind};
-use crate::lm::device::estimate::{GROWN_BY, READ_ROWS_MAX};
+use crate::lm::device::estimate::{ENDS_AT_ONCE, GROWN_BY, READ_ROWS_MAX};
 use crate::lm::error::LmError;
 use crate::lm::generate::{Ask, NodeId, Reading, Row, Tree, not_a_number};
 use crate::lm::ops::WIDTH;
@@ -59,6 +59,8 @@ struct Rooms {
     states: Room,
     logits: Room,
     chosen: Room,
+    logps: Room,
+    totals: Room,
 }
 
 /// Contexts that are being read on a device.
@@ -69,8 +71,6 @@ pub(in crate::lm) struct GpuReading<'a> {
     rooms: Rooms,
     /// Rows of the last reading.
     rows: usize,
-    /// Logits that were asked for.
-    host: Vec<f32>,
 }
 
 /// Rows as a device wants them.
@@ -90,7 +90,6 @@ impl<'a> GpuReading<'a> {
             caches: Caches::default(),
             rooms: Rooms::default(),
             rows: 0,
-            host: Vec::new(),
         }
     }
 
@@ -181,11 +180,27 @@ impl<'a> GpuReading<'a> {
         Ok(logits)
     }
 
-    /// A token for every row of the last reading; `asked` is how, in words.
-    fn chosen(&mut self, asks: &[Ask<'_>], asked: &Numbers) -> Result<Vec<(u32, f64)>, LmError> {
+    /// These of the last hidden states, with words that were sent along.
+    fn states(&mut self, at: &[usize], words: &[u32]) -> Result<(Numbers, Numbers), LmError> {
+        let gpu = self.gpu().clone();
+        let width = self.decoder.store.config.hidden_size;
+        assert!(at.iter().all(|row| *row < self.rows), "a row that was not read");
+        let rows: Vec<u32> = at.iter().map(|row| *row as u32).collect();
+        let [rows, words] = self.rooms.space.sent.send(&gpu, [&rows, words])?;
+        let states = self.rooms.states.get(&gpu, gpu.work(), at.len() * width)?;
+        gather_rows(&self.hidden()?, &rows, &states, width)?;
+        Ok((states, words))
+    }
+
+    /// A token after each of these states; `asked` is how, in words.
+    fn chosen(
+        &mut self,
+        states: &Numbers,
+        asks: &[Ask<'_>],
+        asked: &Numbers,
+    ) -> Result<Vec<(u32, f64)>, LmError> {
         let vocab = self.decoder.store.config.vocab_size;
-        let hidden = self.hidden()?;
-        let logits = self.logits_of(&hidden)?;
+        let logits = self.logits_of(states)?;
         let gpu = &self.decoder.store.gpu;
         let chosen = self.rooms.chosen.get(gpu, Kind::U32, asks.len() * CHOSEN_WORDS)?;
         kernels::choose(&logits, asked, &chosen, vocab)?;
@@ -235,16 +250,32 @@ impl Reading for GpuReading<'_> {
         self.read_with(rows, &[]).map(|_| ())
     }
 
-    fn logits(&mut self, at: &[usize]) -> Result<&[f32], LmError> {
+    fn choose(&mut self, at: &[usize], asks: &[Ask<'_>]) -> Result<Vec<(u32, f64)>, LmError> {
         let gpu = self.gpu().clone();
         let _turn = gpu.turn();
-        let width = self.decoder.store.config.hidden_size;
-        let index: Vec<u32> = at.iter().map(|row| *row as u32).collect();
-        let states = self.rooms.states.get(&gpu, gpu.work(), at.len() * width)?;
-        let hidden = self.hidden()?;
-        gather_rows(&hidden, &Numbers::of(&gpu, &index)?, &states, width)?;
-        self.host = self.logits_of(&states)?.read()?;
-        Ok(&self.host)
+        let mut all = Vec::with_capacity(at.len());
+        for (at, asks) in at.chunks(ENDS_AT_ONCE).zip(asks.chunks(ENDS_AT_ONCE)) {
+            let asked: Vec<u32> = asks.iter().flat_map(words).collect();
+            let (states, asked) = self.states(at, &asked)?;
+            all.extend(self.chosen(&states, asks, &asked)?);
+        }
+        Ok(all)
+    }
+
+    fn logps(&mut self, at: &[usize], tokens: &[u32]) -> Result<Vec<f64>, LmError> {
+        crate::lm::decoder::check_ids(&self.decoder.store.config, tokens)?;
+        let gpu = self.gpu().clone();
+        let _turn = gpu.turn();
+        let mut all = Vec::with_capacity(at.len());
+        for (at, tokens) in at.chunks(ENDS_AT_ONCE).zip(tokens.chunks(ENDS_AT_ONCE)) {
+            let (states, targets) = self.states(at, tokens)?;
+            let logits = self.logits_of(&states)?;
+            let logps = self.rooms.logps.get(&gpu, Kind::F32, at.len())?;
+            let totals = self.rooms.totals.get(&gpu, Kind::F32, at.len())?;
+            token_logps(&logits, &targets, (&logps, &totals))?;
+            all.extend(logps.read::<f32>()?.into_iter().map(f64::from));
+        }
+        Ok(all)
     }
 
     fn step(&mut self, rows: &[Row], asks: &[Ask<'_>]) -> Result<Vec<(u32, f64)>, LmError> {
@@ -252,6 +283,7 @@ impl Reading for GpuReading<'_> {
         let _turn = gpu.turn();
         let asked: Vec<u32> = asks.iter().flat_map(words).collect();
         let asked = self.read_with(rows, &asked)?;
-        self.chosen(asks, &asked)
+        let hidden = self.hidden()?;
+        self.chosen(&hidden, asks, &asked)
     }
 }

@@ -85,38 +85,51 @@ fn plans(families: &[Family], heads: Heads) -> (TilePlan, Vec<u32>) {
     (queries, keys)
 }
 
-/// Angles of all positions a model can read, and those of the rows at hand.
+/// Angles of all positions that were read so far. It grows, and is never given back.
 #[derive(Default)]
-pub(super) struct AngleTable {
-    all: Option<Angles>,
-    positions: usize,
+pub(super) struct AngleTable(Option<(Angles, usize)>);
+
+impl AngleTable {
+    /// Angles of at least so many positions.
+    pub fn reaching(
+        &mut self,
+        gpu: &Gpu,
+        positions: usize,
+        frequencies: &[f32],
+    ) -> Result<Angles, LmError> {
+        if let Some((all, held)) = &self.0
+            && positions <= *held
+        {
+            return Ok(all.clone());
+        }
+        let held = positions.next_power_of_two().max(256);
+        let table = RotaryTable::new((0u32..).take(held), frequencies);
+        let (cos, sin) = (Numbers::of(gpu, table.cos())?, Numbers::of(gpu, table.sin())?);
+        let all = Angles { cos, sin };
+        self.0 = Some((all.clone(), held));
+        Ok(all)
+    }
+}
+
+/// Room for the angles of the rows at hand.
+#[derive(Default)]
+pub(super) struct AngleRooms {
     cos: Room,
     sin: Room,
 }
 
-impl AngleTable {
-    /// Angles of these positions, on the host and as they were sent; the table grows when one is
-    /// beyond it.
+impl AngleRooms {
+    /// Angles of these positions, as they were sent, out of all.
     pub fn rows(
         &mut self,
-        (positions, sent): (&[u32], &Numbers),
-        frequencies: &[f32],
+        all: &Angles,
+        positions: &Numbers,
+        half: usize,
     ) -> Result<Angles, LmError> {
-        let gpu = sent.gpu();
-        let needed = positions.iter().max().map_or(0, |p| *p as usize + 1);
-        if needed > self.positions || self.all.is_none() {
-            self.positions = needed.next_power_of_two().max(256);
-            let table = RotaryTable::new((0u32..).take(self.positions), frequencies);
-            let (cos, sin) = (Numbers::of(gpu, table.cos())?, Numbers::of(gpu, table.sin())?);
-            self.all = Some(Angles { cos, sin });
-        }
-        let half = frequencies.len();
-        let len = positions.len() * half;
+        let (gpu, len) = (positions.gpu(), positions.len() * half);
         let (cos, sin) = (self.cos.get(gpu, Kind::F32, len)?, self.sin.get(gpu, Kind::F32, len)?);
-        if let Some(all) = &self.all {
-            gather_rows(&all.cos, sent, &cos, half)?;
-            gather_rows(&all.sin, sent, &sin, half)?;
-        }
+        gather_rows(&all.cos, positions, &cos, half)?;
+        gather_rows(&all.sin, positions, &sin, half)?;
         Ok(Angles { cos, sin })
     }
 }
@@ -131,14 +144,14 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Sends over what the rows are; they were checked.
+    /// Sends over what the rows are; they were checked. `angles` has those of all their positions.
     pub fn new(
-        gpu: &Gpu,
         rows: &PackedRows,
         heads: Heads,
-        (table, frequencies): (&mut AngleTable, &[f32]),
+        (angles, rooms): (&Angles, &mut AngleRooms),
         sent: &mut Room,
     ) -> Result<Batch, LmError> {
+        let gpu = angles.cos.gpu();
         let (queries, key_tiles) = plans(&rows.families, heads);
         let (count, (tiles, keys)) = (rows.ids.len(), queries.words());
         let pieces = [&rows.ids[..], &rows.positions, tiles, keys, &key_tiles];
@@ -146,7 +159,7 @@ impl Batch {
         Ok(Batch {
             rows: count,
             ids,
-            angles: table.rows((&rows.positions, &positions), frequencies)?,
+            angles: rooms.rows(angles, &positions, heads.dim / 2)?,
             tiles: queries.sent((tiles, keys), count, count),
             key_tiles: KeyTiles { tiles: key_words, count: key_tiles.len() / 4 },
         })

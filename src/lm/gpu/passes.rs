@@ -1,8 +1,8 @@
 //! The network on a device, from ids to log-probabilities and back.
 
-use super::batch::{AngleTable, Batch, additions};
+use super::batch::{AngleRooms, AngleTable, Batch, additions};
 use super::head::HeadRooms;
-use super::kernels::{self, add_rows};
+use super::kernels::{self, Angles, add_rows};
 use super::layer::{At, Keys, Scratch, Tape};
 use super::numbers::{Numbers, Room};
 use super::store::Store;
@@ -20,7 +20,7 @@ pub(super) struct Space {
     pub streams: Vec<Room>,
     pub tapes: Vec<Tape>,
     pub scratch: Scratch,
-    pub angles: AngleTable,
+    pub angles: AngleRooms,
     /// What was last sent over of the rows at hand.
     pub sent: Room,
     pub inverses: Room,
@@ -34,6 +34,7 @@ pub(super) struct Space {
 pub(in crate::lm) struct GpuDecoder {
     pub(super) store: Store,
     frequencies: Vec<f32>,
+    angles: Mutex<AngleTable>,
     space: Mutex<Space>,
 }
 
@@ -41,12 +42,14 @@ impl GpuDecoder {
     /// A network over these weights.
     pub fn new(store: Store) -> GpuDecoder {
         let frequencies = store.config.rotary_frequencies();
-        GpuDecoder { store, frequencies, space: Mutex::default() }
+        GpuDecoder { store, frequencies, angles: Mutex::default(), space: Mutex::default() }
     }
 
-    /// What positions turn by.
-    pub(super) fn frequencies(&self) -> &[f32] {
-        &self.frequencies
+    /// Angles of all positions up to the largest of these.
+    pub(super) fn angles(&self, positions: &[u32]) -> Result<Angles, LmError> {
+        let mut table = self.angles.lock().unwrap_or_else(PoisonError::into_inner);
+        let reach = positions.iter().max().map_or(0, |position| *position as usize + 1);
+        table.reaching(&self.store.gpu, reach, &self.frequencies)
     }
 
     /// The device.
@@ -67,8 +70,8 @@ impl GpuDecoder {
     }
 
     fn batch(&self, rows: &PackedRows, space: &mut Space) -> Result<Batch, LmError> {
-        let table = (&mut space.angles, self.frequencies.as_slice());
-        Batch::new(&self.store.gpu, rows, self.store.heads(), table, &mut space.sent)
+        let angles = self.angles(&rows.positions)?;
+        Batch::new(rows, self.store.heads(), (&angles, &mut space.angles), &mut space.sent)
     }
 
     /// Leaves the normed end in `space.hidden`, and gives the last stream. Where nothing is kept,

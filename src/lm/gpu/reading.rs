@@ -146,7 +146,8 @@ impl<'a> GpuReading<'a> {
         let (tiles, keys) = plan.words();
         let pieces = [ids.as_slice(), positions, slots, tiles, keys, asked];
         let [ids, places, slots, tiles, keys, asked] = space.sent.send(gpu, pieces)?;
-        let angles = space.angles.rows((positions, &places), self.decoder.frequencies())?;
+        let all = self.decoder.angles(positions)?;
+        let angles = space.angles.rows(&all, &places, store.heads().dim / 2)?;
         let tiles = plan.sent((tiles, keys), rows, self.caches.blocks * WIDTH);
         space.streams.resize_with(1, Room::default);
         space.tapes.resize_with(1, Default::default);

@@ -16,8 +16,8 @@
 // Of CUDA's functions here are those that gradus, candle and cudarc call; the rest are not there, which
 // crates/cuda-lazy answers with CUDA_ERROR_NO_DEVICE.
 //
-// EMULATED_GPU_BYTES: its memory (2 GiB). EMULATED_GPU_IDLE: it computes next to nothing; what
-// then takes time is the host.
+// EMULATED_GPU_BYTES: its memory (2 GiB). EMULATED_GPU_IDLE: it computes next to nothing, so that what
+// takes time is the host.
 
 #include "../cuda/emulate.cpp"
 

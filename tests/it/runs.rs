@@ -16,7 +16,7 @@ pub fn gradus() -> Command {
 
 /// Runs are compared bit by bit, which only holds where the same kind of device computes: beside a GPU
 /// some would take it, and those that say nothing of it would not.
-pub const ON_CPU: [&str; 2] = ["--device", "cpu"];
+const ON_CPU: [&str; 2] = ["--device", "cpu"];
 
 /// While this lives, no other test works on whole runs: they would take each other's time, and
 /// some look at the clock. Across processes, for a runner may give each test its own.

@@ -261,12 +261,18 @@ bool refuse(const char* what) {
   return false;
 }
 
+// The kernel of this name; null where there is none.
+const Kernel* named(const char* name) {
+  const Kernel* kernel = Kernel::first;
+  while (kernel && std::strcmp(kernel->name, name) != 0) kernel = kernel->next;
+  return kernel;
+}
+
 bool run(const char* kernel, const uint32_t* shape, uint64_t seed, const void* const* args,
          size_t args_len) {
   Machine& m = machine();
   m.said[0] = 0;
-  m.kernel = Kernel::first;
-  while (m.kernel && std::strcmp(m.kernel->name, kernel) != 0) m.kernel = m.kernel->next;
+  m.kernel = named(kernel);
   if (!m.kernel) return refuse("there is no such kernel");
   if (m.kernel->arguments != args_len) return refuse("takes another number of arguments");
   gridDim = {shape[0], shape[1], shape[2]};

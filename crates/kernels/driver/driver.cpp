@@ -59,8 +59,17 @@ constexpr size_t IDLE_ZEROED = 1 << 20;
 // What a kernel may have of shared memory: unasked, and at the most (H100).
 constexpr uint32_t SHARED_UNASKED = 48 << 10, SHARED_AT_MOST = 227 << 10;
 
+// A kernel of candle's, which is done here: its arguments, and what it does with them.
+struct Native {
+  const char* name;
+  size_t arguments;
+  void (*call)(const std::vector<uint64_t>&);
+};
+
+// One of ours or one of candle's; the other is null.
 struct Function {
-  std::string name;
+  const emulate::Kernel* ours;
+  const Native* theirs;
   uint32_t shared_bytes = SHARED_UNASKED;
 };
 
@@ -234,11 +243,6 @@ void cast(const std::vector<uint64_t>& args) {
   }
 }
 
-struct Native {
-  const char* name;
-  size_t arguments;
-  void (*call)(const std::vector<uint64_t>&);
-};
 constexpr Native NATIVE[] = {
     {"cast_f32_f64", 5, cast<float, double>},
     {"cast_f32_bf16", 5, cast<float, __nv_bfloat16>},
@@ -250,19 +254,14 @@ const Native* native(const std::string& name) {
   return nullptr;
 }
 
-const emulate::Kernel* emulated(const std::string& name) {
-  const emulate::Kernel* kernel = emulate::Kernel::first;
-  while (kernel && name != kernel->name) kernel = kernel->next;
-  return kernel;
-}
+// cudaDataType.
+constexpr int F32 = 0, BF16 = 14;
+bool is_known(int kind) { return kind == F32 || kind == BF16; }
 
 float number(const void* at, int kind, size_t index) {
-  if (kind == 14) return __bfloat162float(static_cast<const __nv_bfloat16*>(at)[index]);
+  if (kind == BF16) return __bfloat162float(static_cast<const __nv_bfloat16*>(at)[index]);
   return static_cast<const float*>(at)[index];
 }
-
-// cudaDataType: CUDA_R_32F is 0, CUDA_R_16BF is 14.
-bool is_known(int kind) { return kind == 0 || kind == 14; }
 
 struct Matrix {
   const void* at;
@@ -279,7 +278,7 @@ struct Matrix {
   }
   size_t bytes(int64_t rows, int64_t columns) const {
     if (turned) std::swap(rows, columns);
-    return (size_t(columns - 1) * pitch + rows) * (kind == 14 ? 2 : 4);
+    return (size_t(columns - 1) * pitch + rows) * (kind == BF16 ? 2 : 4);
   }
 };
 
@@ -296,7 +295,7 @@ void multiply(Matrix a, Matrix b, void* c, int c_kind, int64_t pitch, int64_t m,
     for (int64_t row = 0; row < m; ++row) {
       size_t at = column * pitch + row;
       float sum = alpha * sums[row] + (beta == 0.0f ? 0.0f : beta * number(c, c_kind, at));
-      if (c_kind == 14)
+      if (c_kind == BF16)
         static_cast<__nv_bfloat16*>(c)[at] = __float2bfloat16_rn(sum);
       else
         static_cast<float*>(c)[at] = sum;
@@ -519,12 +518,13 @@ EXPORT int cuModuleUnload(void*) { return SUCCESS; }
 EXPORT int cuModuleGetFunction(void** function, void* module, const char* name) {
   ENTER;
   if (module != &driver().module) return INVALID_HANDLE;
-  if (!native(name) && !emulated(name)) {
+  Function found{emulate::named(name), native(name)};
+  if (!found.ours && !found.theirs) {
     std::fprintf(stderr, "emulated GPU: there is no kernel %s\n", name);
     return NOT_FOUND;
   }
   auto& known = driver().functions[name];
-  if (!known) known = std::make_unique<Function>(Function{name});
+  if (!known) known = std::make_unique<Function>(found);
   *function = known.get();
   return SUCCESS;
 }
@@ -542,21 +542,21 @@ EXPORT int cuLaunchKernel(void* handle, unsigned x, unsigned y, unsigned z, unsi
   if (x == 0 || y == 0 || z == 0 || y > 65535 || z > 65535 || x > INT32_MAX || block == 0 ||
       block > 1024 || block_y != 1 || block_z != 1 || extra || shared_bytes > function->shared_bytes)
     return INVALID_VALUE;
-  const Native* simple = native(function->name);
-  if (driver().idle && !simple) return SUCCESS;
-  size_t count = simple ? simple->arguments : emulated(function->name)->arguments;
+  const emulate::Kernel* ours = function->ours;
+  const Native* theirs = function->theirs;
+  if (driver().idle && ours) return SUCCESS;
+  size_t count = ours ? ours->arguments : theirs->arguments;
   // Arguments are read when the call is made. Each has at most eight bytes.
   std::vector<uint64_t> args(count);
   for (size_t i = 0; i < count; ++i) std::memcpy(&args[i], given[i], 8);
-  if (simple) return queue(stream, [=] { simple->call(args); });
+  if (!ours) return queue(stream, [call = theirs->call, args] { call(args); });
   std::array<uint32_t, 5> shape = {x, y, z, block, shared_bytes};
-  return queue(stream, [=] {
+  return queue(stream, [name = ours->name, args, shape] {
     std::vector<const void*> places;
     for (const uint64_t& arg : args) places.push_back(&arg);
     char said[512];
-    if (!gradus_emulator_launch(function->name.c_str(), shape.data(), 0, places.data(), count, said,
-                                sizeof said))
-      broke((function->name + ": " + said).c_str());
+    if (!gradus_emulator_launch(name, shape.data(), 0, places.data(), args.size(), said, sizeof said))
+      broke((std::string(name) + ": " + said).c_str());
   });
 }
 
@@ -595,7 +595,7 @@ EXPORT int cublasGemmStridedBatchedEx(void* handle, int a_turn, int b_turn, int 
   Matrix out{c, c_kind, false, c_pitch};
   bool fits = m > 0 && n > 0 && k > 0 && a_pitch >= (a_turn ? k : m) && b_pitch >= (b_turn ? n : k) &&
               c_pitch >= m && is_known(a_kind) && a_kind == b_kind && is_known(c_kind) &&
-              (batches == 1 || (a_kind == 0 && c_kind == 0)) &&
+              (batches == 1 || (a_kind == F32 && c_kind == F32)) &&
               is_ours(uintptr_t(a), left.bytes(m, k)) && is_ours(uintptr_t(b), right.bytes(k, n)) &&
               is_ours(uintptr_t(c), out.bytes(m, n));
   if (!fits) return BLAS_INVALID_VALUE;

@@ -88,17 +88,22 @@ fn bytes(bf16: bool) -> u32 {
     if bf16 { 2 } else { 4 }
 }
 
-/// The width that a head of `dim` numbers is padded to, by which the attention kernels are named
-/// (`attention_bf16_64`): those of `EACH_WIDTH` in `cuda/tiles.cuh`.
-///
-/// # Panics
-/// Where a head is wider than 256.
-pub fn attention_width(dim: u32, bf16: bool) -> u32 {
+/// The width that a head of `dim` numbers is padded to: those of `EACH_WIDTH` in `cuda/tiles.cuh`.
+fn padded(dim: u32, bf16: bool) -> u32 {
     let widths = [32, 64, if bf16 { 96 } else { 128 }, 128, 256];
     let Some(width) = widths.into_iter().find(|width| *width >= dim) else {
         panic!("heads of {dim} numbers: the attention kernels go up to 256")
     };
     width
+}
+
+/// The kernel `what` (`attention`, `attention_backward_q`, `attention_backward_kv`) for heads of `dim`
+/// numbers: each width that heads are padded to has its own, `attention_bf16_64`.
+///
+/// # Panics
+/// Where a head is wider than 256.
+pub fn attention_kernel(what: &str, dim: u32, bf16: bool) -> String {
+    format!("{what}_{}_{}", if bf16 { "bf16" } else { "f32" }, padded(dim, bf16))
 }
 
 /// Bytes of `rows` rows of `width` numbers in shared memory: 16 bytes more each, so that the same
@@ -113,7 +118,7 @@ fn rows_bytes(rows: u32, width: u32, bf16: bool) -> u32 {
 /// # Panics
 /// Where a head is wider than 256.
 pub fn attention_launch(tiles: u32, key_heads: u32, parts: u32, dim: u32, bf16: bool) -> Launch {
-    let (width, keys) = (attention_width(dim, bf16), if bf16 { 64 } else { 32 });
+    let (width, keys) = (padded(dim, bf16), if bf16 { 64 } else { 32 });
     let scores = 4 * TILE * (keys + 8);
     let weights = if bf16 { rows_bytes(TILE, keys, true) } else { 0 };
     let queries = rows_bytes(TILE, width, bf16);
@@ -150,7 +155,7 @@ fn slopes_bytes(step: u32, bf16: bool) -> u32 {
 /// # Panics
 /// Where a head is wider than 256.
 pub fn attention_backward_q_launch(tiles: u32, key_heads: u32, dim: u32, bf16: bool) -> Launch {
-    let width = attention_width(dim, bf16);
+    let width = padded(dim, bf16);
     let step = step(width, bf16);
     let rows = 2 * rows_bytes(TILE, width, bf16) + 2 * rows_bytes(step, width, bf16);
     let shared_bytes = rows + slopes_bytes(step, bf16) + 3 * 4 * TILE;
@@ -167,7 +172,7 @@ pub fn attention_backward_kv_launch(
     dim: u32,
     bf16: bool,
 ) -> Launch {
-    let width = attention_width(dim, bf16);
+    let width = padded(dim, bf16);
     let step = step(width, bf16);
     let rows = 2 * rows_bytes(TILE, width, bf16) + 2 * rows_bytes(step, width, bf16);
     let shared_bytes = rows + 2 * slopes_bytes(step, bf16) + 3 * 4 * step;

@@ -21,7 +21,7 @@ mod types;
 pub use emulator::{Emulator, emulator};
 pub use launch::{
     Launch, adamw_launch, attention_backward_kv_launch, attention_backward_q_launch,
-    attention_delta_launch, attention_join_launch, attention_launch, attention_width,
+    attention_delta_launch, attention_join_launch, attention_kernel, attention_launch,
     choose_launch, column_sums_launch, each_launch, heads_backward_launch, heads_launch,
     partial_columns_launch, rms_norm_backward_launch, rows_launch, square_sums_launch,
     token_logps_launch,

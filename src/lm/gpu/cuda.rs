@@ -14,7 +14,6 @@ use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{CudaStorage, DType, Device};
 use half::bf16;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a kernel may have of shared memory without being asked whether it wants more.
@@ -86,10 +85,11 @@ impl Cuda {
 
     fn function(&self, name: &str, shared_bytes: u32) -> candle_core::Result<CudaFunction> {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
-        let (function, allowed) = match functions.entry(name.to_owned()) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(free) => {
-                free.insert((self.module.load_function(name).w()?, SHARED_BYTES))
+        let (function, allowed) = match functions.get_mut(name) {
+            Some(known) => known,
+            None => {
+                let function = self.module.load_function(name).w()?;
+                functions.entry(name.to_owned()).or_insert((function, SHARED_BYTES))
             }
         };
         if shared_bytes > *allowed {

@@ -17,6 +17,7 @@ use std::ops::Range;
 /// Room for a chunk.
 #[derive(Default)]
 pub(super) struct HeadRooms {
+    sent: Room,
     states: Room,
     d_states: Room,
     logits: Room,
@@ -69,9 +70,9 @@ impl Store {
         let (gpu, width) = (&self.gpu, self.config.hidden_size);
         let n = rows.len();
         let at = scored.at[rows.clone()].to_vec();
-        let targets = Numbers::of(gpu, &scored.targets[rows])?;
+        let [index, targets] = rooms.sent.send(gpu, [&at, &scored.targets[rows]])?;
         let states = rooms.states.get(gpu, gpu.work(), n * width)?;
-        gather_rows(hidden, &Numbers::of(gpu, &at)?, &states, width)?;
+        gather_rows(hidden, &index, &states, width)?;
         let logits = rooms.logits.get(gpu, Kind::F32, n * self.config.vocab_size)?;
         self.logits(&states, &logits)?;
         let logps = rooms.logps.get(gpu, Kind::F32, n)?;

@@ -143,10 +143,14 @@ impl Store {
             &mut scratch.attention,
         )?;
         let in_place = x.address() == out.address();
-        let mid = if in_place { x.clone() } else { self.wide(&mut tape.mid, x.len())? };
-        if !in_place {
-            mid.copy(x)?;
-        }
+        let mid = match in_place {
+            true => x.clone(),
+            false => {
+                let mid = self.wide(&mut tape.mid, x.len())?;
+                mid.copy(x)?;
+                mid
+            }
+        };
         self.linear(&[&layer.o], &y, (&mid, true), &mut scratch.low)?;
         let normed =
             self.normed(layer.mlp_norm, &mid, (&mut scratch.normed, &mut tape.inverses_mid))?;

@@ -2,7 +2,7 @@
 //! blocks that sequences share; tokens are chosen there as well, so that no logits leave it.
 
 use super::batch::{TilePlan, tile_rows};
-use super::kernels::{self, ASKED_WORDS, CHOSEN_WORDS, gather_rows, token_logps};
+use super::kernels::{self, ASKED_WORDS, CHOSEN_WORDS, gather_rows};
 use super::layer::{At, Keys};
 use super::numbers::{Numbers, Room};
 use super::passes::{GpuDecoder, Space};
@@ -10,6 +10,7 @@ use super::{Gpu, Kind};
 use crate::lm::device::estimate::{ENDS_AT_ONCE, GROWN_BY, READ_ROWS_MAX};
 use crate::lm::error::LmError;
 use crate::lm::generate::{Ask, NodeId, Reading, Row, Tree, not_a_number};
+use crate::lm::logp::Scored;
 use crate::lm::ops::WIDTH;
 
 /// Blocks that are set aside at first.
@@ -59,8 +60,6 @@ struct Rooms {
     states: Room,
     logits: Room,
     chosen: Room,
-    logps: Room,
-    totals: Room,
 }
 
 /// Contexts that are being read on a device.
@@ -97,12 +96,12 @@ impl<'a> GpuReading<'a> {
         self.decoder.gpu()
     }
 
-    fn place(&mut self, rows: &[Row]) -> Placed {
+    fn place(&mut self, rows: &[Row], ids: Vec<u32>) -> Placed {
         let indices: Vec<usize> = rows.iter().map(|row| self.tree.extend(row.node)).collect();
         let places = rows.iter().zip(&indices);
         let slots = places.map(|(row, at)| self.tree.node(row.node).place(*at) as u32);
         let mut placed = Placed {
-            ids: rows.iter().map(|row| row.token).collect(),
+            ids,
             positions: rows.iter().map(|row| row.position as u32).collect(),
             slots: slots.collect(),
             plan: TilePlan::default(),
@@ -131,7 +130,7 @@ impl<'a> GpuReading<'a> {
     fn read_with(&mut self, rows: &[Row], asked: &[u32]) -> Result<Numbers, LmError> {
         let ids: Vec<u32> = rows.iter().map(|row| row.token).collect();
         crate::lm::decoder::check_ids(&self.decoder.store.config, &ids)?;
-        let placed = self.place(rows);
+        let placed = self.place(rows, ids);
         self.forward(&placed, asked)
     }
 
@@ -269,12 +268,12 @@ impl Reading for GpuReading<'_> {
         let _turn = gpu.turn();
         let mut all = Vec::with_capacity(at.len());
         for (at, tokens) in at.chunks(ENDS_AT_ONCE).zip(tokens.chunks(ENDS_AT_ONCE)) {
-            let (states, targets) = self.states(at, tokens)?;
-            let logits = self.logits_of(&states)?;
-            let logps = self.rooms.logps.get(&gpu, Kind::F32, at.len())?;
-            let totals = self.rooms.totals.get(&gpu, Kind::F32, at.len())?;
-            token_logps(&logits, &targets, (&logps, &totals))?;
-            all.extend(logps.read::<f32>()?.into_iter().map(f64::from));
+            assert!(at.iter().all(|row| *row < self.rows), "a row that was not read");
+            let mut scored = Scored::default();
+            at.iter().zip(tokens).for_each(|(row, token)| scored.push(*row, *token));
+            let (hidden, head) = (self.hidden()?, &mut self.rooms.space.head);
+            let logps = self.decoder.store.logps(&hidden, &scored, head)?;
+            all.extend(logps.into_iter().map(f64::from));
         }
         Ok(all)
     }

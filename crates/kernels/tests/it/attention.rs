@@ -6,8 +6,8 @@ use crate::gpu::{
 };
 use gradus_kernels::{
     Emulator, KEY_TILE, KeyTile, TILE_QUERIES, Tile, attention_backward_kv_launch,
-    attention_backward_q_launch, attention_delta_launch, attention_join_launch, attention_launch,
-    attention_width,
+    attention_backward_q_launch, attention_delta_launch, attention_join_launch, attention_kernel,
+    attention_launch,
 };
 
 impl Element for Tile {
@@ -259,7 +259,7 @@ fn packed<T: Number>(buffer: &Buffer<T>, stride: usize, width: usize) -> Vec<f64
 
 /// The kernel for heads so wide.
 fn kernel<T: Number>(what: &str, dim: usize) -> String {
-    format!("{what}_{}_{}", T::NAME, attention_width(dim as u32, T::BF16))
+    attention_kernel(what, dim as u32, T::BF16)
 }
 
 /// y without gaps, and the logarithms.

@@ -38,8 +38,7 @@ impl Seen<'_> {
 
     /// The name of the kernel for heads so wide.
     fn kernel(&self, what: &str) -> String {
-        let width = shapes::attention_width(self.heads.dim as u32, self.is_bf16());
-        format!("{what}_{}_{width}", self.q.kind().name())
+        shapes::attention_kernel(what, self.heads.dim as u32, self.is_bf16())
     }
 }
 

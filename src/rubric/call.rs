@@ -28,6 +28,20 @@ pub struct Readout {
     pub choices: Vec<(String, Vec<f64>)>,
 }
 
+/// A place in the judge's answer where it decided: where `parse` read a score from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Place {
+    /// The first byte of what is written there.
+    pub start: usize,
+    /// The first byte after it.
+    pub end: usize,
+    /// How much it counts among the answer's places.
+    pub weight: f64,
+    /// Everything that could have stood there, what does stand there among it, and what each gives
+    /// to every candidate.
+    pub choices: Vec<(String, Vec<f64>)>,
+}
+
 /// What the judge model is to be asked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rendered {
@@ -60,6 +74,8 @@ pub enum Reading {
     Verdict {
         /// One per candidate, inside the scale.
         scores: Vec<f64>,
+        /// Where it was read, in order; none when probabilities cannot say it.
+        places: Vec<Place>,
         /// Sub-scores by name.
         criteria: Vec<(String, f64)>,
         /// Why, in the judge's words.
@@ -67,7 +83,7 @@ pub enum Reading {
         /// Fuel used.
         fuel: u64,
     },
-    /// No score at all; a readout may still be taken.
+    /// No score at all.
     Missing {
         /// Fuel used.
         fuel: u64,
@@ -214,6 +230,7 @@ pub(super) fn reading(
             check_scores(&verdict.scores, candidates, scale)?;
             Ok(Reading::Verdict {
                 scores: verdict.scores,
+                places: Vec::new(),
                 criteria: verdict.criteria.into_iter().map(|c| (c.name, c.value)).collect(),
                 rationale: verdict.rationale,
                 fuel,

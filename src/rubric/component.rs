@@ -5,7 +5,7 @@ use super::RubricError;
 use super::bindings::exports::gradus::rubric::judge as wit;
 use super::bindings::gradus::rubric::types::{Aggregation, Expectation, Subject as WitSubject};
 use super::bindings::{Rubric as Bindings, RubricPre};
-use super::call::{CallError, Item, Reading, Rendered, item_in, item_out, reading, rendered};
+use super::call::{CallError, Item, Reading, Readout, Rendered, item_in, item_out, reading, rendered};
 use super::engine::{FUEL_MAX, Host, RubricEngine, store};
 use super::examine::{Example, require_golden, run_golden};
 use crate::domain::RubricId;
@@ -224,6 +224,20 @@ impl Rubric {
             guest.gradus_rubric_judge().call_parse(store, &wit_item, answer)
         })?;
         reading(parsed, item.candidates.len(), self.scale(), used(&store))
+    }
+
+    /// The same, with the places where a score was read. `readout` is what `render` gave for the
+    /// item.
+    ///
+    /// # Errors
+    /// As [`Rubric::parse`].
+    pub fn read(
+        &self,
+        item: &Item,
+        answer: &str,
+        _readout: Option<&Readout>,
+    ) -> Result<Reading, CallError> {
+        self.parse(item, answer)
     }
 
     /// The golden cases it brings.

@@ -16,7 +16,7 @@ mod engine;
 mod examine;
 mod registry;
 
-pub use call::{CallError, Item, Reading, Readout, Rendered};
+pub use call::{CallError, Item, Place, Reading, Readout, Rendered};
 pub use component::{Combine, Rubric, RubricInfo, Subject};
 pub use engine::RubricEngine;
 pub use examine::{Attacked, Golden, Outcome, attack, require_golden, run_golden};

@@ -20,7 +20,7 @@ pub enum JudgeSource {
     /// The policy judges itself.
     #[default]
     Model,
-    /// Control arm: scores are drawn at random.
+    /// Control arm: the policy judges itself, and its scores are permuted among a prompt's answers.
     Random,
     /// Control arm: scores are the oracle's.
     Oracle,
@@ -30,11 +30,14 @@ pub enum JudgeSource {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReadoutMode {
-    /// The expectation over the score tokens' probabilities, where the rubric offers one.
+    /// The expectation over the score tokens' probabilities, where the judge wrote a score.
     #[default]
     Expected,
     /// What the rubric parses from the text (the paper).
     Parsed,
+    /// As `expected`; and a judge that wrote no score is made to begin one, which is recorded as
+    /// forced and counted apart.
+    Forced,
 }
 
 /// How new prompts are asked for.
@@ -234,7 +237,19 @@ pub struct JudgeConfig {
     pub probes: u32,
     /// Share of the rubric's scale by which forged verdicts may raise bad answers.
     pub forgery_gain_max: f64,
+    /// Under a rubric that compares: groups of a prompt's answers that are shown at most. With more,
+    /// every answer is in equally many of those that are.
+    #[serde(skip_serializing_if = "is_the_usual_bound")]
+    pub comparisons_max: u32,
 }
+
+/// Left out of what is written and hashed, as `weight_bits`.
+fn is_the_usual_bound(bound: &u32) -> bool {
+    *bound == COMPARISONS_MAX
+}
+
+/// What `judge.comparisons_max` is by default.
+const COMPARISONS_MAX: u32 = 256;
 
 /// How pairs are chosen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -242,6 +257,9 @@ pub struct JudgeConfig {
 pub struct PairsConfig {
     /// Best minus worst must exceed this.
     pub min_gap: f64,
+    /// And this many standard errors of that difference, over the judge's samples of either; 0: the
+    /// samples' noise is not looked at (the paper).
+    pub noise: f64,
     /// Fewer pairs than this are not trained on.
     pub min_pairs: u32,
     /// Length control rho of Meta-Rewarding; 0 is the paper's plain rule.

@@ -87,6 +87,7 @@ impl Default for JudgeConfig {
             source: JudgeSource::Model,
             probes: 4,
             forgery_gain_max: 0.1,
+            comparisons_max: COMPARISONS_MAX,
         }
     }
 }
@@ -95,6 +96,7 @@ impl Default for PairsConfig {
     fn default() -> Self {
         PairsConfig {
             min_gap: 0.0,
+            noise: 1.0,
             min_pairs: 16,
             length_control: 0.0,
             require_ended: true,

@@ -15,6 +15,10 @@ use super::probe::ProbeReport;
 use super::prompt::{Message, Prompt};
 use serde::{Deserialize, Serialize};
 
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
 /// How an iteration trains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -163,6 +167,17 @@ pub enum Event {
         /// records of old, where it is the mean of a completion's scores.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         scores: Vec<Option<f64>>,
+        /// Standard errors of these over the judge's samples; `None`: not known. Not in records of
+        /// old.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        errors: Vec<Option<f64>>,
+        /// Tokens of each completion. Not in records of old.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        lengths: Vec<u32>,
+        /// Groups of completions that a rubric that compares was not shown, for there were too many
+        /// (`judge.comparisons_max`).
+        #[serde(default, skip_serializing_if = "is_zero")]
+        not_compared: u64,
         /// The rubrics that asked. Not in records of old.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         rubrics: Vec<RubricName>,
@@ -175,6 +190,8 @@ pub enum Event {
         rubric: RubricId,
         judgments: Vec<Judgment>,
         scores: Vec<Option<f64>>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        errors: Vec<Option<f64>>,
     },
     /// A prompt gave a training pair.
     PairFormed { iteration: Iteration, pair: PreferencePair },

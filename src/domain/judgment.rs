@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 pub enum Outcome {
     /// A score inside the rubric's scale.
     Scored {
-        /// The score that counts: the expectation over the readout where the rubric offers one
-        /// and the run uses it, else what `parse` read.
+        /// The score that counts: the expectation over the places where `parse` read it, where the
+        /// rubric says which and the run uses them, else what `parse` read.
         score: f64,
-        /// What `parse` read from the text, where it read anything.
+        /// What `parse` read from the text; none of a score that was forced or is a control arm's.
         parsed: Option<f64>,
     },
     /// The reply holds no usable score.
@@ -54,6 +54,49 @@ pub struct RubricName {
     pub version: String,
 }
 
+/// How a score was read from the judge's probabilities.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReadoutFacts {
+    /// The judge wrote no score: it was made to begin one (`judge.readout: forced`).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub forced: bool,
+    /// How likely any of the choices was, from 0 to 1; of several places the mean by their weight.
+    /// Near 0 the score is made of what the judge would not have written.
+    pub mass: f64,
+    /// Shannon entropy of the choices, normalised to 1, in nats; the mean likewise.
+    pub entropy: f64,
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// A part of a verdict, as the rubric names it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Criterion {
+    /// Its name.
+    pub name: String,
+    /// What it came to.
+    pub value: f64,
+}
+
+/// What a rubric read from a reply besides the scores. Nothing is made of it; it is for people.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Remarks {
+    /// Sub-scores.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub criteria: Vec<Criterion>,
+    /// Why, in the judge's words, where that is not the whole reply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rationale: Option<String>,
+}
+
+impl Remarks {
+    fn is_empty(&self) -> bool {
+        self.criteria.is_empty() && self.rationale.is_none()
+    }
+}
+
 /// One judge reply, kept whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Judgment {
@@ -75,6 +118,13 @@ pub struct Judgment {
     /// What each of those got; none when it was one alone, or without scores.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scores: Vec<f64>,
+    /// How the score was read from probabilities; none where it is what `parse` read, and in
+    /// records of old.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readout: Option<ReadoutFacts>,
+    /// What else the rubric read.
+    #[serde(default, skip_serializing_if = "Remarks::is_empty")]
+    pub remarks: Remarks,
 }
 
 impl Judgment {
@@ -82,6 +132,16 @@ impl Judgment {
     pub fn count(judgments: &[Judgment]) -> (u32, u32) {
         let unscored = judgments.iter().filter(|j| j.outcome.score().is_none()).count();
         (judgments.len() as u32, unscored as u32)
+    }
+
+    /// Whether the judge wrote a score itself.
+    pub fn is_parsed(&self) -> bool {
+        self.outcome.score().is_some() && !self.is_forced()
+    }
+
+    /// Whether the judge wrote none and was made to begin one.
+    pub fn is_forced(&self) -> bool {
+        self.readout.is_some_and(|readout| readout.forced)
     }
 
     /// What each of the completions that were shown got; none without a score.

@@ -19,7 +19,7 @@ pub mod seed;
 pub use completion::{Completion, StopReason};
 pub use event::Event;
 pub use id::{BlobHash, Iteration, Offset, PolicyId, PromptId, RubricId, TaskKey};
-pub use judgment::{Judgment, Outcome, RubricName};
+pub use judgment::{Criterion, Judgment, Outcome, ReadoutFacts, Remarks, RubricName};
 pub use pair::{PairId, PreferencePair, SkipReason};
 pub use panel::{Panel, PanelError, Seat, Trial, When};
 pub use policy::PolicyRef;

@@ -23,6 +23,13 @@ pub struct PreferencePair {
     pub score_chosen: f64,
     /// Mean score of the rejected one.
     pub score_rejected: f64,
+    /// Standard error of the chosen one's score, over the judge's samples; none where it is not
+    /// known: fewer than two samples, or a record of old.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_chosen: Option<f64>,
+    /// That of the rejected one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_rejected: Option<f64>,
     /// Tokens in the chosen one.
     pub length_chosen: u32,
     /// Tokens in the rejected one.
@@ -35,6 +42,8 @@ pub struct PreferencePair {
 pub enum SkipReason {
     /// Best and worst have the same score, or differ by less than the configured gap.
     Tie,
+    /// Best and worst differ by less than what the judge's samples differ by themselves.
+    Noise,
     /// Fewer than two candidates have a score.
     Unparsed,
     /// All candidates are the same token sequence.
@@ -52,6 +61,7 @@ impl SkipReason {
     pub fn as_str(self) -> &'static str {
         match self {
             SkipReason::Tie => "tie",
+            SkipReason::Noise => "within the noise",
             SkipReason::Unparsed => "unparsed",
             SkipReason::Identical => "identical",
             SkipReason::Truncated => "truncated",

@@ -8,6 +8,7 @@ pub mod config;
 pub mod decoder;
 pub mod device;
 pub mod error;
+pub mod fork;
 pub mod generate;
 pub mod gguf;
 pub mod gguf_tokenizer;

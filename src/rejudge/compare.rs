@@ -3,6 +3,7 @@
 
 use crate::domain::{PromptId, SkipReason};
 use crate::stage::select::{Candidate, Rule, select};
+use crate::stage::tally::Tallied;
 use crate::stats::spearman;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ pub(crate) struct Scored {
     pub prompt: PromptId,
     /// On the left. The right has the same but for the scores.
     pub candidates: Vec<Candidate>,
-    pub right: Vec<Option<f64>>,
+    pub right: Vec<Option<Tallied>>,
     /// Judgments, and those of them without a score: left, right.
     pub judgments: [(u32, u32); 2],
 }
@@ -207,7 +208,11 @@ impl Comparison {
             let theirs: Vec<Candidate> = ours
                 .iter()
                 .zip(&scored.right)
-                .map(|(c, score)| Candidate { score: *score, ..c.clone() })
+                .map(|(c, tallied)| Candidate {
+                    score: tallied.map(|t| t.score),
+                    error: tallied.and_then(|t| t.error),
+                    ..c.clone()
+                })
                 .collect();
             let pairs = (
                 left.add(ours, scored.judgments[0], rule),
@@ -217,9 +222,10 @@ impl Comparison {
             comparison.completions += ours.len() as u32;
             comparison.order.add(ours, &theirs);
             let scores: Vec<Option<f64>> = ours.iter().map(|c| c.score).collect();
-            let (x, y) = both(&scores, &scored.right);
+            let right: Vec<Option<f64>> = theirs.iter().map(|c| c.score).collect();
+            let (x, y) = both(&scores, &right);
             ranks.extend(spearman(&x, &y));
-            if let Some((how, reason)) = moved(pairs.0, pairs.1, &scored.right) {
+            if let Some((how, reason)) = moved(pairs.0, pairs.1, &right) {
                 *comparison.pairs.entry(how).or_default() += 1;
                 let index = |(c, r): (usize, usize)| (c as u32, r as u32);
                 let (left, right) = (pairs.0.ok().map(index), pairs.1.ok().map(index));
@@ -243,12 +249,13 @@ impl Comparison {
 mod tests {
     use super::*;
 
-    const RULE: Rule = Rule { min_gap: 0.0, length_control: 0.0, require_ended: true };
+    const RULE: Rule = Rule { min_gap: 0.0, noise: 0.0, length_control: 0.0, require_ended: true };
 
     fn scored(prompt: &str, left: &[Option<f64>], right: &[Option<f64>]) -> Scored {
         let candidate = |(index, score): (u32, &Option<f64>)| Candidate {
             index,
             score: *score,
+            error: None,
             length_tokens: 10 * (index + 1),
             ended: true,
             token_ids: vec![index],
@@ -256,7 +263,7 @@ mod tests {
         Scored {
             prompt: PromptId(prompt.into()),
             candidates: (0..).zip(left).map(candidate).collect(),
-            right: right.to_vec(),
+            right: right.iter().map(|s| s.map(|score| Tallied { score, error: None })).collect(),
             judgments: [(2, 0), (2, 1)],
         }
     }

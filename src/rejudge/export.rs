@@ -37,8 +37,8 @@ impl Past {
             let answered = self.answered(one.iteration, open)?.unwrap_or_default();
             for answered in answered {
                 let job = &answered.job;
-                let scores = one.scores_of(&job.prompt.id).unwrap_or_default();
-                let candidates = candidates(&job.completions, scores);
+                let tallied = one.tallied_of(&job.prompt.id, job.completions.len());
+                let candidates = candidates(&job.completions, &tallied);
                 let Ok((chosen, rejected)) = select(&candidates, rule(&self.desk.config)) else {
                     continue;
                 };

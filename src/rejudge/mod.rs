@@ -26,8 +26,9 @@ use crate::runtime::{Folder, rubrics};
 use crate::stage::ask::NOT_ASKED;
 use crate::stage::candle_workshop::CandleWorkshop;
 use crate::stage::judge::{Job, judge_jobs, recorded};
-use crate::stage::pair_store::{candidates, judged_at, rule};
+use crate::stage::pair_store::{Verdicts, candidates, judged_at, rule};
 use crate::stage::seats::{Judged, name_of};
+use crate::stage::tally::Tallied;
 use crate::stage::{Ample, Desk, Gauge, StageError};
 use crate::view::{IterationView, RunView};
 use compare::Scored;
@@ -101,8 +102,7 @@ pub struct Past {
 /// A prompt's recorded completions and what they came to.
 struct Answered {
     job: Job,
-    judgments: Vec<Judgment>,
-    scores: Vec<Option<f64>>,
+    verdicts: Verdicts,
 }
 
 impl Past {
@@ -253,17 +253,18 @@ impl Past {
                 return Ok(None);
             }
             let mut job = Job::of(iteration, prompt, *sampled, &self.view, &self.desk)?;
-            let (judgments, scores) = judged_at(&self.desk, *judged, job.completions.len())?;
+            let verdicts = judged_at(&self.desk, *judged, job.completions.len())?;
             if self.desk.config.judge.source != JudgeSource::Model {
                 // A control arm's scores are nobody's replies.
-                all.push(Answered { job, judgments, scores });
+                all.push(Answered { job, verdicts });
                 continue;
             }
-            job.past.clone_from(&judgments);
+            job.past.clone_from(&verdicts.judgments);
             for shadowed in open.shadowed.values().filter_map(|shadowed| shadowed.get(prompt)) {
-                job.past.extend(judged_at(&self.desk, *shadowed, job.completions.len())?.0);
+                let beside = judged_at(&self.desk, *shadowed, job.completions.len())?;
+                job.past.extend(beside.judgments);
             }
-            all.push(Answered { job, judgments, scores });
+            all.push(Answered { job, verdicts });
         }
         Ok(Some(all))
     }
@@ -293,16 +294,19 @@ impl Past {
             let (judged, made) = under(right)?;
             judged.iter().for_each(|judged| work.add(judged));
             for (at, answered) in chunk.iter().enumerate() {
-                let right = made.get(at).map(said).unwrap_or_default();
-                let left = match &lefts {
-                    Some((_, events)) => events.get(at).map(said).unwrap_or_default(),
-                    None => (&answered.judgments[..], &answered.scores[..]),
+                let completions = &answered.job.completions;
+                let said = |events: &[Event]| {
+                    let event = events.get(at).cloned();
+                    event.and_then(|event| Verdicts::of(event, completions.len()).ok())
                 };
+                let Some(right) = said(&made) else { continue };
+                let left = lefts.as_ref().and_then(|(_, events)| said(events));
+                let left = left.as_ref().unwrap_or(&answered.verdicts);
                 all.push(Scored {
                     prompt: answered.job.prompt.id.clone(),
-                    candidates: candidates(&answered.job.completions, left.1),
-                    right: right.1.to_vec(),
-                    judgments: [Judgment::count(left.0), Judgment::count(right.0)],
+                    candidates: candidates(completions, &left.tallied),
+                    judgments: [&left.judgments, &right.judgments].map(|all| Judgment::count(all)),
+                    right: right.tallied,
                 });
             }
             events.extend(made);
@@ -326,22 +330,13 @@ impl Work {
     }
 }
 
-/// The judgments of an event and what the completions came to.
-fn said(event: &Event) -> (&[Judgment], &[Option<f64>]) {
-    match event {
-        Event::JudgmentsRecorded { judgments, scores, .. } => (judgments, scores),
-        _ => (&[], &[]),
-    }
-}
-
 impl IterationAgain {
-    /// The prompt's judgments, if it has any.
-    fn scores_of(&self, prompt: &PromptId) -> Option<&[Option<f64>]> {
-        self.events.iter().find_map(|event| match event {
-            Event::JudgmentsRecorded { prompt: theirs, scores, .. } if theirs == prompt => {
-                Some(scores.as_slice())
-            }
-            _ => None,
-        })
+    /// What `n` completions of a prompt came to; nothing where it has no judgments.
+    fn tallied_of(&self, prompt: &PromptId, n: usize) -> Vec<Option<Tallied>> {
+        let ours = self.events.iter().find(|event| {
+            matches!(event, Event::JudgmentsRecorded { prompt: theirs, .. } if theirs == prompt)
+        });
+        let verdicts = ours.and_then(|event| Verdicts::of(event.clone(), n).ok());
+        verdicts.map(|verdicts| verdicts.tallied).unwrap_or_default()
     }
 }

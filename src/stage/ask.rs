@@ -5,18 +5,18 @@
 //! their order may matter each group is shown in every rotation. A rubric that asks nothing is a
 //! program: no model is needed, and what it reads is the answer itself.
 
-use super::readout::{PendingReadout, expectation, readout_context, stopped};
-use super::tally::{Shown, tally};
+use super::compare::{Groups, groups, orders};
+use super::readout::{self, PendingReadout, Said, stopped};
+use super::tally::{Shown, Tallied, tally};
 use super::{Desk, StageError};
-use crate::config::ReadoutMode;
-use crate::domain::{Completion, Outcome, PolicyRef, Prompt, Seed, StopReason};
+use crate::config::{JudgeConfig, ReadoutMode};
+use crate::domain::{
+    Completion, Criterion, Outcome, PolicyRef, Prompt, ReadoutFacts, Remarks, Seed,
+};
 use crate::lm::generate::{DrawRequest, Sampling};
 use crate::lm::policy::LanguageModel;
-use crate::rubric::{CallError, Item, Reading, Readout, Rendered, Rubric};
+use crate::rubric::{CallError, Item, Place, Reading, Rendered, Rubric};
 use std::sync::Arc;
-
-/// Groups of one prompt's answers are refused beyond this many: the cost grows with each.
-const GROUPS_MAX: usize = 256;
 
 /// Where a question's replies take their randomness from.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +38,8 @@ pub(crate) struct Remembered {
     pub text: String,
     /// What each of them got; none without a score.
     pub scores: Vec<f64>,
+    /// How that was read from probabilities, if it was.
+    pub readout: Option<ReadoutFacts>,
 }
 
 /// The different answers to one prompt.
@@ -90,6 +92,10 @@ pub(crate) struct Reply {
     pub outcome: Outcome,
     /// What each of them got; none without a score.
     pub scores: Vec<f64>,
+    /// How they were read from probabilities; none where they are what `parse` read.
+    pub readout: Option<ReadoutFacts>,
+    /// What else the rubric read.
+    pub remarks: Remarks,
     /// The judge's own words.
     pub text: String,
     pub fuel: u64,
@@ -102,7 +108,9 @@ pub(crate) struct Reply {
 pub(crate) struct Marked {
     pub replies: Vec<Reply>,
     /// One for each answer of the sheet, in the rubric's scale.
-    pub scores: Vec<Option<f64>>,
+    pub tallied: Vec<Option<Tallied>>,
+    /// Groups of answers that were not shown, for there were too many.
+    pub left_out: u64,
 }
 
 /// One question: some answers of a sheet in some order.
@@ -117,12 +125,21 @@ struct Asked {
     rendered: Rendered,
     /// What was replied to the same question before, all to one rubric.
     past: Vec<Remembered>,
-    /// Whether that rubric read the same readout from it.
-    same_readout: bool,
+    /// What that rubric rendered.
+    before: Option<Rendered>,
 }
 
-/// The prompt's tokens and the replies to it.
-type Drawn = (Vec<u32>, Vec<Completion>);
+/// A reply as the rubric read it.
+struct Read {
+    reply: Reply,
+    /// Where the score was read.
+    places: Vec<Place>,
+    /// It holds none, and nothing that contradicts itself either.
+    missing: bool,
+}
+
+/// The prompt's tokens and the replies to it, or why it was not put.
+type Drawn = Result<(Vec<u32>, Vec<Completion>), Outcome>;
 
 /// Why a question has no reply when nobody is there to give one.
 pub(crate) const NOT_ASKED: &str = "nobody replied to this question before, and no model was asked";
@@ -136,42 +153,20 @@ pub(crate) struct Bench<'a> {
     pub desk: &'a Desk,
 }
 
-/// All groups of `size` of `n` answers, in order.
-fn groups(n: usize, size: usize) -> Vec<Vec<usize>> {
-    let mut all = vec![Vec::new()];
-    for _ in 0..size {
-        all = all
-            .into_iter()
-            .flat_map(|group: Vec<usize>| {
-                let from = group.last().map_or(0, |last| last + 1);
-                (from..n).map(move |next| [group.as_slice(), &[next]].concat())
-            })
-            .collect();
+/// How a rubric groups `n` answers; none when there are too few.
+fn grouped(n: usize, rubric: &Rubric, judge: &JudgeConfig) -> Groups {
+    let info = rubric.info();
+    let size = n.min(info.max_candidates as usize);
+    match size < info.min_candidates as usize {
+        true => Groups::default(),
+        false => groups(n, size, judge.comparisons_max as usize),
     }
-    all
-}
-
-/// The orders in which a group is shown.
-fn orders(group: &[usize], order_sensitive: bool) -> Vec<Vec<usize>> {
-    let rotations = if order_sensitive { group.len() } else { 1 };
-    (0..rotations)
-        .map(|by| {
-            let mut order = group.to_vec();
-            order.rotate_left(by);
-            order
-        })
-        .collect()
 }
 
 /// What is shown of `n` answers, each group with its orders; nothing when there are too few.
-pub(crate) fn shown(n: usize, rubric: &Rubric) -> Vec<Vec<usize>> {
-    let info = rubric.info();
-    let size = n.min(info.max_candidates as usize);
-    if size < info.min_candidates as usize {
-        return Vec::new();
-    }
-    let groups = groups(n, size).into_iter().take(GROUPS_MAX);
-    groups.flat_map(|group| orders(&group, info.order_sensitive)).collect()
+pub(crate) fn shown(n: usize, rubric: &Rubric, judge: &JudgeConfig) -> Vec<Vec<usize>> {
+    let groups = grouped(n, rubric, judge).shown;
+    groups.iter().flat_map(|group| orders(group, rubric.info().order_sensitive)).collect()
 }
 
 impl Bench<'_> {
@@ -193,15 +188,19 @@ impl Bench<'_> {
                 .iter()
                 .map(|r| Shown { seen: &r.seen, sample: r.sample, scores: &r.scores })
                 .collect();
-            let scores = tally(&shown, sheet.answers.len(), combine);
-            Marked { scores, replies }
+            let tallied = tally(&shown, sheet.answers.len(), combine);
+            let judge = &self.desk.config.judge;
+            let left_out = grouped(sheet.answers.len(), self.rubric, judge).left_out;
+            Marked { tallied, replies, left_out }
         });
         Ok(marked.collect())
     }
 
     fn questions(&self, at: usize, sheet: &Sheet<'_>) -> Vec<Question> {
-        let shown = shown(sheet.answers.len(), self.rubric).into_iter().zip(0u64..);
+        let shown = shown(sheet.answers.len(), self.rubric, &self.desk.config.judge);
         shown
+            .into_iter()
+            .zip(0u64..)
             .map(|(seen, place)| {
                 let candidates: Vec<String> = seen
                     .iter()
@@ -244,7 +243,8 @@ impl Bench<'_> {
                     self.read_recalled(asked, question, at, &mut readouts)?
                 }
                 Ok(asked) => match drawn.next() {
-                    Some(drawn) => self.read_all(asked, question, &drawn, at, &mut readouts)?,
+                    Some(Ok(drawn)) => self.read_all(asked, question, &drawn, at, &mut readouts)?,
+                    Some(Err(outcome)) => vec![self.unasked(question, &outcome)],
                     None => {
                         let outcome = Outcome::Refused { reason: NOT_ASKED.to_owned() };
                         vec![self.unasked(question, &outcome)]
@@ -252,7 +252,9 @@ impl Bench<'_> {
                 },
             });
         }
-        self.apply_readouts(&mut all, readouts)?;
+        if let (false, Some(model)) = (readouts.is_empty(), self.model()?) {
+            readout::apply(model.as_ref(), &readouts, &mut all, &self.desk.cancel)?;
+        }
         Ok(all)
     }
 
@@ -273,21 +275,38 @@ impl Bench<'_> {
             return Ok(Vec::new());
         }
         let Some(model) = self.model()? else { return Ok(Vec::new()) };
-        let requests = waiting
-            .iter()
-            .map(|(asked, seed)| {
-                let ids = model.encode_chat(&asked.rendered.messages)?;
-                Ok(self.request(model.as_ref(), asked, ids, *seed))
-            })
-            .collect::<Result<Vec<DrawRequest>, StageError>>()?;
+        let mut requests = Vec::with_capacity(waiting.len());
+        let mut refused = Vec::with_capacity(waiting.len());
+        for (asked, seed) in &waiting {
+            let ids = model.encode_chat(&asked.rendered.messages)?;
+            let too_long = too_long(ids.len(), model.context_tokens_max());
+            if too_long.is_none() {
+                requests.push(self.request(model.as_ref(), asked, ids, *seed));
+            }
+            refused.push(too_long);
+        }
         let drawn = model.draw(&requests, &self.desk.cancel)?;
-        Ok(requests.into_iter().map(|request| request.prompt).zip(drawn).collect())
+        let mut drawn = requests.into_iter().map(|request| request.prompt).zip(drawn);
+        let reply = |refused: Option<Outcome>| match refused {
+            Some(outcome) => Some(Err(outcome)),
+            None => drawn.next().map(Ok),
+        };
+        Ok(refused.into_iter().map_while(reply).collect())
     }
 
     fn unasked(&self, question: &Question, outcome: &Outcome) -> Reply {
         let (seen, outcome) = (question.seen.clone(), outcome.clone());
-        let (scores, text) = (Vec::new(), String::new());
-        Reply { seen, sample: 0, outcome, scores, text, fuel: 0, recalled: false }
+        Reply {
+            seen,
+            sample: 0,
+            outcome,
+            scores: Vec::new(),
+            readout: None,
+            remarks: Remarks::default(),
+            text: String::new(),
+            fuel: 0,
+            recalled: false,
+        }
     }
 
     fn ask(
@@ -315,13 +334,12 @@ impl Bench<'_> {
                 past.iter().copied().partition(|past| past.rubric.id() == whose);
             let before = first.rubric.render(&question.item).ok();
             if let Some(before) = before.filter(|before| before.asks_the_same(&rendered)) {
-                let same_readout = before.readout == rendered.readout;
                 let past = theirs.into_iter().cloned().collect();
-                return Asked { rendered, past, same_readout };
+                return Asked { rendered, past, before: Some(before) };
             }
             past = others;
         }
-        Asked { rendered, past: Vec::new(), same_readout: false }
+        Asked { rendered, past: Vec::new(), before: None }
     }
 
     fn request(
@@ -348,64 +366,81 @@ impl Bench<'_> {
     }
 
     fn read_program(&self, asked: &Asked, question: &Question) -> Result<Reply, StageError> {
-        let (mut reply, _) = self.read(asked, question, String::new())?;
-        reply.sample = 0;
-        Ok(reply)
+        Ok(self.read(asked, question, String::new())?.reply)
     }
 
-    /// Reads a reply; whether a readout may replace its score.
-    fn read(
-        &self,
-        asked: &Asked,
-        question: &Question,
-        text: String,
-    ) -> Result<(Reply, bool), StageError> {
-        let mut given = Vec::new();
-        let (outcome, fuel, readable) = match self.rubric.parse(&question.item, &text) {
-            Ok(Reading::Verdict { scores, fuel, .. }) => {
+    /// Reads a reply.
+    fn read(&self, asked: &Asked, question: &Question, text: String) -> Result<Read, StageError> {
+        let readout = asked.rendered.readout.as_ref();
+        let (mut given, mut places, mut missing) = (Vec::new(), Vec::new(), false);
+        let mut remarks = Remarks::default();
+        let (outcome, fuel) = match self.rubric.read(&question.item, &text, readout) {
+            Ok(Reading::Verdict { scores, places: read, criteria, rationale, fuel }) => {
                 let score = scores.first().copied().unwrap_or_default();
-                given = scores;
-                (Outcome::Scored { score, parsed: Some(score) }, fuel, true)
+                (given, places) = (scores, read);
+                remarks = remarked(criteria, rationale, &text);
+                (Outcome::Scored { score, parsed: Some(score) }, fuel)
             }
             Ok(Reading::Missing { fuel }) => {
-                (Outcome::Unparsed { reason: "no score found".into() }, fuel, true)
+                missing = true;
+                (Outcome::Unparsed { reason: "no score found".into() }, fuel)
             }
-            Ok(Reading::Unparsed { reason, fuel }) => (Outcome::Unparsed { reason }, fuel, false),
-            Err(CallError::Refused(reason)) => (Outcome::Refused { reason }, 0, false),
-            Err(CallError::Trapped { reason }) => (Outcome::Trapped { reason }, 0, false),
+            Ok(Reading::Unparsed { reason, fuel }) => (Outcome::Unparsed { reason }, fuel),
+            Err(CallError::Refused(reason)) => (Outcome::Refused { reason }, 0),
+            Err(CallError::Trapped { reason }) => (Outcome::Trapped { reason }, 0),
             Err(CallError::Host { reason }) => return Err(StageError::Sandbox(reason)),
         };
-        let (seen, fuel) = (question.seen.clone(), fuel + asked.rendered.fuel);
-        let (scores, recalled) = (given, false);
-        Ok((Reply { seen, sample: 0, outcome, scores, text, fuel, recalled }, readable))
+        let reply = Reply {
+            seen: question.seen.clone(),
+            sample: 0,
+            outcome,
+            scores: given,
+            readout: None,
+            remarks,
+            text,
+            fuel: fuel + asked.rendered.fuel,
+            recalled: false,
+        };
+        Ok(Read { reply, places, missing })
     }
 
-    /// The readout that replaces the score of a reply.
-    fn readout<'r>(&self, rendered: &'r Rendered) -> Option<&'r Readout> {
-        let wanted = self.desk.config.judge.readout == ReadoutMode::Expected;
-        rendered.readout.as_ref().filter(|_| wanted)
+    /// Where the probabilities of a reply are to be looked up, if they are wanted: where its score
+    /// was read; of one without a score only where that is asked for.
+    fn pending(
+        &self,
+        model: &dyn LanguageModel,
+        asked: &Asked,
+        read: &Read,
+        said: Said<'_>,
+    ) -> Result<Option<PendingReadout>, StageError> {
+        let mode = self.desk.config.judge.readout;
+        match &asked.rendered.readout {
+            _ if mode == ReadoutMode::Parsed => Ok(None),
+            Some(readout) if read.missing && mode == ReadoutMode::Forced => {
+                readout::forced(model, said, readout)
+            }
+            _ => readout::at_places(model, said, &read.places),
+        }
     }
 
     fn read_all(
         &self,
         asked: &Asked,
         question: &Question,
-        (prompt_ids, texts): &Drawn,
+        (prompt, drawn): &(Vec<u32>, Vec<Completion>),
         at: usize,
         readouts: &mut Vec<PendingReadout>,
     ) -> Result<Vec<Reply>, StageError> {
         let Some(model) = self.model()? else { return Ok(Vec::new()) };
-        let mut replies = Vec::with_capacity(texts.len());
-        for (sample, drawn) in texts.iter().enumerate() {
+        let mut replies = Vec::with_capacity(drawn.len());
+        for (sample, drawn) in drawn.iter().enumerate() {
             let drawn = stopped(model.as_ref(), drawn, &asked.rendered.stop)?;
-            let (mut reply, readable) = self.read(asked, question, drawn.text.clone())?;
-            reply.sample = sample as u32;
-            if let (Some(readout), true) = (self.readout(&asked.rendered), readable) {
-                let context = readout_context(model.as_ref(), prompt_ids, &drawn, &readout.lead)?;
-                let readout = readout.clone();
-                readouts.push(PendingReadout { question: at, sample, context, readout });
-            }
-            replies.push(reply);
+            let mut read = self.read(asked, question, drawn.text.clone())?;
+            read.reply.sample = sample as u32;
+            let said = Said::drawn(prompt, &drawn);
+            let pending = self.pending(model.as_ref(), asked, &read, said)?;
+            readouts.extend(pending.map(|p| PendingReadout { question: at, sample, ..p }));
+            replies.push(read.reply);
         }
         Ok(replies)
     }
@@ -420,61 +455,80 @@ impl Bench<'_> {
         readouts: &mut Vec<PendingReadout>,
     ) -> Result<Vec<Reply>, StageError> {
         let mut replies = Vec::with_capacity(asked.past.len());
-        for (place, past) in asked.past.iter().enumerate() {
-            let (mut reply, readable) = self.read(asked, question, past.text.clone())?;
-            reply.sample = past.sample;
-            reply.recalled = true;
-            if let (Some(readout), true) = (self.readout(&asked.rendered), readable) {
-                if asked.same_readout && !past.scores.is_empty() {
+        for (sample, past) in asked.past.iter().enumerate() {
+            let mut read = self.read(asked, question, past.text.clone())?;
+            read.reply.sample = past.sample;
+            read.reply.recalled = true;
+            match past
+                .readout
+                .filter(|facts| self.reads_the_same(asked, question, &read, past, *facts))
+            {
+                Some(facts) => {
                     let score = past.scores.first().copied().unwrap_or_default();
-                    reply.outcome = Outcome::Scored { score, parsed: reply.outcome.score() };
-                    reply.scores.clone_from(&past.scores);
-                } else if let Some(model) = self.model()? {
-                    let ids = model.encode_chat(&asked.rendered.messages)?;
-                    let text = past.text.clone();
-                    let token_ids = model.encode_text(&text)?;
-                    let said =
-                        Completion { token_ids, text, stop: StopReason::StopText, logp: 0.0 };
-                    let context = readout_context(model.as_ref(), &ids, &said, &readout.lead)?;
-                    let readout = readout.clone();
-                    readouts.push(PendingReadout { question: at, sample: place, context, readout });
+                    read.reply.outcome =
+                        Outcome::Scored { score, parsed: read.reply.outcome.score() };
+                    read.reply.scores.clone_from(&past.scores);
+                    read.reply.readout = Some(facts);
+                }
+                None => {
+                    if let Some(model) = self.model()? {
+                        let prompt = model.encode_chat(&asked.rendered.messages)?;
+                        let said = Said { prompt: &prompt, ids: &[], text: &past.text };
+                        let pending = self.pending(model.as_ref(), asked, &read, said)?;
+                        readouts.extend(pending.map(|p| PendingReadout {
+                            question: at,
+                            sample,
+                            ..p
+                        }));
+                    }
                 }
             }
-            replies.push(reply);
+            replies.push(read.reply);
         }
         Ok(replies)
     }
 
-    /// Reads scores from probabilities, all contexts with the same choices in one batch.
-    fn apply_readouts(
+    /// Whether the probabilities that were looked at for a reply before are those that would be
+    /// looked at now: under this rubric and these settings, at the same places.
+    fn reads_the_same(
         &self,
-        replies: &mut [Vec<Reply>],
-        mut pending: Vec<PendingReadout>,
-    ) -> Result<(), StageError> {
-        if pending.is_empty() {
-            return Ok(());
+        asked: &Asked,
+        question: &Question,
+        read: &Read,
+        past: &Remembered,
+        facts: ReadoutFacts,
+    ) -> bool {
+        let before = asked.before.as_ref().and_then(|before| before.readout.as_ref());
+        match self.desk.config.judge.readout {
+            ReadoutMode::Parsed => false,
+            ReadoutMode::Expected if facts.forced => false,
+            _ if past.rubric.id() == self.rubric.id() => true,
+            _ if facts.forced => read.missing && before == asked.rendered.readout.as_ref(),
+            _ => match past.rubric.read(&question.item, &past.text, before) {
+                Ok(Reading::Verdict { places, .. }) => places == read.places,
+                _ => false,
+            },
         }
-        let Some(model) = self.model()? else { return Ok(()) };
-        while let Some(first) = pending.first() {
-            let texts = first.choices();
-            let (batch, rest) = pending.into_iter().partition(|p| p.choices() == texts);
-            pending = rest;
-            let batch: Vec<PendingReadout> = batch;
-            let choices =
-                texts.iter().map(|text| model.encode_text(text)).collect::<Result<Vec<_>, _>>()?;
-            let contexts: Vec<Vec<u32>> = batch.iter().map(|p| p.context.clone()).collect();
-            let logps = model.choice_logps(&contexts, &choices, &self.desk.cancel)?;
-            for (p, logps) in batch.iter().zip(logps) {
-                let reply = replies.get_mut(p.question).and_then(|r| r.get_mut(p.sample));
-                if let (Some(reply), Some(scores)) = (reply, expectation(&logps, &p.readout)) {
-                    let score = scores.first().copied().unwrap_or_default();
-                    let parsed = reply.outcome.score();
-                    reply.outcome = Outcome::Scored { score, parsed };
-                    reply.scores = scores;
-                }
-            }
-        }
-        Ok(())
+    }
+}
+
+/// Why a question of so many tokens is not put: there must be room for a reply.
+fn too_long(tokens: usize, most: usize) -> Option<Outcome> {
+    let reason = || {
+        format!(
+            "not judged: too long. The question has {tokens} tokens and the model reads {most}, its \
+             reply included; shorten the answers (sampling.max_new_tokens) or the rubric's text"
+        )
+    };
+    (tokens + 1 >= most).then(|| Outcome::Refused { reason: reason() })
+}
+
+/// What a verdict holds besides its scores.
+fn remarked(criteria: Vec<(String, f64)>, rationale: String, text: &str) -> Remarks {
+    let criterion = |(name, value)| Criterion { name, value };
+    Remarks {
+        criteria: criteria.into_iter().map(criterion).collect(),
+        rationale: Some(rationale).filter(|why| !why.is_empty() && why != text),
     }
 }
 
@@ -485,21 +539,5 @@ impl Asked {
 
     fn is_recalled(&self) -> bool {
         !self.past.is_empty()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn groups_and_orders() {
-        assert_eq!(groups(3, 1), [[0], [1], [2]]);
-        assert_eq!(groups(4, 2), [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]);
-        assert_eq!(groups(3, 3), [[0, 1, 2]]);
-        assert!(groups(2, 3).is_empty());
-        assert_eq!(orders(&[0, 2], true), [[0, 2], [2, 0]]);
-        assert_eq!(orders(&[0, 1, 2], true), [[0, 1, 2], [1, 2, 0], [2, 0, 1]]);
-        assert_eq!(orders(&[0, 1, 2], false), [[0, 1, 2]]);
     }
 }

@@ -125,7 +125,7 @@ impl Session<'_> {
                         .map(|completion| {
                             let at =
                                 sheet.answers.iter().position(|text| *text == completion.text)?;
-                            judged.scores.get(at).copied().flatten().or(nothing_to_compare)
+                            judged.of(at).map(|t| t.score).or(nothing_to_compare)
                         })
                         .collect(),
                 );

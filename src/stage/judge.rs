@@ -2,10 +2,10 @@
 //! k times, the rubrics read each reply (paper, 2.3 step 3: three samples, mean); [`super::ask`] and
 //! [`super::seats`] do it.
 //!
-//! Departures from the paper: where the rubric offers a readout, the score is the expectation over
-//! the score tokens' probabilities (G-Eval, arXiv 2303.16634), which needs no parsing and breaks
-//! ties; identical completions of a prompt are judged once and share the result. The control arms
-//! (`judge.source: random | oracle`) replace the score and nothing else.
+//! Departures from the paper: where the judge wrote a score and the rubric says where, the score is
+//! the expectation over what it could have written there (G-Eval, arXiv 2303.16634; `preset paper`
+//! takes what was written); identical completions of a prompt are judged once and share the result.
+//! The control arms (`judge.source: random | oracle`) replace the score and nothing else.
 
 use super::ask::{Marked, Remembered, Reply, Seeds, Sheet};
 use super::pair_store::completions_at;
@@ -13,13 +13,16 @@ use super::probe::{self, ProbeTask};
 use super::sampler::prompt_seed;
 use super::seats::{Judged, installed, judge_under, name_of};
 use super::shadow::{self, ShadowTask};
+use super::tally::Tallied;
 use super::{Desk, Stage, StageError, Weight, task_key};
 use crate::config::{Config, JudgeSource};
 use crate::domain::{
     Completion, Event, Iteration, Judgment, Offset, Outcome, Panel, PolicyId, PolicyRef, Prompt,
-    PromptId, RubricId, Seed, TaskKey,
+    PromptId, Remarks, RubricId, Seed, TaskKey,
 };
 use crate::view::{IterationView, RunView};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::sync::Arc;
 
 /// The judge stage.
@@ -151,45 +154,66 @@ impl Job {
                 past.rubric.id() == rubric.id() && past.seen == seen && past.sample == sample
             };
             if !all.iter().any(same) {
-                all.push(Remembered { rubric, seen, sample, text, scores: judgment.each() });
+                let (scores, readout) = (judgment.each(), judgment.readout);
+                all.push(Remembered { rubric, seen, sample, text, scores, readout });
             }
         }
         all
     }
 }
 
-/// A control arm's score of one completion.
-fn control(job: &Job, text: &str, at: usize, desk: &Desk) -> Outcome {
-    if desk.config.judge.source == JudgeSource::Oracle {
-        let oracle = desk.oracle.as_ref();
-        return match oracle.and_then(|o| o.score(job.prompt.task_text(), text)) {
-            Some(score) => Outcome::Scored { score, parsed: None },
-            None => Outcome::Refused { reason: "the oracle does not know this task".into() },
-        };
-    }
-    let [a, b, ..] = job.seed.derive("random arm").index(at as u64).0;
-    let score = 5.0 * f64::from(u16::from_le_bytes([a, b])) / f64::from(u16::MAX);
-    Outcome::Scored { score, parsed: None }
-}
-
-/// What a control arm says of a prompt's different answers, in the place of the panel's first
-/// rubric.
-fn control_arm(job: &Job, answers: &[&Completion], panel: &Panel, desk: &Desk) -> Judged {
-    let outcomes = answers.iter().enumerate().map(|(at, c)| control(job, &c.text, at, desk));
-    let outcomes: Vec<Outcome> = outcomes.collect();
-    let scores: Vec<Option<f64>> = outcomes.iter().map(Outcome::score).collect();
-    let replies = outcomes.into_iter().enumerate().map(|(at, outcome)| Reply {
+/// What the oracle control arm says of a prompt's different answers, in the place of the panel's
+/// first rubric.
+fn oracle_arm(job: &Job, answers: &[&Completion], panel: &Panel, desk: &Desk) -> Judged {
+    let known = |text: &str| desk.oracle.as_ref()?.score(job.prompt.task_text(), text);
+    let scores: Vec<Option<f64>> = answers.iter().map(|c| known(&c.text)).collect();
+    let replies = scores.iter().enumerate().map(|(at, score)| Reply {
         seen: vec![at],
         sample: 0,
-        scores: outcome.score().into_iter().collect(),
-        outcome,
+        scores: score.iter().copied().collect(),
+        outcome: match *score {
+            Some(score) => Outcome::Scored { score, parsed: None },
+            None => Outcome::Refused { reason: "the oracle does not know this task".into() },
+        },
+        readout: None,
+        remarks: Remarks::default(),
         text: String::new(),
         fuel: 0,
         recalled: false,
     });
-    let marked = Marked { replies: replies.collect(), scores: scores.clone() };
+    let tallied: Vec<Option<Tallied>> =
+        scores.iter().map(|s| s.map(|score| Tallied { score, error: None })).collect();
+    let marked = Marked { replies: replies.collect(), tallied: tallied.clone(), left_out: 0 };
     let lead = panel.seats().first().map(|seat| seat.rubric.clone());
-    Judged { under: lead.into_iter().map(|rubric| (rubric, marked.clone())).collect(), scores }
+    Judged { under: lead.into_iter().map(|rubric| (rubric, marked.clone())).collect(), tallied }
+}
+
+/// The random control arm: everything the judge said, each answer's given to another one of the same
+/// prompt. So the arm has the very scores, ties, gaps and noise of the loop, and differs in nothing
+/// but whose they are.
+fn permuted(job: &Job, judged: Judged) -> Judged {
+    let mut rng = ChaCha8Rng::from_seed(job.seed.derive("random arm").0);
+    let mut to: Vec<usize> = (0..judged.tallied.len()).collect();
+    for at in (1..to.len()).rev() {
+        to.swap(at, (rng.next_u64() % (at as u64 + 1)) as usize);
+    }
+    let moved = |tallied: &[Option<Tallied>]| {
+        let mut moved = vec![None; tallied.len()];
+        for (one, to) in tallied.iter().zip(&to) {
+            if let Some(place) = moved.get_mut(*to) {
+                *place = *one;
+            }
+        }
+        moved
+    };
+    let whose = |seen: &[usize]| seen.iter().filter_map(|at| to.get(*at).copied()).collect();
+    let under = judged.under.into_iter().map(|(rubric, marked)| {
+        let reply = |reply: Reply| Reply { seen: whose(&reply.seen), ..reply };
+        let tallied = moved(&marked.tallied);
+        let replies = marked.replies.into_iter().map(reply).collect();
+        (rubric, Marked { replies, tallied, left_out: marked.left_out })
+    });
+    Judged { under: under.collect(), tallied: moved(&judged.tallied) }
 }
 
 impl Stage for Judge {
@@ -260,13 +284,17 @@ fn judge_chunk(task: &ChunkTask, view: &RunView, desk: &Desk) -> Result<Vec<Even
         .iter()
         .map(|(id, offset)| Job::of(task.iteration, id, *offset, view, desk))
         .collect::<Result<Vec<_>, StageError>>()?;
+    let by_model = || {
+        let all: Vec<&Job> = jobs.iter().collect();
+        judge_jobs(&all, &task.panel, Some(&task.policy), desk)
+    };
     let judged = match desk.config.judge.source {
-        JudgeSource::Model => {
-            let all: Vec<&Job> = jobs.iter().collect();
-            judge_jobs(&all, &task.panel, Some(&task.policy), desk)?
+        JudgeSource::Model => by_model()?,
+        JudgeSource::Random => {
+            jobs.iter().zip(by_model()?).map(|(job, judged)| permuted(job, judged)).collect()
         }
-        JudgeSource::Random | JudgeSource::Oracle => {
-            let arm = |job| control_arm(job, &distinct(&job.completions).0, &task.panel, desk);
+        JudgeSource::Oracle => {
+            let arm = |job| oracle_arm(job, &distinct(&job.completions).0, &task.panel, desk);
             jobs.iter().map(arm).collect()
         }
     };
@@ -290,9 +318,10 @@ pub(crate) fn recorded(
     desk: &Desk,
 ) -> Result<Event, StageError> {
     let (_, which) = distinct(&job.completions);
-    let scores = which.iter().map(|unique| judged.scores.get(*unique).copied().flatten());
-    let (mut judgments, mut rubrics) = (Vec::new(), Vec::new());
+    let tallied: Vec<Option<Tallied>> = which.iter().map(|unique| judged.of(*unique)).collect();
+    let (mut judgments, mut rubrics, mut not_compared) = (Vec::new(), Vec::new(), 0);
     for (rubric, marked) in &judged.under {
+        not_compared += marked.left_out;
         rubrics.push(name_of(&installed(desk, rubric)?));
         judgments.extend(written(rubric, &which, &marked.replies));
     }
@@ -301,7 +330,10 @@ pub(crate) fn recorded(
         prompt: job.prompt.id.clone(),
         judge,
         judgments,
-        scores: scores.collect(),
+        scores: tallied.iter().map(|t| t.map(|t| t.score)).collect(),
+        errors: tallied.iter().map(|t| t.and_then(|t| t.error)).collect(),
+        lengths: job.completions.iter().map(|c| c.token_ids.len() as u32).collect(),
+        not_compared,
         rubrics,
     })
 }
@@ -318,6 +350,8 @@ fn written(rubric: &RubricId, which: &[usize], replies: &[Reply]) -> Vec<Judgmen
         fuel: reply.fuel,
         seen: Vec::new(),
         scores: Vec::new(),
+        readout: reply.readout,
+        remarks: reply.remarks.clone(),
     };
     let mut all = Vec::new();
     for (candidate, unique) in which.iter().enumerate() {

@@ -8,6 +8,7 @@
 
 pub(crate) mod ask;
 pub mod candle_workshop;
+mod compare;
 pub mod conductor;
 pub mod error;
 pub mod evaluator;

@@ -1,6 +1,7 @@
 //! Judgments become pairs, or a reason why not. The smallest stage: read it first.
 
 use super::select::{Candidate, Rule, select};
+use super::tally::Tallied;
 use super::{Desk, Stage, StageError, Weight, task_key};
 use crate::config::Config;
 use crate::domain::{
@@ -50,8 +51,8 @@ impl PairStore {
         desk: &Desk,
     ) -> Result<Event, StageError> {
         let completions = completions_at(desk, judged.sampled)?;
-        let (_, scores) = judged_at(desk, judged.judged, completions.len())?;
-        let candidates = candidates(&completions, &scores);
+        let verdicts = judged_at(desk, judged.judged, completions.len())?;
+        let candidates = candidates(&completions, &verdicts.tallied);
         let prompt = judged.prompt.clone();
         Ok(match select(&candidates, rule(&self.config)) {
             Err(reason) => Event::PairSkipped { iteration, prompt, reason },
@@ -66,6 +67,8 @@ impl PairStore {
                     rejected: r.index,
                     score_chosen: c.score.unwrap_or_default(),
                     score_rejected: r.score.unwrap_or_default(),
+                    error_chosen: c.error,
+                    error_rejected: r.error,
                     length_chosen: c.length_tokens,
                     length_rejected: r.length_tokens,
                 };
@@ -79,25 +82,28 @@ impl PairStore {
 pub(crate) fn rule(config: &Config) -> Rule {
     Rule {
         min_gap: config.pairs.min_gap,
+        noise: config.pairs.noise,
         length_control: config.pairs.length_control,
         require_ended: config.pairs.require_ended,
     }
 }
 
 /// Completions and what they came to, as the choice sees them.
-pub(crate) fn candidates(completions: &[Completion], scores: &[Option<f64>]) -> Vec<Candidate> {
-    let all = completions.iter().zip(scores).zip(0..);
-    all.map(|((completion, score), index)| candidate(index, completion, *score)).collect()
-}
-
-fn candidate(index: u32, completion: &Completion, score: Option<f64>) -> Candidate {
-    Candidate {
-        index,
-        score,
-        length_tokens: completion.token_ids.len() as u32,
-        ended: completion.stop != StopReason::Length,
-        token_ids: completion.token_ids.clone(),
-    }
+pub(crate) fn candidates(
+    completions: &[Completion],
+    tallied: &[Option<Tallied>],
+) -> Vec<Candidate> {
+    let all = completions.iter().zip(tallied).zip(0..);
+    let candidate =
+        |((completion, tallied), index): ((&Completion, &Option<Tallied>), u32)| Candidate {
+            index,
+            score: tallied.map(|t| t.score),
+            error: tallied.and_then(|t| t.error),
+            length_tokens: completion.token_ids.len() as u32,
+            ended: completion.stop != StopReason::Length,
+            token_ids: completion.token_ids.clone(),
+        };
+    all.map(candidate).collect()
 }
 
 /// The completions recorded at an offset.
@@ -108,25 +114,36 @@ pub(crate) fn completions_at(desk: &Desk, offset: Offset) -> Result<Vec<Completi
     }
 }
 
-/// The judgments recorded at an offset, and what each of `n` completions came to in them.
-pub(crate) fn judged_at(
-    desk: &Desk,
-    offset: Offset,
-    n: usize,
-) -> Result<(Vec<Judgment>, Vec<Option<f64>>), StageError> {
-    match desk.event(offset)? {
-        Event::JudgmentsRecorded { judgments, scores, .. }
-        | Event::ShadowJudged { judgments, scores, .. }
-            if !scores.is_empty() =>
-        {
-            Ok((judgments, scores))
-        }
-        Event::JudgmentsRecorded { judgments, .. } => {
-            let scores = (0..n).map(|at| mean_of(&judgments, at as u32)).collect();
-            Ok((judgments, scores))
-        }
-        other => Err(wrong(offset, "judgments", &other)),
+/// A prompt's judgments, and what each completion came to in them.
+pub(crate) struct Verdicts {
+    pub judgments: Vec<Judgment>,
+    pub tallied: Vec<Option<Tallied>>,
+}
+
+impl Verdicts {
+    /// Of an event that holds judgments of `n` completions.
+    pub fn of(event: Event, n: usize) -> Result<Verdicts, Event> {
+        let (judgments, scores, errors) = match event {
+            Event::JudgmentsRecorded { judgments, scores, errors, .. }
+            | Event::ShadowJudged { judgments, scores, errors, .. } => (judgments, scores, errors),
+            other => return Err(other),
+        };
+        let tallied = |at: usize| {
+            let score = match scores.is_empty() {
+                true => mean_of(&judgments, at as u32),
+                false => scores.get(at).copied().flatten(),
+            };
+            Some(Tallied { score: score?, error: errors.get(at).copied().flatten() })
+        };
+        let tallied = (0..n).map(tallied).collect();
+        Ok(Verdicts { judgments, tallied })
     }
+}
+
+/// The judgments of `n` completions that are recorded at an offset.
+pub(crate) fn judged_at(desk: &Desk, offset: Offset, n: usize) -> Result<Verdicts, StageError> {
+    let event = desk.event(offset)?;
+    Verdicts::of(event, n).map_err(|other| wrong(offset, "judgments", &other))
 }
 
 /// What a completion came to in records that do not say it.

@@ -120,7 +120,7 @@ pub(super) fn run(task: &ProbeTask, view: &RunView, desk: &Desk) -> Result<Vec<E
     let marked = bench.judge(&sheets)?;
     drop(sheets);
     for (answer, marked) in probed.iter_mut().zip(&marked) {
-        let mut scores = marked.scores.iter().copied();
+        let mut scores = marked.tallied.iter().map(|t| t.map(|t| t.score));
         answer.score = scores.next().flatten();
         for forgery in &mut answer.forgeries {
             forgery.score = scores.next().flatten();

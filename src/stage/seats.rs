@@ -2,7 +2,7 @@
 //! what they come to together is one score.
 
 use super::ask::{Bench, Marked, Sheet};
-use super::tally::{Weighed, together};
+use super::tally::{Tallied, Weighed, together};
 use super::{Desk, StageError};
 use crate::domain::{Panel, PolicyRef, RubricId, RubricName, Seat};
 use crate::rubric::Rubric;
@@ -13,7 +13,14 @@ pub(crate) struct Judged {
     /// What each rubric that was asked made of it.
     pub under: Vec<(RubricId, Marked)>,
     /// One for each answer: in the scale of the panel's first rubric.
-    pub scores: Vec<Option<f64>>,
+    pub tallied: Vec<Option<Tallied>>,
+}
+
+impl Judged {
+    /// What an answer came to.
+    pub fn of(&self, answer: usize) -> Option<Tallied> {
+        self.tallied.get(answer).copied().flatten()
+    }
 }
 
 /// A rubric that can be asked.
@@ -62,20 +69,20 @@ pub(crate) fn judge_under(
     let lead = panel.seats().first().map(|seat| installed(desk, &seat.rubric)).transpose()?;
     let scale_of_all = lead.as_ref().map_or((0.0, 1.0), scale);
     let judged = sheets.iter().zip(under).map(|(sheet, under)| {
-        let score = |answer: usize| {
+        let tallied = |answer: usize| {
             let weighed: Vec<Weighed> = under
                 .iter()
                 .map(|(seat, rubric, marked)| Weighed {
-                    score: marked.scores.get(answer).copied().flatten(),
+                    tallied: marked.tallied.get(answer).copied().flatten(),
                     weight: seat.weight,
                     scale: scale(rubric),
                 })
                 .collect();
             together(&weighed, scale_of_all)
         };
-        let scores = (0..sheet.answers.len()).map(score).collect();
+        let tallied = (0..sheet.answers.len()).map(tallied).collect();
         let under = under.iter().map(|(_, rubric, marked)| (rubric.id().clone(), marked.clone()));
-        Judged { under: under.collect(), scores }
+        Judged { under: under.collect(), tallied }
     });
     Ok(judged.collect())
 }

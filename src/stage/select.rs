@@ -11,6 +11,8 @@ pub struct Candidate {
     pub index: u32,
     /// Mean of its scores; `None` without any.
     pub score: Option<f64>,
+    /// Standard error of that over the judge's samples; `None`: not known, and taken for none.
+    pub error: Option<f64>,
     /// Its length in tokens.
     pub length_tokens: u32,
     /// Whether it ended its turn by itself.
@@ -24,6 +26,8 @@ pub struct Candidate {
 pub struct Rule {
     /// Best minus worst must exceed this (0: only exact ties are dropped).
     pub min_gap: f64,
+    /// And so many standard errors of their difference (0: none).
+    pub noise: f64,
     /// Length control: 0 is the plain rule; at rho, chosen is the shortest within rho of the
     /// range from the top, rejected the longest within rho of it from the bottom.
     pub length_control: f64,
@@ -75,7 +79,11 @@ pub fn select(candidates: &[Candidate], rule: Rule) -> Result<(usize, usize), Sk
         if rule.length_control > 0.0 { (chosen, rejected) } else { (plain_best, plain_worst) };
     match (winner, loser) {
         (Some(w), Some(l)) if w.0 != l.0 && w.2 > l.2 && w.1.token_ids != l.1.token_ids => {
-            Ok((w.0, l.0))
+            let error = |c: &Candidate| c.error.unwrap_or_default();
+            match w.2 - l.2 > rule.noise * error(w.1).hypot(error(l.1)) {
+                true => Ok((w.0, l.0)),
+                false => Err(SkipReason::Noise),
+            }
         }
         _ => Err(SkipReason::LengthControl),
     }
@@ -85,10 +93,11 @@ pub fn select(candidates: &[Candidate], rule: Rule) -> Result<(usize, usize), Sk
 mod tests {
     use super::*;
 
-    const PLAIN: Rule = Rule { min_gap: 0.0, length_control: 0.0, require_ended: true };
+    const PLAIN: Rule = Rule { min_gap: 0.0, noise: 1.0, length_control: 0.0, require_ended: true };
 
     fn candidate(index: u32, score: Option<f64>, length_tokens: u32) -> Candidate {
-        Candidate { index, score, length_tokens, ended: true, token_ids: vec![index] }
+        let (error, token_ids) = (None, vec![index]);
+        Candidate { index, score, error, length_tokens, ended: true, token_ids }
     }
 
     #[test]
@@ -121,6 +130,22 @@ mod tests {
             [candidate(0, Some(3.0), 5), Candidate { ended: false, ..candidate(1, Some(1.0), 9) }];
         assert_eq!(select(&cut, PLAIN), Err(SkipReason::Truncated));
         assert_eq!(select(&cut, Rule { require_ended: false, ..PLAIN }), Ok((0, 1)));
+    }
+
+    /// Case A11. The standard error of a difference is the root of the squares' sum: 0.5 of 0.3, 0.4.
+    #[test]
+    fn a_difference_is_more_than_its_noise() {
+        let noisy = |best: f64| {
+            [
+                Candidate { error: Some(0.3), ..candidate(0, Some(best), 5) },
+                Candidate { error: Some(0.4), ..candidate(1, Some(2.0), 6) },
+                Candidate { error: Some(9.0), ..candidate(2, Some(2.2), 6) },
+            ]
+        };
+        assert_eq!(select(&noisy(2.49), PLAIN), Err(SkipReason::Noise));
+        assert_eq!(select(&noisy(2.51), PLAIN), Ok((0, 1)));
+        assert_eq!(select(&noisy(2.51), Rule { noise: 2.0, ..PLAIN }), Err(SkipReason::Noise));
+        assert_eq!(select(&noisy(2.49), Rule { noise: 0.0, ..PLAIN }), Ok((0, 1)));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use super::pair_store::judged_at;
 use super::{Desk, StageError, task_key};
 use crate::config::{Config, JudgeSource};
 use crate::domain::{
-    Event, Iteration, Judgment, Offset, Outcome, Panel, PolicyRef, PromptId, RubricId, TaskKey,
+    Event, Iteration, Judgment, Offset, Outcome, Panel, PolicyRef, PromptId, Remarks, RubricId,
+    TaskKey,
 };
 use crate::lm::error::LmError;
 use crate::view::{IterationView, RunView};
@@ -76,7 +77,7 @@ pub(super) fn run(
     let mut jobs = Vec::new();
     for (prompt, sampled, judged) in &task.prompts {
         let mut job = Job::of(task.iteration, prompt, *sampled, view, desk)?;
-        (job.past, _) = judged_at(desk, *judged, job.completions.len())?;
+        job.past = judged_at(desk, *judged, job.completions.len())?.judgments;
         jobs.push(job);
     }
     let all: Vec<&Job> = jobs.iter().collect();
@@ -102,9 +103,17 @@ fn judge(task: &ShadowTask, jobs: &[&Job], desk: &Desk) -> Result<Vec<Event>, St
     let events = jobs.iter().zip(&judged).map(|(job, judged)| {
         let event = recorded(job, judged, task.iteration, task.policy.id(), desk)?;
         Ok(match event {
-            Event::JudgmentsRecorded { iteration, prompt, judge, judgments, scores, .. } => {
+            Event::JudgmentsRecorded {
+                iteration,
+                prompt,
+                judge,
+                judgments,
+                scores,
+                errors,
+                ..
+            } => {
                 let rubric = task.rubric.clone();
-                Event::ShadowJudged { iteration, prompt, judge, rubric, judgments, scores }
+                Event::ShadowJudged { iteration, prompt, judge, rubric, judgments, scores, errors }
             }
             other => other,
         })
@@ -122,6 +131,8 @@ fn refused(task: &ShadowTask, job: &Job, reason: &str) -> Event {
         fuel: 0,
         seen: Vec::new(),
         scores: Vec::new(),
+        readout: None,
+        remarks: Remarks::default(),
     };
     Event::ShadowJudged {
         iteration: task.iteration,
@@ -130,5 +141,6 @@ fn refused(task: &ShadowTask, job: &Job, reason: &str) -> Event {
         rubric: task.rubric.clone(),
         judgments: (0..job.completions.len()).map(judgment).collect(),
         scores: vec![None; job.completions.len()],
+        errors: Vec::new(),
     }
 }

@@ -157,7 +157,7 @@ fn stock(cast: &Cast, oracle: bool) -> Stock {
     let asks = |n: usize| -> usize {
         let seats = view.panel.iter().flat_map(|panel| panel.seats());
         let rubrics = seats.filter_map(|seat| cast.rubrics.get(&seat.rubric));
-        rubrics.map(|rubric| shown(n, &rubric).len()).sum()
+        rubrics.map(|rubric| shown(n, &rubric, &cast.config.judge).len()).sum()
     };
     let most = (cast.config.sampling.candidates as usize).max(4);
     Stock {

@@ -365,6 +365,8 @@ fn any_pair(iteration: Iteration, prompt: &PromptId) -> PreferencePair {
         rejected: 1,
         score_chosen: 0.0,
         score_rejected: 0.0,
+        error_chosen: None,
+        error_rejected: None,
         length_chosen: 0,
         length_rejected: 0,
     }

@@ -249,3 +249,6 @@ mod tests {
         assert_eq!(mean(&[], false), None);
     }
 }
+
+#[cfg(test)]
+mod goldens;

@@ -1,0 +1,132 @@
+//! Scores from probabilities, held to transformers on four kinds of tokenizer
+//! (`tests/golden/scripts/make_readout_goldens.py`).
+
+use super::*;
+use crate::domain::{Message, Remarks};
+use crate::lm::model_files::ModelFiles;
+use crate::lm::policy::Policy;
+use serde::Deserialize;
+use std::path::Path;
+use std::sync::Arc;
+
+#[derive(Deserialize)]
+struct Cases {
+    question: String,
+    prompt: Vec<u32>,
+    replies: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    text: String,
+    ids: Vec<u32>,
+    choices: Vec<(String, Vec<f64>)>,
+    places: Vec<Span>,
+    scores: Vec<f64>,
+    mass: f64,
+    entropy: f64,
+}
+
+#[derive(Deserialize)]
+struct Span {
+    start: usize,
+    end: usize,
+    weight: f64,
+}
+
+fn reply_of(case: &Case) -> Reply {
+    Reply {
+        seen: vec![0],
+        sample: 0,
+        outcome: Outcome::Scored { score: 0.0, parsed: Some(0.0) },
+        scores: Vec::new(),
+        readout: None,
+        remarks: Remarks::default(),
+        text: case.text.clone(),
+        fuel: 0,
+        recalled: false,
+    }
+}
+
+fn read(policy: &Policy, prompt: &[u32], ids: &[u32], case: &Case) -> Reply {
+    let place = |span: &Span| {
+        let Span { start, end, weight } = *span;
+        Place { start, end, weight, choices: case.choices.clone() }
+    };
+    let places: Vec<Place> = case.places.iter().map(place).collect();
+    let said = Said { prompt, ids, text: &case.text };
+    let pending = at_places(policy, said, &places).unwrap().expect("it can be read");
+    let mut replies = vec![vec![reply_of(case)]];
+    apply(policy, &[pending], &mut replies, &Cancel::default()).unwrap();
+    replies.remove(0).remove(0)
+}
+
+fn kind(name: &str) -> (Policy, Cases) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/readout").join(name);
+    let files = Arc::new(ModelFiles::open(&folder).unwrap());
+    let weights = files.weights().unwrap();
+    let cases = std::fs::read_to_string(folder.join("cases.json")).unwrap();
+    (Policy::new(files, weights, None).unwrap(), serde_json::from_str(&cases).unwrap())
+}
+
+#[test]
+fn scores_and_masses_are_those_of_transformers_at_the_right_token() {
+    for name in ["smollm2", "llama3", "qwen2", "sentencepiece"] {
+        let (policy, cases) = kind(name);
+        let asked = policy.encode_chat(&[Message::user(cases.question.as_str())]).unwrap();
+        assert_eq!(asked, cases.prompt, "{name}: the question");
+        assert_eq!(cases.replies.len(), 20);
+        for case in &cases.replies {
+            let reply = read(&policy, &cases.prompt, &case.ids, case);
+            let facts = reply.readout.unwrap();
+            let what = format!("{name} {:?}: {:?} {facts:?}", case.text, reply.scores);
+            for (ours, theirs) in reply.scores.iter().zip(&case.scores) {
+                assert!((ours - theirs).abs() < 1e-3, "{what}, not {:?}", case.scores);
+            }
+            assert!((facts.mass - case.mass).abs() < 1e-3 * case.mass, "{what}, not {}", case.mass);
+            assert!((facts.entropy - case.entropy).abs() < 1e-3, "{what}");
+        }
+    }
+}
+
+/// A reply of which only the text is known is read where its own tokenization has the place.
+#[test]
+fn a_reply_known_as_text_is_read_at_the_same_place() {
+    for name in ["smollm2", "llama3", "qwen2", "sentencepiece"] {
+        let (policy, cases) = kind(name);
+        let drawn_apart = |case: &Case| case.ids.len() > 2 * case.text.split(' ').count() + 8;
+        for case in cases.replies.iter().filter(|case| !drawn_apart(case)) {
+            let drawn = read(&policy, &cases.prompt, &case.ids, case);
+            let known = read(&policy, &cases.prompt, &[], case);
+            for (a, b) in drawn.scores.iter().zip(&known.scores) {
+                assert!((a - b).abs() < 1e-6, "{name} {:?}: {a} and {b}", case.text);
+            }
+        }
+    }
+}
+
+/// What is forced begins on a line of its own, after all that was said.
+#[test]
+fn a_forced_reading_goes_on_where_the_reply_ended() {
+    let (policy, cases) = kind("smollm2");
+    let case = Case {
+        text: "It is clear.\nScore: 4".to_owned(),
+        ids: Vec::new(),
+        choices: cases.replies[0].choices.clone(),
+        places: vec![Span { start: 20, end: 21, weight: 1.0 }],
+        scores: Vec::new(),
+        mass: 0.0,
+        entropy: 0.0,
+    };
+    let written = read(&policy, &cases.prompt, &[], &case);
+    let ids = policy.encode_text("It is clear.").unwrap();
+    let said = Said { prompt: &cases.prompt, ids: &ids, text: "It is clear." };
+    let choices = case.choices.iter().map(|(text, s)| (format!(" {text}"), s.clone())).collect();
+    let readout = Readout { lead: "Score:".to_owned(), choices };
+    let pending = forced(&policy, said, &readout).unwrap().unwrap();
+    let mut replies = vec![vec![reply_of(&case)]];
+    apply(&policy, &[pending], &mut replies, &Cancel::default()).unwrap();
+    let reply = &replies[0][0];
+    assert!(reply.readout.unwrap().forced);
+    assert!((reply.scores[0] - written.scores[0]).abs() < 1e-6, "{reply:?} {written:?}");
+}

@@ -4,7 +4,7 @@ use super::recipe::{Scale, WorldOracle, new_run};
 use super::{ExitStatus, arms, devices, drive, output, signals};
 use gradus::Error;
 use gradus::lm::cancel::Cancel;
-use gradus::report::{Report, iterations_table, judge_table, time_table};
+use gradus::report::{Report, iterations_table, judge_table, rubrics_table, time_table};
 use gradus::runtime::{Folder, Outcome};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -143,13 +143,17 @@ fn run_arms(
 
 fn render(shown: &Shown, folder: &Folder, arguments: &Arguments) -> String {
     let mut text = format!(
-        "Self-judged, seed {}: the loop's own judge chose every pair.\n{}\n{}",
+        "Self-judged, seed {}: the loop's own judge chose every pair.\n{}\n{}\n{}",
         shown.seed,
         iterations_table(&shown.self_judged),
+        rubrics_table(&shown.self_judged),
         judge_table(&shown.self_judged)
     );
     let arms = [
-        ("Control, random judge: the same from M1 on, pairs at random.", &shown.random_judge),
+        (
+            "Control, random judge: the same from M1 on, each prompt's scores permuted among its answers.",
+            &shown.random_judge,
+        ),
         ("Control, oracle judge: the same from M1 on, pairs by the truth.", &shown.oracle_judge),
     ];
     for (title, report) in arms {

@@ -4,7 +4,7 @@ use super::screen::Screen;
 use super::{ExitStatus, devices, output, signals};
 use gradus::Error;
 use gradus::lm::cancel::Cancel;
-use gradus::report::{Report, iterations_table, judge_table, time_table};
+use gradus::report::{Report, iterations_table, judge_table, rubrics_table, time_table};
 use gradus::runtime::{Folder, Goal, Outcome, Runtime, fold};
 use gradus::stage::Oracle;
 use gradus::view::RunView;
@@ -88,9 +88,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         output::json(&report)?;
     } else {
         output::text(&iterations_table(&report))?;
-        let judge = judge_table(&report);
-        if !judge.is_empty() {
-            output::text(&format!("\n{judge}"))?;
+        for table in [rubrics_table(&report), judge_table(&report)] {
+            if !table.is_empty() {
+                output::text(&format!("\n{table}"))?;
+            }
         }
         output::text(&format!("\n{}", time_table(&report)))?;
     }

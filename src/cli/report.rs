@@ -2,7 +2,7 @@
 
 use super::{ExitStatus, arms, drive, output};
 use gradus::Error;
-use gradus::report::{Report, iterations_table, judge_table, page, time_table};
+use gradus::report::{Report, iterations_table, judge_table, page, rubrics_table, time_table};
 use gradus::runtime::Folder;
 use std::path::PathBuf;
 
@@ -46,8 +46,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         std::fs::write(path, text).map_err(|e| Error::io(path, e))?;
     }
     output::text(&format!(
-        "{}\n{}\n{}\nwrote {} and {}\n",
+        "{}\n{}\n{}\n{}\nwrote {} and {}\n",
         iterations_table(&report),
+        rubrics_table(&report),
         judge_table(&report),
         time_table(&report),
         html.display(),

@@ -235,6 +235,8 @@ pub struct JudgeConfig {
     /// Prompts of an iteration to which bad answers, bare and with a forged verdict, are judged
     /// too; 0 is none.
     pub probes: u32,
+    /// With as many more at a time, up to so many, while these do not say whether forging pays.
+    pub probes_max: u32,
     /// Share of the rubric's scale by which forged verdicts may raise bad answers.
     pub forgery_gain_max: f64,
     /// Under a rubric that compares: groups of a prompt's answers that are shown at most. With more,

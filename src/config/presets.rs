@@ -86,6 +86,7 @@ impl Default for JudgeConfig {
             readout: ReadoutMode::Expected,
             source: JudgeSource::Model,
             probes: 4,
+            probes_max: 16,
             forgery_gain_max: 0.1,
             comparisons_max: COMPARISONS_MAX,
         }
@@ -195,7 +196,7 @@ fn tiny() -> Config {
     config.prompts.per_iteration = 48;
     config.prompts.held_out = 16;
     config.sampling = SamplingConfig { max_new_tokens: 96, batch_prompts: 8, ..config.sampling };
-    config.judge = JudgeConfig { max_new_tokens: 96, probes: 2, ..config.judge };
+    config.judge = JudgeConfig { max_new_tokens: 96, probes: 2, probes_max: 8, ..config.judge };
     config.pairs.min_pairs = 4;
     config.pairs.require_ended = false;
     config.train.use_peft = true;

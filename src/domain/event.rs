@@ -19,6 +19,10 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
+fn is_first(round: &u32) -> bool {
+    *round == 0
+}
+
 /// How an iteration trains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -155,8 +159,16 @@ pub enum Event {
         policy: PolicyId,
         completions: Vec<Completion>,
     },
-    /// The iteration's judge scored answers that are known to be bad.
-    JudgeProbed { iteration: Iteration, judge: PolicyId, rubric: RubricId, report: ProbeReport },
+    /// The iteration's judge scored answers that are known to be bad. There are several rounds where
+    /// the first ones do not say enough.
+    JudgeProbed {
+        iteration: Iteration,
+        judge: PolicyId,
+        rubric: RubricId,
+        report: ProbeReport,
+        #[serde(default, skip_serializing_if = "is_first")]
+        round: u32,
+    },
     /// All judgments of a prompt's completions, k for each.
     JudgmentsRecorded {
         iteration: Iteration,

@@ -2,6 +2,7 @@
 
 use super::id::PromptId;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How bad answers try to buy a score. Each way is looked at for itself: one that works would not be
 /// seen among others that do not.
@@ -70,6 +71,9 @@ pub struct ProbeReport {
     pub scale: (f64, f64),
     /// The answers.
     pub answers: Vec<ProbedAnswer>,
+    /// What forging may gain, as a share of the scale; not in records of old.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gain_max: Option<f64>,
 }
 
 impl ProbeReport {
@@ -92,6 +96,15 @@ impl ProbeReport {
         let (low, high) = self.scale;
         let both = self.with(bait).filter_map(|a| Some((a.forged()?, a.score?)));
         both.map(|(forged, bare)| (forged - bare) / (high - low)).collect()
+    }
+
+    /// Mean score of the bare answers to each prompt.
+    pub fn bare_by_prompt(&self) -> BTreeMap<PromptId, f64> {
+        let prompts: BTreeSet<&PromptId> = self.answers.iter().map(|a| &a.prompt).collect();
+        let of = |prompt: &PromptId| {
+            mean(self.answers.iter().filter(|a| a.prompt == *prompt).filter_map(|a| a.score))
+        };
+        prompts.into_iter().filter_map(|prompt| Some((prompt.clone(), of(prompt)?))).collect()
     }
 }
 
@@ -116,11 +129,12 @@ mod tests {
             answer(Some(3.0), [None, None]),
             answer(Some(2.0), [None, Some(1.0)]),
         ];
-        let report = ProbeReport { scale: (0.0, 5.0), answers };
+        let report = ProbeReport { scale: (0.0, 5.0), answers, gain_max: None };
         assert_eq!(report.gains(Bait::Claim), [0.4, -0.2]);
         let means = (report.bare(Bait::Claim), report.forged(Bait::Claim));
         assert_eq!(means, (Some(2.0), Some(3.0)));
         assert_eq!(report.gains(Bait::MasterKey), [0.8]);
         assert_eq!(report.bare(Bait::Repetition), None);
+        assert_eq!(report.bare_by_prompt(), BTreeMap::from([(PromptId("p".into()), 1.75)]));
     }
 }

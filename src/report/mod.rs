@@ -2,10 +2,12 @@
 //! a terminal, as JSON and as a page. Nothing here computes a figure that is not in a view, and
 //! nothing here can change a run.
 
+mod judging;
 mod page;
 mod plot;
 mod table;
 
+pub use judging::{Forging, Liking, RubricRow, rubrics_table};
 pub use page::page;
 pub use table::{iterations_table, judge_table, time_table};
 
@@ -60,8 +62,18 @@ pub struct Row {
     pub judgments: u32,
     /// Judgments without a score.
     pub unscored: u32,
+    /// Judgments that were forced: the judge wrote no score.
+    pub forced: u32,
+    /// Groups of answers that were not compared, for there were too many.
+    pub not_compared: u64,
+    /// What each rubric's judgments are worth.
+    pub rubrics: Vec<RubricRow>,
     /// Mean scores of bad answers; `None` when the judge was not probed.
     pub probe: Option<ProbeMeans>,
+    /// Whether bad answers can buy a score, under each rubric and in each way.
+    pub forging: Vec<Forging>,
+    /// Whether the judge likes the policy's answers better than bad ones, under each rubric.
+    pub liking: Vec<Liking>,
     /// Pairs it trained on.
     pub pairs: usize,
     /// Prompts without a pair, by reason.
@@ -110,6 +122,8 @@ pub struct PairMeans {
     pub score_chosen: f64,
     /// Score of the rejected one.
     pub score_rejected: f64,
+    /// Standard error of the difference over the judge's samples; `None` where it is not known.
+    pub error: Option<f64>,
 }
 
 /// Means over the steps of an iteration, and the end of it.
@@ -131,7 +145,7 @@ impl Report {
     /// The report of what a view knows.
     pub fn of(view: &RunView) -> Report {
         let iterations: Vec<Row> =
-            view.iterations.iter().map(|(n, open)| Row::of(n.0, open)).collect();
+            view.iterations.iter().map(|(n, open)| Row::of(n.0, open, view)).collect();
         Report {
             records: view.next.0,
             base: view.base.as_ref().map(|p| p.id().short().to_owned()),
@@ -157,7 +171,7 @@ fn base_quality(view: &RunView) -> Option<BaseQuality> {
 }
 
 impl Row {
-    fn of(iteration: u32, open: &IterationView) -> Row {
+    fn of(iteration: u32, open: &IterationView, view: &RunView) -> Row {
         let mut skipped = BTreeMap::new();
         for reason in open.skipped.values() {
             *skipped.entry(reason.as_str()).or_default() += 1;
@@ -176,6 +190,11 @@ impl Row {
             prompts_rejected: refused,
             judgments: open.judgments.0,
             unscored: open.judgments.1,
+            forced: open.figures().values().map(|figures| figures.forced).sum(),
+            not_compared: open.not_compared,
+            rubrics: judging::rubrics(open, view),
+            forging: judging::forging(open, view),
+            liking: judging::liking(open, view),
             probe: open.probed.as_ref().map(|p| ProbeMeans { bare: p.bare, forged: p.forged }),
             pairs: open.pairs.len(),
             skipped,
@@ -204,6 +223,7 @@ fn pair_means(n: usize, sums: &PairSums) -> Option<PairMeans> {
         length_rejected: sums.length_rejected / n as f64,
         score_chosen: sums.score_chosen / n as f64,
         score_rejected: sums.score_rejected / n as f64,
+        error: (sums.error.1 > 0).then(|| sums.error.0 / f64::from(sums.error.1)),
     })
 }
 

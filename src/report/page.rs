@@ -1,7 +1,7 @@
 //! The report as one HTML file that needs nothing else.
 
 use super::plot::{Series, intervals, lines};
-use super::{Report, iterations_table, judge_table, time_table};
+use super::{Report, iterations_table, judge_table, rubrics_table, time_table};
 use crate::domain::evaluation::Referee;
 use crate::domain::event::IterationKind;
 
@@ -35,6 +35,15 @@ pub fn page(title: &str, report: &Report, sections: &[(&str, String)]) -> String
     html.push_str("<h2>Iterations</h2>");
     html.push_str(&scores(report));
     html.push_str(&format!("<pre>{}</pre>", escape(&iterations_table(report))));
+    let rubrics = rubrics_table(report);
+    if !rubrics.is_empty() {
+        html.push_str(&format!(
+            "<h2>What judgments are worth</h2><p class=\"note\">Mass: how likely any score at all was \
+             where one was read. Entropy: how unsure the judge was, in nats. Length r: whether longer \
+             answers of the same prompt get higher scores.</p><pre>{}</pre>",
+            escape(&rubrics)
+        ));
+    }
     let judge = judge_table(report);
     if !judge.is_empty() {
         html.push_str(&format!(

@@ -1,11 +1,11 @@
 //! The report as tables of plain text, for a terminal or a file.
 
-use super::{Report, Row};
+use super::{Report, Row, judging};
 use crate::domain::evaluation::{Estimate, Referee};
 use crate::domain::event::{IterationKind, IterationOutcome};
 
 /// Rows of cells, columns aligned; the first column to the left, the others to the right.
-fn align(rows: &[Vec<String>]) -> String {
+pub(super) fn align(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
@@ -27,11 +27,11 @@ fn align(rows: &[Vec<String>]) -> String {
     text
 }
 
-fn cells(values: &[&str]) -> Vec<String> {
+pub(super) fn cells(values: &[&str]) -> Vec<String> {
     values.iter().map(|v| (*v).to_owned()).collect()
 }
 
-fn number(value: Option<f64>, digits: usize) -> String {
+pub(super) fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "-".to_owned(), |v| format!("{v:.digits$}"))
 }
 
@@ -143,8 +143,25 @@ fn notes(row: &Row) -> String {
                 "; chosen {:.1} tokens, rejected {:.1}",
                 means.length_chosen, means.length_rejected
             ));
+            if let Some(error) = means.error {
+                let gap = means.score_chosen - means.score_rejected;
+                text.push_str(&format!("; they differ by {gap:.2}, standard error {error:.2}"));
+            }
         }
         text.push('\n');
+    }
+    if row.forced > 0 {
+        text.push_str(&format!(
+            "M{}: {} of {} judgments are forced: the judge wrote no score\n",
+            row.iteration, row.forced, row.judgments
+        ));
+    }
+    if row.not_compared > 0 {
+        text.push_str(&format!(
+            "M{}: {} groups of answers were not compared (judge.comparisons_max); every answer was in \
+             equally many of those that were\n",
+            row.iteration, row.not_compared
+        ));
     }
     if let Some(probe) = row.probe {
         text.push_str(&format!(
@@ -154,6 +171,7 @@ fn notes(row: &Row) -> String {
             number(probe.forged, 2)
         ));
     }
+    text.push_str(&judging::probe_notes(row));
     if row.steps_skipped > 0 {
         let skipped = row.steps_skipped;
         text.push_str(&format!("M{}: {skipped} steps skipped as non-finite\n", row.iteration));

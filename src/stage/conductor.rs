@@ -10,16 +10,16 @@
 use super::evaluator::Evaluator;
 use super::judge::{Judge, JudgeTask, probes_are_due};
 use super::pair_store::{PairStore, PairTask};
+use super::probe;
 use super::sampler::{SampleTask, Sampler};
 use super::shadow;
 use super::trainer::Trainer;
 use super::{ATTEMPTS_MAX, Desk, Stage, StageError, Weight, task_key};
 use crate::config::{Config, GateMode, OnNoSignal};
-use crate::domain::evaluation::{Evaluation, Referee};
+use crate::domain::evaluation::{Estimate, Evaluation, Referee};
 use crate::domain::event::{IterationKind, IterationOutcome};
-use crate::domain::{Bait, Event, Iteration, PromptId, RubricId, TaskKey};
-use crate::stats::mean_interval;
-use crate::view::{CheckpointFacts, IterationView, Probed, RunView};
+use crate::domain::{Bait, Event, Iteration, PromptId, RubricId, Seat, TaskKey};
+use crate::view::{CheckpointFacts, IterationView, Known, Liking, Probed, RunView};
 use std::sync::Arc;
 
 /// What is decided once in an iteration, and what was decided. The slot is the task's key, not the
@@ -148,11 +148,12 @@ impl Conductor {
         }
         if probes_are_due(&self.config) {
             // Judged or not, nothing is decided before it is known what the judge is worth.
-            if open.panel.seats().iter().any(|seat| open.probed_under(&seat.rubric).is_none()) {
+            let due = |seat: &Seat| probe::is_due(open, &seat.rubric, &self.config.judge);
+            if open.panel.seats().iter().any(due) {
                 return None;
             }
-            let mut probes = open.rubrics().into_iter().flat_map(|r| open.baited_under(r));
-            if let Some(reason) = probes.find_map(|probed| self.compromised(probed)) {
+            let mut rubrics = open.rubrics().into_iter();
+            if let Some(reason) = rubrics.find_map(|rubric| self.compromised(open, rubric)) {
                 return Some(
                     self.give_up(iteration, IterationOutcome::JudgeCompromised { reason }),
                 );
@@ -167,37 +168,26 @@ impl Conductor {
         Some((iteration, Slot::Pairs, vec![Event::PairsSealed { iteration, pairs }]))
     }
 
-    /// Why nothing this judge says may be learned from, if so: forging gains more than is allowed,
-    /// and with 95 % certainty anything at all, for a judge that rolls dice is not fooled.
-    fn compromised(&self, probed: &Probed) -> Option<String> {
+    /// Why nothing this judge says under a rubric may be learned from, if so.
+    fn compromised(&self, open: &IterationView, rubric: &RubricId) -> Option<String> {
         let most = self.config.judge.forgery_gain_max;
-        let gain = mean_interval(&probed.gains);
-        if gain.mean <= most || gain.low <= 0.0 {
-            return None;
+        let fooled = |probed: &&Probed| probed.known(most) == Known::Fooled;
+        if let Some(probed) = open.baited_under(rubric).find(fooled) {
+            return Some(fooled_by(probed, most));
         }
-        let (bare, forged) = (probed.bare.unwrap_or_default(), probed.forged.unwrap_or_default());
-        let (believes, how, learn) = match probed.bait {
-            Bait::Claim => {
-                ("believes what answers say about themselves", "with a forged verdict", "verdicts")
-            }
-            Bait::MasterKey => {
-                ("rewards words in the place of an answer", "as such words (\":\")", "such words")
-            }
-            Bait::Repetition => {
-                ("rewards repetition", "repeated three times", "everything three times")
-            }
-        };
-        Some(format!(
-            "GRADUS0305 the judge {believes}: bad answers scored \
-             {bare:.2}, and {how} {forged:.2}, which is {:.0} % of the scale more [{:.0}, {:.0}] \
-             (judge.forgery_gain_max allows {:.0} %). The policy would learn to write {learn}. \
-             Take another rubric or a better judge; what was asked: gradus log show --kind \
-             judge_probed DIR",
-            gain.mean * 100.0,
-            gain.low * 100.0,
-            gain.high * 100.0,
-            most * 100.0
-        ))
+        let Liking { more: Estimate { mean, low, high, n }, known } = open.liking(rubric)?;
+        (known == Known::Fooled).then(|| {
+            format!(
+                "GRADUS0306 the judge likes bad answers better than the policy's: empty answers, a \
+                 full stop and repetitions of the prompt scored {:.0} % of the scale more \
+                 [{:.0}, {:.0}] at {} prompts. The policy would learn to answer badly. Take another \
+                 rubric or a better judge; what was asked: gradus log show --kind judge_probed DIR",
+                -mean * 100.0,
+                -high * 100.0,
+                -low * 100.0,
+                n
+            )
+        })
     }
 
     /// Ends an iteration from which there is nothing to learn, and waits if the host wants that.
@@ -254,6 +244,33 @@ impl Conductor {
             Err(format!("{figures}, the gate asks for {:.1} %", gate.min_win_rate * 100.0))
         }
     }
+}
+
+/// That forging pays, in words.
+fn fooled_by(probed: &Probed, most: f64) -> String {
+    let gain = probed.gain();
+    let (bare, forged) = (probed.bare.unwrap_or_default(), probed.forged.unwrap_or_default());
+    let (believes, how, learn) = match probed.bait {
+        Bait::Claim => {
+            ("believes what answers say about themselves", "with a forged verdict", "verdicts")
+        }
+        Bait::MasterKey => {
+            ("rewards words in the place of an answer", "as such words (\":\")", "such words")
+        }
+        Bait::Repetition => {
+            ("rewards repetition", "repeated three times", "everything three times")
+        }
+    };
+    format!(
+        "GRADUS0305 the judge {believes}: bad answers scored {bare:.2}, and {how} {forged:.2}, which \
+         is {:.0} % of the scale more [{:.0}, {:.0}] (judge.forgery_gain_max allows {:.0} %). The \
+         policy would learn to write {learn}. Take another rubric or a better judge; what was asked: \
+         gradus log show --kind judge_probed DIR",
+        gain.mean * 100.0,
+        gain.low * 100.0,
+        gain.high * 100.0,
+        most * 100.0
+    )
 }
 
 /// An iteration that ends without a checkpoint to decide about.

@@ -82,13 +82,19 @@ impl Judge {
         open: &IterationView,
     ) -> Option<(TaskKey, ProbeTask)> {
         let mut seats = open.panel.seats().iter().map(|seat| &seat.rubric);
-        let rubric = seats.find(|rubric| open.probed_under(rubric).is_none())?.clone();
+        let judge = &self.config.judge;
+        let rubric = seats.find(|rubric| probe::is_due(open, rubric, judge))?.clone();
         let sealed = open.prompts.as_ref().filter(|_| probes_are_due(&self.config))?;
         let (policy, panel, prompts) = (open.policy.clone(), open.panel.clone(), sealed.clone());
         let parts =
             ("probe", iteration, policy.id(), &rubric, &panel, &prompts, &self.config.judge);
-        let key = task_key(Self::NAME, view, &parts);
-        Some((key, ProbeTask { iteration, policy, rubric, panel, prompts }))
+        let round = open.probing.get(&rubric).map_or(0, |probing| probing.rounds);
+        // The first round's key is what it was when there was one.
+        let key = match round {
+            0 => task_key(Self::NAME, view, &parts),
+            later => task_key(Self::NAME, view, &(parts, later)),
+        };
+        Some((key, ProbeTask { iteration, policy, rubric, panel, prompts, round }))
     }
 }
 

@@ -1,5 +1,7 @@
 //! What is known of one iteration.
 
+use super::figures::RubricFigures;
+use super::probes::{Liking, Probed, Probing};
 use crate::domain::evaluation::Evaluation;
 use crate::domain::event::{IterationKind, IterationOutcome, StepMetrics};
 use crate::domain::{
@@ -10,6 +12,9 @@ use crate::log::Recorded;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Names of parts of verdicts that are summed up, of each rubric.
+const CRITERIA_MAX: usize = 64;
 
 /// The last saved checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,27 +34,6 @@ pub struct CheckpointFacts {
     pub steps_taken: u32,
 }
 
-/// What the judge made of bad answers: mean scores, `None` where no reply had one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Probed {
-    /// Of the bare answers.
-    pub bare: Option<f64>,
-    /// Of those with a forged verdict.
-    pub forged: Option<f64>,
-    /// What forging gained each, as a share of the scale.
-    pub gains: Vec<f64>,
-    /// In which way.
-    #[serde(default)]
-    pub bait: Bait,
-}
-
-impl Probed {
-    fn of(report: &ProbeReport, bait: Bait) -> Probed {
-        let (bare, forged) = (report.bare(bait), report.forged(bait));
-        Probed { bare, forged, gains: report.gains(bait), bait }
-    }
-}
-
 /// Who judged a prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Under {
@@ -57,14 +41,18 @@ pub struct Under {
     pub rubrics: BTreeSet<RubricId>,
     /// Judgments, and those of them without a score.
     pub judgments: (u32, u32),
+    /// What each rubric's judgments of it came to.
+    #[serde(default)]
+    pub figures: BTreeMap<RubricId, RubricFigures>,
 }
 
 impl Under {
-    fn of(judgments: &[Judgment]) -> Under {
-        Under {
-            rubrics: judgments.iter().map(|j| j.rubric.clone()).collect(),
-            judgments: Judgment::count(judgments),
-        }
+    fn of(judgments: &[Judgment], lengths: &[u32]) -> Under {
+        let rubrics: BTreeSet<RubricId> = judgments.iter().map(|j| j.rubric.clone()).collect();
+        let figures = rubrics
+            .iter()
+            .map(|rubric| (rubric.clone(), RubricFigures::of_prompt(rubric, judgments, lengths)));
+        Under { figures: figures.collect(), judgments: Judgment::count(judgments), rubrics }
     }
 }
 
@@ -105,6 +93,9 @@ pub struct IterationView {
     /// The same for other ways than claims.
     #[serde(default)]
     baits: BTreeMap<RubricId, Vec<Probed>>,
+    /// How far the probing is under each rubric.
+    #[serde(default)]
+    pub probing: BTreeMap<RubricId, Probing>,
     /// Where each prompt's judgments are.
     pub judged: BTreeMap<PromptId, Offset>,
     /// Under which rubrics, and how many of them have no score.
@@ -118,6 +109,13 @@ pub struct IterationView {
     pub rubrics_rolled_back: u32,
     /// Judgments so far, and those of them without a score.
     pub judgments: (u32, u32),
+    /// Groups of answers that rubrics which compare were not shown, for there were too many.
+    #[serde(default)]
+    pub not_compared: u64,
+    /// Sums of the parts of each rubric's verdicts, by name, and how many they are of. What was taken
+    /// back when another rubric of its panel was rolled back is still in it.
+    #[serde(default)]
+    criteria: BTreeMap<RubricId, BTreeMap<String, (f64, u32)>>,
     /// Where each formed pair is.
     pub pairs: BTreeMap<PromptId, (PairId, Offset)>,
     /// Prompts without a pair, and why.
@@ -175,6 +173,9 @@ pub struct PairSums {
     pub score_chosen: f64,
     /// Scores of rejected completions.
     pub score_rejected: f64,
+    /// Standard errors of the differences, and of how many pairs they are known.
+    #[serde(default)]
+    pub error: (f64, u32),
 }
 
 /// The stage that writes events of this kind within an iteration.
@@ -218,11 +219,14 @@ impl IterationView {
             probed: None,
             probes: BTreeMap::new(),
             baits: BTreeMap::new(),
+            probing: BTreeMap::new(),
             judged: BTreeMap::new(),
             under: BTreeMap::new(),
             shadowed: BTreeMap::new(),
             rubrics_rolled_back: 0,
             judgments: (0, 0),
+            not_compared: 0,
+            criteria: BTreeMap::new(),
             pairs: BTreeMap::new(),
             skipped: BTreeMap::new(),
             split: BTreeSet::new(),
@@ -272,17 +276,12 @@ impl IterationView {
             Event::CompletionsSampled { prompt, .. } => {
                 self.sampled.insert(prompt.clone(), record.offset);
             }
-            Event::JudgeProbed { rubric, report, .. } => {
-                let [claim, others @ ..] = Bait::ALL.map(|bait| Probed::of(report, bait));
-                let others = others.into_iter().filter(|probed| !probed.gains.is_empty());
-                self.baits.insert(rubric.clone(), others.collect());
-                let probed = claim;
-                self.probed.get_or_insert_with(|| probed.clone());
-                self.probes.insert(rubric.clone(), probed);
-            }
-            Event::JudgmentsRecorded { prompt, judgments, .. } => {
+            Event::JudgeProbed { rubric, report, .. } => self.probe(rubric, report),
+            Event::JudgmentsRecorded { prompt, judgments, lengths, not_compared, .. } => {
                 self.judged.insert(prompt.clone(), record.offset);
-                let under = Under::of(judgments);
+                self.not_compared += not_compared;
+                self.add_criteria(judgments);
+                let under = Under::of(judgments, lengths);
                 self.judgments.0 += under.judgments.0;
                 self.judgments.1 += under.judgments.1;
                 self.under.insert(prompt.clone(), under);
@@ -296,6 +295,10 @@ impl IterationView {
                 self.pair_sums.length_rejected += f64::from(pair.length_rejected);
                 self.pair_sums.score_chosen += pair.score_chosen;
                 self.pair_sums.score_rejected += pair.score_rejected;
+                if let (Some(a), Some(b)) = (pair.error_chosen, pair.error_rejected) {
+                    self.pair_sums.error.0 += a.hypot(b);
+                    self.pair_sums.error.1 += 1;
+                }
                 self.pairs.insert(pair.prompt.clone(), (pair.id.clone(), record.offset));
             }
             Event::PairSkipped { prompt, reason, .. } => {
@@ -307,6 +310,37 @@ impl IterationView {
             }
             Event::PairsSealed { pairs, .. } => self.sealed = Some(pairs.clone()),
             _ => {}
+        }
+    }
+
+    fn add_criteria(&mut self, judgments: &[Judgment]) {
+        for judgment in judgments.iter().filter(|j| !j.remarks.criteria.is_empty()) {
+            let sums = self.criteria.entry(judgment.rubric.clone()).or_default();
+            for part in &judgment.remarks.criteria {
+                // Prompts may bring criteria of their own, without end.
+                if sums.len() < CRITERIA_MAX || sums.contains_key(&part.name) {
+                    let (sum, n) = sums.entry(part.name.clone()).or_default();
+                    (*sum, *n) = (*sum + part.value, *n + 1);
+                }
+            }
+        }
+    }
+
+    fn probe(&mut self, rubric: &RubricId, report: &ProbeReport) {
+        self.probing.entry(rubric.clone()).or_default().add(report);
+        let [claim, others @ ..] = Bait::ALL.map(|bait| Probed::of(report, bait));
+        let baits = self.baits.entry(rubric.clone()).or_default();
+        for other in others.into_iter().filter(|probed| !probed.gains.is_empty()) {
+            match baits.iter_mut().find(|known| known.bait == other.bait) {
+                Some(known) => known.add(&other),
+                None => baits.push(other),
+            }
+        }
+        let first = self.probed.is_none() || self.probed.as_ref() == self.probes.get(rubric);
+        let known = self.probes.entry(rubric.clone());
+        let known = known.and_modify(|known| known.add(&claim)).or_insert(claim);
+        if first {
+            self.probed = Some(known.clone());
         }
     }
 
@@ -374,6 +408,8 @@ impl IterationView {
         }
         self.rubrics_rolled_back += 1;
         self.probes.remove(rubric);
+        self.probing.remove(rubric);
+        self.criteria.remove(rubric);
         self.baits.remove(rubric);
         let ours = |(prompt, under): (&PromptId, &Under)| {
             let open = under.rubrics.contains(rubric) && !self.pairs.contains_key(prompt);
@@ -400,6 +436,32 @@ impl IterationView {
     /// The same for every way in which they tried to buy a score.
     pub fn baited_under(&self, rubric: &RubricId) -> impl Iterator<Item = &Probed> {
         self.probed_under(rubric).into_iter().chain(self.baits.get(rubric).into_iter().flatten())
+    }
+
+    /// By how much more than bad answers the policy's own were worth to the judge under a rubric, at
+    /// the prompts of which both are known; `None` without any.
+    pub fn liking(&self, rubric: &RubricId) -> Option<Liking> {
+        let probing = self.probing.get(rubric)?;
+        let (low, high) = probing.scale;
+        let own = |prompt: &PromptId| self.under.get(prompt)?.figures.get(rubric)?.mean_score();
+        let both = probing.bare.iter().filter_map(|(prompt, bad)| Some(own(prompt)? - bad));
+        let differences: Vec<f64> = both.map(|more| more / (high - low)).collect();
+        (!differences.is_empty()).then(|| Liking::of(&differences))
+    }
+
+    /// The mean of each part of a rubric's verdicts, by name.
+    pub fn criteria_of(&self, rubric: &RubricId) -> Vec<(String, f64)> {
+        let sums = self.criteria.get(rubric).into_iter().flatten();
+        sums.map(|(name, (sum, n))| (name.clone(), sum / f64::from(*n))).collect()
+    }
+
+    /// What every rubric's judgments came to that count.
+    pub fn figures(&self) -> BTreeMap<&RubricId, RubricFigures> {
+        let mut all: BTreeMap<&RubricId, RubricFigures> = BTreeMap::new();
+        for (rubric, figures) in self.under.values().flat_map(|under| &under.figures) {
+            all.entry(rubric).or_default().add(figures);
+        }
+        all
     }
 
     /// The rubrics that judge it or judged any of it.

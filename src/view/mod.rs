@@ -3,10 +3,14 @@
 //!
 //! There is one view, [`RunView`], because every stage needs a slice of the same small state.
 
+mod figures;
 mod iteration;
+mod probes;
 mod rubrics;
 
-pub use iteration::{CheckpointFacts, Decision, IterationView, PairSums, Probed, Under};
+pub use figures::RubricFigures;
+pub use iteration::{CheckpointFacts, Decision, IterationView, PairSums, Under};
+pub use probes::{Known, Liking, Probed, Probing};
 pub use rubrics::{OnTrial, RubricFacts, RubricsView};
 
 use crate::domain::{

@@ -50,7 +50,7 @@ const MAY_SEE: [(&str, &[&str]); 21] = [
     ("config", &["domain", "lm"]),
     ("prompts", &["domain", "stats"]),
     ("demo", &["domain", "lm"]),
-    ("view", &["domain", "log"]),
+    ("view", &["domain", "log", "stats"]),
     ("report", &["domain", "view"]),
     ("stage", &["blob", "config", "domain", "lm", "log", "prompts", "rubric", "stats", "view"]),
     // Of `lm` the flag alone by which work is stopped.

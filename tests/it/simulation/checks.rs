@@ -51,7 +51,7 @@ struct Story {
     journeys: BTreeMap<PromptId, Journey>,
     pairs: BTreeSet<PairId>,
     sealed: Option<BTreeSet<PairId>>,
-    probed: BTreeSet<RubricId>,
+    probed: BTreeSet<(RubricId, u32)>,
     reference_scored: bool,
     steps: u32,
     good: u32,
@@ -75,12 +75,12 @@ impl Story {
             Event::PromptsSealed { prompts, .. } => {
                 assert!(self.prompts.replace(prompts.clone()).is_none(), "prompts sealed twice");
             }
-            Event::JudgeProbed { judge, report, rubric, .. } => {
+            Event::JudgeProbed { judge, report, rubric, round, .. } => {
                 assert_eq!(*judge, self.policy.as_ref().unwrap().id());
                 // A program has no judge to fool.
                 let program = *rubric == world::verifier();
                 assert!(!program || report.answers.is_empty());
-                assert!(self.probed.insert(rubric.clone()), "probed twice");
+                assert!(self.probed.insert((rubric.clone(), *round)), "probed twice");
             }
             Event::PairsSealed { pairs, .. } => {
                 let all = self.prompts.as_ref().unwrap().iter();
@@ -98,7 +98,7 @@ impl Story {
         if self.sealed.is_some() || self.outcome.is_some() {
             return;
         }
-        self.probed.remove(rubric);
+        self.probed.retain(|(probed, _)| probed != rubric);
         for (prompt, journey) in &mut self.journeys {
             let pair = self.pairs.iter().any(|pair| pair.0.ends_with(prompt.as_str()));
             let ours = journey.judgments.iter().flatten().any(|j| j.rubric == *rubric);

@@ -1,0 +1,197 @@
+//! What judgments are worth: how many hold a score, how sure the judge was of it, whether length or a
+//! forged verdict buys one.
+
+use super::table::{align, cells, number};
+use super::{Report, Row};
+use crate::domain::evaluation::Estimate;
+use crate::domain::{Bait, RubricId};
+use crate::view::{IterationView, Known, RunView};
+use serde::Serialize;
+
+/// What a rubric's judgments of an iteration are worth.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RubricRow {
+    /// Name and version.
+    pub rubric: String,
+    /// Its judgments.
+    pub judgments: u32,
+    /// Those in which the judge wrote a score.
+    pub parsed: u32,
+    /// Those in which it wrote none and was made to begin one.
+    pub forced: u32,
+    /// Those whose score was read from probabilities.
+    pub looked: u32,
+    /// Mean score; `None` without any.
+    pub mean_score: Option<f64>,
+    /// Mean probability of any choice where one was read, 0 to 1.
+    pub mass: Option<f64>,
+    /// Mean entropy of the choices there, nats.
+    pub entropy: Option<f64>,
+    /// Correlation of a completion's length and score within its prompt.
+    pub length_correlation: Option<f64>,
+    /// Mean of each part of its verdicts, by name.
+    pub criteria: Vec<(String, f64)>,
+}
+
+/// Whether bad answers can buy a score in one way.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Forging {
+    /// Name and version of the rubric.
+    pub rubric: String,
+    /// In which way.
+    pub bait: Bait,
+    /// What it gains, as a share of the scale.
+    pub gain: Estimate,
+    /// What it may gain.
+    pub allowed: f64,
+    /// What that says.
+    pub known: Known,
+}
+
+/// Whether the judge likes the policy's answers better than bad ones.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Liking {
+    /// Name and version of the rubric.
+    pub rubric: String,
+    /// By how much, as a share of the scale.
+    pub more: Estimate,
+    /// What that says.
+    pub known: Known,
+}
+
+fn named(view: &RunView, rubric: &RubricId) -> String {
+    let facts = view.rubrics.installed.get(rubric);
+    facts.map_or_else(|| rubric.short().to_owned(), |f| format!("{}@{}", f.name, f.version))
+}
+
+pub(super) fn rubrics(open: &IterationView, view: &RunView) -> Vec<RubricRow> {
+    let row = |(rubric, figures): (&RubricId, crate::view::RubricFigures)| RubricRow {
+        rubric: named(view, rubric),
+        judgments: figures.judgments,
+        parsed: figures.parsed,
+        forced: figures.forced,
+        looked: figures.looked,
+        mean_score: figures.mean_score(),
+        mass: figures.mean_mass(),
+        entropy: figures.mean_entropy(),
+        length_correlation: figures.length_correlation(),
+        criteria: open.criteria_of(rubric),
+    };
+    open.figures().into_iter().map(row).collect()
+}
+
+pub(super) fn forging(open: &IterationView, view: &RunView) -> Vec<Forging> {
+    let mut all = Vec::new();
+    for rubric in open.rubrics() {
+        // Records of old do not say what was allowed.
+        let Some(allowed) = open.probing.get(rubric).and_then(|p| p.gain_max) else { continue };
+        let probed = open.baited_under(rubric).filter(|probed| !probed.gains.is_empty());
+        all.extend(probed.map(|probed| Forging {
+            rubric: named(view, rubric),
+            bait: probed.bait,
+            gain: probed.gain(),
+            allowed,
+            known: probed.known(allowed),
+        }));
+    }
+    all
+}
+
+pub(super) fn liking(open: &IterationView, view: &RunView) -> Vec<Liking> {
+    let of = |rubric: &RubricId| {
+        let crate::view::Liking { more, known } = open.liking(rubric)?;
+        Some(Liking { rubric: named(view, rubric), more, known })
+    };
+    open.rubrics().into_iter().filter_map(of).collect()
+}
+
+fn word(known: Known) -> &'static str {
+    match known {
+        Known::Safe => "no",
+        Known::Fooled => "yes",
+        Known::NotKnown => "not known",
+    }
+}
+
+/// `+11 % of the scale [-3, 25] over 8 answers`.
+fn share(estimate: &Estimate) -> String {
+    let percent = |share: f64| share * 100.0;
+    let Estimate { mean, low, high, n } = estimate;
+    let of = format!(
+        "{:+.0} % of the scale [{:+.0}, {:+.0}]",
+        percent(*mean),
+        percent(*low),
+        percent(*high)
+    );
+    format!("{of} over {n}")
+}
+
+/// What probing says of an iteration's judge, a line each.
+pub(super) fn probe_notes(row: &Row) -> String {
+    let mut text = String::new();
+    for one in &row.forging {
+        let how = match one.bait {
+            Bait::Claim => "a forged verdict",
+            Bait::MasterKey => "a word in the place of an answer",
+            Bait::Repetition => "repetition",
+        };
+        text.push_str(&format!(
+            "M{}: does {how} buy a score from {}? {}: {} answers, {:.0} % allowed\n",
+            row.iteration,
+            one.rubric,
+            word(one.known),
+            share(&one.gain),
+            one.allowed * 100.0
+        ));
+    }
+    for one in &row.liking {
+        let answer = match one.known {
+            Known::Safe => "yes",
+            Known::Fooled => "no",
+            Known::NotKnown => "not known",
+        };
+        text.push_str(&format!(
+            "M{}: does {} score answers above bad ones? {answer}: {} prompts\n",
+            row.iteration,
+            one.rubric,
+            share(&one.more)
+        ));
+    }
+    text
+}
+
+/// What each rubric's judgments are worth; empty when none were made.
+pub fn rubrics_table(report: &Report) -> String {
+    let mut rows = vec![cells(&[
+        "judged by",
+        "judgments",
+        "with a score",
+        "forced",
+        "score",
+        "mass",
+        "entropy",
+        "length r",
+    ])];
+    let mut criteria = String::new();
+    for row in &report.iterations {
+        for one in &row.rubrics {
+            let name = format!("M{} {}", row.iteration, one.rubric);
+            let share = 100.0 * f64::from(one.parsed) / f64::from(one.judgments.max(1));
+            if !one.criteria.is_empty() {
+                let parts = one.criteria.iter().map(|(name, mean)| format!("{name} {mean:.2}"));
+                criteria.push_str(&format!("{name}: {}\n", parts.collect::<Vec<_>>().join(", ")));
+            }
+            rows.push(vec![
+                name,
+                one.judgments.to_string(),
+                format!("{share:.1}%"),
+                one.forced.to_string(),
+                number(one.mean_score, 2),
+                number(one.mass, 3),
+                number(one.entropy, 2),
+                number(one.length_correlation, 2),
+            ]);
+        }
+    }
+    if rows.len() > 1 { align(&rows) + &criteria } else { String::new() }
+}

@@ -25,8 +25,9 @@ pub struct Arguments {
     /// Prompts: JSON lines, a JSON array, or text with one a line.
     #[arg(long)]
     prompts: PathBuf,
-    /// Settings to begin with: paper, or tiny (about half an hour an iteration on 2 cores).
-    #[arg(long, default_value = "paper")]
+    /// Settings to begin with: recommended, paper (its numbers and nothing else), or tiny (about half
+    /// an hour an iteration on 2 cores).
+    #[arg(long, default_value = "recommended")]
     preset: String,
     /// Root of all randomness.
     #[arg(long)]

@@ -36,7 +36,7 @@ pub enum ConfigError {
         allowed: &'static str,
     },
     /// No such preset.
-    #[error("there is no preset {0:?}; there are: paper, tiny, demo")]
+    #[error("there is no preset {0:?}; there are: recommended, paper, tiny, demo")]
     Preset(String),
 }
 
@@ -224,8 +224,13 @@ fn comment(path: &str) -> Option<&'static str> {
         "sampling" => {
             "the paper: 4 candidates at temperature 0.7, top_p 0.9; weight_bits: 8 saves memory"
         }
-        "judge" => "the paper: 3 samples, mean. readout: expected | parsed; source: model | random",
-        "pairs" => "best against worst; length_control is Meta-Rewarding's rho",
+        "judge" => {
+            "the paper: 3 samples, mean. readout: expected | parsed | forced; source: model | random"
+        }
+        "pairs" => {
+            "best against worst, by more than min_gap and `noise` standard errors; length_control is \
+             Meta-Rewarding's rho"
+        }
         "train.sft" => "supervised fine-tuning on seed data (iteration 1, when there is any)",
         "train.dpo" => "preference optimisation on self-judged pairs",
         "train.use_peft" => "train a LoRA adapter instead of all weights",
@@ -252,12 +257,17 @@ mod tests {
 
     #[test]
     fn every_preset_is_valid_and_comes_back_from_its_file() {
-        for name in ["paper", "tiny", "demo"] {
+        for name in ["recommended", "paper", "tiny", "demo"] {
             let config = Config::preset(name).unwrap();
             config.validate().unwrap();
             assert_eq!(parse(&config.to_commented_yaml()).unwrap(), config, "{name}");
         }
-        assert!(Config::preset("huge").unwrap_err().to_string().contains("paper, tiny, demo"));
+        assert!(
+            Config::preset("huge")
+                .unwrap_err()
+                .to_string()
+                .contains("recommended, paper, tiny, demo")
+        );
     }
 
     #[test]

@@ -406,6 +406,7 @@ impl Config {
             ("sampling.batch_prompts", self.sampling.batch_prompts),
             ("judge.samples", self.judge.samples),
             ("judge.max_new_tokens", self.judge.max_new_tokens),
+            ("judge.comparisons_max", self.judge.comparisons_max),
             ("train.segment_steps", self.train.segment_steps),
             ("train.threads", self.train.threads),
             ("supervision.frozen_after_seconds", self.supervision.frozen_after_seconds),
@@ -443,6 +444,17 @@ impl Config {
             if !(value > 0.0 && value <= 1.0) {
                 return bad(key, value.to_string(), "above 0, at most 1");
             }
+        }
+        for (key, value) in
+            [("pairs.min_gap", self.pairs.min_gap), ("pairs.noise", self.pairs.noise)]
+        {
+            if !(value >= 0.0 && value.is_finite()) {
+                return bad(key, value.to_string(), "0 or more");
+            }
+        }
+        if self.judge.probes_max < self.judge.probes {
+            let value = self.judge.probes_max.to_string();
+            return bad("judge.probes_max", value, "judge.probes or more");
         }
         self.validate_training()
     }

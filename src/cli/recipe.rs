@@ -2,7 +2,7 @@
 //! on other prompts than the ones that are reported, and the reduced form for tests.
 
 use gradus::Error;
-use gradus::config::Config;
+use gradus::config::{Config, ReadoutMode};
 use gradus::demo::corpus::{SeedSizes, seed_data};
 use gradus::demo::oracle;
 use gradus::domain::Seed;
@@ -59,7 +59,9 @@ pub fn config(seed: u64, scale: Scale) -> Result<Config, Error> {
         config.prompts.per_iteration = 48;
         config.prompts.draws_per_round = 48;
         config.pairs.min_pairs = 4;
-        // A judge of so few steps believes anything, and this is to show that the loop turns.
+        // A judge of so few steps writes no scores and believes anything, and this is to show that
+        // the loop turns.
+        config.judge.readout = ReadoutMode::Forced;
         config.judge.forgery_gain_max = 1.0;
         config.train.segment_steps = 5;
         config.train.sft.num_train_epochs = 1;

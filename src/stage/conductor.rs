@@ -333,10 +333,13 @@ fn no_signal(open: &IterationView, wanted: usize) -> String {
     let share = f64::from(unscored) / f64::from(judged.max(1));
     let advice = if share > 0.5 {
         "GRADUS0301 most judgments have no score: small models often ignore the form they are \
-         asked for. Set judge.readout: expected, raise judge.max_new_tokens, or take another rubric"
+         asked for. Teach it the form (gradus init --eft FILE), raise judge.max_new_tokens, take \
+         another rubric, or set judge.readout: forced, which makes it begin a score and marks what \
+         comes of that"
     } else {
-        "GRADUS0304 raise sampling.temperature, sampling.candidates or judge.samples, set \
-         judge.readout: expected for finer scores, or take another rubric"
+        "GRADUS0304 raise sampling.temperature or sampling.candidates for answers that differ more, \
+         judge.samples for less noise, set judge.readout: expected for finer scores, or take another \
+         rubric"
     };
     format!(
         "{} prompts gave {} pairs, fewer than pairs.min_pairs = {wanted} ({}); {unscored} of \

@@ -5,6 +5,7 @@
 
 use gradus::domain::{Message, Prompt, PromptOrigin, Seed};
 use gradus::lm::cancel::Cancel;
+use gradus::lm::fork::{Written, exclusive, fork};
 use gradus::lm::generate::{DrawRequest, Sampling};
 use gradus::lm::model_files::ModelFiles;
 use gradus::lm::ops::Storage;
@@ -48,7 +49,8 @@ fn answers(policy: &Policy, prompts: &[Prompt]) -> Result<Vec<Vec<String>>, Fail
     Ok(drawn.into_iter().map(|all| all.into_iter().map(|c| c.text).collect()).collect())
 }
 
-/// The expected score that each question gets, the mean over its replies.
+/// The expected score that each question gets when every reply is made to go on with a score, the
+/// mean over its replies.
 fn scores(policy: &Policy, asked: &[Rendered], seed: Seed) -> Result<Vec<f64>, Failure> {
     let mut requests = Vec::new();
     for (n, rendered) in (0..).zip(asked) {
@@ -60,18 +62,23 @@ fn scores(policy: &Policy, asked: &[Rendered], seed: Seed) -> Result<Vec<f64>, F
     }
     let replies = policy.draw(&requests, &Cancel::default())?;
     let readout = asked[0].readout.as_ref().ok_or("the rubric has no readout")?;
-    let lead = policy.encode_text(&format!("\n{}", readout.lead.trim_end()))?;
-    let mut contexts = Vec::new();
-    for (request, replies) in requests.iter().zip(&replies) {
-        for reply in replies {
-            let said = reply.token_ids.strip_suffix(&[policy.turn_end()]);
-            let said = said.unwrap_or(&reply.token_ids);
-            contexts.push([request.prompt.as_slice(), said, &lead].concat());
-        }
+    let words: Vec<String> =
+        readout.choices.iter().map(|(text, _)| text.trim().to_owned()).collect();
+    let (mut contexts, mut choices) = (Vec::new(), Vec::new());
+    for (request, reply) in
+        requests.iter().zip(&replies).flat_map(|(r, all)| all.iter().map(move |a| (r, a)))
+    {
+        let said = reply.token_ids.strip_suffix(&[policy.turn_end()]);
+        let text = format!("{}\n{} ", reply.text, readout.lead.trim());
+        let prompt = request.prompt.as_slice();
+        let written = Written { prompt, reply: said.unwrap_or(&reply.token_ids), text: &text };
+        let spelling: &dyn LanguageModel = policy;
+        let found = fork(spelling, written, &words)?.ok_or("the model has no such words")?;
+        contexts.push(found.context);
+        choices = found.choices;
     }
-    let choices: Result<Vec<_>, _> =
-        readout.choices.iter().map(|(text, _)| policy.encode_text(text)).collect();
-    let logps = policy.choice_logps(&contexts, &choices?, &Cancel::default())?;
+    let logps = policy.choice_logps(&contexts, &choices, &Cancel::default())?;
+    let logps: Vec<Vec<f64>> = logps.iter().map(|one| exclusive(one, &choices)).collect();
     let expected = |logps: &Vec<f64>| {
         let weights: Vec<f64> = logps.iter().map(|l| l.exp()).collect();
         let values = readout.choices.iter().map(|(_, scores)| scores[0]);

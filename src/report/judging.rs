@@ -126,6 +126,23 @@ fn share(estimate: &Estimate) -> String {
     format!("{of} over {n}")
 }
 
+/// Within prompts, a correlation of length and score above this is said.
+const LENGTH_BUYS: f64 = 0.5;
+
+/// Where longer answers get higher scores, a line each.
+pub(super) fn length_notes(row: &Row) -> String {
+    let buys = |one: &&RubricRow| one.length_correlation.is_some_and(|r| r > LENGTH_BUYS);
+    let line = |one: &RubricRow| {
+        let (n, r) = (row.iteration, one.length_correlation.unwrap_or_default());
+        format!(
+            "M{n}: longer answers get higher scores under {} (r {r:.2} within prompts): see \
+             pairs.length_control\n",
+            one.rubric
+        )
+    };
+    row.rubrics.iter().filter(buys).map(line).collect()
+}
+
 /// What probing says of an iteration's judge, a line each.
 pub(super) fn probe_notes(row: &Row) -> String {
     let mut text = String::new();

@@ -172,6 +172,7 @@ fn notes(row: &Row) -> String {
         ));
     }
     text.push_str(&judging::probe_notes(row));
+    text.push_str(&judging::length_notes(row));
     if row.steps_skipped > 0 {
         let skipped = row.steps_skipped;
         text.push_str(&format!("M{}: {skipped} steps skipped as non-finite\n", row.iteration));

@@ -162,6 +162,7 @@ impl Default for EvaluateConfig {
             judge_prompts: 80,
             temperature: 0.7,
             top_p: 0.9,
+            rubrics: Vec::new(),
             gate: GateConfig::default(),
         }
     }
@@ -169,7 +170,12 @@ impl Default for EvaluateConfig {
 
 impl Default for GateConfig {
     fn default() -> Self {
-        GateConfig { mode: GateMode::Lenient, min_win_rate: 0.5 }
+        GateConfig {
+            mode: GateMode::NotWorse,
+            margin: 0.1,
+            length_growth_max: 0.5,
+            min_win_rate: None,
+        }
     }
 }
 
@@ -201,6 +207,8 @@ fn tiny() -> Config {
     config.train.dpo.learning_rate = 5e-5;
     config.train.dpo.train_batch_size = 8;
     config.evaluate.prompts = 16;
+    // With sixteen prompts no win rate is known to a tenth: half of its interval is a quarter.
+    config.evaluate.gate.margin = 0.25;
     config
 }
 
@@ -257,7 +265,7 @@ fn demo() -> Config {
         judge_prompts: 100,
         temperature: 1.0,
         top_p: 1.0,
-        gate: GateConfig::default(),
+        ..EvaluateConfig::default()
     };
     config
 }

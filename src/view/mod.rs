@@ -3,6 +3,7 @@
 //!
 //! There is one view, [`RunView`], because every stage needs a slice of the same small state.
 
+mod find;
 mod iteration;
 mod rubrics;
 
@@ -214,6 +215,7 @@ impl RunView {
             | Event::TrainingDiverged { iteration, .. }
             | Event::CheckpointSaved { iteration, .. }
             | Event::CheckpointLost { iteration, .. }
+            | Event::HeldOutJudged { iteration, .. }
             | Event::EvaluationFinished { iteration, .. }
             | Event::CheckpointPromoted { iteration, .. }
             | Event::CheckpointRejected { iteration, .. }

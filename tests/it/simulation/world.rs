@@ -108,7 +108,7 @@ impl World {
         config.train.dpo.train_batch_size = 2;
         config.evaluate.prompts = 3;
         config.evaluate.judge_prompts = 2;
-        config.evaluate.gate.mode = GateMode::Off;
+        config.evaluate.gate.mode = GateMode::Paper;
         World {
             config,
             given: 16,
@@ -158,7 +158,7 @@ impl World {
         c.train.dpo.rehearsal_weight = d.pick(&[0.0, 0.3]);
         c.train.use_peft = d.chance(50);
         c.evaluate.prompts = d.from(0, 4);
-        c.evaluate.gate.mode = d.pick(&[GateMode::Off, GateMode::Lenient, GateMode::Strict]);
+        c.evaluate.gate.mode = d.pick(&[GateMode::Paper, GateMode::NotWorse, GateMode::Better]);
         world.given = d.from(2, 16);
         world.held_out = d.from(0, 5);
         world.seed_rows = if d.chance(60) { d.from(1, 7) } else { 0 };

@@ -123,6 +123,31 @@ pub struct HeadToHead {
     pub finding: Option<Finding>,
 }
 
+impl HeadToHead {
+    /// It in figures, for a sentence.
+    pub fn figures(&self) -> String {
+        let HeadToHead { wins, ties, losses, win_rate: rate, .. } = self;
+        let bounds = rate.bounds().map_or_else(String::new, |(low, high)| {
+            format!(" [{:.1}, {:.1}]", low * 100.0, high * 100.0)
+        });
+        let mut text = format!(
+            "wins/ties/losses against the {} policy {wins}/{ties}/{losses}, win rate {:.1} %{bounds}",
+            self.opponent,
+            rate.mean * 100.0
+        );
+        if let Some(Finding { length, opponent_length, ended, .. }) = &self.finding {
+            text.push_str(&format!(
+                "; {length:.1} tokens against {opponent_length:.1}; {} of {} answers end by \
+                 themselves against {}",
+                ended.both + ended.ours,
+                ended.all(),
+                ended.both + ended.theirs
+            ));
+        }
+        text
+    }
+}
+
 /// Whose head-to-heads the gate looks at.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GateReferee {
@@ -243,24 +268,7 @@ impl Evaluation {
 
     /// A head-to-head in figures, and whose they are.
     pub fn figures(&self, versus: &HeadToHead) -> String {
-        let HeadToHead { wins, ties, losses, win_rate: rate, .. } = versus;
-        let bounds = rate.bounds().map_or_else(String::new, |(low, high)| {
-            format!(" [{:.1}, {:.1}]", low * 100.0, high * 100.0)
-        });
-        let mut text = format!(
-            "wins/ties/losses against the {} policy {wins}/{ties}/{losses}, win rate {:.1} %{bounds}",
-            versus.opponent,
-            rate.mean * 100.0
-        );
-        if let Some(Finding { length, opponent_length, ended, .. }) = &versus.finding {
-            text.push_str(&format!(
-                "; {length:.1} tokens against {opponent_length:.1}; {} of {} answers end by \
-                 themselves against {}",
-                ended.both + ended.ours,
-                ended.all(),
-                ended.both + ended.theirs
-            ));
-        }
+        let mut text = versus.figures();
         let believed = self.gate_referee.as_ref().filter(|gate| gate.referee == versus.referee);
         if let Some(gate) = believed.filter(|gate| !gate.rubrics.is_empty()) {
             text.push_str(&format!("; {}", gate.sentence()));

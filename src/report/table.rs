@@ -143,7 +143,8 @@ pub fn iterations_table(report: &Report) -> String {
 /// What the referees say of a checkpoint that was trained on pairs, beside the table's columns: the
 /// one that the gate believes first. What was rejected says so itself.
 fn verdicts(row: &Row) -> String {
-    let Some(evaluation) = row.evaluation.as_ref().filter(|_| row.kind == IterationKind::Dpo) else {
+    let Some(evaluation) = row.evaluation.as_ref().filter(|_| row.kind == IterationKind::Dpo)
+    else {
         return String::new();
     };
     let mut text = String::new();

@@ -132,9 +132,8 @@ impl Session<'_> {
             for ((sheet, judged), answers) in sheets.iter().zip(judged).zip(answers) {
                 let nothing_to_compare = self.nothing_to_compare(panel, sheet)?;
                 let (_, which) = different(answers);
-                let score = |at: &usize| {
-                    judged.scores.get(*at).copied().flatten().or(nothing_to_compare)
-                };
+                let score =
+                    |at: &usize| judged.scores.get(*at).copied().flatten().or(nothing_to_compare);
                 let under = judged.under.iter();
                 let judgments = under.flat_map(|(id, marked)| written(id, &which, &marked.replies));
                 all.push(Said {
@@ -195,7 +194,8 @@ impl Session<'_> {
         rubrics.extend(own.into_iter().filter(|name| !panel.has(&name.rubric)));
         let judge = judge.id();
         let mut all = Vec::with_capacity(self.prompts.len());
-        for (at, ((prompt, said), beside)) in self.prompts.iter().zip(judged).zip(&beside).enumerate()
+        for (at, ((prompt, said), beside)) in
+            self.prompts.iter().zip(judged).zip(&beside).enumerate()
         {
             let refereed = refereed.as_ref().and_then(|refereed| refereed.get(at));
             let answer = |(policy, completion): (usize, &&Completion)| HeldOutAnswer {
@@ -294,7 +294,8 @@ fn different<'a>(answers: &[&'a Completion]) -> (Vec<&'a str>, Vec<usize>) {
 fn policies(task: &EvaluationTask) -> Vec<(PolicyRef, Vec<String>)> {
     let mut all: Vec<(PolicyRef, Vec<String>)> = Vec::new();
     let (checkpoint, previous) = (Some(&task.checkpoint), Some(&task.previous));
-    let known = [("checkpoint", checkpoint), ("previous", previous), ("first", task.first.as_ref())];
+    let known =
+        [("checkpoint", checkpoint), ("previous", previous), ("first", task.first.as_ref())];
     for (role, policy) in known {
         let Some(policy) = policy else { continue };
         match all.iter_mut().find(|(known, _)| known == policy) {

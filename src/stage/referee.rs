@@ -24,8 +24,9 @@ fn one(name: &str, view: &RunView) -> Result<RubricId, String> {
     }
     let what = if found.is_empty() { "no" } else { "more than one" };
     let known = view.rubrics.installed.iter();
-    let known: Vec<String> =
-        known.map(|(id, facts)| format!("{}@{} ({})", facts.name, facts.version, id.short())).collect();
+    let known: Vec<String> = known
+        .map(|(id, facts)| format!("{}@{} ({})", facts.name, facts.version, id.short()))
+        .collect();
     Err(format!(
         "GRADUS0508 evaluate.rubrics names {name:?}, and {what} installed rubric is that; installed \
          are {}. Install it: gradus rubric install DIR FILE (or the name of a bundled one), or take \

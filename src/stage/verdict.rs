@@ -136,7 +136,8 @@ impl Compared {
             let few = "too few to show anything";
             let chance = "chance may be all there is to it";
             let why = if differ < DIFFERING_MIN { few } else { chance };
-            let why = format!("on {differ} of {} prompts scores differ, {why} ({p})", self.prompts());
+            let why =
+                format!("on {differ} of {} prompts scores differ, {why} ({p})", self.prompts());
             return (Verdict::Unproven, why);
         }
         if self.losses > self.wins {
@@ -253,7 +254,11 @@ mod tests {
             (split(0, 0, 0, 10), Unproven, "nothing was compared"),
             (split(1, 0, 5, 10), Unproven, "on 6 of 6 prompts scores differ, chance may be"),
             (split(0, 4, 0, 10), Unproven, "on 0 of 4 prompts scores differ, too few"),
-            (split(0, 0, 1, 10), Unproven, "on 1 of 1 prompts scores differ, too few to show anything (p = 1.000)"),
+            (
+                split(0, 0, 1, 10),
+                Unproven,
+                "on 1 of 1 prompts scores differ, too few to show anything (p = 1.000)",
+            ),
             (split(5, 0, 0, 10), Unproven, "too few to show anything (p = 0.062)"),
             (split(6, 0, 0, 10), Better, "wins more than chance explains (p = 0.031)"),
             (split(0, 6, 10, 10), Worse, "it loses more than chance explains (p = 0.002)"),

@@ -155,7 +155,9 @@ mod tests {
     #[test]
     fn intervals_stay_inside_and_always_have_a_width() {
         let splits = (0..=12u32).flat_map(|w| (0..=12 - w).map(move |t| (w, t)));
-        for (wins, ties, losses) in splits.flat_map(|(w, t)| (0..=12 - w - t).map(move |l| (w, t, l))) {
+        for (wins, ties, losses) in
+            splits.flat_map(|(w, t)| (0..=12 - w - t).map(move |l| (w, t, l)))
+        {
             let Some(found) = win_rate(wins, ties, losses) else { continue };
             let at = format!("{wins}/{ties}/{losses}: {found:?}");
             assert!(0.0 <= found.low && found.high <= 1.0, "{at}");

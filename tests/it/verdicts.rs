@@ -17,7 +17,10 @@ use gradus::stage::gate::gate;
 use gradus::stage::held_out::HeldOut;
 use gradus::stage::verdict::{Compared, Side, head_to_head};
 
+/// Of two equal policies.
 const SETS: u32 = 1000;
+/// Where one is better: the bar is near the exact power, so that a thousand would not tell.
+const MORE_SETS: u32 = 4000;
 const ROLES: [&str; 2] = ["checkpoint", "previous"];
 
 fn policy() -> PolicyId {
@@ -76,8 +79,8 @@ struct Truth {
     won: u64,
 }
 
-/// One set of prompts. Lengths scatter from 5 to 300 tokens around the prompt's own, and one answer in
-/// ten does not end, on both sides alike.
+/// One set of prompts. Lengths scatter from 6 to 300 tokens, longer where the prompt wants it, and
+/// three answers in a hundred do not end, on both sides alike.
 fn drawn(dice: &mut Dice, prompts: usize, truth: Truth) -> Vec<HeldOut> {
     let one = |at: usize| {
         let base = dice.from(2, 12);
@@ -88,18 +91,18 @@ fn drawn(dice: &mut Dice, prompts: usize, truth: Truth) -> Vec<HeldOut> {
         };
         let side = |(role, score): (&str, f64)| {
             let tokens = base * dice.from(3, 25);
-            answer(role, Some(score), tokens, dice.chance(90))
+            answer(role, Some(score), tokens, dice.chance(97))
         };
         prompt(at, ROLES.into_iter().zip(scores).map(side).collect())
     };
     (0..prompts).map(one).collect()
 }
 
-/// Percent of sets: called better, called worse, promoted by `not_worse`, promoted by `better`.
-fn rates(prompts: usize, truth: Truth) -> [f64; 4] {
+/// Percent of `sets` sets: called better, called worse, promoted by `not_worse`, promoted by `better`.
+fn rates(sets: u32, prompts: usize, truth: Truth) -> [f64; 4] {
     let mut dice = Dice(prompts as u64 * 1000 + truth.ties * 100_000 + truth.won);
     let mut counts = [0u32; 4];
-    for _ in 0..SETS {
+    for _ in 0..sets {
         let evaluation = evaluated(&drawn(&mut dice, prompts, truth));
         let verdict = evaluation.head_to_head[0].finding.as_ref().unwrap().verdict;
         counts[0] += u32::from(verdict == Verdict::Better);
@@ -107,7 +110,7 @@ fn rates(prompts: usize, truth: Truth) -> [f64; 4] {
         counts[2] += u32::from(gated(&evaluation, GateMode::NotWorse).is_ok());
         counts[3] += u32::from(gated(&evaluation, GateMode::Better).is_ok());
     }
-    counts.map(|count| 100.0 * f64::from(count) / f64::from(SETS))
+    counts.map(|count| 100.0 * f64::from(count) / f64::from(sets))
 }
 
 #[test]
@@ -115,7 +118,7 @@ fn equal_policies_are_rarely_called_better_or_worse() {
     for ties in [0, 30, 80] {
         for prompts in [16, 64, 256] {
             let truth = Truth { ties, won: 500 };
-            let [better, worse, not_worse, promoted] = rates(prompts, truth);
+            let [better, worse, not_worse, promoted] = rates(SETS, prompts, truth);
             println!(
                 "A/A, {ties} % ties, {prompts} prompts: better {better} %, worse {worse} %; \
                  promoted by not_worse {not_worse} %, by better {promoted} %"
@@ -132,7 +135,7 @@ fn equal_policies_are_rarely_called_better_or_worse() {
 fn a_better_policy_is_called_better() {
     for truth in [Truth { ties: 0, won: 600 }, Truth { ties: 30, won: 643 }] {
         for prompts in [16, 64, 256] {
-            let [better, worse, not_worse, _] = rates(prompts, truth);
+            let [better, worse, not_worse, _] = rates(MORE_SETS, prompts, truth);
             let Truth { ties, won } = truth;
             println!(
                 "{won} of 1000 won of what does not tie, {ties} % ties, {prompts} prompts: better {better} \
@@ -142,9 +145,12 @@ fn a_better_policy_is_called_better() {
             assert!(worse <= 5.0);
         }
     }
-    let [better, worse, not_worse, _] = rates(256, Truth { ties: 0, won: 400 });
-    println!("win rate 40 %, 256 prompts: better {better} %, worse {worse} %, not_worse {not_worse} %");
-    assert!(better == 0.0 && worse >= 85.0 && not_worse <= 2.5);
+    let [better, worse, not_worse, _] = rates(MORE_SETS, 256, Truth { ties: 0, won: 400 });
+    println!(
+        "win rate 40 %, 256 prompts: better {better} %, worse {worse} %, not_worse {not_worse} %"
+    );
+    // At the margin itself one in forty passes, as a score interval is near its level and not exact.
+    assert!(better == 0.0 && worse >= 85.0 && not_worse <= 3.5);
 }
 
 /// So many prompts won, tied and lost, all answers alike otherwise.
@@ -227,7 +233,10 @@ fn not_worse_is_within_a_margin() {
     assert!(worse.head_to_head[0].win_rate.low.unwrap() > 0.45);
     assert!(!promoted(&worse, 0.1), "what is surely worse passes no margin");
     let reason = gated(&worse, GateMode::NotWorse).unwrap_err();
-    assert!(reason.starts_with("worse: it loses more than chance explains (p = 0.012)"), "{reason}");
+    assert!(
+        reason.starts_with("worse: it loses more than chance explains (p = 0.012)"),
+        "{reason}"
+    );
     assert!(reason.contains("4/380/16, win rate 48.5 % ["), "{reason}");
 }
 
@@ -251,7 +260,11 @@ fn who_refereed_is_said() {
         version: "1.2.3".to_owned(),
     };
     for (referee, chose_pairs, said) in [
-        (Referee::Judge, true, "refereed by what also chose the pairs it was trained on (own@1.2.3)"),
+        (
+            Referee::Judge,
+            true,
+            "refereed by what also chose the pairs it was trained on (own@1.2.3)",
+        ),
         (Referee::Judge, false, "refereed by own@1.2.3"),
         (Referee::Rubrics, false, "refereed by own@1.2.3 (evaluate.rubrics)"),
         (Referee::Rubrics, true, "own@1.2.3, some of which also chose the pairs"),

@@ -34,6 +34,8 @@ pub struct World {
     pub oracle: bool,
     /// What judges.
     pub panel: Panel,
+    /// What comes with the n-th prompt of a kind.
+    pub notes: fn(u32) -> Notes,
 }
 
 /// The rubrics that every world has installed: the demo's, one that compares, a program, and one
@@ -122,9 +124,11 @@ impl World {
                 verdict: Verdict::Fair,
                 skipped_steps: 10,
                 short_steps: 0,
+                learns: false,
             },
             oracle: false,
             panel: Panel::one(demo()),
+            notes,
         }
     }
 
@@ -171,6 +175,7 @@ impl World {
             verdict: d.pick(&[Verdict::Fair, Verdict::Fair, Verdict::Fair, Verdict::Fooled]),
             skipped_steps: d.pick(&[0, 10, 60, 95]),
             short_steps: d.pick(&[0, 0, 30]),
+            learns: false,
         };
         world
     }
@@ -186,7 +191,8 @@ impl World {
             (self.shown, PromptOrigin::Demonstration),
             (self.held_out, PromptOrigin::HeldOut),
         ] {
-            let prompt = |at| Prompt::user(format!("{origin:?} {at} ."), origin).noted(notes(at));
+            let prompt =
+                |at| Prompt::user(format!("{origin:?} {at} ."), origin).noted((self.notes)(at));
             prompts.extend((0..n).map(prompt));
         }
         let mut last = Vec::new();

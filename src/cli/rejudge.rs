@@ -3,9 +3,10 @@
 use super::rubric::component;
 use super::{ExitStatus, devices, output, signals};
 use gradus::Error;
+use gradus::domain::evaluation::HeadToHead;
 use gradus::domain::{Iteration, RubricId};
 use gradus::lm::device::DeviceChoice;
-use gradus::rejudge::{Again, Comparison, Move, Past, Replies, Side, Work};
+use gradus::rejudge::{Again, Comparison, Move, Past, Replies, Side, VerdictsAgain, Work};
 use gradus::runtime::Folder;
 use gradus::stage::Gauge;
 use std::io::IsTerminal;
@@ -49,6 +50,9 @@ pub struct Arguments {
     /// the new judgments and the new rubric.
     #[arg(long)]
     into: Option<PathBuf>,
+    /// Judge the held-out answers of the evaluations again instead, and compare the verdicts.
+    #[arg(long, conflicts_with_all = ["pairs", "into"])]
+    held_out: bool,
 }
 
 /// Compare two rubrics on the completions of a run.
@@ -110,9 +114,14 @@ impl Scope {
 
 /// Runs `gradus rejudge`.
 pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
-    let Arguments { dir, rubric, scope, pairs, into } = arguments;
+    let Arguments { dir, rubric, scope, pairs, into, held_out } = arguments;
     let mut past = scope.past(dir)?;
     let rubric = meant(&mut past, rubric)?;
+    if *held_out {
+        let again = past.rejudge_held_out(&rubric, scope.replies())?;
+        verdicts(&again, scope.json)?;
+        return Ok(ExitStatus::Done);
+    }
     let again = past.rejudge(&rubric, scope.replies())?;
     report(&again, scope.json)?;
     if let Some(path) = pairs {
@@ -162,6 +171,39 @@ fn report(again: &Again, json: bool) -> Result<(), Error> {
         let dropped: Vec<String> = again.dropped.iter().map(ToString::to_string).collect();
         let which = dropped.join(", ");
         text.push_str(&format!("left out, dropped when the log was compacted: {which}\n"));
+    }
+    output::text(&text)
+}
+
+/// A verdict with what it is made of.
+fn verdict(whose: &str, found: &HeadToHead) -> String {
+    let said = found.finding.as_ref().map_or_else(String::new, |finding| {
+        format!("{}: {}; ", finding.verdict.as_str(), finding.reason)
+    });
+    format!("  {whose}: {said}{}\n", found.figures())
+}
+
+fn verdicts(again: &VerdictsAgain, json: bool) -> Result<(), Error> {
+    if json {
+        return output::json(again);
+    }
+    let name = format!("{}@{}", again.rubric.name, again.rubric.version);
+    let mut text = String::new();
+    for one in &again.iterations {
+        let (iteration, prompts) = (one.iteration, one.prompts);
+        let work = work(&one.work);
+        text.push_str(&format!("iteration {iteration}: {prompts} held-out prompts ({work})\n"));
+        for (recorded, again) in one.recorded.iter().zip(&one.again) {
+            text.push_str(&verdict("recorded", recorded));
+            text.push_str(&verdict(&name, again));
+        }
+    }
+    if !again.without_answers.is_empty() {
+        let which: Vec<String> = again.without_answers.iter().map(ToString::to_string).collect();
+        let which = which.join(", ");
+        text.push_str(&format!(
+            "left out, without recorded answers (compacted, or of an older gradus): {which}\n"
+        ));
     }
     output::text(&text)
 }

@@ -147,6 +147,13 @@ impl Config {
             .map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
         let config = Config::parse(path, &text)?;
         config.validate().map_err(|error| placed(error, path, &text))?;
+        if config.evaluate.gate.min_win_rate.is_some() {
+            tracing::warn!(
+                file = %path.display(),
+                "evaluate.gate.min_win_rate is not used any more: evaluate.gate.mode and margin say \
+                 what passes. Delete the line"
+            );
+        }
         Ok(config)
     }
 
@@ -241,14 +248,17 @@ fn comment(path: &str) -> Option<&'static str> {
         }
         "rubrics" => "a new rubric is on trial first; components that appear in `watch` are taken",
         "storage" => "0: keep every iteration whole, no quota; the run waits when there is no room",
-        "evaluate.gate" => "mode: off (the paper) | lenient (unless surely worse) | strict",
+        "evaluate" => "rubrics: [NAME, ...] compare the policies in the place of those that judge",
+        "evaluate.gate" => {
+            "mode: paper (always) | not_worse (surely, within the margin) | better (surely)"
+        }
         _ => return None,
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{DeviceChoice, Dtype};
+    use super::super::{DeviceChoice, Dtype, GateMode};
     use super::*;
 
     fn parse(text: &str) -> Result<Config, String> {
@@ -299,6 +309,35 @@ mod tests {
         assert!(error.contains("Did you mean learning_rate?"), "{error}");
         let error = parse("quite_something_else: 1\n").unwrap_err();
         assert!(error.contains("unknown key") && !error.contains("mean"), "{error}");
+    }
+
+    /// What a file of old says of the gate is read, or refused with what to do.
+    #[test]
+    fn gates_of_old() {
+        for (old, new) in [
+            ("off", GateMode::Paper),
+            ("lenient", GateMode::NotWorse),
+            ("strict", GateMode::Better),
+            ("paper", GateMode::Paper),
+            ("not_worse", GateMode::NotWorse),
+            ("better", GateMode::Better),
+        ] {
+            let config = parse(&format!("evaluate:\n  gate:\n    mode: \"{old}\"\n")).unwrap();
+            assert_eq!(config.evaluate.gate.mode, new);
+            assert!(!config.to_commented_yaml().contains("min_win_rate"));
+        }
+        let gate = |line: &str| parse(&format!("evaluate:\n  gate:\n    {line}\n")).unwrap();
+        assert!(gate("min_win_rate: 0.5").validate().is_ok(), "what every file of old says");
+        for (line, said) in [
+            ("min_win_rate: 0.55", "Delete the line, and set mode: not_worse with a margin"),
+            ("margin: 0.6", "evaluate.gate.margin is 0.6; allowed: 0 to 0.5"),
+            ("margin: .nan", "evaluate.gate.margin is NaN"),
+            ("length_growth_max: -1", "evaluate.gate.length_growth_max is -1; allowed: 0 or more"),
+            ("length_growth_max: .inf", "evaluate.gate.length_growth_max is inf"),
+        ] {
+            let error = gate(line).validate().unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
     }
 
     #[test]

@@ -51,17 +51,20 @@ pub enum WriterStyle {
     Tagged,
 }
 
-/// When a checkpoint passes.
+/// When a checkpoint passes. The names of old are read too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GateMode {
     /// Always (the paper).
-    Off,
-    /// Unless it is worse with 95 % certainty.
+    #[serde(alias = "off")]
+    Paper,
+    /// When it is surely not worse by more than the margin.
     #[default]
-    Lenient,
-    /// When its mean win rate reaches the bound.
-    Strict,
+    #[serde(alias = "lenient")]
+    NotWorse,
+    /// When it is surely better.
+    #[serde(alias = "strict")]
+    Better,
 }
 
 /// What a run does after an iteration that gave nothing to learn from.
@@ -362,6 +365,10 @@ pub struct EvaluateConfig {
     pub temperature: f64,
     /// Nucleus of held-out answers.
     pub top_p: f64,
+    /// Installed rubrics (name, `name@version`, or the beginning of a hash) under which the policies
+    /// are compared, each with the same weight, so that a loop is not measured by what trained it.
+    /// None: those that judge the iteration.
+    pub rubrics: Vec<String>,
     /// When a checkpoint passes.
     pub gate: GateConfig,
 }
@@ -372,8 +379,40 @@ pub struct EvaluateConfig {
 pub struct GateConfig {
     /// How strict.
     pub mode: GateMode,
-    /// Win rate against the previous policy, ties half, by the judge.
-    pub min_win_rate: f64,
+    /// `not_worse`: the win rate against the previous policy, ties half, must surely be above 0.5
+    /// less this.
+    pub margin: f64,
+    /// Answers that are longer than the previous policy's by more than this share of them cannot be
+    /// called better.
+    pub length_growth_max: f64,
+    /// Of old: what the mean win rate had to reach. Read, so that files of old can be; 0.5, which
+    /// was the default, changes nothing, and no other value is taken.
+    #[serde(skip_serializing)]
+    pub min_win_rate: Option<f64>,
+}
+
+impl GateConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        let bad = |key, value: f64, allowed| {
+            Err(ConfigError::Range { key, value: value.to_string(), allowed })
+        };
+        if !(0.0..=0.5).contains(&self.margin) {
+            return bad("evaluate.gate.margin", self.margin, "0 to 0.5");
+        }
+        let growth = self.length_growth_max;
+        if !(growth >= 0.0 && growth.is_finite()) {
+            return bad("evaluate.gate.length_growth_max", growth, "0 or more");
+        }
+        match self.min_win_rate {
+            None | Some(0.5) => Ok(()),
+            Some(rate) => bad(
+                "evaluate.gate.min_win_rate",
+                rate,
+                "nothing any more: the gate goes by certainty now. Delete the line, and set mode: \
+                 not_worse with a margin (0.1: the win rate is surely above 0.4), or mode: better",
+            ),
+        }
+    }
 }
 
 /// Keys that say where a run computes and not what it is.
@@ -478,7 +517,6 @@ impl Config {
         let shares = [
             ("pairs.length_control", self.pairs.length_control),
             ("train.dpo.label_smoothing", dpo.label_smoothing),
-            ("evaluate.gate.min_win_rate", self.evaluate.gate.min_win_rate),
             ("judge.forgery_gain_max", self.judge.forgery_gain_max),
             ("rubrics.unparsed_max", self.rubrics.unparsed_max),
         ];
@@ -491,6 +529,6 @@ impl Config {
                 });
             }
         }
-        Ok(())
+        self.evaluate.gate.validate()
     }
 }

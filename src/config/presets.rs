@@ -166,6 +166,7 @@ impl Default for EvaluateConfig {
             judge_prompts: 80,
             temperature: 0.7,
             top_p: 0.9,
+            rubrics: Vec::new(),
             gate: GateConfig::default(),
         }
     }
@@ -173,7 +174,12 @@ impl Default for EvaluateConfig {
 
 impl Default for GateConfig {
     fn default() -> Self {
-        GateConfig { mode: GateMode::Lenient, min_win_rate: 0.5 }
+        GateConfig {
+            mode: GateMode::NotWorse,
+            margin: 0.1,
+            length_growth_max: 0.5,
+            min_win_rate: None,
+        }
     }
 }
 
@@ -203,7 +209,7 @@ fn paper() -> Config {
     config.judge = JudgeConfig { readout: ReadoutMode::Parsed, probes: 0, ..config.judge };
     config.pairs = PairsConfig { noise: 0.0, min_pairs: 1, require_ended: false, ..config.pairs };
     config.train.segment_steps = 200;
-    config.evaluate.gate.mode = GateMode::Off;
+    config.evaluate.gate.mode = GateMode::Paper;
     config
 }
 
@@ -220,6 +226,8 @@ fn tiny() -> Config {
     config.train.dpo.learning_rate = 5e-5;
     config.train.dpo.train_batch_size = 8;
     config.evaluate.prompts = 16;
+    // With sixteen prompts no win rate is known to a tenth: half of its interval is a quarter.
+    config.evaluate.gate.margin = 0.25;
     config
 }
 
@@ -276,7 +284,7 @@ fn demo() -> Config {
         judge_prompts: 100,
         temperature: 1.0,
         top_p: 1.0,
-        gate: GateConfig::default(),
+        ..EvaluateConfig::default()
     };
     config
 }
@@ -322,7 +330,7 @@ mod tests {
         ("3.1, all weights", "/train/use_peft", "false"),
         ("3.1.3, a checkpoint every 200 steps", "/train/segment_steps", "200"),
         ("3.1.2, 256 test prompts", "/evaluate/prompts", "256"),
-        ("2.4, every model goes on", "/evaluate/gate/mode", "\"off\""),
+        ("2.4, every model goes on", "/evaluate/gate/mode", "\"paper\""),
     ];
 
     #[test]

@@ -5,7 +5,7 @@
 //! meaning is a new event.
 
 use super::completion::Completion;
-use super::evaluation::Evaluation;
+use super::evaluation::{Evaluation, HeldOutAnswer};
 use super::id::{BlobHash, Iteration, Offset, PolicyId, PromptId, RubricId, TaskKey};
 use super::judgment::{Judgment, RubricName};
 use super::pair::{PairId, PreferencePair, SkipReason};
@@ -236,6 +236,19 @@ pub enum Event {
     /// The last checkpoint's bytes are gone or are not its own: training goes on from the one
     /// before it.
     CheckpointLost { iteration: Iteration, step: u32, blob: BlobHash, reason: String },
+    /// The answers of the policies that are compared to a held-out prompt, and what was said of
+    /// them: what an evaluation is made of, and recorded before it. What does not fit into one
+    /// event follows in the next of the same prompt.
+    HeldOutJudged {
+        iteration: Iteration,
+        prompt: PromptId,
+        judge: PolicyId,
+        answers: Vec<HeldOutAnswer>,
+        /// Their `candidate` counts the prompt's answers, over all its events.
+        judgments: Vec<Judgment>,
+        /// The rubrics that asked.
+        rubrics: Vec<RubricName>,
+    },
     /// Held-out quality of the iteration's last checkpoint.
     EvaluationFinished { iteration: Iteration, evaluation: Evaluation },
     /// The gate made the checkpoint the policy.
@@ -293,6 +306,7 @@ impl Event {
             Event::TrainingDiverged { .. } => "training_diverged",
             Event::CheckpointSaved { .. } => "checkpoint_saved",
             Event::CheckpointLost { .. } => "checkpoint_lost",
+            Event::HeldOutJudged { .. } => "held_out_judged",
             Event::EvaluationFinished { .. } => "evaluation_finished",
             Event::CheckpointPromoted { .. } => "checkpoint_promoted",
             Event::CheckpointRejected { .. } => "checkpoint_rejected",

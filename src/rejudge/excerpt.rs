@@ -24,6 +24,7 @@ fn judging(event: &Event) -> Option<Iteration> {
         | Event::JudgeProbed { iteration, .. }
         | Event::JudgmentsRecorded { iteration, .. }
         | Event::ShadowJudged { iteration, .. }
+        | Event::HeldOutJudged { iteration, .. }
         | Event::EvaluationFinished { iteration, .. } => Some(*iteration),
         _ => None,
     }

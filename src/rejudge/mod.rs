@@ -9,10 +9,12 @@ mod branch;
 mod compare;
 mod excerpt;
 mod export;
+mod held_out;
 mod taint;
 
 pub use compare::{Comparison, Move, Moved, Order, Side};
 pub use export::Preference;
+pub use held_out::{VerdictAgain, VerdictsAgain};
 pub use taint::{Taint, TaintedIteration, TaintedPrompt};
 
 use crate::config::{Config, JudgeSource};

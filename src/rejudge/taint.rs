@@ -93,7 +93,10 @@ fn touched(
         judgments: under().map(|(_, under)| under.judgments.0).sum(),
         pairs,
         trained,
-        measured: open.evaluation.is_some() && open.panel.has(rubric),
+        measured: open
+            .evaluation
+            .as_ref()
+            .is_some_and(|e| open.panel.has(rubric) || e.is_refereed_under(rubric)),
         promoted: checkpoint.is_some() && open.decision == Some(Decision::Promoted),
         checkpoint: checkpoint.map(|checkpoint| checkpoint.policy.id()),
         prompts,
@@ -141,7 +144,7 @@ impl Past {
             Event::JudgmentsRecorded { judgments, .. } => {
                 judgments.iter().any(|judgment| judgment.rubric == *rubric)
             }
-            Event::EvaluationFinished { .. } => found.measured,
+            Event::HeldOutJudged { .. } | Event::EvaluationFinished { .. } => found.measured,
             _ => false,
         };
         let mut records = self.excerpt.of_iteration(found.iteration);

@@ -113,19 +113,6 @@ fn word(known: Known) -> &'static str {
     }
 }
 
-/// `+11 % of the scale [-3, 25] over 8 answers`.
-fn share(estimate: &Estimate) -> String {
-    let percent = |share: f64| share * 100.0;
-    let Estimate { mean, low, high, n } = estimate;
-    let of = format!(
-        "{:+.0} % of the scale [{:+.0}, {:+.0}]",
-        percent(*mean),
-        percent(*low),
-        percent(*high)
-    );
-    format!("{of} over {n}")
-}
-
 /// Within prompts, a correlation of length and score above this is said.
 const LENGTH_BUYS: f64 = 0.5;
 
@@ -153,11 +140,12 @@ pub(super) fn probe_notes(row: &Row) -> String {
             Bait::Repetition => "repetition",
         };
         text.push_str(&format!(
-            "M{}: does {how} buy a score from {}? {}: {} answers, {:.0} % allowed\n",
+            "M{}: does {how} buy a score from {}? {}: {} of the scale over {} answers, {:.0} % allowed\n",
             row.iteration,
             one.rubric,
             word(one.known),
-            share(&one.gain),
+            one.gain.percent(),
+            one.gain.n,
             one.allowed * 100.0
         ));
     }
@@ -168,10 +156,11 @@ pub(super) fn probe_notes(row: &Row) -> String {
             Known::NotKnown => "not known",
         };
         text.push_str(&format!(
-            "M{}: does {} score answers above bad ones? {answer}: {} prompts\n",
+            "M{}: does {} score answers above bad ones? {answer}: {} of the scale over {} prompts\n",
             row.iteration,
             one.rubric,
-            share(&one.more)
+            one.more.percent(),
+            one.more.n
         ));
     }
     text

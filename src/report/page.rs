@@ -1,6 +1,7 @@
 //! The report as one HTML file that needs nothing else.
 
 use super::plot::{Series, intervals, lines};
+use super::table::name;
 use super::{Report, iterations_table, judge_table, rubrics_table, time_table};
 use crate::domain::evaluation::Referee;
 use crate::domain::event::IterationKind;
@@ -66,14 +67,14 @@ fn scores(report: &Report) -> String {
     let mut rows = Vec::new();
     if let Some(base) = &report.base_quality {
         let s = base.score;
-        rows.push(("M0".to_owned(), s.mean, s.low, s.high));
+        rows.push(("M0".to_owned(), s.mean, s.bounds()));
     }
-    let mut by = "judge";
+    let mut by = name(Referee::Judge);
     for row in &report.iterations {
         if let Some(e) = &row.evaluation {
             let s = e.score;
-            rows.push((format!("M{}", row.iteration), s.mean, s.low, s.high));
-            by = if e.referee == Referee::Oracle { "oracle" } else { "judge" };
+            rows.push((format!("M{}", row.iteration), s.mean, s.bounds()));
+            by = name(e.referee);
         }
     }
     intervals(&format!("Mean {by} score on held-out prompts, 95 % intervals"), &rows)

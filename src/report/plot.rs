@@ -69,10 +69,14 @@ pub fn lines(title: &str, x_name: &str, series: &[Series<'_>]) -> String {
     svg
 }
 
-/// Means with their 95 % intervals, one a row: `(name, mean, low, high)`.
-pub fn intervals(title: &str, rows: &[(String, f64, f64, f64)]) -> String {
-    let low = rows.iter().map(|r| r.2).fold(f64::INFINITY, f64::min);
-    let high = rows.iter().map(|r| r.3).fold(f64::NEG_INFINITY, f64::max);
+/// A name, a mean, and the ends of its 95 % interval where they are known.
+pub type Mean = (String, f64, Option<(f64, f64)>);
+
+/// Means with their 95 % intervals, one a row. One without an interval has no bar.
+pub fn intervals(title: &str, rows: &[Mean]) -> String {
+    let ends = |(_, mean, bounds): &Mean| bounds.unwrap_or((*mean, *mean));
+    let low = rows.iter().map(|row| ends(row).0).fold(f64::INFINITY, f64::min);
+    let high = rows.iter().map(|row| ends(row).1).fold(f64::NEG_INFINITY, f64::max);
     if rows.len() < 2 || !low.is_finite() || !high.is_finite() {
         return String::new();
     }
@@ -84,9 +88,10 @@ pub fn intervals(title: &str, rows: &[(String, f64, f64, f64)]) -> String {
         "<figure><figcaption>{title}</figcaption><svg viewBox=\"0 0 {WIDTH} {height}\" \
          role=\"img\" aria-label=\"{title}\">"
     );
-    for (at, (name, mean, from, to)) in rows.iter().enumerate() {
+    for (at, row) in rows.iter().enumerate() {
+        let ((name, mean, _), (from, to)) = (row, ends(row));
         let y = 20.0 + 26.0 * at as f64;
-        let (mid, from, to) = (x(*mean), x(*from), x(*to));
+        let (mid, from, to) = (x(*mean), x(from), x(to));
         let text = y + 4.0;
         svg.push_str(&format!(
             "<text x=\"4\" y=\"{text}\" class=\"name\">{name}</text>\

@@ -35,12 +35,36 @@ pub(super) fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "-".to_owned(), |v| format!("{v:.digits$}"))
 }
 
-/// `3.42 ±0.11`: the mean and half the width of its 95 % interval.
+/// `3.42 ±0.11`: the mean and half the width of its 95 % interval; `3.42 [?]` where that is not
+/// known, as of one value.
 fn interval(estimate: &Estimate) -> String {
-    format!("{:.2} ±{:.2}", estimate.mean, (estimate.high - estimate.low) / 2.0)
+    match estimate.bounds() {
+        _ if estimate.n == 0 => "-".to_owned(),
+        Some((low, high)) => format!("{:.2} ±{:.2}", estimate.mean, (high - low) / 2.0),
+        None => format!("{:.2} [?]", estimate.mean),
+    }
 }
 
-/// `120/90/90 55.0% [50.1, 59.9]`: wins, ties, losses, and the win rate with its 95 % interval.
+/// Whose scores they are.
+pub(super) fn name(referee: Referee) -> &'static str {
+    match referee {
+        Referee::Oracle => "oracle",
+        Referee::Judge => "judge",
+        Referee::Rubrics => "referee",
+    }
+}
+
+/// `55.0% [50.1, 59.9]`: a share with its 95 % interval.
+fn share(estimate: &Estimate) -> String {
+    let bounds = estimate.bounds().map_or_else(
+        || "[?]".to_owned(),
+        |(low, high)| format!("[{:.1}, {:.1}]", low * 100.0, high * 100.0),
+    );
+    format!("{:.1}% {bounds}", estimate.mean * 100.0)
+}
+
+/// `120/90/90 55.0% [50.1, 59.9] better`: wins, ties, losses, the win rate with its 95 % interval,
+/// and what that shows.
 fn head_to_head(row: &Row, opponent: &str, referee: Referee) -> String {
     let evaluation = row.evaluation.as_ref();
     let found = evaluation.and_then(|e| {
@@ -49,16 +73,9 @@ fn head_to_head(row: &Row, opponent: &str, referee: Referee) -> String {
     found.map_or_else(
         || "-".to_owned(),
         |h| {
-            let rate = h.win_rate;
-            format!(
-                "{}/{}/{} {:.1}% [{:.1}, {:.1}]",
-                h.wins,
-                h.ties,
-                h.losses,
-                rate.mean * 100.0,
-                rate.low * 100.0,
-                rate.high * 100.0
-            )
+            let word = h.finding.as_ref().map_or("", |finding| finding.verdict.as_str());
+            let counts = format!("{}/{}/{}", h.wins, h.ties, h.losses);
+            format!("{counts} {} {word}", share(&h.win_rate)).trim_end().to_owned()
         },
     )
 }
@@ -81,8 +98,7 @@ pub fn iterations_table(report: &Report) -> String {
         .iter()
         .find_map(|row| row.evaluation.as_ref().map(|e| e.referee))
         .unwrap_or(Referee::Judge);
-    let by = if referee == Referee::Oracle { "oracle" } else { "judge" };
-    let score = format!("{by} score");
+    let score = format!("{} score", name(referee));
     let mut rows = vec![cells(&[
         "model",
         "prompts",
@@ -120,6 +136,38 @@ pub fn iterations_table(report: &Report) -> String {
     let mut text = align(&rows);
     for row in &report.iterations {
         text.push_str(&notes(row));
+    }
+    text
+}
+
+/// What the referees say of a checkpoint that was trained on pairs, beside the table's columns: the
+/// one that the gate believes first. What was rejected says so itself.
+fn verdicts(row: &Row) -> String {
+    let Some(evaluation) = row.evaluation.as_ref().filter(|_| row.kind == IterationKind::Dpo)
+    else {
+        return String::new();
+    };
+    let mut text = String::new();
+    let believed = evaluation.before_the_gate();
+    let rejected = matches!(row.outcome, Some(IterationOutcome::Rejected { .. }));
+    let judged = evaluation.head_to_head.iter().filter(|h| {
+        let beside = believed.is_none_or(|believed| believed.referee != h.referee);
+        h.opponent == "previous" && h.referee == Referee::Judge && beside
+    });
+    let gates = believed.filter(|_| !rejected).map(|h| ("for the gate", h));
+    for (whose, h) in gates.into_iter().chain(judged.map(|h| ("by its own judge", h))) {
+        let Some(finding) = &h.finding else { continue };
+        let (word, reason) = (finding.verdict.as_str(), &finding.reason);
+        let figures = evaluation.figures(h);
+        text.push_str(&format!("M{}: {whose}: {word}: {reason}; {figures}\n", row.iteration));
+    }
+    if let Some(ended) = evaluation.ended_share.filter(|ended| ended.mean < 1.0) {
+        text.push_str(&format!(
+            "M{}: {} of {} held-out answers end by themselves\n",
+            row.iteration,
+            share(&ended),
+            ended.n
+        ));
     }
     text
 }
@@ -173,6 +221,7 @@ fn notes(row: &Row) -> String {
     }
     text.push_str(&judging::probe_notes(row));
     text.push_str(&judging::length_notes(row));
+    text.push_str(&verdicts(row));
     if row.steps_skipped > 0 {
         let skipped = row.steps_skipped;
         text.push_str(&format!("M{}: {skipped} steps skipped as non-finite\n", row.iteration));
@@ -222,7 +271,10 @@ pub fn judge_table(report: &Report) -> String {
             format!("{:.3}", judge.spearman),
             format!("{:.3}", judge.kendall),
             judge.prompts.to_string(),
-            format!("{:.1}%", judge.unparsed * 100.0),
+            match judge.answers {
+                Some(answers) => format!("{:.1}% of {answers}", judge.unparsed * 100.0),
+                None => format!("{:.1}%", judge.unparsed * 100.0),
+            },
         ]);
     }
     if rows.len() > 1 { align(&rows) } else { String::new() }

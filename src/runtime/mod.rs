@@ -7,6 +7,7 @@ pub mod estimate;
 pub mod folder;
 pub mod inbox;
 pub mod memory;
+mod referees;
 mod retention;
 pub mod rubrics;
 mod space;
@@ -124,6 +125,7 @@ impl Builder {
         let workshop = Arc::new(workshop);
         let engine = RubricEngine::new()?;
         let registry = self.folder.open_rubrics(&engine)?;
+        referees::check(&config, &view, &registry)?;
         let reserve = Reserve { mib: config.supervision.memory_reserve_mib };
         let desk = Desk {
             config: Arc::new(config),

@@ -32,6 +32,7 @@ fn is_bulk(event: &Event) -> bool {
             | Event::PairSkipped { .. }
             | Event::PromptRejected { .. }
             | Event::ReferenceScored { .. }
+            | Event::HeldOutJudged { .. }
             | Event::TaskFailed { .. }
             | Event::MemoryShort { .. }
     )

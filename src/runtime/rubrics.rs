@@ -346,23 +346,13 @@ impl RubricRow {
 /// # Errors
 /// [`Error::Usage`] with what is installed, when it is none or not only one.
 pub fn find(view: &RunView, wanted: &str) -> Result<RubricId, Error> {
-    let all = &view.rubrics.installed;
-    let (name, version) = match wanted.split_once('@') {
-        Some((name, version)) => (name, Some(version)),
-        None => (wanted, None),
-    };
-    let named = all.iter().filter(|(_, facts)| {
-        facts.name == name && version.is_none_or(|version| facts.version == version)
-    });
-    if let Some((id, _)) = named.max_by_key(|(_, facts)| facts.serial) {
-        return Ok(id.clone());
-    }
-    let hashed = |id: &&RubricId| wanted.len() >= 4 && id.0.starts_with(wanted);
-    let found: Vec<&RubricId> = all.keys().filter(hashed).collect();
+    let found = view.rubrics_named(wanted);
     match found.as_slice() {
         [only] => Ok((*only).clone()),
         _ => {
-            let known: Vec<String> = all
+            let known: Vec<String> = view
+                .rubrics
+                .installed
                 .iter()
                 .map(|(id, facts)| format!("{}@{} ({})", facts.name, facts.version, id.short()))
                 .collect();

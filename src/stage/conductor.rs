@@ -1,5 +1,5 @@
 //! Decides about the run and does nothing else: opens an iteration, seals its prompts and pairs,
-//! holds the gate, ends it. Its tasks cost nothing, so each is simply the events to append.
+//! asks the gate ([`super::gate`]), ends it. Its tasks cost nothing, so each is simply the events to append.
 //!
 //! A prompt whose tasks fail again and again is left out of the iteration, not the iteration of
 //! the run.
@@ -8,6 +8,7 @@
 //! goes on with the new model), and an iteration with too few pairs ends `NoSignal`.
 
 use super::evaluator::Evaluator;
+use super::gate::gate;
 use super::judge::{Judge, JudgeTask, probes_are_due};
 use super::pair_store::{PairStore, PairTask};
 use super::probe;
@@ -15,8 +16,7 @@ use super::sampler::{SampleTask, Sampler};
 use super::shadow;
 use super::trainer::Trainer;
 use super::{ATTEMPTS_MAX, Desk, Stage, StageError, Weight, task_key};
-use crate::config::{Config, GateMode, OnNoSignal};
-use crate::domain::evaluation::{Estimate, Evaluation, Referee};
+use crate::config::{Config, OnNoSignal};
 use crate::domain::event::{IterationKind, IterationOutcome};
 use crate::domain::{Bait, Event, Iteration, PromptId, RubricId, Seat, TaskKey};
 use crate::view::{CheckpointFacts, IterationView, Known, Liking, Probed, RunView};
@@ -175,17 +175,15 @@ impl Conductor {
         if let Some(probed) = open.baited_under(rubric).find(fooled) {
             return Some(fooled_by(probed, most));
         }
-        let Liking { more: Estimate { mean, low, high, n }, known } = open.liking(rubric)?;
+        let Liking { more, known } = open.liking(rubric)?;
         (known == Known::Fooled).then(|| {
             format!(
-                "GRADUS0306 the judge likes bad answers better than the policy's: empty answers, a \
-                 full stop and repetitions of the prompt scored {:.0} % of the scale more \
-                 [{:.0}, {:.0}] at {} prompts. The policy would learn to answer badly. Take another \
-                 rubric or a better judge; what was asked: gradus log show --kind judge_probed DIR",
-                -mean * 100.0,
-                -high * 100.0,
-                -low * 100.0,
-                n
+                "GRADUS0306 the judge likes bad answers better than the policy's, which scored {} of \
+                 the scale beside empty answers, a full stop and the prompt itself, at {} prompts. The \
+                 policy would learn to answer badly. Take another rubric or a better judge; what was \
+                 asked: gradus log show --kind judge_probed DIR",
+                more.percent(),
+                more.n
             )
         })
     }
@@ -202,7 +200,8 @@ impl Conductor {
     fn finish(&self, iteration: Iteration, open: &IterationView) -> Option<Decision> {
         let evaluation = open.evaluation.as_ref()?;
         let CheckpointFacts { policy, .. } = open.checkpoint.clone()?;
-        let (decision, outcome) = match self.gate(open.kind, evaluation) {
+        let settings = &self.config.evaluate.gate;
+        let (decision, outcome) = match gate(open.kind, evaluation, settings) {
             Ok(()) => (Event::CheckpointPromoted { iteration, policy }, IterationOutcome::Promoted),
             Err(reason) => (
                 Event::CheckpointRejected { iteration, policy, reason: reason.clone() },
@@ -211,38 +210,6 @@ impl Conductor {
         };
         let finished = Event::IterationFinished { iteration, outcome };
         Some((iteration, Slot::End, vec![decision, finished]))
-    }
-
-    /// The gate. A supervised checkpoint always passes: there is nothing to fall back to that
-    /// can judge. `lenient` stops what is worse with certainty, `strict` wants it better.
-    fn gate(&self, kind: IterationKind, evaluation: &Evaluation) -> Result<(), String> {
-        let gate = &self.config.evaluate.gate;
-        // Only the judge's verdict counts here: an oracle, where there is one, is for the report.
-        let versus = evaluation
-            .head_to_head
-            .iter()
-            .find(|h| h.opponent == "previous" && h.referee == Referee::Judge);
-        let (IterationKind::Dpo, Some(versus)) = (kind, versus) else {
-            return Ok(());
-        };
-        let rate = versus.win_rate;
-        let figures = format!(
-            "win rate against the previous policy {:.1} % [{:.1}, {:.1}] of {} prompts",
-            rate.mean * 100.0,
-            rate.low * 100.0,
-            rate.high * 100.0,
-            rate.n
-        );
-        let passed = match gate.mode {
-            GateMode::Off => true,
-            GateMode::Lenient => rate.high >= gate.min_win_rate,
-            GateMode::Strict => rate.mean >= gate.min_win_rate,
-        };
-        if passed {
-            Ok(())
-        } else {
-            Err(format!("{figures}, the gate asks for {:.1} %", gate.min_win_rate * 100.0))
-        }
     }
 }
 
@@ -263,12 +230,11 @@ fn fooled_by(probed: &Probed, most: f64) -> String {
     };
     format!(
         "GRADUS0305 the judge {believes}: bad answers scored {bare:.2}, and {how} {forged:.2}, which \
-         is {:.0} % of the scale more [{:.0}, {:.0}] (judge.forgery_gain_max allows {:.0} %). The \
-         policy would learn to write {learn}. Take another rubric or a better judge; what was asked: \
-         gradus log show --kind judge_probed DIR",
-        gain.mean * 100.0,
-        gain.low * 100.0,
-        gain.high * 100.0,
+         is {} of the scale over {} answers (judge.forgery_gain_max allows {:.0} %). The policy would \
+         learn to write {learn}. Take another rubric or a better judge; what was asked: gradus log \
+         show --kind judge_probed DIR",
+        gain.percent(),
+        gain.n,
         most * 100.0
     )
 }

@@ -1,19 +1,31 @@
 //! Measures a finished checkpoint on held-out prompts: how good its answers are, against the
 //! previous policy and the first one, how long they are, and how well it judges.
 //!
-//! Two referees are kept apart. The *judge* is the policy that entered the iteration under the
-//! iteration's rubric; only its verdict reaches the gate. The *oracle*, where a program knows the
+//! Three referees are kept apart. The *judge* is the policy that entered the iteration under the
+//! rubrics that judge it. The *rubrics* of `evaluate.rubrics`, where there are any, judge in its place
+//! as far as the gate is concerned (the same policy replies to them, where they ask one): a loop that
+//! is measured by what chose its pairs learns to please it. The *oracle*, where a program knows the
 //! truth, is for the report alone.
+//!
+//! Every answer and judgment is recorded before the evaluation that is made of them, so that it can be
+//! audited ([`super::verdict`]) and judged again.
 
 use super::ask::{Seeds, Sheet};
+use super::held_out::HeldOut;
+use super::judge::written;
 use super::lost::Held;
 use super::sampler::request;
-use super::seats::{installed, judge_under};
-use super::{Desk, Stage, StageError, Weight, task_key};
-use crate::config::{Config, SamplingConfig};
-use crate::domain::evaluation::{Estimate, Evaluation, HeadToHead, JudgeQuality, Referee};
+use super::seats::{installed, judge_under, name_of};
+use super::verdict::{answers_as, estimate, head_to_head, share};
+use super::{Desk, Stage, StageError, Weight, referee, task_key};
+use crate::config::{Config, JudgeSource, SamplingConfig};
+use crate::domain::evaluation::{
+    Evaluation, GateReferee, HeadToHead, HeldOutAnswer, JudgeQuality, Referee,
+};
+use crate::domain::event::IterationKind;
 use crate::domain::{
-    Completion, Event, Iteration, Panel, PolicyRef, Prompt, PromptId, Seed, StopReason, TaskKey,
+    Completion, Event, Iteration, Judgment, Panel, PolicyRef, Prompt, PromptId, RubricName, Seed,
+    StopReason, TaskKey,
 };
 use crate::stats;
 use crate::view::RunView;
@@ -28,11 +40,14 @@ pub struct Evaluator {
 #[derive(Clone, Debug)]
 pub struct EvaluationTask {
     iteration: Iteration,
+    kind: IterationKind,
     checkpoint: PolicyRef,
     previous: PolicyRef,
     first: Option<PolicyRef>,
     base: PolicyRef,
     panel: Panel,
+    /// Who referees in the panel's place; an error when who is meant is not installed.
+    referee: Result<Option<Panel>, String>,
     prompts: Vec<PromptId>,
     held: Option<Held>,
 }
@@ -44,17 +59,13 @@ impl Evaluator {
     }
 }
 
-/// One policy's held-out answers, scored.
-struct Answers {
-    completions: Vec<Completion>,
-    judged: Vec<Option<f64>>,
-    oracle: Vec<Option<f64>>,
-}
-
-impl Answers {
-    fn lengths(&self) -> Vec<f64> {
-        self.completions.iter().map(|c| c.token_ids.len() as f64).collect()
-    }
+/// What was said of the answers to one prompt.
+#[derive(Clone)]
+struct Said {
+    /// One for each answer.
+    scores: Vec<Option<f64>>,
+    /// Their `candidate` is an index of the answers.
+    judgments: Vec<Judgment>,
 }
 
 struct Session<'a> {
@@ -97,47 +108,50 @@ impl Session<'_> {
         Ok(all)
     }
 
-    /// What `judge` says under the iteration's panel of the answers to each prompt, those to the
-    /// first prompt first.
+    /// What `judge` says under a panel of the answers to each prompt, those to the first prompt
+    /// first.
     fn judge(
         &self,
         judge: &PolicyRef,
+        panel: &Panel,
         answers: &[Vec<&Completion>],
-    ) -> Result<Vec<Vec<Option<f64>>>, StageError> {
+    ) -> Result<Vec<Said>, StageError> {
         let sheets: Vec<Sheet<'_>> = self
             .prompts
             .iter()
             .zip(answers)
             .map(|(prompt, answers)| {
                 let seed = self.root.derive("evaluate judge").derive(prompt.id.as_str());
-                Sheet::of(prompt, different(answers), Seeds::Worded(seed))
+                Sheet::of(prompt, different(answers).0, Seeds::Worded(seed))
             })
             .collect();
-        let mut scores = Vec::with_capacity(answers.len());
+        let mut all = Vec::with_capacity(answers.len());
         let batch = self.desk.config.sampling.batch_prompts.max(1) as usize;
         for (sheets, answers) in sheets.chunks(batch).zip(answers.chunks(batch)) {
-            let judged = judge_under(&self.task.panel, sheets, Some(judge), self.desk)?;
+            let judged = judge_under(panel, sheets, Some(judge), self.desk)?;
             for ((sheet, judged), answers) in sheets.iter().zip(judged).zip(answers) {
-                let nothing_to_compare = self.nothing_to_compare(sheet)?;
-                scores.push(
-                    answers
-                        .iter()
-                        .map(|completion| {
-                            let at =
-                                sheet.answers.iter().position(|text| *text == completion.text)?;
-                            judged.of(at).map(|t| t.score).or(nothing_to_compare)
-                        })
-                        .collect(),
-                );
+                let nothing_to_compare = self.nothing_to_compare(panel, sheet)?;
+                let (_, which) = different(answers);
+                let score = |at: &usize| judged.of(*at).map(|t| t.score).or(nothing_to_compare);
+                let under = judged.under.iter();
+                let judgments = under.flat_map(|(id, marked)| written(id, &which, &marked.replies));
+                all.push(Said {
+                    scores: which.iter().map(score).collect(),
+                    judgments: judgments.collect(),
+                });
             }
         }
-        Ok(scores)
+        Ok(all)
     }
 
     /// The middle of the scale for answers that are all the same under a rubric that compares.
-    fn nothing_to_compare(&self, sheet: &Sheet<'_>) -> Result<Option<f64>, StageError> {
+    fn nothing_to_compare(
+        &self,
+        panel: &Panel,
+        sheet: &Sheet<'_>,
+    ) -> Result<Option<f64>, StageError> {
         let [_] = sheet.answers.as_slice() else { return Ok(None) };
-        let Some(lead) = self.task.panel.seats().first() else { return Ok(None) };
+        let Some(lead) = panel.seats().first() else { return Ok(None) };
         let rubric = installed(self.desk, &lead.rubric)?;
         let info = rubric.info();
         Ok((info.min_candidates > 1).then_some((info.scale_min + info.scale_max) / 2.0))
@@ -148,23 +162,74 @@ impl Session<'_> {
         self.desk.oracle.as_ref()?.score(prompt.task_text(), &completion.text)
     }
 
-    /// One answer to each prompt by every policy, judged beside each other.
-    fn answers(&self, policies: &[PolicyRef]) -> Result<Vec<Answers>, StageError> {
+    fn names(&self, panel: &Panel) -> Result<Vec<RubricName>, StageError> {
+        panel.seats().iter().map(|seat| Ok(name_of(&installed(self.desk, &seat.rubric)?))).collect()
+    }
+
+    /// One answer to each prompt by every policy, judged beside each other; `referee` judges them
+    /// too where it is not the panel.
+    fn held_out(
+        &self,
+        policies: &[(PolicyRef, Vec<String>)],
+        referee: Option<&Panel>,
+    ) -> Result<Vec<HeldOut>, StageError> {
         let mut drawn = Vec::new();
-        for policy in policies {
+        for (policy, _) in policies {
             let completions = self.draw(policy, 1, "evaluate")?;
             drawn.push(completions.into_iter().filter_map(|mut c| c.pop()).collect::<Vec<_>>());
         }
         let beside: Vec<Vec<&Completion>> = (0..self.prompts.len())
             .map(|at| drawn.iter().filter_map(|completions| completions.get(at)).collect())
             .collect();
-        let judged = self.judge(&self.task.previous, &beside)?;
-        let answers = drawn.iter().enumerate().map(|(policy, completions)| Answers {
-            completions: completions.clone(),
-            judged: judged.iter().map(|beside| beside.get(policy).copied().flatten()).collect(),
-            oracle: completions.iter().enumerate().map(|(at, c)| self.oracle(at, c)).collect(),
-        });
-        Ok(answers.collect())
+        let (panel, judge) = (&self.task.panel, &self.task.previous);
+        let judged = self.judge(judge, panel, &beside)?;
+        let refereed = match referee {
+            None => None,
+            Some(referee) if referee == panel => Some(judged.clone()),
+            Some(referee) => Some(self.judge(judge, referee, &beside)?),
+        };
+        let mut rubrics = self.names(panel)?;
+        let own = referee.map(|referee| self.names(referee)).transpose()?.unwrap_or_default();
+        rubrics.extend(own.into_iter().filter(|name| !panel.has(&name.rubric)));
+        let judge = judge.id();
+        let mut all = Vec::with_capacity(self.prompts.len());
+        for (at, ((prompt, said), beside)) in
+            self.prompts.iter().zip(judged).zip(&beside).enumerate()
+        {
+            let refereed = refereed.as_ref().and_then(|refereed| refereed.get(at));
+            let answer = |(policy, completion): (usize, &&Completion)| HeldOutAnswer {
+                policy: policies.get(policy).map_or_else(|| judge.clone(), |(p, _)| p.id()),
+                roles: policies.get(policy).map(|(_, roles)| roles.clone()).unwrap_or_default(),
+                completion: (*completion).clone(),
+                tokens: completion.token_ids.len() as u32,
+                judged: said.scores.get(policy).copied().flatten(),
+                refereed: refereed.and_then(|said| said.scores.get(policy).copied().flatten()),
+                oracle: self.oracle(at, completion),
+            };
+            let answers = beside.iter().enumerate().map(answer).collect();
+            let mut judgments = said.judgments;
+            // A rubric that is both on the panel and a referee said the same twice.
+            let own = refereed.iter().flat_map(|said| &said.judgments);
+            let own: Vec<Judgment> = own.filter(|j| !judgments.contains(j)).cloned().collect();
+            judgments.extend(own);
+            let (prompt, judge, rubrics) = (prompt.id.clone(), judge.clone(), rubrics.clone());
+            all.push(HeldOut { prompt, judge, answers, judgments, rubrics });
+        }
+        Ok(all)
+    }
+
+    /// Whom the gate believes.
+    fn gate_referee(&self, referee: Option<&Panel>) -> Result<GateReferee, StageError> {
+        let panel = &self.task.panel;
+        let believed = referee.unwrap_or(panel);
+        let chose = self.task.kind == IterationKind::Dpo
+            && self.desk.config.judge.source == JudgeSource::Model
+            && believed.seats().iter().any(|seat| panel.has(&seat.rubric));
+        Ok(GateReferee {
+            referee: if referee.is_some() { Referee::Rubrics } else { Referee::Judge },
+            rubrics: self.names(believed)?,
+            chose_pairs: chose,
+        })
     }
 
     /// How well the checkpoint judges the base's answers, of which the oracle knows the truth.
@@ -176,13 +241,14 @@ impl Session<'_> {
         let drawn = self.draw(&self.task.base, 4, "judge pool")?;
         let pool: Vec<Vec<&Completion>> =
             drawn.iter().take(wanted).map(|completions| completions.iter().collect()).collect();
-        let scores = self.judge(&self.task.checkpoint, &pool)?;
-        let flat = || scores.iter().flatten();
-        let unparsed = flat().filter(|s| s.is_none()).count() as f64;
+        let said = self.judge(&self.task.checkpoint, &self.task.panel, &pool)?;
+        let scores: Vec<&[Option<f64>]> = said.iter().map(|said| said.scores.as_slice()).collect();
+        let flat = || scores.iter().copied().flatten();
+        let unparsed = flat().filter(|s| s.is_none()).count() as u32;
         let mut groups: Vec<(Vec<f64>, Vec<f64>)> = Vec::new();
         for (at, (completions, scores)) in pool.iter().zip(&scores).enumerate() {
             let mut group = (Vec::new(), Vec::new());
-            for (completion, score) in completions.iter().zip(scores) {
+            for (completion, score) in completions.iter().zip(*scores) {
                 if let (Some(truth), Some(score)) = (self.oracle(at, completion), score) {
                     group.0.push(truth);
                     group.1.push(*score);
@@ -190,11 +256,12 @@ impl Session<'_> {
             }
             groups.push(group);
         }
-        Ok(Some(quality(&groups, unparsed / flat().count().max(1) as f64)))
+        Ok(Some(quality(&groups, unparsed, flat().count() as u32)))
     }
 }
 
-fn quality(groups: &[(Vec<f64>, Vec<f64>)], unparsed: f64) -> JudgeQuality {
+/// The figures of (truth, score) over some prompts; `unparsed` of `answers` answers had no score.
+fn quality(groups: &[(Vec<f64>, Vec<f64>)], unparsed: u32, answers: u32) -> JudgeQuality {
     let borrowed: Vec<(&[f64], &[f64])> =
         groups.iter().map(|(truth, score)| (truth.as_slice(), score.as_slice())).collect();
     let figures = stats::judge_agreement(&borrowed);
@@ -204,110 +271,95 @@ fn quality(groups: &[(Vec<f64>, Vec<f64>)], unparsed: f64) -> JudgeQuality {
         spearman: figures.spearman,
         kendall: figures.kendall,
         prompts: figures.groups,
-        unparsed,
+        unparsed: f64::from(unparsed) / f64::from(answers.max(1)),
+        answers: Some(answers),
     }
 }
 
-/// The texts of answers, each once.
-fn different<'a>(answers: &[&'a Completion]) -> Vec<&'a str> {
-    let mut texts: Vec<&str> = Vec::new();
+/// The texts of answers, each once, and which of them each answer has.
+fn different<'a>(answers: &[&'a Completion]) -> (Vec<&'a str>, Vec<usize>) {
+    let (mut texts, mut which): (Vec<&str>, _) = (Vec::new(), Vec::with_capacity(answers.len()));
     for answer in answers {
-        if !texts.contains(&answer.text.as_str()) {
+        let known = texts.iter().position(|text| *text == answer.text);
+        which.push(known.unwrap_or(texts.len()));
+        if known.is_none() {
             texts.push(&answer.text);
         }
     }
-    texts
+    (texts, which)
 }
 
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
-}
-
-fn estimate(values: &[f64]) -> Estimate {
-    let interval = stats::mean_interval(values);
-    Estimate { mean: interval.mean, low: interval.low, high: interval.high, n: values.len() as u32 }
-}
-
-/// The other side of a head-to-head.
-struct Opponent<'a> {
-    name: &'a str,
-    policy: &'a PolicyRef,
-    length: f64,
-}
-
-/// Head-to-head over the prompts both were scored on. Scores within 1e-9 are a tie.
-fn versus(
-    opponent: &Opponent<'_>,
-    referee: Referee,
-    ours: &[Option<f64>],
-    theirs: &[Option<f64>],
-) -> Option<HeadToHead> {
-    let (mut wins, mut ties, mut losses) = (0, 0, 0);
-    let mut points = Vec::new();
-    for (our, their) in ours.iter().zip(theirs) {
-        let (Some(our), Some(their)) = (our, their) else { continue };
-        let (count, point) = match our - their {
-            gap if gap > 1e-9 => (&mut wins, 1.0),
-            gap if gap < -1e-9 => (&mut losses, 0.0),
-            _ => (&mut ties, 0.5),
-        };
-        *count += 1;
-        points.push(point);
-    }
-    (!points.is_empty()).then(|| HeadToHead {
-        opponent: opponent.name.to_owned(),
-        policy: opponent.policy.id(),
-        referee,
-        opponent_score: estimate(&theirs.iter().flatten().copied().collect::<Vec<_>>()),
-        opponent_length: opponent.length,
-        wins,
-        ties,
-        losses,
-        win_rate: estimate(&points),
-    })
-}
-
-fn evaluate(session: &Session<'_>) -> Result<Evaluation, StageError> {
-    let task = session.task;
-    let mut opponents = vec![("previous", task.previous.clone())];
-    if let Some(first) = task.first.clone() {
-        opponents.push(("first", first));
-    }
-    let mut policies = vec![task.checkpoint.clone()];
-    for (_, policy) in &opponents {
-        if !policies.contains(policy) {
-            policies.push(policy.clone());
+/// The policies that are compared, each once, with what they are in the comparison.
+fn policies(task: &EvaluationTask) -> Vec<(PolicyRef, Vec<String>)> {
+    let mut all: Vec<(PolicyRef, Vec<String>)> = Vec::new();
+    let (checkpoint, previous) = (Some(&task.checkpoint), Some(&task.previous));
+    let known =
+        [("checkpoint", checkpoint), ("previous", previous), ("first", task.first.as_ref())];
+    for (role, policy) in known {
+        let Some(policy) = policy else { continue };
+        match all.iter_mut().find(|(known, _)| known == policy) {
+            Some((_, roles)) => roles.push(role.to_owned()),
+            None => all.push((policy.clone(), vec![role.to_owned()])),
         }
     }
-    let answers = session.answers(&policies)?;
-    let answers_of = |policy: &PolicyRef| {
-        answers.get(policies.iter().position(|known| known == policy).unwrap_or_default())
-    };
-    let Some(ours) = answers_of(&task.checkpoint) else {
-        return Err(StageError::Missing("answers of the checkpoint".to_owned()));
-    };
-    let mut head_to_head = Vec::new();
-    for (name, policy) in opponents {
-        let Some(theirs) = answers_of(&policy) else { continue };
-        let opponent = Opponent { name, policy: &policy, length: mean(&theirs.lengths()) };
-        let judged = versus(&opponent, Referee::Judge, &ours.judged, &theirs.judged);
-        let oracle = versus(&opponent, Referee::Oracle, &ours.oracle, &theirs.oracle);
-        head_to_head.extend(judged.into_iter().chain(oracle));
+    all
+}
+
+/// Everything that is measured, from what is recorded.
+fn evaluation(
+    task: &EvaluationTask,
+    held_out: &[HeldOut],
+    gate_referee: GateReferee,
+    length_growth_max: f64,
+) -> Evaluation {
+    let mut found = Vec::new();
+    let opponents = [("previous", Some(&task.previous)), ("first", task.first.as_ref())];
+    for (role, policy) in opponents {
+        let Some(policy) = policy else { continue };
+        for referee in [Referee::Rubrics, Referee::Judge, Referee::Oracle] {
+            let versus = head_to_head(held_out, (role, policy.id()), referee, length_growth_max);
+            // That the gate has nothing to go by is a finding too.
+            let gates = referee == gate_referee.referee && role == "previous";
+            found.extend(Some(versus).filter(|versus: &HeadToHead| gates || versus.win_rate.n > 0));
+        }
     }
-    let known: Vec<f64> = ours.oracle.iter().flatten().copied().collect();
-    let judged: Vec<f64> = ours.judged.iter().flatten().copied().collect();
-    let (referee, scores) =
-        if known.is_empty() { (Referee::Judge, judged) } else { (Referee::Oracle, known) };
-    let ended = ours.completions.iter().filter(|c| c.stop != StopReason::Length).count();
-    Ok(Evaluation {
+    let ours = || answers_as(held_out, "checkpoint");
+    let scores = |by: Referee| ours().filter_map(|a| a.score(by)).collect::<Vec<f64>>();
+    let known = scores(Referee::Oracle);
+    let (referee, scores) = match known.is_empty() {
+        true => (gate_referee.referee, scores(gate_referee.referee)),
+        false => (Referee::Oracle, known),
+    };
+    let ended = ours().filter(|a| a.completion.stop != StopReason::Length).count() as u32;
+    let lengths: Vec<f64> = ours().map(|answer| f64::from(answer.tokens)).collect();
+    Evaluation {
         policy: task.checkpoint.id(),
         score: estimate(&scores),
         referee,
-        length: estimate(&ours.lengths()),
-        ended: ended as f64 / ours.completions.len().max(1) as f64,
-        head_to_head,
-        judge: session.judge_quality()?,
-    })
+        length: estimate(&lengths),
+        ended: f64::from(ended) / lengths.len().max(1) as f64,
+        ended_share: share(ended, lengths.len() as u32),
+        head_to_head: found,
+        judge: None,
+        gate_referee: Some(gate_referee),
+    }
+}
+
+fn evaluate(session: &Session<'_>) -> Result<Vec<Event>, StageError> {
+    let task = session.task;
+    let referee = task.referee.as_ref().map_err(|why| StageError::Rubric(why.clone()))?;
+    let held_out = session.held_out(&policies(task), referee.as_ref())?;
+    let gate_referee = session.gate_referee(referee.as_ref())?;
+    let growth = session.desk.config.evaluate.gate.length_growth_max;
+    let mut evaluation = evaluation(task, &held_out, gate_referee, growth);
+    evaluation.judge = session.judge_quality()?;
+    let iteration = task.iteration;
+    let mut events = Vec::with_capacity(held_out.len() + 1);
+    for prompt in &held_out {
+        events.extend(prompt.recorded(iteration)?);
+    }
+    events.push(Event::EvaluationFinished { iteration, evaluation });
+    Ok(events)
 }
 
 impl Stage for Evaluator {
@@ -326,17 +378,19 @@ impl Stage for Evaluator {
             view.held_out().map(|(id, _)| id.clone()).take(wanted).collect();
         let task = EvaluationTask {
             iteration,
+            kind: open.kind,
             checkpoint,
             previous: open.policy.clone(),
             first: view.first.clone(),
             base: view.base.clone()?,
             panel: open.panel.clone(),
+            referee: referee::named(&self.config.evaluate.rubrics, view),
             prompts,
             held: Held::of(iteration, open),
         };
         let policies = (&task.checkpoint, &task.previous, &task.first, &task.base);
         let settings = (&self.config.evaluate, &self.config.sampling, &self.config.judge);
-        let asked = (&task.panel, &task.prompts, settings);
+        let asked = (&task.panel, &task.referee, &task.prompts, settings);
         let parts = (iteration, policies, asked, open.losses);
         let key = task_key(Self::NAME, view, &parts);
         Some((key, task))
@@ -355,33 +409,12 @@ impl Stage for Evaluator {
             .map(|id| desk.prompt(view, id))
             .collect::<Result<Vec<_>, StageError>>()?;
         let session = Session { task: &task, prompts, root, desk };
-        let iteration = task.iteration;
         match evaluate(&session) {
-            Ok(evaluation) => Ok(vec![Event::EvaluationFinished { iteration, evaluation }]),
+            Ok(events) => Ok(events),
             Err(error) => match task.held.as_ref().and_then(|held| held.lost(&error)) {
                 Some(lost) => Ok(vec![lost]),
                 None => Err(error),
             },
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::BlobHash;
-
-    #[test]
-    fn head_to_head_counts_and_skips_what_one_side_lacks() {
-        let policy = PolicyRef { weights: BlobHash("w".into()), adapter: None };
-        let ours = [Some(3.0), Some(2.0), Some(1.0), None, Some(4.0)];
-        let theirs = [Some(2.0), Some(2.0), Some(3.0), Some(1.0), None];
-        let opponent = Opponent { name: "previous", policy: &policy, length: 3.0 };
-        let Some(h) = versus(&opponent, Referee::Oracle, &ours, &theirs) else {
-            panic!("three prompts are scored on both sides");
-        };
-        assert_eq!((h.wins, h.ties, h.losses), (1, 1, 1));
-        assert!((h.win_rate.mean - 0.5).abs() < 1e-12);
-        assert_eq!(versus(&opponent, Referee::Judge, &[None], &[None]), None);
     }
 }

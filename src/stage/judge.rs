@@ -346,7 +346,7 @@ pub(crate) fn recorded(
 
 /// Replies as judgments: what one answer got alone is every identical completion's, and what
 /// several got together is one judgment of the first completion of each.
-fn written(rubric: &RubricId, which: &[usize], replies: &[Reply]) -> Vec<Judgment> {
+pub(super) fn written(rubric: &RubricId, which: &[usize], replies: &[Reply]) -> Vec<Judgment> {
     let judgment = |reply: &Reply, candidate: usize| Judgment {
         rubric: rubric.clone(),
         candidate: candidate as u32,

@@ -1,20 +1,22 @@
-//! Pure numbers: intervals, rank correlations, agreement of a judge with the truth, ROUGE-L.
-//! Knows nothing of ours. Held to scipy and rouge-score by golden values.
+//! Pure numbers: intervals, tests, rank correlations, agreement of a judge with the truth, ROUGE-L.
+//! Knows nothing of ours. Held to scipy, statsmodels and rouge-score by golden values.
 
 mod rank;
 mod rouge;
+mod shares;
 
 pub use rank::{Agreement, judge_agreement, kendall_tau_b, spearman};
 pub use rouge::rouge_l;
+pub use shares::{ALPHA, sign_test, wilson, win_rate};
 
-/// A mean with its 95 % interval.
+/// A mean or a share with its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Interval {
     /// The mean.
     pub mean: f64,
-    /// Lower end.
+    /// Lower end; minus infinity where it is not known.
     pub low: f64,
-    /// Upper end.
+    /// Upper end; infinity where it is not known.
     pub high: f64,
 }
 
@@ -32,61 +34,48 @@ fn t_quantile(freedom: usize) -> f64 {
     }
 }
 
-/// Mean and 95 % interval by Student's t over independent values (prompts). One value has no
-/// interval: its ends are the value; no value gives zeros.
+/// Mean and 95 % interval by Student's t over independent values (prompts). One value says nothing
+/// of how others would scatter: its interval is everything, as is that of no value, whose mean is 0.
 pub fn mean_interval(values: &[f64]) -> Interval {
     let n = values.len();
-    if n == 0 {
-        return Interval { mean: 0.0, low: 0.0, high: 0.0 };
-    }
-    let mean = values.iter().sum::<f64>() / n as f64;
-    if n == 1 {
-        return Interval { mean, low: mean, high: mean };
+    let mean = values.iter().sum::<f64>() / n.max(1) as f64;
+    if n < 2 {
+        return Interval { mean, low: f64::NEG_INFINITY, high: f64::INFINITY };
     }
     let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1) as f64;
     let half = t_quantile(n - 1) * (variance / n as f64).sqrt();
     Interval { mean, low: mean - half, high: mean + half }
 }
 
-/// Two-sided sign test: how likely is a split at least this uneven when both sides are alike?
-/// Ties are left out.
-pub fn sign_test(wins: u32, losses: u32) -> f64 {
-    let n = wins + losses;
-    let most = wins.max(losses);
-    // log C(n, k) - n log 2, summed over the tail.
-    let mut log_choose = 0.0f64;
-    let mut tail = 0.0f64;
-    for k in 0..=n {
-        if k > 0 {
-            log_choose += f64::from(n - k + 1).ln() - f64::from(k).ln();
-        }
-        if k >= most {
-            tail += (log_choose - f64::from(n) * std::f64::consts::LN_2).exp();
-        }
-    }
-    (2.0 * tail).min(1.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// scipy 1.17.1: t.interval(0.95, 4, mean, sem), binomtest(k, n).pvalue.
+    /// Values, mean, low, high: scipy's t.interval(0.95, n - 1, mean, sem).
+    type Row = (Vec<f64>, f64, f64, f64);
+
     #[test]
-    fn intervals_and_sign_test_equal_scipy() {
-        let interval = mean_interval(&[1.0, 2.0, 3.0, 4.0, 7.0]);
-        assert!((interval.mean - 3.4).abs() < 1e-12);
-        assert!((interval.low - 0.541_475).abs() < 2e-3, "{interval:?}");
-        for (wins, losses, p) in
-            [(8, 2, 0.109_375), (60, 40, 0.056_887_933_640_981), (5, 5, 1.0), (0, 0, 1.0)]
-        {
-            assert!((sign_test(wins, losses) - p).abs() < 1e-9, "{wins} {losses}");
+    fn intervals_equal_scipy() {
+        let rows: Vec<Row> =
+            serde_json::from_str(include_str!("../../tests/golden/stats/means.json")).unwrap();
+        assert!(rows.len() > 30);
+        for (values, mean, low, high) in rows {
+            let found = mean_interval(&values);
+            assert!((found.mean - mean).abs() < 1e-12, "{values:?}");
+            // The quantiles are known to three decimals, beyond thirty values to two.
+            let close = 2e-3 * (high - low).max(1e-9);
+            assert!((found.low - low).abs() < close, "{} values: {found:?} {low}", values.len());
+            assert!((found.high - high).abs() < close, "{} values: {found:?}", values.len());
         }
     }
 
+    /// Of one value nothing is known: neither that it is exact, nor that it is above 0.
     #[test]
-    fn intervals_of_few_values() {
-        assert_eq!(mean_interval(&[]).mean, 0.0);
-        assert_eq!(mean_interval(&[2.0]), Interval { mean: 2.0, low: 2.0, high: 2.0 });
+    fn one_value_has_no_interval() {
+        for values in [&[][..], &[2.0]] {
+            let found = mean_interval(values);
+            assert_eq!(found.mean, values.iter().sum::<f64>());
+            assert_eq!((found.low, found.high), (f64::NEG_INFINITY, f64::INFINITY));
+        }
     }
 }

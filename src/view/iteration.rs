@@ -194,7 +194,7 @@ fn stage_of(event: &Event) -> &'static str {
         | Event::TrainingDiverged { .. }
         | Event::CheckpointLost { .. }
         | Event::CheckpointSaved { .. } => "trainer",
-        Event::EvaluationFinished { .. } => "evaluator",
+        Event::HeldOutJudged { .. } | Event::EvaluationFinished { .. } => "evaluator",
         _ => "conductor",
     }
 }

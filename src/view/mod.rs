@@ -4,6 +4,7 @@
 //! There is one view, [`RunView`], because every stage needs a slice of the same small state.
 
 mod figures;
+mod find;
 mod iteration;
 mod probes;
 mod rubrics;
@@ -218,6 +219,7 @@ impl RunView {
             | Event::TrainingDiverged { iteration, .. }
             | Event::CheckpointSaved { iteration, .. }
             | Event::CheckpointLost { iteration, .. }
+            | Event::HeldOutJudged { iteration, .. }
             | Event::EvaluationFinished { iteration, .. }
             | Event::CheckpointPromoted { iteration, .. }
             | Event::CheckpointRejected { iteration, .. }

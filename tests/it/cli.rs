@@ -49,6 +49,26 @@ fn a_demo_and_everything_that_reads_it() {
     }
     readers(dir);
     other_seed_is_refused(dir);
+    referees_are_checked(dir);
+}
+
+/// A referee that cannot referee is refused when the run starts, by name and with what to do.
+fn referees_are_checked(dir: &str) {
+    let yaml = Path::new(dir).join("gradus.yaml");
+    let settings = std::fs::read_to_string(&yaml).unwrap();
+    assert_eq!(settings.matches("\n  rubrics: []\n").count(), 1);
+    assert!(gradus(&["rubric", "install", dir, "meta-judge"]).status.success());
+    for (name, said) in [
+        ("nobody", "GRADUS0508 evaluate.rubrics names \"nobody\", and no installed rubric is that"),
+        ("meta-judge", "GRADUS0506 evaluate.rubrics names meta-judge, which judges judgments"),
+    ] {
+        let named = settings.replace("  rubrics: []\n", &format!("  rubrics: [\"{name}\"]\n"));
+        std::fs::write(&yaml, named).unwrap();
+        let out = gradus(&["run", dir, "--iterations", "4"]);
+        assert_eq!(out.status.code(), Some(2), "{}", stderr(&out));
+        assert!(stderr(&out).contains(said), "{}", stderr(&out));
+    }
+    std::fs::write(&yaml, settings).unwrap();
 }
 
 fn readers(dir: &str) {

@@ -25,3 +25,4 @@ mod simulation;
 mod stops;
 mod swap;
 mod tidy;
+mod verdicts;

@@ -4,6 +4,7 @@
 use crate::rubric::guest::Guest;
 use crate::runs::{alone, copied, five, gradus, on, records, twin, whole};
 use gradus::Error;
+use gradus::domain::evaluation::{HeadToHead, Referee, Verdict};
 use gradus::domain::{Event, Iteration, Outcome, PolicyRef, RubricId};
 use gradus::lm::cancel::Cancel;
 use gradus::rejudge::{Move, Past, Replies};
@@ -66,6 +67,41 @@ fn a_rubric_that_asks_and_reads_the_same_changes_nothing() {
         assert!((pair.score_chosen - formed.score_chosen).abs() < 1e-12, "{pair:?} {formed:?}");
         assert!((pair.score_rejected - formed.score_rejected).abs() < 1e-12);
     }
+}
+
+/// A verdict is audited by reading what was replied again, and may be another under another rubric.
+#[test]
+fn verdicts_can_be_judged_again() {
+    let _alone = alone();
+    let dir = whole().dir();
+    let mut past = past(&dir, 1);
+    let same = past.bring(&twin(bundled::DEMO_COMPACT, 9)).unwrap();
+    let again = past.rejudge_held_out(&same, Replies::Recorded).unwrap();
+    assert_eq!((again.iterations.len(), again.without_answers.len()), (3, 0));
+    for one in &again.iterations {
+        assert!(one.prompts == 24 && one.work.read_again > 50, "{:?}", one.work);
+        assert_eq!(one.work.made + one.work.not_asked, 0);
+        assert!(one.recorded.iter().any(|h| h.opponent == "previous"));
+        for (then, now) in one.recorded.iter().zip(&one.again) {
+            let counts = |h: &HeadToHead| (h.wins, h.ties, h.losses);
+            assert_eq!(counts(then), counts(now), "iteration {}", one.iteration);
+            assert_eq!((then.win_rate, &then.finding), (now.win_rate, &now.finding));
+            assert_eq!((then.referee, now.referee), (Referee::Judge, Referee::Rubrics));
+        }
+    }
+    // One that asks something else, without a model: nothing was compared, and that is said.
+    let other = past.bring(&guest(b'~')).unwrap();
+    let again = past.rejudge_held_out(&other, Replies::Recorded).unwrap();
+    let first = &again.iterations[0];
+    assert!(first.work.not_asked > 20 && first.work.read_again == 0, "{:?}", first.work);
+    let finding = first.again[0].finding.as_ref().unwrap();
+    assert!(
+        finding.verdict == Verdict::Unproven && finding.reason.contains("nothing was compared")
+    );
+    let (code, said) =
+        says(&["rejudge", "--rubric", "demo-compact", "--recorded", "--held-out"], &dir);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("iteration 2: 24 held-out prompts (") && said.contains("recorded: "));
 }
 
 /// Scores that dice gave are nobody's replies, however the question would have been put.

@@ -5,6 +5,7 @@
 //!
 //! `GRADUS_TEST_SEED=n` replays one seed; `GRADUS_TEST_SCALE=n` tries n times as many.
 
+mod broken;
 mod checks;
 mod fake;
 mod flaky;

@@ -106,6 +106,7 @@ pub fn settings() -> Vec<Bad> {
         ("more than all smoothing", "train:\n  dpo:\n    label_smoothing: 2\n", "allowed: 0 to 1"),
         ("more than all length control", "pairs:\n  length_control: 1.5\n", "gradus.yaml:2"),
         ("a rate of more than all", "evaluate:\n  gate:\n    min_win_rate: 50\n", "gradus.yaml:3"),
+        ("a margin of more than all", "evaluate:\n  gate:\n    margin: 0.6\n", "gradus.yaml:3"),
         ("more than the whole scale", "judge:\n  forgery_gain_max: 5\n", "gradus.yaml:2"),
         ("a key of 64 KB", &format!("{}: 1\n", "k".repeat(65_536)), "gradus.yaml:1"),
     ]);

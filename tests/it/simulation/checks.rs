@@ -2,12 +2,16 @@
 
 use super::flaky::Disk;
 use super::world;
+use gradus::config::Config;
+use gradus::domain::evaluation::{Evaluation, HeldOutAnswer, Referee};
 use gradus::domain::event::IterationOutcome;
 use gradus::domain::{
     Completion, Event, Iteration, Judgment, Offset, PairId, PolicyRef, PreferencePair, PromptId,
     RubricId, StopReason,
 };
 use gradus::log::{Log, Recorded, verify};
+use gradus::stage::held_out::HeldOut;
+use gradus::stage::verdict::head_to_head;
 use gradus::view::RunView;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -59,6 +63,7 @@ struct Story {
     rollbacks: i32,
     diverged: bool,
     checkpoint: Option<(PolicyRef, bool)>,
+    held_out: Vec<Event>,
     evaluated: bool,
     promoted: Option<PolicyRef>,
     outcome: Option<IterationOutcome>,
@@ -190,7 +195,13 @@ impl Story {
                 assert_eq!(*step, self.steps, "a checkpoint holds the steps before it");
                 self.checkpoint = Some((policy.clone(), step == steps_total));
             }
+            Event::HeldOutJudged { judge, .. } => {
+                assert_eq!(*judge, self.policy.as_ref().unwrap().id());
+                assert!(!self.evaluated, "answers come before what is made of them");
+                self.held_out.push(event.clone());
+            }
             Event::EvaluationFinished { evaluation, .. } => {
+                audit(&self.held_out, evaluation);
                 let (policy, whole) = self.checkpoint.as_ref().unwrap();
                 assert!(*whole && evaluation.policy == policy.id());
                 assert!(!std::mem::replace(&mut self.evaluated, true), "evaluated twice");
@@ -214,6 +225,37 @@ impl Story {
             }
             _ => {}
         }
+    }
+}
+
+/// Every figure of an evaluation follows from the answers recorded before it: by the evaluator's own
+/// functions, and counted here by hand.
+fn audit(events: &[Event], evaluation: &Evaluation) {
+    let held_out = HeldOut::gathered(events);
+    let prompts: BTreeSet<&PromptId> = held_out.iter().map(|one| &one.prompt).collect();
+    assert_eq!(prompts.len(), held_out.len(), "each prompt once");
+    assert_eq!(evaluation.length.n as usize, held_out.len());
+    let gate = evaluation.gate_referee.as_ref().unwrap();
+    assert_ne!(gate.referee, Referee::Oracle);
+    assert!(evaluation.before_the_gate().is_some(), "also where nothing was compared");
+    for found in &evaluation.head_to_head {
+        let opponent = (found.opponent.as_str(), found.policy.clone());
+        let growth = Config::default().evaluate.gate.length_growth_max;
+        assert_eq!(*found, head_to_head(&held_out, opponent, found.referee, growth));
+        let mut counts = [0, 0, 0];
+        for one in &held_out {
+            assert!(one.judgments.iter().all(|j| (j.candidate as usize) < one.answers.len()));
+            let asked = |id: &RubricId| one.rubrics.iter().any(|named| named.rubric == *id);
+            assert!(one.judgments.iter().all(|j| asked(&j.rubric)));
+            let score = |role: &str| {
+                let is = |answer: &&HeldOutAnswer| answer.roles.iter().any(|known| known == role);
+                one.answers.iter().find(is).unwrap().score(found.referee)
+            };
+            if let (Some(our), Some(their)) = (score("checkpoint"), score(&found.opponent)) {
+                counts[usize::from(our < their + 1e-9) + usize::from(our < their - 1e-9)] += 1;
+            }
+        }
+        assert_eq!(counts, [found.wins, found.ties, found.losses]);
     }
 }
 

@@ -12,7 +12,8 @@ use gradus::lm::generate::DrawRequest;
 use gradus::lm::policy::LanguageModel;
 use gradus::lm::train::{Method, ShortOfMemory};
 use gradus::stage::workshop::{
-    SKIPPED_IN_A_ROW_MAX, Saved, Segment, SegmentRequest, StepResult, Workshop, skipped_in_a_row,
+    SKIPPED_IN_A_ROW_MAX, Saved, Segment, SegmentRequest, StepData, StepResult, Workshop,
+    skipped_in_a_row,
 };
 use gradus::stage::{Oracle, StageError};
 use std::sync::Arc;
@@ -34,6 +35,10 @@ pub enum Verdict {
     Fooled,
     /// Of two, the first is always better; alone, as `Fair`.
     First,
+    /// Answers that show zeal get most points.
+    Zeal,
+    /// The wrong way round: answers that show zeal get the fewest.
+    Sloth,
 }
 
 /// What a world's model is like.
@@ -52,6 +57,21 @@ pub struct Temper {
     /// Percent of optimiser steps for which the machine has too little memory at first. Nothing of
     /// what is computed depends on it.
     pub short_steps: u64,
+    /// Its answers show zeal or sloth, the more of either the more of it was chosen in training.
+    pub learns: bool,
+}
+
+/// Percent of the base's answers that show zeal.
+const HABIT: i64 = 50;
+
+/// The habit that weights were saved with.
+fn habit(weights: &[u8]) -> i64 {
+    let text = String::from_utf8_lossy(weights);
+    text.rsplit_once(" habit ").map_or(HABIT, |(_, habit)| habit.parse().unwrap())
+}
+
+fn shows_zeal(ids: &[u32]) -> bool {
+    text(ids).contains("zeal")
 }
 
 fn bytes(ids: &[u32]) -> Vec<u8> {
@@ -71,6 +91,7 @@ fn text(ids: &[u32]) -> String {
 struct FakeModel {
     policy: PolicyId,
     temper: Temper,
+    habit: i64,
 }
 
 impl FakeModel {
@@ -101,6 +122,10 @@ impl FakeModel {
             return format!(" {}\n9. {}\n10. Draw it", one(3), one(7));
         }
         let which = share(&drawn, 0, self.temper.answers);
+        if self.temper.learns {
+            let zeal = (share(&drawn, 8, 100) as i64) < self.habit;
+            return format!("{which} {}.", if zeal { "zeal" } else { "sloth" });
+        }
         let answer = self.hash(prompt, &which.to_le_bytes());
         format!("{which}{}.", " so".repeat(1 + answer[0] as usize % 8))
     }
@@ -121,11 +146,18 @@ impl FakeModel {
     /// A reply in the demo rubric's words. Its points belong to the answer that is judged, but for
     /// one that each draw takes anew.
     fn judge(&self, prompt: &[u32], drawn: &[u8; 32]) -> String {
+        let asked = text(prompt);
         let mut points = self.hash(prompt, b"points");
         points[drawn[1] as usize % 5] = drawn[2];
         match self.temper.verdict {
             Verdict::Always(n) => points = std::array::from_fn(|at| u8::from(at >= n)),
-            Verdict::Fooled if text(prompt).contains("perfect in every") => points = [0; 32],
+            Verdict::Fooled if asked.contains("perfect in every") => points = [0; 32],
+            Verdict::Zeal | Verdict::Sloth => {
+                let liked = asked.contains("zeal") == (self.temper.verdict == Verdict::Zeal);
+                let few = usize::from(drawn[2] % 2);
+                let n = if liked { 5 - few } else { few };
+                points = std::array::from_fn(|at| u8::from(at >= n));
+            }
             Verdict::Fooled | Verdict::Fair | Verdict::First => {}
         }
         let mut reply = String::new();
@@ -230,12 +262,19 @@ pub struct FakeWorkshop {
 
 impl FakeWorkshop {
     fn model(&self, policy: &PolicyRef) -> Result<FakeModel, StageError> {
-        self.blob(&policy.weights)?;
+        let habit = habit(&self.blob(&policy.weights)?);
         if let Some(adapter) = &policy.adapter {
             self.blob(adapter)?;
         }
-        Ok(FakeModel { policy: policy.id(), temper: self.temper })
+        Ok(FakeModel { policy: policy.id(), temper: self.temper, habit })
     }
+}
+
+/// Pairs of a step that teach zeal, less those that teach sloth.
+fn lesson(step: &StepData) -> i64 {
+    let StepData::Dpo { pairs, .. } = step else { return 0 };
+    let zeal = |ids: &[u32]| i64::from(shows_zeal(ids));
+    pairs.iter().map(|pair| zeal(&pair.chosen) - zeal(&pair.rejected)).sum()
 }
 
 fn metrics(name: &[u8; 32]) -> StepMetrics {
@@ -281,8 +320,11 @@ impl Workshop for FakeWorkshop {
         };
         let mut steps = Vec::with_capacity(request.steps.len());
         let mut short = Vec::new();
+        let from = request.saved.as_ref().map_or(request.start, |saved| &saved.policy);
+        let mut habit = self.model(from)?.habit;
         for (done, data) in request.steps.iter().enumerate() {
             state = hash(&[&state, format!("{data:?}").as_bytes()]);
+            habit = (habit + 4 * lesson(data)).clamp(5, 95);
             (request.on_step)(done as u64 + 1);
             if share(&state, 16, 100) < self.temper.short_steps {
                 // Halved, and halved again.
@@ -298,7 +340,9 @@ impl Workshop for FakeWorkshop {
                 return Ok(Segment { steps, saved: None, short });
             }
         }
-        let trained = self.blobs.put(&[state.as_slice(), b" weights"].concat());
+        let habit = if self.temper.learns { format!(" habit {habit}") } else { String::new() };
+        let trained = [state.as_slice(), b" weights", habit.as_bytes()].concat();
+        let trained = self.blobs.put(&trained);
         let optimizer = self.blobs.put(&[state.as_slice(), b" optimizer"].concat());
         let policy = match request.settings.method {
             Method::Full => PolicyRef { weights: trained, adapter: None },

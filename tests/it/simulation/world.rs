@@ -34,6 +34,8 @@ pub struct World {
     pub oracle: bool,
     /// What judges.
     pub panel: Panel,
+    /// What comes with the n-th prompt of a kind.
+    pub notes: fn(u32) -> Notes,
 }
 
 /// The rubrics that every world has installed: the demo's, one that compares, a program, and one
@@ -108,7 +110,7 @@ impl World {
         config.train.dpo.train_batch_size = 2;
         config.evaluate.prompts = 3;
         config.evaluate.judge_prompts = 2;
-        config.evaluate.gate.mode = GateMode::Off;
+        config.evaluate.gate.mode = GateMode::Paper;
         World {
             config,
             given: 16,
@@ -122,9 +124,11 @@ impl World {
                 verdict: Verdict::Fair,
                 skipped_steps: 10,
                 short_steps: 0,
+                learns: false,
             },
             oracle: false,
             panel: Panel::one(demo()),
+            notes,
         }
     }
 
@@ -158,7 +162,7 @@ impl World {
         c.train.dpo.rehearsal_weight = d.pick(&[0.0, 0.3]);
         c.train.use_peft = d.chance(50);
         c.evaluate.prompts = d.from(0, 4);
-        c.evaluate.gate.mode = d.pick(&[GateMode::Off, GateMode::Lenient, GateMode::Strict]);
+        c.evaluate.gate.mode = d.pick(&[GateMode::Paper, GateMode::NotWorse, GateMode::Better]);
         world.given = d.from(2, 16);
         world.held_out = d.from(0, 5);
         world.seed_rows = if d.chance(60) { d.from(1, 7) } else { 0 };
@@ -171,6 +175,7 @@ impl World {
             verdict: d.pick(&[Verdict::Fair, Verdict::Fair, Verdict::Fair, Verdict::Fooled]),
             skipped_steps: d.pick(&[0, 10, 60, 95]),
             short_steps: d.pick(&[0, 0, 30]),
+            learns: false,
         };
         world
     }
@@ -186,7 +191,8 @@ impl World {
             (self.shown, PromptOrigin::Demonstration),
             (self.held_out, PromptOrigin::HeldOut),
         ] {
-            let prompt = |at| Prompt::user(format!("{origin:?} {at} ."), origin).noted(notes(at));
+            let prompt =
+                |at| Prompt::user(format!("{origin:?} {at} ."), origin).noted((self.notes)(at));
             prompts.extend((0..n).map(prompt));
         }
         let mut last = Vec::new();

@@ -1,0 +1,32 @@
+//! Whether the rubrics that `evaluate.rubrics` names can referee, asked when a run starts and not
+//! when its first evaluation fails.
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::rubric::{RubricRegistry, Subject};
+use crate::stage::referee;
+use crate::view::RunView;
+
+/// Checks them.
+///
+/// # Errors
+/// [`Error::Usage`] with the name of one that is not installed or judges no answers, and what to do.
+pub(super) fn check(
+    config: &Config,
+    view: &RunView,
+    registry: &RubricRegistry,
+) -> Result<(), Error> {
+    let panel = referee::named(&config.evaluate.rubrics, view).map_err(Error::Usage)?;
+    for seat in panel.iter().flat_map(|panel| panel.seats()) {
+        let missing = || Error::Usage(format!("rubric {} is not installed", seat.rubric.short()));
+        let rubric = registry.get(&seat.rubric).ok_or_else(missing)?;
+        if rubric.info().subject == Subject::Judgment {
+            return Err(Error::Usage(format!(
+                "GRADUS0506 evaluate.rubrics names {}, which judges judgments, not answers: it cannot \
+                 compare policies. Take it out",
+                rubric.info().name
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! The gate between a checkpoint and the policy. Pure.
+//!
+//! Departure from the paper, which always goes on with the new model (`evaluate.gate.mode: paper`).
+//! It looks at the head-to-head with the previous policy by the evaluation's referee, and never at
+//! an oracle's: that one is for the report. What is not known does not pass.
+
+use super::verdict::Compared;
+use crate::config::{GateConfig, GateMode};
+use crate::domain::evaluation::{Evaluation, Verdict};
+use crate::domain::event::IterationKind;
+
+/// What to do where a gate has nothing to go by.
+const TO_COMPARE: &str = "The gate needs held-out prompts (prompts.held_out, evaluate.prompts) and \
+                          a referee that scores the answers to them (what it said: gradus log show \
+                          --kind held_out_judged DIR); evaluate.gate.mode: paper promotes without";
+
+/// Whether the checkpoint becomes the policy.
+///
+/// # Errors
+/// Why not, with the figures.
+pub fn gate(
+    kind: IterationKind,
+    evaluation: &Evaluation,
+    settings: &GateConfig,
+) -> Result<(), String> {
+    // What was supervised always passes: the base before it neither answers nor judges as the loop
+    // needs it, so keeping it would end the run; and its rows are the user's, not the judge's.
+    if kind == IterationKind::Sft || settings.mode == GateMode::Paper {
+        return Ok(());
+    }
+    let Some(versus) = evaluation.before_the_gate() else {
+        return Err(format!("nothing was compared with the previous policy. {TO_COMPARE}"));
+    };
+    let compared = Compared::recorded(versus, evaluation.length.mean);
+    let finding = versus.finding.clone();
+    let finding = finding.unwrap_or_else(|| compared.finding(settings.length_growth_max));
+    let figures = evaluation.figures(versus);
+    if compared.prompts() == 0 {
+        return Err(format!("{}. {TO_COMPARE}", finding.reason));
+    }
+    let (verdict, reason) = (finding.verdict, &finding.reason);
+    let word = verdict.as_str();
+    match settings.mode {
+        _ if verdict == Verdict::Worse => Err(format!("{word}: {reason}; {figures}")),
+        GateMode::Paper => Ok(()),
+        GateMode::Better if verdict == Verdict::Better => Ok(()),
+        GateMode::Better => {
+            Err(format!("{word}, and the gate asks for better: {reason}; {figures}"))
+        }
+        GateMode::NotWorse => {
+            let least = 0.5 - settings.margin;
+            // Judged anew and not as recorded: records of old have another interval.
+            if compared.win_rate().low.is_some_and(|low| low > least) {
+                return Ok(());
+            }
+            Err(format!(
+                "{word}: {reason}; {figures}. The gate asks that the win rate is surely above \
+                 {:.1} % (evaluate.gate.margin: {}); more held-out prompts narrow what is not known",
+                least * 100.0,
+                settings.margin
+            ))
+        }
+    }
+}

@@ -155,14 +155,16 @@ impl Config {
     /// # Errors
     /// [`ConfigError::File`].
     pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
-        serde_saphyr::from_str(text).map_err(|error| {
+        let mut config: Config = serde_saphyr::from_str(text).map_err(|error| {
             let place = error
                 .location()
                 .map_or_else(String::new, |at| format!("{}:{}", at.line(), at.column()));
             let line = error.location().map_or(0, |at| at.line() as usize);
             let reason = reason(&error.to_string(), line, text);
             ConfigError::File { path: path.to_owned(), place, reason }
-        })
+        })?;
+        config.rubrics.convert(config.sampling.candidates.saturating_mul(config.judge.samples));
+        Ok(config)
     }
 
     /// The settings as a commented file that [`Config::from_yaml`] reads back to the same value.
@@ -234,7 +236,9 @@ fn comment(path: &str) -> Option<&'static str> {
         "supervision" => {
             "tasks without a sign of life are given up; none begins with less memory than this"
         }
-        "rubrics" => "a new rubric is on trial first; components that appear in `watch` are taken",
+        "rubrics" => {
+            "a new rubric is on trial for its first prompts, and watched as long as it judges"
+        }
         "storage" => "0: keep every iteration whole, no quota; the run waits when there is no room",
         "evaluate.gate" => "mode: off (the paper) | lenient (unless surely worse) | strict",
         _ => return None,
@@ -289,6 +293,22 @@ mod tests {
         assert!(error.contains("Did you mean learning_rate?"), "{error}");
         let error = parse("quite_something_else: 1\n").unwrap_err();
         assert!(error.contains("unknown key") && !error.contains("mean"), "{error}");
+    }
+
+    #[test]
+    fn a_trial_that_counted_judgments_counts_prompts() {
+        let prompts = |text: &str| parse(text).map(|config| config.rubrics.trial_prompts);
+        for (text, wanted) in [
+            ("", 16),
+            ("rubrics:\n  trial_judgments: 40\n", 16),
+            ("rubrics:\n  trial_judgments: 0\n", 0),
+            ("rubrics:\n  trial_judgments: 240\n", 20),
+            ("rubrics:\n  trial_judgments: 24\n  trial_prompts: 4\n", 4),
+            ("rubrics:\n  trial_prompts: 0\n", 0),
+        ] {
+            assert_eq!(prompts(text), Ok(wanted), "{text}");
+        }
+        assert!(!Config::default().to_commented_yaml().contains("trial_judgments"));
     }
 
     #[test]

@@ -92,6 +92,17 @@ impl Judgment {
         }
     }
 
+    /// Whether a score was read from what the judge wrote.
+    pub fn is_parsed(&self) -> bool {
+        self.outcome.score().is_some()
+    }
+
+    /// The probability that the judge put on the rubric's choices where its score was read;
+    /// `None` where nobody looked.
+    pub fn mass(&self) -> Option<f64> {
+        None
+    }
+
     /// Whether the judge was asked and said something, if only nothing.
     pub fn has_reply(&self) -> bool {
         match self.outcome {

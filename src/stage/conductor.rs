@@ -13,7 +13,7 @@ use super::pair_store::{PairStore, PairTask};
 use super::sampler::{SampleTask, Sampler};
 use super::shadow;
 use super::trainer::Trainer;
-use super::{ATTEMPTS_MAX, Desk, Stage, StageError, Weight, task_key};
+use super::{ATTEMPTS_MAX, Desk, Stage, StageError, Weight, iteration_key, task_key};
 use crate::config::{Config, GateMode, OnNoSignal};
 use crate::domain::evaluation::{Evaluation, Referee};
 use crate::domain::event::{IterationKind, IterationOutcome};
@@ -60,7 +60,9 @@ impl Conductor {
         if let Some((rubric, reason, back_to)) = view.failing() {
             let (rubric, reason, back_to) = (rubric.clone(), reason.clone(), back_to.clone());
             let slot = Slot::RollBack(rubric.clone());
-            let event = Event::RubricRolledBack { rubric, back_to, reason };
+            // The panel before comes back whole: what the others that were new judged goes too.
+            let taken_back = open.panel.leaving(&back_to);
+            let event = Event::RubricRolledBack { rubric, back_to, reason, taken_back };
             return Some((iteration, slot, vec![event]));
         }
         if let Some(stuck) = self.stuck(view) {
@@ -337,7 +339,13 @@ impl Stage for Conductor {
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, Vec<Event>)> {
         let (iteration, slot, events) = self.decide(view)?;
-        Some((task_key(Self::NAME, view, &(iteration, slot)), events))
+        let key = match (&slot, view.open()) {
+            // Whoever changes what judges has the same key: of two at once, one is refused.
+            (Slot::RollBack(_), _) => view.rubrics.change_key(),
+            (_, Some((_, open))) => iteration_key(Self::NAME, view, open, &(iteration, slot)),
+            (_, None) => task_key(Self::NAME, view, &(iteration, slot)),
+        };
+        Some((key, events))
     }
 
     fn run(

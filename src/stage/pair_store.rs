@@ -1,7 +1,7 @@
 //! Judgments become pairs, or a reason why not. The smallest stage: read it first.
 
 use super::select::{Candidate, Rule, select};
-use super::{Desk, Stage, StageError, Weight, task_key};
+use super::{Desk, Stage, StageError, Weight, iteration_key};
 use crate::config::Config;
 use crate::domain::{
     Completion, Event, Iteration, Judgment, Offset, PairId, PreferencePair, PromptId, StopReason,
@@ -27,6 +27,8 @@ pub struct Judged {
 #[derive(Clone, Debug)]
 pub struct PairTask {
     iteration: Iteration,
+    /// Of so many rubrics that were rolled back in the iteration it knows.
+    rollbacks: u32,
     prompts: Vec<Judged>,
 }
 
@@ -45,10 +47,11 @@ impl PairStore {
 
     fn decide(
         &self,
-        iteration: Iteration,
+        task: &PairTask,
         judged: &Judged,
         desk: &Desk,
     ) -> Result<Event, StageError> {
+        let iteration = task.iteration;
         let completions = completions_at(desk, judged.sampled)?;
         let (_, scores) = judged_at(desk, judged.judged, completions.len())?;
         let candidates = candidates(&completions, &scores);
@@ -60,7 +63,7 @@ impl PairStore {
                     return Err(StageError::Missing(format!("candidates of prompt {prompt}")));
                 };
                 let pair = PreferencePair {
-                    id: PairId(format!("{iteration}/{prompt}")),
+                    id: PairId::of(iteration, &prompt, task.rollbacks),
                     prompt,
                     chosen: c.index,
                     rejected: r.index,
@@ -156,19 +159,21 @@ impl Stage for PairStore {
         let chunk = open.chunks(self.config.sampling.batch_prompts).find(|chunk| {
             chunk.iter().all(|p| open.judged.contains_key(p)) && chunk.iter().any(undecided)
         })?;
+        // Of a chunk, a rollback may have taken back only some.
         let prompts = chunk
             .iter()
+            .filter(|prompt| undecided(prompt))
             .filter_map(|prompt| {
                 let (sampled, judged) = (*open.sampled.get(prompt)?, *open.judged.get(prompt)?);
                 Some(Judged { prompt: prompt.clone(), sampled, judged })
             })
             .collect();
         let parts = (iteration, chunk, &self.config.pairs, open.rubrics_rolled_back);
-        let key = task_key(Self::NAME, view, &parts);
-        Some((key, PairTask { iteration, prompts }))
+        let key = iteration_key(Self::NAME, view, open, &parts);
+        Some((key, PairTask { iteration, rollbacks: open.rubrics_rolled_back, prompts }))
     }
 
     fn run(&mut self, task: PairTask, _: &RunView, desk: &Desk) -> Result<Vec<Event>, StageError> {
-        task.prompts.iter().map(|judged| self.decide(task.iteration, judged, desk)).collect()
+        task.prompts.iter().map(|judged| self.decide(&task, judged, desk)).collect()
     }
 }

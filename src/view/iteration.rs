@@ -1,10 +1,11 @@
 //! What is known of one iteration.
 
+use super::taken_back::TakenBack;
 use crate::domain::evaluation::Evaluation;
 use crate::domain::event::{IterationKind, IterationOutcome, StepMetrics};
 use crate::domain::{
-    Bait, BlobHash, Event, Judgment, Offset, PairId, Panel, PolicyRef, ProbeReport, PromptId,
-    RubricId, SkipReason,
+    Bait, BlobHash, Event, Judgment, Offset, PairId, Panel, PolicyRef, PreferencePair, ProbeReport, PromptId,
+    RubricId, RubricName, SkipReason,
 };
 use crate::log::Recorded;
 use serde::{Deserialize, Serialize};
@@ -57,13 +58,30 @@ pub struct Under {
     pub rubrics: BTreeSet<RubricId>,
     /// Judgments, and those of them without a score.
     pub judgments: (u32, u32),
+    /// How many are whose, where they are of several rubrics.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub each: BTreeMap<RubricId, u32>,
 }
 
 impl Under {
-    fn of(judgments: &[Judgment]) -> Under {
-        Under {
-            rubrics: judgments.iter().map(|j| j.rubric.clone()).collect(),
-            judgments: Judgment::count(judgments),
+    fn of(judgments: &[Judgment], named: &[RubricName]) -> Under {
+        let mut each: BTreeMap<RubricId, u32> =
+            named.iter().map(|name| (name.rubric.clone(), 0)).collect();
+        for judgment in judgments {
+            *each.entry(judgment.rubric.clone()).or_default() += 1;
+        }
+        let rubrics: BTreeSet<RubricId> = each.keys().cloned().collect();
+        if rubrics.len() < 2 {
+            each.clear();
+        }
+        Under { rubrics, judgments: Judgment::count(judgments), each }
+    }
+
+    /// How many judgments are a rubric's.
+    pub fn judgments_by(&self, rubric: &RubricId) -> u32 {
+        match self.each.is_empty() && self.rubrics.contains(rubric) {
+            true => self.judgments.0,
+            false => self.each.get(rubric).copied().unwrap_or_default(),
         }
     }
 }
@@ -101,10 +119,10 @@ pub struct IterationView {
     pub probed: Option<Probed>,
     /// The same under each rubric. Empty in views of old, which had one.
     #[serde(default)]
-    probes: BTreeMap<RubricId, Probed>,
+    pub(super) probes: BTreeMap<RubricId, Probed>,
     /// The same for other ways than claims.
     #[serde(default)]
-    baits: BTreeMap<RubricId, Vec<Probed>>,
+    pub(super) baits: BTreeMap<RubricId, Vec<Probed>>,
     /// Where each prompt's judgments are.
     pub judged: BTreeMap<PromptId, Offset>,
     /// Under which rubrics, and how many of them have no score.
@@ -116,6 +134,19 @@ pub struct IterationView {
     /// How often a rubric that failed was rolled back.
     #[serde(default)]
     pub rubrics_rolled_back: u32,
+    /// What rollbacks took back here.
+    #[serde(default)]
+    pub(super) taken_back: TakenBack,
+    /// Judgments that pairs of old were formed from, which other judgments have replaced since, and
+    /// where those are: a rollback used to leave such pairs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) formed_under: BTreeMap<PromptId, (Under, Offset)>,
+    /// What each formed pair adds to the sums, while it may still be taken back.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) pair_parts: BTreeMap<PromptId, PairSums>,
+    /// Prompts that were left out for their judging, and the panel's rubrics then.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) left_out: BTreeMap<PromptId, BTreeSet<RubricId>>,
     /// Judgments so far, and those of them without a score.
     pub judgments: (u32, u32),
     /// Where each formed pair is.
@@ -136,7 +167,7 @@ pub struct IterationView {
     #[serde(default)]
     pub memory_short: u32,
     /// Steps skipped in a row, of those folded so far.
-    skipped_in_a_row: u32,
+    pub(super) skipped_in_a_row: u32,
     /// The last checkpoint that does not end in a skipped step: where a rollback goes to.
     pub good: Option<CheckpointFacts>,
     /// How often training went back to the last checkpoint.
@@ -146,7 +177,7 @@ pub struct IterationView {
     /// The last checkpoint.
     pub checkpoint: Option<CheckpointFacts>,
     /// Those before it, in order.
-    earlier: Vec<CheckpointFacts>,
+    pub(super) earlier: Vec<CheckpointFacts>,
     /// Checkpoints whose bytes were lost.
     pub losses: u32,
     /// Its held-out quality.
@@ -175,6 +206,42 @@ pub struct PairSums {
     pub score_chosen: f64,
     /// Scores of rejected completions.
     pub score_rejected: f64,
+}
+
+impl PairSums {
+    fn of(pair: &PreferencePair) -> PairSums {
+        PairSums {
+            length_chosen: f64::from(pair.length_chosen),
+            length_rejected: f64::from(pair.length_rejected),
+            score_chosen: pair.score_chosen,
+            score_rejected: pair.score_rejected,
+        }
+    }
+
+    fn add(&mut self, part: &PairSums) {
+        self.length_chosen += part.length_chosen;
+        self.length_rejected += part.length_rejected;
+        self.score_chosen += part.score_chosen;
+        self.score_rejected += part.score_rejected;
+    }
+
+    /// What is left of the sums of one pair more, when it is not known what that one added.
+    pub(super) fn scaled(self, left: usize) -> PairSums {
+        let share = left as f64 / (left + 1) as f64;
+        PairSums {
+            length_chosen: self.length_chosen * share,
+            length_rejected: self.length_rejected * share,
+            score_chosen: self.score_chosen * share,
+            score_rejected: self.score_rejected * share,
+        }
+    }
+
+    /// Their sum, in the order of the prompts.
+    pub(super) fn sum<'a>(parts: impl Iterator<Item = &'a PairSums>) -> PairSums {
+        let mut sum = PairSums::default();
+        parts.for_each(|part| sum.add(part));
+        sum
+    }
 }
 
 /// The stage that writes events of this kind within an iteration.
@@ -222,6 +289,10 @@ impl IterationView {
             under: BTreeMap::new(),
             shadowed: BTreeMap::new(),
             rubrics_rolled_back: 0,
+            taken_back: TakenBack::default(),
+            formed_under: BTreeMap::new(),
+            pair_parts: BTreeMap::new(),
+            left_out: BTreeMap::new(),
             judgments: (0, 0),
             pairs: BTreeMap::new(),
             skipped: BTreeMap::new(),
@@ -280,33 +351,61 @@ impl IterationView {
                 self.probed.get_or_insert_with(|| probed.clone());
                 self.probes.insert(rubric.clone(), probed);
             }
-            Event::JudgmentsRecorded { prompt, judgments, .. } => {
-                self.judged.insert(prompt.clone(), record.offset);
-                let under = Under::of(judgments);
-                self.judgments.0 += under.judgments.0;
-                self.judgments.1 += under.judgments.1;
-                self.under.insert(prompt.clone(), under);
+            Event::JudgmentsRecorded { prompt, judgments, rubrics, .. } => {
+                self.apply_judgments(prompt, judgments, rubrics, record.offset);
             }
             Event::ShadowJudged { prompt, rubric, .. } => {
                 let shadowed = self.shadowed.entry(rubric.clone()).or_default();
                 shadowed.insert(prompt.clone(), record.offset);
             }
             Event::PairFormed { pair, .. } => {
-                self.pair_sums.length_chosen += f64::from(pair.length_chosen);
-                self.pair_sums.length_rejected += f64::from(pair.length_rejected);
-                self.pair_sums.score_chosen += pair.score_chosen;
-                self.pair_sums.score_rejected += pair.score_rejected;
+                // Before a rollback of old, its judgments were here; afterwards they are kept apart.
+                if self.under.contains_key(&pair.prompt) {
+                    self.formed_under.remove(&pair.prompt);
+                }
+                let part = PairSums::of(pair);
+                self.pair_sums.add(&part);
+                self.pair_parts.insert(pair.prompt.clone(), part);
                 self.pairs.insert(pair.prompt.clone(), (pair.id.clone(), record.offset));
             }
             Event::PairSkipped { prompt, reason, .. } => {
                 self.skipped.insert(prompt.clone(), *reason);
             }
             Event::PromptsSplit { prompts, .. } => self.split.extend(prompts.iter().cloned()),
-            Event::PromptQuarantined { prompt, .. } => {
+            Event::PromptQuarantined { prompt, stage, .. } => {
                 self.skipped.insert(prompt.clone(), SkipReason::Quarantined);
+                if stage != "sampler" {
+                    let rubrics = self.panel.seats().iter().map(|seat| seat.rubric.clone());
+                    self.left_out.insert(prompt.clone(), rubrics.collect());
+                }
             }
             Event::PairsSealed { pairs, .. } => self.sealed = Some(pairs.clone()),
             _ => {}
+        }
+    }
+
+    fn apply_judgments(
+        &mut self,
+        prompt: &PromptId,
+        judgments: &[Judgment],
+        named: &[RubricName],
+        at: Offset,
+    ) {
+        let under = Under::of(judgments, named);
+        self.judgments.0 += under.judgments.0;
+        self.judgments.1 += under.judgments.1;
+        let before = self.under.insert(prompt.clone(), under).zip(self.judged.insert(prompt.clone(), at));
+        if let Some(before) = before.filter(|_| self.pairs.contains_key(prompt)) {
+            self.formed_under.entry(prompt.clone()).or_insert(before);
+        }
+    }
+
+    /// The judgments that a prompt's pair was formed from, and where they are.
+    pub fn formed_from(&self, prompt: &PromptId) -> Option<(&Under, Offset)> {
+        self.pairs.get(prompt)?;
+        match self.formed_under.get(prompt) {
+            Some((under, at)) => Some((under, *at)),
+            None => Some((self.under.get(prompt)?, *self.judged.get(prompt)?)),
         }
     }
 
@@ -361,13 +460,17 @@ impl IterationView {
             Event::CheckpointRejected { reason, .. } => {
                 self.decision = Some(Decision::Rejected(reason.clone()));
             }
-            Event::IterationFinished { outcome, .. } => self.outcome = Some(outcome.clone()),
+            Event::IterationFinished { outcome, .. } => {
+                self.outcome = Some(outcome.clone());
+                self.pair_parts.clear();
+                self.left_out.clear();
+            }
             _ => {}
         }
     }
 
     /// Takes back what a rubric that failed judged, but for pairs that were formed from it before
-    /// it did.
+    /// it did: what records of old mean, see [`IterationView::take_back`].
     pub(super) fn forget_judgments_under(&mut self, rubric: &RubricId) {
         if self.outcome.is_some() || self.sealed.is_some() {
             return;
@@ -381,14 +484,23 @@ impl IterationView {
         };
         let again: Vec<PromptId> = self.under.iter().filter_map(ours).collect();
         for prompt in again {
-            let counts = self.under.remove(&prompt).map_or((0, 0), |under| under.judgments);
-            self.judgments.0 = self.judgments.0.saturating_sub(counts.0);
-            self.judgments.1 = self.judgments.1.saturating_sub(counts.1);
-            self.judged.remove(&prompt);
+            let under = self.under.remove(&prompt);
+            self.uncount(under.as_ref());
+            // A pair may be on the way that was formed from it.
+            if let Some(before) = under.zip(self.judged.remove(&prompt)) {
+                self.formed_under.insert(prompt.clone(), before);
+            }
             if !self.is_quarantined(&prompt) {
                 self.skipped.remove(&prompt);
             }
         }
+    }
+
+    /// Judgments that were taken back are no more among those that are counted.
+    pub(super) fn uncount(&mut self, under: Option<&Under>) {
+        let (all, unscored) = under.map_or((0, 0), |under| under.judgments);
+        self.judgments.0 = self.judgments.0.saturating_sub(all);
+        self.judgments.1 = self.judgments.1.saturating_sub(unscored);
     }
 
     /// What the judge made of bad answers under a rubric.
@@ -433,6 +545,7 @@ impl IterationView {
             blobs.extend(checkpoint.policy.blobs().cloned());
             blobs.extend(on_the_way.then(|| checkpoint.optimizer.clone()));
         }
+        blobs.extend(self.taken_back.blobs().filter(|_| on_the_way).cloned());
         blobs.extend(self.policy.blobs().chain(self.reference.blobs()).cloned());
         blobs
     }

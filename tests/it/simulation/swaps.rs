@@ -11,7 +11,12 @@ use gradus::config::ReadoutMode;
 use gradus::domain::{Event, Judgment, Panel, RubricId, SkipReason, Trial, When};
 use std::collections::BTreeSet;
 
-const TRIAL: Option<Trial> = Some(Trial { judgments: 12, unparsed_max: 0.5 });
+/// As records of old have it.
+const OLD_TRIAL: Trial =
+    Trial { judgments: 12, prompts: 0, unparsed_max: 0.5, watch: 0, mass_min: 0.0 };
+/// Of four prompts, which have three answers each.
+const NEW_TRIAL: Trial = Trial { judgments: 0, prompts: 4, watch: 8, ..OLD_TRIAL };
+const TRIAL: Option<Trial> = Some(NEW_TRIAL);
 
 fn activated(rubric: RubricId, when: When, trial: Option<Trial>) -> Event {
     Event::RubricActivated { panel: Panel::one(rubric), when, trial }
@@ -133,8 +138,9 @@ fn a_swap_waits_for_the_next_iteration_unless_it_is_wanted_at_once() {
 #[test]
 fn a_rubric_that_fails_its_trial_leaves_nothing_behind() {
     let world = world(demo());
-    for when in [When::NextIteration, When::Immediately] {
-        let swap = vec![installed(foreign()), activated(foreign(), when, TRIAL)];
+    let whens = [When::NextIteration, When::Immediately];
+    for (when, trial) in whens.into_iter().flat_map(|w| [(w, OLD_TRIAL), (w, NEW_TRIAL)]) {
+        let swap = vec![installed(foreign()), activated(foreign(), when, Some(trial))];
         let sim = swapped(&world, swap);
         let reason = &sim.truth.rubrics.put_away[&foreign()];
         assert!(reason.contains("judgments have no score, 100 %"), "{reason}");

@@ -64,19 +64,19 @@ impl TaskKey {
         TaskKey(hasher.finalize().to_hex().to_string())
     }
 
-    /// The key of a task that was decided after so many rubrics had been rolled back in its
-    /// iteration; without any, the key itself. It stands in the open (`<hash>+2`), so that a fold
-    /// can tell what a task knew that was still in hand when a rubric was rolled back.
+    /// The key of a task that does anew what the rollback with this number made void in its
+    /// iteration; for none, the key itself. It stands in the open (`<hash>+2`), so that a fold can
+    /// tell what was still in hand when a rubric was rolled back.
     #[must_use]
-    pub fn after(self, rollbacks: u32) -> TaskKey {
-        match rollbacks {
+    pub fn after(self, rollback: u32) -> TaskKey {
+        match rollback {
             0 => self,
             n => TaskKey(format!("{}+{n}", self.0)),
         }
     }
 
-    /// Of how many rollbacks in its iteration the task knew.
-    pub fn rollbacks(&self) -> u32 {
+    /// The last rollback that made void what the task does, as far as it knew; 0 for none.
+    pub fn rollback(&self) -> u32 {
         self.0.rsplit_once('+').and_then(|(_, n)| n.parse().ok()).unwrap_or_default()
     }
 }
@@ -118,11 +118,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_tells_of_how_many_rollbacks_it_knew() {
+    fn a_key_tells_which_rollback_it_knew() {
         let key = TaskKey::of("judge", &[b"x"]);
-        assert_eq!((key.clone().after(0), key.rollbacks()), (key.clone(), 0));
+        assert_eq!((key.clone().after(0), key.rollback()), (key.clone(), 0));
         let later = key.clone().after(12);
-        assert_eq!((later.rollbacks(), later.short()), (12, key.short()));
-        assert_eq!(TaskKey("k+".into()).rollbacks(), 0);
+        assert_eq!((later.rollback(), later.short()), (12, key.short()));
+        assert_eq!(TaskKey("k+".into()).rollback(), 0);
     }
 }

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 pub struct PairId(pub String);
 
 impl PairId {
-    /// The pair of a prompt in an iteration in which so many rubrics were rolled back before it
-    /// was formed: one that is formed again has another name than the one that was taken back.
-    pub fn of(iteration: Iteration, prompt: &PromptId, rollbacks: u32) -> PairId {
-        match rollbacks {
+    /// The pair of a prompt in an iteration; of one whose pair was taken back by the rollback with
+    /// this number (0: by none), so that the pair that is formed again has another name.
+    pub fn of(iteration: Iteration, prompt: &PromptId, rollback: u32) -> PairId {
+        match rollback {
             0 => PairId(format!("{iteration}/{prompt}")),
             n => PairId(format!("{iteration}/{prompt}/{n}")),
         }

@@ -9,9 +9,9 @@ mod table;
 pub use page::page;
 pub use table::{iterations_table, judge_table, time_table};
 
+use crate::domain::Panel;
 use crate::domain::evaluation::{Estimate, Evaluation, Referee};
 use crate::domain::event::{IterationKind, IterationOutcome, StepMetrics};
-use crate::domain::Panel;
 use crate::view::{IterationView, PairSums, RunView};
 use serde::Serialize;
 use std::collections::BTreeMap;

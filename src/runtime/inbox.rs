@@ -90,9 +90,7 @@ pub(crate) fn carry_out(request: &Request, rubrics: &Rubrics) -> Result<Answer, 
         Request::Shadow { rubrics: wanted } => {
             Answer::Shadowed { rubrics: rubrics.shadow(wanted)? }
         }
-        Request::RollBack { rubric: None, reason } => {
-            Answer::Activated(rubrics.roll_back(reason)?)
-        }
+        Request::RollBack { rubric: None, reason } => Answer::Activated(rubrics.roll_back(reason)?),
         Request::RollBack { rubric: Some(rubric), reason } => {
             Answer::Activated(rubrics.put_away(rubric, reason)?)
         }

@@ -13,7 +13,7 @@ use super::pair_store::{PairStore, PairTask};
 use super::sampler::{SampleTask, Sampler};
 use super::shadow;
 use super::trainer::Trainer;
-use super::{ATTEMPTS_MAX, Desk, Stage, StageError, Weight, iteration_key, task_key};
+use super::{ATTEMPTS_MAX, Desk, Stage, StageError, Weight, task_key};
 use crate::config::{Config, GateMode, OnNoSignal};
 use crate::domain::evaluation::{Evaluation, Referee};
 use crate::domain::event::{IterationKind, IterationOutcome};
@@ -339,11 +339,15 @@ impl Stage for Conductor {
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, Vec<Event>)> {
         let (iteration, slot, events) = self.decide(view)?;
-        let key = match (&slot, view.open()) {
+        let voided = view.open().map_or(0, |(_, open)| match &slot {
+            Slot::Pairs => open.pairs_voided(),
+            Slot::Quarantine(_) | Slot::End => open.end_voided(),
+            Slot::Start | Slot::Prompts | Slot::Split(_) | Slot::RollBack(_) => 0,
+        });
+        let key = match &slot {
             // Whoever changes what judges has the same key: of two at once, one is refused.
-            (Slot::RollBack(_), _) => view.rubrics.change_key(),
-            (_, Some((_, open))) => iteration_key(Self::NAME, view, open, &(iteration, slot)),
-            (_, None) => task_key(Self::NAME, view, &(iteration, slot)),
+            Slot::RollBack(_) => view.rubrics.change_key(),
+            _ => task_key(Self::NAME, view, &(iteration, slot)).after(voided),
         };
         Some((key, events))
     }

@@ -9,7 +9,7 @@ use super::ask::{Seeds, Sheet};
 use super::lost::Held;
 use super::sampler::request;
 use super::seats::{installed, judge_under};
-use super::{Desk, Stage, StageError, Weight, iteration_key};
+use super::{Desk, Stage, StageError, Weight, task_key};
 use crate::config::{Config, SamplingConfig};
 use crate::domain::evaluation::{Estimate, Evaluation, HeadToHead, JudgeQuality, Referee};
 use crate::domain::{
@@ -338,7 +338,7 @@ impl Stage for Evaluator {
         let settings = (&self.config.evaluate, &self.config.sampling, &self.config.judge);
         let asked = (&task.panel, &task.prompts, settings);
         let parts = (iteration, policies, asked, open.losses);
-        let key = iteration_key(Self::NAME, view, open, &parts);
+        let key = task_key(Self::NAME, view, &parts).after(open.end_voided());
         Some((key, task))
     }
 

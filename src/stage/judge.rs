@@ -13,7 +13,7 @@ use super::probe::{self, ProbeTask};
 use super::sampler::prompt_seed;
 use super::seats::{Judged, installed, judge_under, name_of};
 use super::shadow::{self, ShadowTask};
-use super::{Desk, Stage, StageError, Weight, iteration_key};
+use super::{Desk, Stage, StageError, Weight, task_key};
 use crate::config::{Config, JudgeSource};
 use crate::domain::{
     Completion, Event, Iteration, Judgment, Offset, Outcome, Panel, PolicyId, PolicyRef, Prompt,
@@ -84,7 +84,7 @@ impl Judge {
         let (policy, panel, prompts) = (open.policy.clone(), open.panel.clone(), sealed.clone());
         let parts =
             ("probe", iteration, policy.id(), &rubric, &panel, &prompts, &self.config.judge);
-        let key = iteration_key(Self::NAME, view, open, &parts);
+        let key = task_key(Self::NAME, view, &parts).after(open.probe_voided(&rubric));
         Some((key, ProbeTask { iteration, policy, rubric, panel, prompts }))
     }
 }
@@ -214,7 +214,7 @@ impl Stage for Judge {
         let panel = open.panel.clone();
         let settings = (&self.config.sampling, &self.config.judge);
         let parts = (iteration, policy.id(), &panel, chunk, settings, open.rubrics_rolled_back);
-        let key = iteration_key(Self::NAME, view, open, &parts);
+        let key = task_key(Self::NAME, view, &parts).after(open.chunk_voided(chunk));
         // Of a chunk, a rollback may have taken back only some.
         let waits = chunk.iter().filter(|p| !open.judged.contains_key(*p));
         let prompts = waits.filter_map(|p| Some((p.clone(), *open.sampled.get(p)?))).collect();

@@ -33,7 +33,7 @@ use crate::domain::{Event, Offset, Prompt, PromptId, TaskKey};
 use crate::lm::cancel::Cancel;
 use crate::log::Log;
 use crate::rubric::RubricRegistry;
-use crate::view::{IterationView, RunView};
+use crate::view::RunView;
 use std::sync::Arc;
 
 /// Telemetry of the task in hand: never truth, only what a screen shows.
@@ -158,17 +158,6 @@ pub(crate) fn task_key<T: serde::Serialize>(stage: &str, view: &RunView, parts: 
     let seed = view.seed.map(|seed| seed.0).unwrap_or_default();
     let body = serde_json::to_vec(parts).unwrap_or_default();
     TaskKey::of(stage, &[&seed, &body])
-}
-
-/// The key of a task of an iteration: after a rubric was rolled back there, what is done again has
-/// another key than before.
-pub(crate) fn iteration_key<T: serde::Serialize>(
-    stage: &str,
-    view: &RunView,
-    open: &IterationView,
-    parts: &T,
-) -> TaskKey {
-    task_key(stage, view, parts).after(open.rubrics_rolled_back)
 }
 
 /// A task is not tried again after this many failures.

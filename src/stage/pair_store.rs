@@ -1,7 +1,7 @@
 //! Judgments become pairs, or a reason why not. The smallest stage: read it first.
 
 use super::select::{Candidate, Rule, select};
-use super::{Desk, Stage, StageError, Weight, iteration_key};
+use super::{Desk, Stage, StageError, Weight, task_key};
 use crate::config::Config;
 use crate::domain::{
     Completion, Event, Iteration, Judgment, Offset, PairId, PreferencePair, PromptId, StopReason,
@@ -21,14 +21,14 @@ pub struct Judged {
     prompt: PromptId,
     sampled: Offset,
     judged: Offset,
+    /// The last rollback that took its judgments back; 0 for none.
+    voided: u32,
 }
 
 /// Decide about the prompts of one chunk.
 #[derive(Clone, Debug)]
 pub struct PairTask {
     iteration: Iteration,
-    /// Of so many rubrics that were rolled back in the iteration it knows.
-    rollbacks: u32,
     prompts: Vec<Judged>,
 }
 
@@ -47,11 +47,10 @@ impl PairStore {
 
     fn decide(
         &self,
-        task: &PairTask,
+        iteration: Iteration,
         judged: &Judged,
         desk: &Desk,
     ) -> Result<Event, StageError> {
-        let iteration = task.iteration;
         let completions = completions_at(desk, judged.sampled)?;
         let (_, scores) = judged_at(desk, judged.judged, completions.len())?;
         let candidates = candidates(&completions, &scores);
@@ -63,7 +62,7 @@ impl PairStore {
                     return Err(StageError::Missing(format!("candidates of prompt {prompt}")));
                 };
                 let pair = PreferencePair {
-                    id: PairId::of(iteration, &prompt, task.rollbacks),
+                    id: PairId::of(iteration, &prompt, judged.voided),
                     prompt,
                     chosen: c.index,
                     rejected: r.index,
@@ -165,15 +164,16 @@ impl Stage for PairStore {
             .filter(|prompt| undecided(prompt))
             .filter_map(|prompt| {
                 let (sampled, judged) = (*open.sampled.get(prompt)?, *open.judged.get(prompt)?);
-                Some(Judged { prompt: prompt.clone(), sampled, judged })
+                let voided = open.prompt_voided(prompt);
+                Some(Judged { prompt: prompt.clone(), sampled, judged, voided })
             })
             .collect();
         let parts = (iteration, chunk, &self.config.pairs, open.rubrics_rolled_back);
-        let key = iteration_key(Self::NAME, view, open, &parts);
-        Some((key, PairTask { iteration, rollbacks: open.rubrics_rolled_back, prompts }))
+        let key = task_key(Self::NAME, view, &parts).after(open.chunk_voided(chunk));
+        Some((key, PairTask { iteration, prompts }))
     }
 
     fn run(&mut self, task: PairTask, _: &RunView, desk: &Desk) -> Result<Vec<Event>, StageError> {
-        task.prompts.iter().map(|judged| self.decide(&task, judged, desk)).collect()
+        task.prompts.iter().map(|judged| self.decide(task.iteration, judged, desk)).collect()
     }
 }

@@ -9,7 +9,7 @@
 use super::lost::Held;
 use super::pair_store::{completions_at, wrong};
 use super::workshop::{Saved, Segment, SegmentRequest, StepData, StepResult, skipped_in_a_row};
-use super::{Desk, Stage, StageError, Weight, iteration_key};
+use super::{Desk, Stage, StageError, Weight, task_key};
 use crate::config::{Config, TrainConfig};
 use crate::domain::event::{IterationKind, ReferenceLogps, SeedRow};
 use crate::domain::{
@@ -451,7 +451,7 @@ impl Stage for Trainer {
             if open.reference_scored.is_none() {
                 let reference = open.reference.clone();
                 let parts = (iteration, reference.id(), sealed);
-                let key = iteration_key("reference", view, open, &parts);
+                let key = task_key("reference", view, &parts).after(open.pairs_voided());
                 let pairs = places(open);
                 return Some((key, TrainTask::Reference { iteration, reference, pairs }));
             }
@@ -460,7 +460,8 @@ impl Stage for Trainer {
         let saved = plan.saved.as_ref().map(|s| (s.policy.id(), &s.optimizer));
         let past = (plan.skipped_before, plan.rollbacks, plan.losses);
         let parts = (iteration, plan.start.id(), saved, plan.from, plan.to, past, &open.sealed);
-        let key = iteration_key(Self::NAME, view, open, &(parts, &self.config.train));
+        let key = task_key(Self::NAME, view, &(parts, &self.config.train));
+        let key = key.after(open.pairs_voided());
         Some((key, TrainTask::Segment(Box::new(plan))))
     }
 

@@ -4,8 +4,8 @@ use super::taken_back::TakenBack;
 use crate::domain::evaluation::Evaluation;
 use crate::domain::event::{IterationKind, IterationOutcome, StepMetrics};
 use crate::domain::{
-    Bait, BlobHash, Event, Judgment, Offset, PairId, Panel, PolicyRef, PreferencePair, ProbeReport, PromptId,
-    RubricId, RubricName, SkipReason,
+    Bait, BlobHash, Event, Judgment, Offset, PairId, Panel, PolicyRef, PreferencePair, ProbeReport,
+    PromptId, RubricId, RubricName, SkipReason,
 };
 use crate::log::Recorded;
 use serde::{Deserialize, Serialize};
@@ -394,7 +394,8 @@ impl IterationView {
         let under = Under::of(judgments, named);
         self.judgments.0 += under.judgments.0;
         self.judgments.1 += under.judgments.1;
-        let before = self.under.insert(prompt.clone(), under).zip(self.judged.insert(prompt.clone(), at));
+        let before =
+            self.under.insert(prompt.clone(), under).zip(self.judged.insert(prompt.clone(), at));
         if let Some(before) = before.filter(|_| self.pairs.contains_key(prompt)) {
             self.formed_under.entry(prompt.clone()).or_insert(before);
         }
@@ -476,6 +477,7 @@ impl IterationView {
             return;
         }
         self.rubrics_rolled_back += 1;
+        self.taken_back.note_old();
         self.probes.remove(rubric);
         self.baits.remove(rubric);
         let ours = |(prompt, under): (&PromptId, &Under)| {

@@ -9,8 +9,8 @@ mod taken_back;
 mod watch;
 
 pub use iteration::{CheckpointFacts, Decision, IterationView, PairSums, Probed, Under};
-pub use rubrics::{OnTrial, RubricFacts, RubricsView};
 use rubrics::Scene;
+pub use rubrics::{OnTrial, RubricFacts, RubricsView};
 
 use crate::domain::{
     Event, Iteration, Offset, Panel, PolicyRef, PromptId, PromptOrigin, RubricId, Seed, TaskKey,

@@ -135,8 +135,12 @@ impl RubricsView {
                 self.stumbles = Stumbles::default();
                 self.count(judgments, scene);
             }
-            Event::JudgeProbed { .. } => self.stumbles = Stumbles::default(),
-            Event::TaskFailed { stage, task, reason, questions: true, .. } if stage == "judge" => {
+            Event::JudgeProbed { .. } | Event::EvaluationFinished { .. } => {
+                self.stumbles = Stumbles::default()
+            }
+            Event::TaskFailed { stage, task, reason, questions: true, .. }
+                if stage == "judge" || stage == "evaluator" =>
+            {
                 self.stumble(task, reason, scene);
             }
             Event::PromptQuarantined { .. } => self.conclude(scene.last),
@@ -253,7 +257,7 @@ impl RubricsView {
         }
     }
 
-    /// A task of the judge failed for what was asked. New rubrics make way when theirs failed as
+    /// A task that asks the judge failed for what was asked. New rubrics make way when theirs failed as
     /// often as it is tried, those that have judged well before a little later, and both before the
     /// stage is halted.
     fn stumble(&mut self, task: &TaskKey, reason: &str, scene: &Scene<'_>) {
@@ -278,8 +282,12 @@ impl RubricsView {
     /// for pairs wait for it, and goes on in the next one.
     fn conclude(&mut self, last: bool) {
         let due = |t: &OnTrial| t.is_over() || (last && t.judged > 0);
-        let due: Vec<(RubricId, OnTrial)> =
-            self.trials.iter().filter(|(_, t)| due(t)).map(|(r, t)| (r.clone(), t.clone())).collect();
+        let due: Vec<(RubricId, OnTrial)> = self
+            .trials
+            .iter()
+            .filter(|(_, t)| due(t))
+            .map(|(r, t)| (r.clone(), t.clone()))
+            .collect();
         for (rubric, on_trial) in due {
             let mass = self.watched.get(&rubric).and_then(Watched::mass_verdict);
             let why = on_trial.verdict().or(mass);

@@ -2,9 +2,9 @@
 //! formed from it, and what was trained on those and measured under them. It is done again, as if
 //! they had never judged.
 //!
-//! Stages work on while a rubric is rolled back, and what they had in hand is recorded after it. Each
-//! such record tells in its key of how many rollbacks its task knew, and does not count when that
-//! is too few for what it is.
+//! Stages work on while a rubric is rolled back, and what they had in hand is recorded after it. The
+//! key of each such record tells the last rollback that made void what its task does, as far as
+//! the task knew; when there was a later one, the record does not count.
 
 use super::iteration::{IterationView, PairSums};
 use crate::domain::event::IterationKind;
@@ -18,6 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct TakenBack {
     /// Whose judgments do not count, also those to come.
     rubrics: BTreeSet<RubricId>,
+    /// The last rollback of each rubric.
+    probes: BTreeMap<RubricId, u32>,
     /// The last rollback that took back a prompt's judgments.
     prompts: BTreeMap<PromptId, u32>,
     /// The last rollback that took back any prompt's judgments: pairs are sealed and trained on anew.
@@ -26,11 +28,18 @@ pub(super) struct TakenBack {
     decided: u32,
     /// Blobs of checkpoints that came of it.
     blobs: BTreeSet<BlobHash>,
+    /// A rollback of old was here, after which prompts with a pair were judged a second time.
+    of_old: bool,
     /// Prompts whose judgments were taken back, for each rubric that had judged them.
     counts: BTreeMap<RubricId, u32>,
 }
 
 impl TakenBack {
+    /// A record of old took something back.
+    pub fn note_old(&mut self) {
+        self.of_old = true;
+    }
+
     pub fn blobs(&self) -> impl Iterator<Item = &BlobHash> {
         self.blobs.iter()
     }
@@ -39,17 +48,22 @@ impl TakenBack {
 impl IterationView {
     /// Whether a record of this iteration counts, which comes next.
     pub(super) fn heeds(&self, record: &Recorded) -> bool {
-        let TakenBack { rubrics, prompts, paired, decided, .. } = &self.taken_back;
         // What no stage decided knows what it does.
-        let knew = record.key.as_ref().map_or(u32::MAX, TaskKey::rollbacks);
-        let of = |prompt| prompts.get(prompt).copied().unwrap_or_default();
+        let knew = record.key.as_ref().map_or(u32::MAX, TaskKey::rollback);
+        let of_old = self.taken_back.of_old;
+        let decided = |p: &PromptId| self.pairs.contains_key(p) || self.skipped.contains_key(p);
+        let pair = |p: &PromptId| knew >= self.prompt_voided(p) && (of_old || !decided(p));
         match &record.event {
-            Event::JudgmentsRecorded { judgments, rubrics: named, .. } => {
+            Event::JudgmentsRecorded { prompt, judgments, rubrics: named, .. } => {
                 let asked = judgments.iter().map(|j| &j.rubric);
-                !asked.chain(named.iter().map(|n| &n.rubric)).any(|r| rubrics.contains(r))
+                let mut asked = asked.chain(named.iter().map(|n| &n.rubric));
+                // Each prompt is judged by one panel: the first that did.
+                let first = of_old || !self.judged.contains_key(prompt);
+                first && !asked.any(|rubric| self.is_taken_back(rubric))
             }
-            Event::PairFormed { pair, .. } => knew >= of(&pair.prompt),
-            Event::PairSkipped { prompt, .. } => knew >= of(prompt),
+            Event::JudgeProbed { rubric, .. } => knew >= self.probe_voided(rubric),
+            Event::PairFormed { pair: formed, .. } => pair(&formed.prompt),
+            Event::PairSkipped { prompt, .. } => pair(prompt),
             Event::PairsSealed { .. }
             | Event::ReferenceScored { .. }
             | Event::StepTaken { .. }
@@ -58,14 +72,42 @@ impl IterationView {
             | Event::TrainingRolledBack { .. }
             | Event::TrainingDiverged { .. }
             | Event::CheckpointSaved { .. }
-            | Event::CheckpointLost { .. } => knew >= *paired,
+            | Event::CheckpointLost { .. } => knew >= self.pairs_voided(),
+            Event::EvaluationFinished { .. } => {
+                let first = self.evaluation.is_none() && self.outcome.is_none();
+                first && knew >= self.end_voided()
+            }
             Event::PromptQuarantined { .. }
-            | Event::EvaluationFinished { .. }
             | Event::CheckpointPromoted { .. }
             | Event::CheckpointRejected { .. }
-            | Event::IterationFinished { .. } => knew >= *decided,
+            | Event::IterationFinished { .. } => knew >= self.end_voided(),
             _ => true,
         }
+    }
+
+    /// The last rollback that took a prompt's judgments back; 0 for none.
+    pub fn prompt_voided(&self, prompt: &PromptId) -> u32 {
+        self.taken_back.prompts.get(prompt).copied().unwrap_or_default()
+    }
+
+    /// The same of any prompt of a chunk.
+    pub fn chunk_voided(&self, prompts: &[PromptId]) -> u32 {
+        prompts.iter().map(|prompt| self.prompt_voided(prompt)).max().unwrap_or_default()
+    }
+
+    /// The last rollback that made the sealed pairs void, and what is trained on them; 0 for none.
+    pub fn pairs_voided(&self) -> u32 {
+        self.taken_back.paired
+    }
+
+    /// The last rollback that made void how the iteration is measured and ends; 0 for none.
+    pub fn end_voided(&self) -> u32 {
+        self.taken_back.decided
+    }
+
+    /// The last rollback of a rubric; 0 for none.
+    pub fn probe_voided(&self, rubric: &RubricId) -> u32 {
+        self.taken_back.probes.get(rubric).copied().unwrap_or_default()
     }
 
     /// A new panel judges; what its rubrics say counts.
@@ -82,6 +124,7 @@ impl IterationView {
         self.rubrics_rolled_back += 1;
         let number = self.rubrics_rolled_back;
         self.taken_back.rubrics.extend(rubrics.iter().cloned());
+        self.taken_back.probes.extend(rubrics.iter().map(|rubric| (rubric.clone(), number)));
         self.forget_probes(rubrics);
         if rubrics.iter().any(|rubric| self.panel.has(rubric)) {
             self.seat(back_to);

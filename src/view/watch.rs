@@ -148,3 +148,202 @@ impl Stumbles {
         self.in_a_row >= LATE
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::event::IterationKind;
+    use crate::domain::{
+        BlobHash, Event, Iteration, Offset, Outcome, PairId, Panel, PolicyId, PolicyRef,
+        PreferencePair, PromptId, RubricId, TaskKey, When,
+    };
+    use crate::log::Recorded;
+    use crate::view::RunView;
+
+    /// A run with one open iteration of some prompts.
+    struct Story(RunView);
+
+    impl Story {
+        fn new(prompts: usize) -> Story {
+            let mut story = Story(RunView::default());
+            let policy = PolicyRef { weights: BlobHash("w".into()), adapter: None };
+            let panel = Panel::one(RubricId("a".into()));
+            let (settings, base) = (serde_json::Value::Null, policy.clone());
+            let iteration = Iteration(1);
+            for event in [
+                Event::RubricActivated {
+                    panel: panel.clone(),
+                    when: When::NextIteration,
+                    trial: None,
+                },
+                Event::RunStarted { seed: 1, base, settings },
+                Event::IterationStarted {
+                    iteration,
+                    kind: IterationKind::Dpo,
+                    policy: policy.clone(),
+                    reference: policy,
+                    panel,
+                },
+                Event::PromptsSealed { iteration, prompts: (0..prompts).map(prompt).collect() },
+            ] {
+                story.tell(event);
+            }
+            story
+        }
+
+        fn tell(&mut self, event: Event) {
+            let (offset, key) = (self.0.next, None);
+            self.0.apply(&Recorded { offset, at_ms: 0, key, event });
+        }
+
+        fn activate(&mut self, rubric: &str, trial: Option<Trial>) {
+            let (panel, when) = (Panel::one(RubricId(rubric.into())), When::Immediately);
+            self.tell(Event::RubricActivated { panel, when, trial });
+        }
+
+        /// Three judgments of a prompt, so many of them with a score.
+        fn judge(&mut self, rubric: &str, at: usize, parsed: usize) {
+            let judgment = |sample: usize| Judgment {
+                rubric: RubricId(rubric.into()),
+                candidate: 0,
+                sample: sample as u32,
+                outcome: match sample < parsed {
+                    true => Outcome::Scored { score: 1.0, parsed: Some(1.0) },
+                    false => Outcome::Unparsed { reason: "no".into() },
+                },
+                text: String::new(),
+                fuel: 0,
+                seen: Vec::new(),
+                scores: Vec::new(),
+            };
+            self.tell(Event::JudgmentsRecorded {
+                iteration: Iteration(1),
+                prompt: prompt(at),
+                judge: PolicyId("w".into()),
+                judgments: (0..3).map(judgment).collect(),
+                scores: Vec::new(),
+                rubrics: Vec::new(),
+            });
+        }
+
+        fn pair(&mut self, at: usize) {
+            let pair = PreferencePair {
+                id: PairId::of(Iteration(1), &prompt(at), 0),
+                prompt: prompt(at),
+                chosen: 0,
+                rejected: 1,
+                score_chosen: 2.0,
+                score_rejected: 1.0,
+                length_chosen: 3,
+                length_rejected: 4,
+            };
+            self.tell(Event::PairFormed { iteration: Iteration(1), pair });
+        }
+
+        fn failing(&self) -> Option<String> {
+            self.0.failing().map(|(_, why, _)| why.clone())
+        }
+    }
+
+    fn prompt(at: usize) -> PromptId {
+        PromptId(format!("p{at:03}"))
+    }
+
+    /// Case A7: 36 of 48 in the trial, then a quarter.
+    #[test]
+    fn a_rubric_that_grows_bad_after_its_trial_is_caught() {
+        let mut story = Story::new(200);
+        story.activate("b", Some(Trial::default()));
+        for at in 0..16 {
+            assert!(story.0.rubrics.trials.contains_key(&RubricId("b".into())), "{at}");
+            story.judge("b", at, if at % 4 == 0 { 0 } else { 3 });
+        }
+        assert!(story.0.rubrics.trials.is_empty() && story.failing().is_none(), "it has passed");
+        let bad = (16..).find(|at| {
+            story.judge("b", *at, if at % 4 == 0 { 3 } else { 0 });
+            story.failing().is_some()
+        });
+        let caught = bad.unwrap_or_default();
+        assert!((30..=36).contains(&caught), "{caught}");
+        let why = story.failing().unwrap_or_default();
+        assert!(why.contains("of its last 32 prompts have no score"), "{why}");
+        // An activation that asks nothing is of old: what is found is said, and nothing is done.
+        let mut story = Story::new(200);
+        let old = Trial { judgments: 40, prompts: 0, watch: 0, mass_min: 0.0, unparsed_max: 0.5 };
+        story.activate("b", Some(old));
+        (0..14).for_each(|at| story.judge("b", at, 3));
+        (14..100).for_each(|at| story.judge("b", at, 0));
+        assert_eq!(story.failing(), None);
+        assert_eq!(story.0.ails(&RubricId("b".into())), None);
+        let mut story = Story::new(200);
+        (0..40).for_each(|at| story.judge("a", at, 1));
+        assert!(story.0.ails(&RubricId("a".into())).is_some(), "the first one's failing is said");
+        (40..80).for_each(|at| story.judge("a", at, 3));
+        assert_eq!(story.0.ails(&RubricId("a".into())), None, "until it is over");
+    }
+
+    #[test]
+    fn a_judge_that_does_not_answer_in_the_rubrics_words_is_seen() {
+        let look = |mass: f64| Look { judged: 3, unparsed: 0, mass: (3.0 * mass, 3) };
+        let mut watched = Watched::new(Trial::default());
+        (0..32).for_each(|_| watched.add(look(0.9)));
+        assert_eq!((watched.verdict(), watched.mass_verdict()), (None, None));
+        (0..31).for_each(|_| watched.add(look(0.001)));
+        let why = watched.verdict().unwrap_or_default();
+        assert!(why.contains("puts 2.9 % of its probability"), "{why}");
+        assert!(watched.looks.len() == 32 && !watched.is_new());
+        let mut any = Watched::new(Trial { mass_min: 0.0, ..Trial::default() });
+        (0..32).for_each(|_| any.add(look(0.0)));
+        assert_eq!(any.verdict(), None);
+    }
+
+    #[test]
+    fn failures_in_a_row_are_counted_by_task_and_in_all() {
+        let [a, b] = ["a", "b"].map(|name| TaskKey(name.into()));
+        let mut stumbles = Stumbles::default();
+        for (task, early, late) in
+            [(&a, false, false), (&b, false, false), (&b, false, false), (&b, true, true)]
+        {
+            stumbles.add(task);
+            assert_eq!((stumbles.early(), stumbles.late()), (early, late));
+        }
+    }
+
+    /// A record of old leaves pairs that were formed; what judged them is known all the same.
+    #[test]
+    fn a_pair_is_of_the_judgments_it_was_formed_from() {
+        let [a, b] = ["a", "b"].map(|name| RubricId(name.into()));
+        let mut story = Story::new(4);
+        story.activate("b", None);
+        (0..3).for_each(|at| story.judge("b", at, 3));
+        story.pair(0);
+        story.pair(1);
+        let (rubric, back_to, reason) = (b.clone(), Panel::one(a.clone()), "bad".to_owned());
+        let taken_back = Vec::new();
+        story.tell(Event::RubricRolledBack { rubric, back_to, reason, taken_back });
+        // Its pair was on the way when the rubric was rolled back.
+        story.pair(2);
+        for at in 0..4 {
+            story.judge("a", at, 3);
+        }
+        // One was formed again of the new judgments.
+        story.pair(1);
+        story.pair(3);
+        let open = &story.0.iterations[&Iteration(1)];
+        let of = |at| {
+            let (under, judged) = open.formed_from(&prompt(at)).expect("it has a pair");
+            (under.rubrics.iter().next().expect("a rubric").clone(), judged)
+        };
+        assert_eq!(of(0), (b.clone(), Offset(5)));
+        assert_eq!(of(1).0, a);
+        assert_eq!(of(2), (b.clone(), Offset(7)));
+        assert_eq!(of(3).0, a);
+        // A rollback of today takes them all back, and the sums with them.
+        let (rubric, back_to, reason) = (b.clone(), Panel::one(a), "bad".to_owned());
+        let taken_back = vec![b];
+        story.tell(Event::RubricRolledBack { rubric, back_to, reason, taken_back });
+        let open = &story.0.iterations[&Iteration(1)];
+        assert_eq!(open.pairs.keys().cloned().collect::<Vec<_>>(), [prompt(1), prompt(3)]);
+        assert_eq!(open.pair_sums.length_chosen, 6.0);
+    }
+}

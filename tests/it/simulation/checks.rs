@@ -128,12 +128,13 @@ impl Story {
                 self.pairs.retain(|pair| !pair.0.contains(prompt.as_str()));
             }
         }
-        rubrics.iter().for_each(|rubric| drop(self.probed.remove(rubric)));
+        self.probed.retain(|rubric| !rubrics.contains(rubric));
         self.evaluated &= !(any || judged_now);
         if any {
             let (policy, outcome) = (self.policy.take(), self.outcome.take());
             let (prompts, journeys) = (self.prompts.take(), std::mem::take(&mut self.journeys));
-            let (pairs, probed) = (std::mem::take(&mut self.pairs), std::mem::take(&mut self.probed));
+            let (pairs, probed) =
+                (std::mem::take(&mut self.pairs), std::mem::take(&mut self.probed));
             *self = Story { policy, outcome, prompts, journeys, pairs, probed, ..Story::default() };
         }
     }
@@ -284,8 +285,10 @@ pub fn nothing_taken_back_is_trained_on(disk: &Disk, view: &RunView) -> u32 {
         assert!(open.sealed.is_none() || sealed == kept, "iteration {iteration}");
         for (prompt, (id, formed)) in &open.pairs {
             let [at, formed] = [open.judged[prompt], *formed].map(|at| &all[at.0 as usize].event);
-            let (Event::JudgmentsRecorded { judgments, scores, .. }, Event::PairFormed { pair, .. }) =
-                (at, formed)
+            let (
+                Event::JudgmentsRecorded { judgments, scores, .. },
+                Event::PairFormed { pair, .. },
+            ) = (at, formed)
             else {
                 panic!("{at:?} {formed:?}")
             };
@@ -313,6 +316,15 @@ pub fn the_story_holds(disk: &Disk) {
     for record in records(disk) {
         let (before, counts) = (view.clone(), view.heeds(&record));
         view.apply(&record);
+        if std::env::var("GRADUS_DUMP").is_ok() {
+            println!(
+                "{} {} {} {:?}",
+                record.offset,
+                record.event.kind(),
+                counts,
+                record.key.as_ref().map(|k| (k.short().to_owned(), k.rollback()))
+            );
+        }
         if !counts {
             continue;
         }

@@ -96,7 +96,8 @@ impl Mood {
 pub struct Tally(pub BTreeMap<&'static str, u64>);
 
 impl Tally {
-    fn count(&mut self, what: &'static str, n: u64) {
+    /// Counts something.
+    pub fn count(&mut self, what: &'static str, n: u64) {
         *self.0.entry(what).or_default() += n;
     }
 
@@ -117,6 +118,8 @@ pub struct Sim<'a> {
     pub tally: Tally,
     /// Tasks that always fail, with their iterations; `None` for those looked at and spared.
     pub doomed: BTreeMap<TaskKey, Option<Iteration>>,
+    /// Whether tasks may fail by themselves.
+    pub faulty: bool,
     process: Process,
 }
 
@@ -126,7 +129,7 @@ impl Sim<'_> {
         let disk = world.create();
         let process = Process::start(world, &disk);
         let (truth, tally, doomed) = Default::default();
-        Sim { world, disk, truth, tally, doomed, process }
+        Sim { world, disk, truth, tally, doomed, faulty: false, process }
     }
 
     /// Every stage in turn until none has anything to do; nothing ever goes wrong.
@@ -225,7 +228,12 @@ impl Sim<'_> {
             let mut gone = panel.leaving(&back_to);
             while let Some(rubric) = gone.first().cloned() {
                 let (back_to, reason) = (back_to.clone(), "by hand".to_owned());
-                self.say(Event::RubricRolledBack { rubric, back_to, reason, taken_back: gone.clone() });
+                self.say(Event::RubricRolledBack {
+                    rubric,
+                    back_to,
+                    reason,
+                    taken_back: gone.clone(),
+                });
                 gone.remove(0);
             }
             self.tally.count("rolled back by hand", 1);
@@ -328,7 +336,7 @@ impl Sim<'_> {
         let done = seat.finish(desk, fails);
         match (power, done) {
             (Power::Holds, Some(Done::Recorded)) if !fails => {}
-            (Power::Holds, Some(Done::Failed { .. })) if fails => {
+            (Power::Holds, Some(Done::Failed { .. })) if fails || self.faulty => {
                 self.tally.count("task failed", 1)
             }
             (Power::FailsBefore, Some(Done::LogLost(_))) => self.tally.count("cut before", 1),

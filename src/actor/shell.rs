@@ -195,7 +195,7 @@ impl<S: Stage + Unpin> Shell<S> {
         let (me, number) = (ctx.address(), self.number);
         let (hand, desk) = (hand.clone(), self.desk.clone());
         let record = move || {
-            let lost = record_failure(S::NAME, &hand, &reason, &desk);
+            let lost = record_failure(S::NAME, &hand, &reason, false, &desk);
             let failed = Done::Failed { reason, panicked: false };
             me.do_send(Finished(number, lost.unwrap_or(failed)));
         };

@@ -189,9 +189,9 @@ pub fn work<S: Stage>(stage: &mut S, order: Order<S::Task>, desk: &Desk, lease: 
         Err(error) if error.is_no_room() => Done::NoRoom(error.to_string()),
         Err(error) => {
             let panicked = matches!(error, StageError::Panic(_));
-            let reason = error.to_string();
+            let (reason, questions) = (error.to_string(), error.is_the_questions());
             let hand = InHand { key, failures, failures_in_a_row, cancel: desk.cancel.clone() };
-            let lost = record_failure(S::NAME, &hand, &reason, desk);
+            let lost = record_failure(S::NAME, &hand, &reason, questions, desk);
             lost.unwrap_or(Done::Failed { reason, panicked })
         }
     }
@@ -213,17 +213,24 @@ fn append(batch: Batch, desk: &Desk) -> Option<Done> {
 }
 
 /// Records that a task failed, and that its stage is halted when that was once too often.
+/// `questions`: whether what was asked failed, and not the machine.
 pub(crate) fn record_failure(
     stage: &str,
     hand: &InHand,
     reason: &str,
+    questions: bool,
     desk: &Desk,
 ) -> Option<Done> {
     let (task, attempt) = (hand.key.clone(), hand.failures + 1);
     tracing::error!(stage, task = task.short(), attempt, reason, "task failed");
     let (stage, reason) = (stage.to_owned(), reason.to_owned());
-    let mut events =
-        vec![Event::TaskFailed { stage: stage.clone(), task, attempt, reason: reason.clone() }];
+    let mut events = vec![Event::TaskFailed {
+        stage: stage.clone(),
+        task,
+        attempt,
+        reason: reason.clone(),
+        questions,
+    }];
     if hand.failures_in_a_row + 1 >= FAILURES_IN_A_ROW_MAX {
         tracing::error!(stage, reason, "the stage is halted: it failed again and again");
         events.push(Event::StageHalted { stage, reason });

@@ -37,7 +37,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         return Ok(ExitStatus::Done);
     }
     output::text(&match &status {
-        Status::Running(pulse) => running(pulse),
+        Status::Running(pulse) => {
+            let report = Report::of(&drive::known(&folder)?);
+            let warnings = report.warnings.iter().map(|warning| format!("WARNING {warning}\n"));
+            format!("{}{}", running(pulse), warnings.collect::<String>())
+        }
         Status::Idle { report, prompts_unused, failed_tasks } => format!(
             "idle; {} iterations, {} records, {prompts_unused} unused prompts, {failed_tasks} \
              failed tasks\n\n{}",

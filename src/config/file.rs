@@ -162,14 +162,16 @@ impl Config {
     /// # Errors
     /// [`ConfigError::File`].
     pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
-        serde_saphyr::from_str(text).map_err(|error| {
+        let mut config: Config = serde_saphyr::from_str(text).map_err(|error| {
             let place = error
                 .location()
                 .map_or_else(String::new, |at| format!("{}:{}", at.line(), at.column()));
             let line = error.location().map_or(0, |at| at.line() as usize);
             let reason = reason(&error.to_string(), line, text);
             ConfigError::File { path: path.to_owned(), place, reason }
-        })
+        })?;
+        config.rubrics.convert(config.sampling.candidates.saturating_mul(config.judge.samples));
+        Ok(config)
     }
 
     /// The settings as a commented file that [`Config::from_yaml`] reads back to the same value.
@@ -246,7 +248,9 @@ fn comment(path: &str) -> Option<&'static str> {
         "supervision" => {
             "tasks without a sign of life are given up; none begins with less memory than this"
         }
-        "rubrics" => "a new rubric is on trial first; components that appear in `watch` are taken",
+        "rubrics" => {
+            "a new rubric is on trial for its first prompts, and watched as long as it judges"
+        }
         "storage" => "0: keep every iteration whole, no quota; the run waits when there is no room",
         "evaluate" => "rubrics: [NAME, ...] compare the policies in the place of those that judge",
         "evaluate.gate" => {
@@ -338,6 +342,22 @@ mod tests {
             let error = gate(line).validate().unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }
+    }
+
+    #[test]
+    fn a_trial_that_counted_judgments_counts_prompts() {
+        let prompts = |text: &str| parse(text).map(|config| config.rubrics.trial_prompts);
+        for (text, wanted) in [
+            ("", 16),
+            ("rubrics:\n  trial_judgments: 40\n", 16),
+            ("rubrics:\n  trial_judgments: 0\n", 0),
+            ("rubrics:\n  trial_judgments: 240\n", 20),
+            ("rubrics:\n  trial_judgments: 24\n  trial_prompts: 4\n", 4),
+            ("rubrics:\n  trial_prompts: 0\n", 0),
+        ] {
+            assert_eq!(prompts(text), Ok(wanted), "{text}");
+        }
+        assert!(!Config::default().to_commented_yaml().contains("trial_judgments"));
     }
 
     #[test]

@@ -115,10 +115,20 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RubricsConfig {
-    /// Of a rubric that takes another's place, so many first judgments are counted. 0: none.
-    pub trial_judgments: u32,
-    /// Share of those that may be without a score; with more, the rubrics before it come back.
+    /// Of a rubric that takes another's place, so many first prompts are looked at before any of
+    /// its pairs is made. 0: none.
+    pub trial_prompts: u32,
+    /// From then on so many of its last prompts are looked at, as long as it judges. 0: none.
+    pub watch_prompts: u32,
+    /// Share of their judgments that may be without a score; with more, the rubrics before it come
+    /// back.
     pub unparsed_max: f64,
+    /// Mean probability that the judge must put on the words of the rubric's scores, where they
+    /// are read; with less, the rubrics before it come back. 0: any.
+    pub mass_min: f64,
+    /// What `trial_prompts` was before it counted prompts; read from files of old.
+    #[serde(default, skip_serializing)]
+    pub trial_judgments: Option<u32>,
     /// A folder, from the run's own: a component that appears there is installed, and a new version
     /// of a rubric that judges takes its seat. Empty: none.
     pub watch: String,
@@ -127,9 +137,30 @@ pub struct RubricsConfig {
 }
 
 impl RubricsConfig {
-    /// What is asked of a rubric's first judgments.
+    /// What is asked of a rubric that takes another's place.
     pub fn trial(&self) -> Trial {
-        Trial { judgments: self.trial_judgments, unparsed_max: self.unparsed_max }
+        Trial {
+            judgments: 0,
+            prompts: self.trial_prompts,
+            unparsed_max: self.unparsed_max,
+            watch: self.watch_prompts,
+            mass_min: self.mass_min,
+        }
+    }
+
+    /// Takes `trial_judgments` over, where a file still has it: 0 stays none, and a number becomes
+    /// at least as many prompts as they were of, and not fewer than a trial has.
+    pub(super) fn convert(&mut self, judgments_per_prompt: u32) {
+        let Some(judgments) = self.trial_judgments.take() else { return };
+        self.trial_prompts = match judgments {
+            0 if self.trial_prompts == RubricsConfig::default().trial_prompts => 0,
+            n => self.trial_prompts.max(n.div_ceil(judgments_per_prompt.max(1))),
+        };
+        tracing::warn!(
+            "rubrics.trial_judgments: {judgments} is read as rubrics.trial_prompts: {}, for a trial \
+             counts prompts now; write that into gradus.yaml",
+            self.trial_prompts
+        );
     }
 }
 
@@ -519,6 +550,7 @@ impl Config {
             ("train.dpo.label_smoothing", dpo.label_smoothing),
             ("judge.forgery_gain_max", self.judge.forgery_gain_max),
             ("rubrics.unparsed_max", self.rubrics.unparsed_max),
+            ("rubrics.mass_min", self.rubrics.mass_min),
         ];
         for (key, value) in shares {
             if !(0.0..=1.0).contains(&value) {

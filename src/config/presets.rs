@@ -32,9 +32,13 @@ impl Default for SupervisionConfig {
 
 impl Default for RubricsConfig {
     fn default() -> Self {
+        let trial = Trial::default();
         RubricsConfig {
-            trial_judgments: 40,
-            unparsed_max: 0.5,
+            trial_prompts: trial.prompts,
+            watch_prompts: trial.watch,
+            unparsed_max: trial.unparsed_max,
+            mass_min: trial.mass_min,
+            trial_judgments: None,
             watch: "watch".to_owned(),
             watch_when: When::NextIteration,
         }

@@ -130,9 +130,19 @@ pub enum Event {
     ShadowsSet { rubrics: Vec<RubricId> },
     /// A component in the watched folder is not used.
     RubricRefused { file: String, reason: String },
-    /// A rubric proved bad at work: the panel before it judges again, the open iteration too, and
-    /// what the bad one judged there counts for nothing. It is not activated again.
-    RubricRolledBack { rubric: RubricId, back_to: Panel, reason: String },
+    /// A rubric proved bad at work, or somebody said so: the panel before it judges again, the open
+    /// iteration too, and what the bad one judged there counts for nothing. It is not activated
+    /// again.
+    RubricRolledBack {
+        rubric: RubricId,
+        back_to: Panel,
+        reason: String,
+        /// Every rubric whose judgments in the open iteration count for nothing from here on, with
+        /// the pairs that were formed from them and what was trained on those. Not in records of
+        /// old, where pairs that were formed stayed.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        taken_back: Vec<RubricId>,
+    },
     /// A prompt entered the pool.
     PromptAdmitted { prompt: Prompt },
     /// A generated or given prompt was refused by a filter.
@@ -258,7 +268,16 @@ pub enum Event {
     /// The iteration is over.
     IterationFinished { iteration: Iteration, outcome: IterationOutcome },
     /// A task failed; after the third time it is not tried again.
-    TaskFailed { stage: String, task: TaskKey, attempt: u32, reason: String },
+    TaskFailed {
+        stage: String,
+        task: TaskKey,
+        attempt: u32,
+        reason: String,
+        /// What was asked failed, not the machine: the model cannot take it, or who asks is not
+        /// there. Not in records of old.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        questions: bool,
+    },
     /// A stage failed so often in a row that it waits for the host to say go on.
     StageHalted { stage: String, reason: String },
     /// A task of several prompts failed too often: from here on each is tried alone.

@@ -63,6 +63,22 @@ impl TaskKey {
         }
         TaskKey(hasher.finalize().to_hex().to_string())
     }
+
+    /// The key of a task that does anew what the rollback with this number made void in its
+    /// iteration; for none, the key itself. It stands in the open (`<hash>+2`), so that a fold can
+    /// tell what was still in hand when a rubric was rolled back.
+    #[must_use]
+    pub fn after(self, rollback: u32) -> TaskKey {
+        match rollback {
+            0 => self,
+            n => TaskKey(format!("{}+{n}", self.0)),
+        }
+    }
+
+    /// The last rollback that made void what the task does, as far as it knew; 0 for none.
+    pub fn rollback(&self) -> u32 {
+        self.0.rsplit_once('+').and_then(|(_, n)| n.parse().ok()).unwrap_or_default()
+    }
 }
 
 /// One trip from M(t) to M(t+1). 0 is the base (M0); 1 is supervised fine-tuning when there is
@@ -94,5 +110,19 @@ pub struct Offset(pub u64);
 impl fmt::Display for Offset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_tells_which_rollback_it_knew() {
+        let key = TaskKey::of("judge", &[b"x"]);
+        assert_eq!((key.clone().after(0), key.rollback()), (key.clone(), 0));
+        let later = key.clone().after(12);
+        assert_eq!((later.rollback(), later.short()), (12, key.short()));
+        assert_eq!(TaskKey("k+".into()).rollback(), 0);
     }
 }

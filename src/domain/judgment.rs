@@ -152,6 +152,12 @@ impl Judgment {
         }
     }
 
+    /// The probability that the judge put on the rubric's choices where it wrote its score; `None`
+    /// where nobody looked, or it wrote none.
+    pub fn mass(&self) -> Option<f64> {
+        self.readout.filter(|readout| !readout.forced).map(|readout| readout.mass)
+    }
+
     /// Whether the judge was asked and said something, if only nothing.
     pub fn has_reply(&self) -> bool {
         match self.outcome {

@@ -1,12 +1,23 @@
 //! One training example of DPO: the better and the worse of a prompt's candidates.
 
-use super::id::PromptId;
+use super::id::{Iteration, PromptId};
 use serde::{Deserialize, Serialize};
 
 /// Name of a pair: its prompt in its iteration.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PairId(pub String);
+
+impl PairId {
+    /// The pair of a prompt in an iteration; of one whose pair was taken back by the rollback with
+    /// this number (0: by none), so that the pair that is formed again has another name.
+    pub fn of(iteration: Iteration, prompt: &PromptId, rollback: u32) -> PairId {
+        match rollback {
+            0 => PairId(format!("{iteration}/{prompt}")),
+            n => PairId(format!("{iteration}/{prompt}/{n}")),
+        }
+    }
+}
 
 /// The best and the worst candidate of one prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

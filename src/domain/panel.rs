@@ -127,19 +127,57 @@ impl Panel {
         Panel::new(self.0.iter().filter(|seat| seat.rubric != *rubric).cloned().collect())
     }
 
+    /// The rubrics that have no seat any more when `next` takes its place.
+    pub fn leaving(&self, next: &Panel) -> Vec<RubricId> {
+        let rubrics = self.0.iter().map(|seat| &seat.rubric);
+        rubrics.filter(|rubric| !next.has(rubric)).cloned().collect()
+    }
+
     /// Whether a rubric has a seat.
     pub fn has(&self, rubric: &RubricId) -> bool {
         self.0.iter().any(|seat| seat.rubric == *rubric)
     }
 }
 
-/// What is asked of a rubric's first judgments after it was activated in the place of another.
+/// What is asked of a rubric that takes another's place: of its first prompts, whose pairs wait for
+/// its end, and from then on of its last ones, as long as it judges.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trial {
-    /// How many judgments.
+    /// How many judgments. In records of old alone, which did not count prompts.
+    #[serde(default, skip_serializing_if = "is_none_of")]
     pub judgments: u32,
-    /// Share of them that may be without a score.
+    /// How many prompts. 0: no trial.
+    #[serde(default, skip_serializing_if = "is_none_of")]
+    pub prompts: u32,
+    /// Share of their judgments that may be without a score.
     pub unparsed_max: f64,
+    /// After that, so many of its last prompts are looked at. 0: none.
+    #[serde(default, skip_serializing_if = "is_none_of")]
+    pub watch: u32,
+    /// Mean probability that the judge must put on the rubric's choices where they are read.
+    #[serde(default, skip_serializing_if = "is_no_share")]
+    pub mass_min: f64,
+}
+
+fn is_none_of(count: &u32) -> bool {
+    *count == 0
+}
+
+fn is_no_share(share: &f64) -> bool {
+    *share == 0.0
+}
+
+impl Default for Trial {
+    fn default() -> Trial {
+        Trial { judgments: 0, prompts: 16, unparsed_max: 0.5, watch: 32, mass_min: 0.05 }
+    }
+}
+
+impl Trial {
+    /// Whether anything is asked of the first judgments.
+    pub fn is_due(&self) -> bool {
+        self.prompts > 0 || self.judgments > 0
+    }
 }
 
 /// From when on an activated panel judges.
@@ -182,6 +220,16 @@ mod tests {
             r#"[{"rubric":"a","weight":2.0},{"rubric":"b","weight":1.0,"tags":["math"]}]"#
         );
         assert_eq!(serde_json::from_str::<Panel>(&written).unwrap(), two);
+    }
+
+    #[test]
+    fn a_trial_of_old_is_read_as_it_was() {
+        let old = r#"{"judgments":40,"unparsed_max":0.5}"#;
+        let trial: Trial = serde_json::from_str(old).unwrap();
+        assert_eq!((trial.judgments, trial.prompts, trial.watch), (40, 0, 0));
+        assert_eq!(serde_json::to_string(&trial).unwrap(), old);
+        let new = serde_json::to_string(&Trial::default()).unwrap();
+        assert_eq!(new, r#"{"prompts":16,"unparsed_max":0.5,"watch":32,"mass_min":0.05}"#);
     }
 
     #[test]

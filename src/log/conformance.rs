@@ -198,6 +198,7 @@ fn the_digest_forgets_order_and_failures_but_nothing_else() {
     };
     let (a, b) = (batch(Some("a"), &["1"]), batch(Some("b"), &["2"]));
     let failed = Event::TaskFailed {
+        questions: false,
         stage: "judge".into(),
         task: TaskKey("x".into()),
         attempt: 1,

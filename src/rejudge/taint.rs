@@ -7,7 +7,7 @@ use crate::domain::{Event, Iteration, Offset, PairId, Panel, PolicyId, PromptId,
 use crate::error::Error;
 use crate::runtime::Folder;
 use crate::stage::seats::name_of;
-use crate::view::{Decision, IterationView, RunView};
+use crate::view::{Decision, IterationView, RunView, Under};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -33,7 +33,7 @@ pub struct TaintedIteration {
     pub inherited: bool,
     /// Prompts that the rubric judged, in order.
     pub prompts: Vec<TaintedPrompt>,
-    /// Judgments of these prompts.
+    /// Its judgments of these prompts.
     pub judgments: u32,
     /// Pairs that were formed from them.
     pub pairs: u32,
@@ -60,6 +60,9 @@ pub struct Taint {
     pub judges: bool,
     /// Iterations with something touched, in order.
     pub iterations: Vec<TaintedIteration>,
+    /// Prompts that it judged besides, and that were judged again after it was rolled back: nothing
+    /// came of it.
+    pub taken_back: u32,
     /// The model that acts now is touched.
     pub acting: bool,
     /// The first record that the rubric had a hand in; none when the log does not have it any more
@@ -74,15 +77,21 @@ fn touched(
     open: &IterationView,
     models: &BTreeSet<PolicyId>,
 ) -> TaintedIteration {
-    let under = || open.under.iter().filter(|(_, under)| under.rubrics.contains(rubric));
     let sealed: BTreeSet<&PairId> = open.sealed.iter().flatten().collect();
-    let prompt = |prompt: &PromptId| {
-        let pair = open.pairs.get(prompt).map(|(pair, _)| pair.clone());
+    let mut judgments = 0;
+    let mut prompts = Vec::new();
+    for prompt in open.prompts.iter().flatten() {
+        // A pair is of the judgments it was formed from, whoever judged the prompt since.
+        let ours = |under: &Under| under.rubrics.contains(rubric);
+        let formed = open.formed_from(prompt).filter(|(under, _)| ours(under));
+        let now = open.under.get(prompt).filter(|under| ours(under));
+        let now = now.zip(open.judged.get(prompt).copied());
+        let Some((under, judged)) = formed.or(now) else { continue };
+        judgments += under.judgments_by(rubric);
+        let pair = formed.and_then(|_| open.pairs.get(prompt)).map(|(pair, _)| pair.clone());
         let trained = pair.as_ref().is_some_and(|pair| sealed.contains(pair));
-        let judged = open.judged.get(prompt).copied();
-        TaintedPrompt { prompt: prompt.clone(), judged, pair, trained }
-    };
-    let prompts: Vec<TaintedPrompt> = under().map(|(id, _)| prompt(id)).collect();
+        prompts.push(TaintedPrompt { prompt: prompt.clone(), judged: Some(judged), pair, trained });
+    }
     let pairs = prompts.iter().filter(|prompt| prompt.pair.is_some()).count() as u32;
     let trained = prompts.iter().filter(|prompt| prompt.trained).count() as u32;
     let inherited = [&open.policy, &open.reference].iter().any(|p| models.contains(&p.id()));
@@ -90,7 +99,7 @@ fn touched(
     TaintedIteration {
         iteration,
         inherited,
-        judgments: under().map(|(_, under)| under.judgments.0).sum(),
+        judgments,
         pairs,
         trained,
         measured: open
@@ -131,6 +140,7 @@ impl Past {
             name: facts.name.clone(),
             version: facts.version.clone(),
             judges: self.view.panel.as_ref().is_some_and(|panel| panel.has(rubric)),
+            taken_back: self.view.iterations.values().map(|open| open.taken_back_of(rubric)).sum(),
             acting: self.view.policy.as_ref().is_some_and(|policy| models.contains(&policy.id())),
             first,
             iterations,
@@ -141,8 +151,10 @@ impl Past {
     fn first_of(&self, rubric: &RubricId, found: &TaintedIteration) -> Option<Offset> {
         let ours = |event: &Event| match event {
             Event::JudgeProbed { rubric: theirs, .. } => theirs == rubric,
-            Event::JudgmentsRecorded { judgments, .. } => {
-                judgments.iter().any(|judgment| judgment.rubric == *rubric)
+            // What was taken back is in the log too, and touched nothing.
+            Event::JudgmentsRecorded { judgments, prompt, .. } => {
+                let counts = found.prompts.iter().any(|ours| ours.prompt == *prompt);
+                counts && judgments.iter().any(|judgment| judgment.rubric == *rubric)
             }
             Event::HeldOutJudged { .. } | Event::EvaluationFinished { .. } => found.measured,
             _ => false,
@@ -186,7 +198,8 @@ impl Past {
             panel.extend(new_to(&before, &name_of(&self.rubric(&seat.rubric)?)));
         }
         let reason = "what it touched was left out by hand (gradus rubric taint)".to_owned();
-        panel.push(Event::RubricRolledBack { rubric: taint.rubric.clone(), back_to, reason });
+        let (rubric, taken_back) = (taint.rubric.clone(), vec![taint.rubric.clone()]);
+        panel.push(Event::RubricRolledBack { rubric, back_to, reason, taken_back });
         self.branch(to, &Beginning { iteration, until, panel, judged: Vec::new() })?;
         Ok(iteration)
     }

@@ -11,6 +11,7 @@ pub use judging::{Forging, Liking, RubricRow, rubrics_table};
 pub use page::page;
 pub use table::{iterations_table, judge_table, time_table};
 
+use crate::domain::Panel;
 use crate::domain::evaluation::{Estimate, Evaluation, Referee};
 use crate::domain::event::{IterationKind, IterationOutcome, StepMetrics};
 use crate::view::{IterationView, PairSums, RunView};
@@ -30,6 +31,9 @@ pub struct Report {
     pub base_quality: Option<BaseQuality>,
     /// One row an iteration.
     pub iterations: Vec<Row>,
+    /// Rubrics that fail and judge all the same, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// M0 on the held-out prompts.
@@ -152,8 +156,27 @@ impl Report {
             policy: view.policy.as_ref().map(|p| p.id().short().to_owned()),
             base_quality: base_quality(view),
             iterations,
+            warnings: warnings(view),
         }
     }
+}
+
+/// What is said of rubrics that fail and cannot be rolled back.
+fn warnings(view: &RunView) -> Vec<String> {
+    let seats = view.panel.iter().flat_map(Panel::seats);
+    let ailing = seats.filter_map(|seat| {
+        let why = view.ails(&seat.rubric)?;
+        let facts = view.rubrics.installed.get(&seat.rubric);
+        let name = facts.map_or_else(
+            || seat.rubric.short().to_owned(),
+            |facts| format!("{}@{}", facts.name, facts.version),
+        );
+        Some(format!(
+            "{name} fails and judges on, for nobody judged before it that could come back: {why}. \
+             Activate another rubric: gradus rubric activate DIR NAME"
+        ))
+    });
+    ailing.collect()
 }
 
 /// The previous policy of the first iteration is the base.

@@ -137,6 +137,9 @@ pub fn iterations_table(report: &Report) -> String {
     for row in &report.iterations {
         text.push_str(&notes(row));
     }
+    for warning in &report.warnings {
+        text.push_str(&format!("WARNING {warning}\n"));
+    }
     text
 }
 

@@ -34,14 +34,21 @@ pub enum Request {
         when: When,
         /// Also one that was rolled back.
         again: Again,
+        /// The beginning of the hash of what judges, or of all of them with commas between; when
+        /// it is another, nothing changes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        if_current: Option<String>,
     },
     /// Let these rubrics judge beside the panel, and no others.
     Shadow {
         /// Which; none: nobody.
         rubrics: Vec<String>,
     },
-    /// Put the panel before this one back.
+    /// Put the panel before this one back, or one rubric away.
     RollBack {
+        /// Which; none: the last panel.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rubric: Option<String>,
         /// Why.
         reason: String,
     },
@@ -74,13 +81,19 @@ pub(crate) fn carry_out(request: &Request, rubrics: &Rubrics) -> Result<Answer, 
             let bytes = std::fs::read(file).map_err(|error| Error::io(file, error))?;
             Answer::Installed(rubrics.install(&bytes)?)
         }
-        Request::Activate { wanted, when, again } => {
-            Answer::Activated(rubrics.activate(wanted, *when, *again)?)
+        Request::Activate { wanted, when, again, if_current } => {
+            Answer::Activated(match if_current {
+                None => rubrics.activate(wanted, *when, *again)?,
+                Some(hash) => rubrics.activate_if_current(wanted, *when, *again, hash)?,
+            })
         }
         Request::Shadow { rubrics: wanted } => {
             Answer::Shadowed { rubrics: rubrics.shadow(wanted)? }
         }
-        Request::RollBack { reason } => Answer::Activated(rubrics.roll_back(reason)?),
+        Request::RollBack { rubric: None, reason } => Answer::Activated(rubrics.roll_back(reason)?),
+        Request::RollBack { rubric: Some(rubric), reason } => {
+            Answer::Activated(rubrics.put_away(rubric, reason)?)
+        }
     })
 }
 

@@ -7,6 +7,7 @@ pub mod estimate;
 pub mod folder;
 pub mod inbox;
 pub mod memory;
+mod panels;
 mod referees;
 mod retention;
 pub mod rubrics;

@@ -4,14 +4,19 @@
 //! view that knows the new panel.
 
 use super::folder::FOLD_RECORDS;
+use super::panels;
 use crate::domain::{Event, Offset, Panel, RubricId, Seat, TaskKey, Trial, When};
 use crate::error::Error;
 use crate::log::{Appended, Batch, Log};
 use crate::rubric::{Rubric, RubricEngine, RubricInfo, RubricRegistry, Subject};
-use crate::view::{RubricFacts, RunView};
+use crate::view::{OnTrial, RubricFacts, RunView};
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// So often a change is tried when others change what judges at the same time.
+const CHANGES_TRIED: u32 = 100;
 
 /// Everything that is known now; the shared view is brought up to it.
 pub(super) fn known(view: &Mutex<RunView>, log: &dyn Log) -> Result<RunView, Error> {
@@ -126,6 +131,26 @@ impl Rubrics {
         Ok(Installed { rubric: id, name, version, known })
     }
 
+    /// Changes what judges, as `decide` wants it by what is known. Of two who change it at the same
+    /// time one is refused by the log, and decides anew.
+    fn change<T>(
+        &self,
+        decide: impl Fn(&RunView) -> Result<(Vec<Event>, T), Error>,
+    ) -> Result<(T, Offset), Error> {
+        for _ in 0..CHANGES_TRIED {
+            let view = self.view()?;
+            let (events, done) = decide(&view)?;
+            let batch = Batch { key: Some(view.rubrics.change_key()), events, cursor: None };
+            match self.log.upgrade().ok_or_else(closed)?.append(batch)? {
+                Appended::New { first, .. } => return Ok((done, first)),
+                Appended::Duplicate { .. } => {}
+            }
+        }
+        Err(Error::Usage(format!(
+            "others changed what judges {CHANGES_TRIED} times meanwhile: nothing was changed"
+        )))
+    }
+
     /// Lets these rubrics judge in the place of those that do.
     ///
     /// # Errors
@@ -137,23 +162,53 @@ impl Rubrics {
         when: When,
         again: Again,
     ) -> Result<Activated, Error> {
-        let view = self.view()?;
-        let mut seats = Vec::new();
-        for one in wanted {
-            let rubric = find(&view, &one.rubric)?;
-            self.may_judge(&view, &rubric, again)?;
-            seats.push(Seat { rubric, weight: one.weight, tags: one.tags.clone() });
-        }
-        let panel = Panel::new(seats).map_err(|error| Error::Usage(error.to_string()))?;
-        self.seat(panel, when)
+        self.activate_over(wanted, when, again, None)
     }
 
-    /// Lets a panel judge that was checked.
-    fn seat(&self, panel: Panel, when: When) -> Result<Activated, Error> {
-        let trial = Some(self.trial).filter(|trial| trial.judgments > 0);
-        let event = Event::RubricActivated { panel: panel.clone(), when, trial };
-        let at = self.append(Batch { key: None, events: vec![event], cursor: None })?;
+    /// The same, if what judges is what the caller thinks: `current` is the beginning of its
+    /// rubric's hash, or those of all its rubrics with commas between them. Nobody can change it
+    /// between the look and the change.
+    ///
+    /// # Errors
+    /// Those of [`Rubrics::activate`]; [`Error::Usage`] with what judges now, when it is another.
+    pub fn activate_if_current(
+        &self,
+        wanted: &[Wanted],
+        when: When,
+        again: Again,
+        current: &str,
+    ) -> Result<Activated, Error> {
+        self.activate_over(wanted, when, again, Some(current))
+    }
+
+    fn activate_over(
+        &self,
+        wanted: &[Wanted],
+        when: When,
+        again: Again,
+        current: Option<&str>,
+    ) -> Result<Activated, Error> {
+        let decide = |view: &RunView| {
+            if let Some(current) = current {
+                panels::must_be(view, current)?;
+            }
+            let mut seats = Vec::new();
+            for one in wanted {
+                let rubric = find(view, &one.rubric)?;
+                self.may_judge(view, &rubric, again)?;
+                seats.push(Seat { rubric, weight: one.weight, tags: one.tags.clone() });
+            }
+            let panel = Panel::new(seats).map_err(|error| Error::Usage(error.to_string()))?;
+            Ok((vec![self.activation(&panel, when)], panel))
+        };
+        let (panel, at) = self.change(decide)?;
         Ok(Activated { panel, when, at })
+    }
+
+    /// A panel judges that was checked.
+    fn activation(&self, panel: &Panel, when: When) -> Event {
+        let trial = Some(self.trial).filter(|trial| trial.is_due() || trial.watch > 0);
+        Event::RubricActivated { panel: panel.clone(), when, trial }
     }
 
     fn may_judge(&self, view: &RunView, rubric: &RubricId, again: Again) -> Result<(), Error> {
@@ -204,66 +259,151 @@ impl Rubrics {
         Ok(rubrics)
     }
 
-    /// Puts the panel before this one back, at once, and what the new rubric judged in the open
-    /// iteration counts for nothing.
+    /// Puts the panel before this one back, whole and at once. What the rubrics judged that are new
+    /// in this one counts for nothing in the open iteration: pairs that were formed from it are
+    /// formed again, and what was trained on those is trained again.
     ///
     /// # Errors
     /// When no panel judged before, or the log cannot be written.
     pub fn roll_back(&self, reason: &str) -> Result<Activated, Error> {
-        let view = self.view()?;
-        let nothing = || Error::Usage("no other rubric judged before this one".to_owned());
-        let panel = view.panel.as_ref().ok_or_else(nothing)?;
-        let back_to = view.rubrics.fallback(panel).cloned().ok_or_else(nothing)?;
-        let new = panel.seats().iter().find(|seat| !back_to.has(&seat.rubric));
-        let Some(seat) = new else { return self.seat(back_to, When::Immediately) };
-        let event = Event::RubricRolledBack {
-            rubric: seat.rubric.clone(),
-            back_to: back_to.clone(),
-            reason: reason.to_owned(),
+        let decide = |view: &RunView| {
+            let nothing = || Error::Usage("no other rubric judged before this one".to_owned());
+            let panel = view.panel.as_ref().ok_or_else(nothing)?;
+            let back_to = view.rubrics.fallback(panel).cloned().ok_or_else(nothing)?;
+            let mut gone = panel.leaving(&back_to);
+            let mut events = Vec::new();
+            while let Some(rubric) = gone.first().cloned() {
+                let (back_to, reason) = (back_to.clone(), reason.to_owned());
+                let taken_back = gone.clone();
+                events.push(Event::RubricRolledBack { rubric, back_to, reason, taken_back });
+                gone.remove(0);
+            }
+            if events.is_empty() {
+                // The same rubrics, with other weights or tags.
+                events.push(self.activation(&back_to, When::Immediately));
+            }
+            Ok((events, back_to))
         };
-        let at = self.append(Batch { key: None, events: vec![event], cursor: None })?;
-        Ok(Activated { panel: back_to, when: When::Immediately, at })
+        let (panel, at) = self.change(decide)?;
+        Ok(Activated { panel, when: When::Immediately, at })
+    }
+
+    /// Puts one rubric away that judges, or judged in the open iteration: its name,
+    /// `name@version`, or the beginning of its hash. The others of the panel go on judging where
+    /// they make one; otherwise the last panel without it judges again. What it judged counts for
+    /// nothing in the open iteration, as with [`Rubrics::roll_back`].
+    ///
+    /// # Errors
+    /// When it does not judge, nobody else can, or the log cannot be written.
+    pub fn put_away(&self, rubric: &str, reason: &str) -> Result<Activated, Error> {
+        let decide = |view: &RunView| {
+            let rubric = panels::judging(view, rubric)?;
+            let nobody = || {
+                Error::Usage(format!(
+                    "without {} nobody judges, and no panel without it judged before: activate \
+                     another rubric in its place",
+                    rubric.short()
+                ))
+            };
+            let open = view.open().map(|(_, open)| &open.panel);
+            let mut panels = view.panel.iter().chain(open);
+            let back_to = match panels.find(|panel| panel.has(&rubric)) {
+                // It judged in the open iteration and has no seat any more: who has one keeps it.
+                None => view.panel.clone(),
+                Some(panel) => {
+                    let rest = panel.without(&rubric).ok();
+                    rest.or_else(|| view.rubrics.without(&rubric).cloned())
+                }
+            };
+            let back_to = back_to.ok_or_else(nobody)?;
+            let (reason, taken_back) = (reason.to_owned(), vec![rubric.clone()]);
+            let event =
+                Event::RubricRolledBack { rubric, back_to: back_to.clone(), reason, taken_back };
+            Ok((vec![event], back_to))
+        };
+        let (panel, at) = self.change(decide)?;
+        Ok(Activated { panel, when: When::Immediately, at })
     }
 
     /// Takes a component that appeared in the watched folder: a new version of a rubric that judges
-    /// takes its seat; any other is only installed. What is wrong with it is recorded.
+    /// takes its seat; any other, and an older one, is only installed. What is wrong with it is
+    /// recorded.
     ///
     /// # Errors
     /// When the log cannot be written.
     pub(crate) fn take(&self, path: &Path, bytes: &[u8], when: When) -> Result<(), Error> {
         let installed = match self.install(bytes) {
             Ok(installed) => installed,
-            Err(error @ Error::Rubric(_)) => {
-                let file = path.display().to_string();
-                tracing::warn!(file, %error, "the rubrics that judge stay");
-                let event = Event::RubricRefused { file, reason: error.to_string() };
-                // Once, however often the run starts with it.
-                let key = Some(TaskKey::of("refuse", &[blake3::hash(bytes).as_bytes()]));
-                return self.append(Batch { key, events: vec![event], cursor: None }).map(drop);
-            }
+            Err(error @ Error::Rubric(_)) => return self.refuse(path, bytes, error.to_string()),
             Err(error) => return Err(error),
         };
-        let view = self.view()?;
-        let Some(panel) = &view.panel else { return Ok(()) };
-        let same_name = |seat: &Seat| {
-            let facts = view.rubrics.installed.get(&seat.rubric);
-            facts.is_some_and(|facts| facts.name == installed.name)
-        };
         // One that was here before was activated or not by somebody who knew it.
-        if installed.known
-            || !panel.seats().iter().any(same_name)
-            || self.may_judge(&view, &installed.rubric, Again::Refuse).is_err()
-        {
+        if installed.known {
             return Ok(());
         }
-        let seats = panel.seats().iter().map(|seat| match same_name(seat) {
-            true => Seat { rubric: installed.rubric.clone(), ..seat.clone() },
-            false => seat.clone(),
+        let view = self.view()?;
+        let Some(panel) = &view.panel else { return Ok(()) };
+        let judging = panel.seats().iter().filter_map(|seat| {
+            view.rubrics.installed.get(&seat.rubric).filter(|facts| facts.name == installed.name)
         });
-        match Panel::new(seats.collect()) {
-            Ok(panel) => self.seat(panel, when).map(drop),
+        let version = &installed.version;
+        for facts in judging {
+            let newer = panels::compare(version, &facts.version);
+            if let Some(why) = not_newer(newer, version, &facts.version) {
+                let (name, id) = (&installed.name, installed.rubric.short());
+                let reason = format!(
+                    "{name}@{version} ({id}) is installed and does not judge: {why}. To let it \
+                     judge: gradus rubric activate DIR {id}"
+                );
+                return self.refuse(path, bytes, reason);
+            }
+            if newer == Some(Ordering::Equal) {
+                let (file, name) = (path.display().to_string(), &installed.name);
+                tracing::warn!(
+                    file,
+                    "{name}@{version} takes the seat of one with the same name and version and other \
+                     bytes: give a changed rubric another version"
+                );
+            }
+        }
+        self.take_seat(&installed, when)
+    }
+
+    /// Records once why a component in the watched folder is not used, however often the run starts
+    /// with it.
+    fn refuse(&self, path: &Path, bytes: &[u8], reason: String) -> Result<(), Error> {
+        let file = path.display().to_string();
+        tracing::warn!(file, reason, "the rubrics that judge stay");
+        let key = Some(TaskKey::of("refuse", &[blake3::hash(bytes).as_bytes()]));
+        let event = Event::RubricRefused { file, reason };
+        self.append(Batch { key, events: vec![event], cursor: None }).map(drop)
+    }
+
+    /// Seats a component where one of its name judges.
+    fn take_seat(&self, installed: &Installed, when: When) -> Result<(), Error> {
+        let decide = |view: &RunView| {
+            let nothing = || Error::Usage("nothing to take the seat of".to_owned());
+            let panel = view.panel.as_ref().ok_or_else(nothing)?;
+            let same_name = |seat: &Seat| {
+                let facts = view.rubrics.installed.get(&seat.rubric);
+                facts.is_some_and(|facts| facts.name == installed.name)
+            };
+            self.may_judge(view, &installed.rubric, Again::Refuse)?;
+            let seats = panel.seats().iter().map(|seat| match same_name(seat) {
+                true => Seat { rubric: installed.rubric.clone(), ..seat.clone() },
+                false => seat.clone(),
+            });
             // Two seats of one name: which of them is meant nobody can tell.
-            Err(_) => Ok(()),
+            let next = Panel::new(seats.collect()).map_err(|_| nothing())?;
+            if next == *panel {
+                return Err(nothing());
+            }
+            Ok((vec![self.activation(&next, when)], ()))
+        };
+        match self.change(decide) {
+            // It is installed, and that is all.
+            Ok(_) | Err(Error::Usage(_)) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -277,6 +417,18 @@ impl Rubrics {
             RubricRow::of(&view, id, facts, self.registry.get(id).map(|r| r.info().clone()))
         };
         Ok(view.rubrics.installed.iter().map(row).collect())
+    }
+}
+
+/// Why a version does not take the seat of another by itself.
+fn not_newer(newer: Option<Ordering>, version: &str, judges: &str) -> Option<String> {
+    match newer {
+        Some(Ordering::Less) => Some(format!("{version} is older than {judges} that judges")),
+        None => Some(format!(
+            "whether {version:?} is newer than {judges:?} that judges cannot be told (versions are \
+             numbers with dots: 1.4.0)"
+        )),
+        Some(Ordering::Equal | Ordering::Greater) => None,
     }
 }
 
@@ -303,8 +455,10 @@ pub struct RubricRow {
     pub weight: Option<f64>,
     /// The prompts it is for.
     pub tags: Vec<String>,
-    /// Judgments it still has to give before its trial ends.
+    /// Prompts it still has to judge before its trial ends.
     pub on_trial: Option<u32>,
+    /// Why it fails and judges all the same, if so: nobody judged before it that could come back.
+    pub ails: Option<String>,
     /// Prompts at which it trapped.
     pub strikes: u32,
     /// It judges beside the panel and counts for nothing.
@@ -332,7 +486,8 @@ impl RubricRow {
             version: facts.version.clone(),
             weight: seat.map(|seat| seat.weight),
             tags: seat.map(|seat| seat.tags.clone()).unwrap_or_default(),
-            on_trial: on_trial.map(|t| t.trial.judgments.saturating_sub(t.judged)),
+            on_trial: on_trial.map(OnTrial::left),
+            ails: view.ails(id).cloned(),
             strikes: facts.strikes,
             shadow: view.rubrics.shadows.contains(id),
             put_away: view.rubrics.put_away.get(id).cloned(),

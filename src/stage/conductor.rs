@@ -60,7 +60,9 @@ impl Conductor {
         if let Some((rubric, reason, back_to)) = view.failing() {
             let (rubric, reason, back_to) = (rubric.clone(), reason.clone(), back_to.clone());
             let slot = Slot::RollBack(rubric.clone());
-            let event = Event::RubricRolledBack { rubric, back_to, reason };
+            // The panel before comes back whole: what the others that were new judged goes too.
+            let taken_back = open.panel.leaving(&back_to);
+            let event = Event::RubricRolledBack { rubric, back_to, reason, taken_back };
             return Some((iteration, slot, vec![event]));
         }
         if let Some(stuck) = self.stuck(view) {
@@ -323,7 +325,17 @@ impl Stage for Conductor {
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, Vec<Event>)> {
         let (iteration, slot, events) = self.decide(view)?;
-        Some((task_key(Self::NAME, view, &(iteration, slot)), events))
+        let voided = view.open().map_or(0, |(_, open)| match &slot {
+            Slot::Pairs => open.pairs_voided(),
+            Slot::Quarantine(_) | Slot::End => open.end_voided(),
+            Slot::Start | Slot::Prompts | Slot::Split(_) | Slot::RollBack(_) => 0,
+        });
+        let key = match &slot {
+            // Whoever changes what judges has the same key: of two at once, one is refused.
+            Slot::RollBack(_) => view.rubrics.change_key(),
+            _ => task_key(Self::NAME, view, &(iteration, slot)).after(voided),
+        };
+        Some((key, events))
     }
 
     fn run(

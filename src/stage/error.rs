@@ -45,6 +45,19 @@ impl StageError {
         }
     }
 
+    /// Whether what was asked failed and not the machine: the model cannot take it, a rubric is not
+    /// there, or the code tripped over it. Asked again, it fails again.
+    pub fn is_the_questions(&self) -> bool {
+        matches!(
+            self,
+            StageError::Rubric(_)
+                | StageError::Panic(_)
+                | StageError::Model(
+                    LmError::Model(_) | LmError::Tokenizer(_) | LmError::Template(_)
+                )
+        )
+    }
+
     /// Whether the host asked to stop, which is no failure.
     pub fn is_cancelled(&self) -> bool {
         matches!(self, StageError::Model(LmError::Cancelled))

@@ -392,7 +392,7 @@ impl Stage for Evaluator {
         let settings = (&self.config.evaluate, &self.config.sampling, &self.config.judge);
         let asked = (&task.panel, &task.referee, &task.prompts, settings);
         let parts = (iteration, policies, asked, open.losses);
-        let key = task_key(Self::NAME, view, &parts);
+        let key = task_key(Self::NAME, view, &parts).after(open.end_voided());
         Some((key, task))
     }
 

@@ -94,6 +94,7 @@ impl Judge {
             0 => task_key(Self::NAME, view, &parts),
             later => task_key(Self::NAME, view, &(parts, later)),
         };
+        let key = key.after(open.probe_voided(&rubric));
         Some((key, ProbeTask { iteration, policy, rubric, panel, prompts, round }))
     }
 }
@@ -244,9 +245,10 @@ impl Stage for Judge {
         let panel = open.panel.clone();
         let settings = (&self.config.sampling, &self.config.judge);
         let parts = (iteration, policy.id(), &panel, chunk, settings, open.rubrics_rolled_back);
-        let key = task_key(Self::NAME, view, &parts);
-        let prompts =
-            chunk.iter().filter_map(|p| Some((p.clone(), *open.sampled.get(p)?))).collect();
+        let key = task_key(Self::NAME, view, &parts).after(open.chunk_voided(chunk));
+        // Of a chunk, a rollback may have taken back only some.
+        let waits = chunk.iter().filter(|p| !open.judged.contains_key(*p));
+        let prompts = waits.filter_map(|p| Some((p.clone(), *open.sampled.get(p)?))).collect();
         Some((key, JudgeTask::Chunk(ChunkTask { iteration, policy, panel, prompts })))
     }
 

@@ -22,6 +22,8 @@ pub struct Judged {
     prompt: PromptId,
     sampled: Offset,
     judged: Offset,
+    /// The last rollback that took its judgments back; 0 for none.
+    voided: u32,
 }
 
 /// Decide about the prompts of one chunk.
@@ -61,7 +63,7 @@ impl PairStore {
                     return Err(StageError::Missing(format!("candidates of prompt {prompt}")));
                 };
                 let pair = PreferencePair {
-                    id: PairId(format!("{iteration}/{prompt}")),
+                    id: PairId::of(iteration, &prompt, judged.voided),
                     prompt,
                     chosen: c.index,
                     rejected: r.index,
@@ -173,15 +175,18 @@ impl Stage for PairStore {
         let chunk = open.chunks(self.config.sampling.batch_prompts).find(|chunk| {
             chunk.iter().all(|p| open.judged.contains_key(p)) && chunk.iter().any(undecided)
         })?;
+        // Of a chunk, a rollback may have taken back only some.
         let prompts = chunk
             .iter()
+            .filter(|prompt| undecided(prompt))
             .filter_map(|prompt| {
                 let (sampled, judged) = (*open.sampled.get(prompt)?, *open.judged.get(prompt)?);
-                Some(Judged { prompt: prompt.clone(), sampled, judged })
+                let voided = open.prompt_voided(prompt);
+                Some(Judged { prompt: prompt.clone(), sampled, judged, voided })
             })
             .collect();
         let parts = (iteration, chunk, &self.config.pairs, open.rubrics_rolled_back);
-        let key = task_key(Self::NAME, view, &parts);
+        let key = task_key(Self::NAME, view, &parts).after(open.chunk_voided(chunk));
         Some((key, PairTask { iteration, prompts }))
     }
 

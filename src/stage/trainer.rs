@@ -450,7 +450,8 @@ impl Stage for Trainer {
             let sealed = open.sealed.as_ref()?;
             if open.reference_scored.is_none() {
                 let reference = open.reference.clone();
-                let key = task_key("reference", view, &(iteration, reference.id(), sealed));
+                let parts = (iteration, reference.id(), sealed);
+                let key = task_key("reference", view, &parts).after(open.pairs_voided());
                 let pairs = places(open);
                 return Some((key, TrainTask::Reference { iteration, reference, pairs }));
             }
@@ -460,6 +461,7 @@ impl Stage for Trainer {
         let past = (plan.skipped_before, plan.rollbacks, plan.losses);
         let parts = (iteration, plan.start.id(), saved, plan.from, plan.to, past, &open.sealed);
         let key = task_key(Self::NAME, view, &(parts, &self.config.train));
+        let key = key.after(open.pairs_voided());
         Some((key, TrainTask::Segment(Box::new(plan))))
     }
 

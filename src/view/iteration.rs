@@ -2,11 +2,12 @@
 
 use super::figures::RubricFigures;
 use super::probes::{Liking, Probed, Probing};
+use super::taken_back::TakenBack;
 use crate::domain::evaluation::Evaluation;
 use crate::domain::event::{IterationKind, IterationOutcome, StepMetrics};
 use crate::domain::{
-    Bait, BlobHash, Event, Judgment, Offset, PairId, Panel, PolicyRef, ProbeReport, PromptId,
-    RubricId, SkipReason,
+    Bait, BlobHash, Event, Judgment, Offset, PairId, Panel, PolicyRef, PreferencePair, ProbeReport,
+    PromptId, RubricId, RubricName, SkipReason,
 };
 use crate::log::Recorded;
 use serde::{Deserialize, Serialize};
@@ -41,18 +42,38 @@ pub struct Under {
     pub rubrics: BTreeSet<RubricId>,
     /// Judgments, and those of them without a score.
     pub judgments: (u32, u32),
+    /// How many are whose, where they are of several rubrics.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub each: BTreeMap<RubricId, u32>,
     /// What each rubric's judgments of it came to.
     #[serde(default)]
     pub figures: BTreeMap<RubricId, RubricFigures>,
 }
 
 impl Under {
-    fn of(judgments: &[Judgment], lengths: &[u32]) -> Under {
-        let rubrics: BTreeSet<RubricId> = judgments.iter().map(|j| j.rubric.clone()).collect();
+    fn of(judgments: &[Judgment], named: &[RubricName], lengths: &[u32]) -> Under {
+        let mut each: BTreeMap<RubricId, u32> =
+            named.iter().map(|name| (name.rubric.clone(), 0)).collect();
+        for judgment in judgments {
+            *each.entry(judgment.rubric.clone()).or_default() += 1;
+        }
+        let rubrics: BTreeSet<RubricId> = each.keys().cloned().collect();
+        if rubrics.len() < 2 {
+            each.clear();
+        }
         let figures = rubrics
             .iter()
             .map(|rubric| (rubric.clone(), RubricFigures::of_prompt(rubric, judgments, lengths)));
-        Under { figures: figures.collect(), judgments: Judgment::count(judgments), rubrics }
+        let (figures, judgments) = (figures.collect(), Judgment::count(judgments));
+        Under { rubrics, judgments, each, figures }
+    }
+
+    /// How many judgments are a rubric's.
+    pub fn judgments_by(&self, rubric: &RubricId) -> u32 {
+        match self.each.is_empty() && self.rubrics.contains(rubric) {
+            true => self.judgments.0,
+            false => self.each.get(rubric).copied().unwrap_or_default(),
+        }
     }
 }
 
@@ -89,10 +110,10 @@ pub struct IterationView {
     pub probed: Option<Probed>,
     /// The same under each rubric. Empty in views of old, which had one.
     #[serde(default)]
-    probes: BTreeMap<RubricId, Probed>,
+    pub(super) probes: BTreeMap<RubricId, Probed>,
     /// The same for other ways than claims.
     #[serde(default)]
-    baits: BTreeMap<RubricId, Vec<Probed>>,
+    pub(super) baits: BTreeMap<RubricId, Vec<Probed>>,
     /// How far the probing is under each rubric.
     #[serde(default)]
     pub probing: BTreeMap<RubricId, Probing>,
@@ -107,6 +128,19 @@ pub struct IterationView {
     /// How often a rubric that failed was rolled back.
     #[serde(default)]
     pub rubrics_rolled_back: u32,
+    /// What rollbacks took back here.
+    #[serde(default)]
+    pub(super) taken_back: TakenBack,
+    /// Judgments that pairs of old were formed from, which other judgments have replaced since, and
+    /// where those are: a rollback used to leave such pairs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) formed_under: BTreeMap<PromptId, (Under, Offset)>,
+    /// What each formed pair adds to the sums, while it may still be taken back.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) pair_parts: BTreeMap<PromptId, PairSums>,
+    /// Prompts that were left out for their judging, and the panel's rubrics then.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) left_out: BTreeMap<PromptId, BTreeSet<RubricId>>,
     /// Judgments so far, and those of them without a score.
     pub judgments: (u32, u32),
     /// Groups of answers that rubrics which compare were not shown, for there were too many.
@@ -115,7 +149,7 @@ pub struct IterationView {
     /// Sums of the parts of each rubric's verdicts, by name, and how many they are of. What was taken
     /// back when another rubric of its panel was rolled back is still in it.
     #[serde(default)]
-    criteria: BTreeMap<RubricId, BTreeMap<String, (f64, u32)>>,
+    pub(super) criteria: BTreeMap<RubricId, BTreeMap<String, (f64, u32)>>,
     /// Where each formed pair is.
     pub pairs: BTreeMap<PromptId, (PairId, Offset)>,
     /// Prompts without a pair, and why.
@@ -134,7 +168,7 @@ pub struct IterationView {
     #[serde(default)]
     pub memory_short: u32,
     /// Steps skipped in a row, of those folded so far.
-    skipped_in_a_row: u32,
+    pub(super) skipped_in_a_row: u32,
     /// The last checkpoint that does not end in a skipped step: where a rollback goes to.
     pub good: Option<CheckpointFacts>,
     /// How often training went back to the last checkpoint.
@@ -144,7 +178,7 @@ pub struct IterationView {
     /// The last checkpoint.
     pub checkpoint: Option<CheckpointFacts>,
     /// Those before it, in order.
-    earlier: Vec<CheckpointFacts>,
+    pub(super) earlier: Vec<CheckpointFacts>,
     /// Checkpoints whose bytes were lost.
     pub losses: u32,
     /// Its held-out quality.
@@ -176,6 +210,49 @@ pub struct PairSums {
     /// Standard errors of the differences, and of how many pairs they are known.
     #[serde(default)]
     pub error: (f64, u32),
+}
+
+impl PairSums {
+    fn of(pair: &PreferencePair) -> PairSums {
+        PairSums {
+            length_chosen: f64::from(pair.length_chosen),
+            length_rejected: f64::from(pair.length_rejected),
+            score_chosen: pair.score_chosen,
+            score_rejected: pair.score_rejected,
+            error: match (pair.error_chosen, pair.error_rejected) {
+                (Some(a), Some(b)) => (a.hypot(b), 1),
+                _ => (0.0, 0),
+            },
+        }
+    }
+
+    fn add(&mut self, part: &PairSums) {
+        self.length_chosen += part.length_chosen;
+        self.length_rejected += part.length_rejected;
+        self.score_chosen += part.score_chosen;
+        self.score_rejected += part.score_rejected;
+        self.error.0 += part.error.0;
+        self.error.1 += part.error.1;
+    }
+
+    /// What is left of the sums of one pair more, when it is not known what that one added.
+    pub(super) fn scaled(self, left: usize) -> PairSums {
+        let share = left as f64 / (left + 1) as f64;
+        PairSums {
+            length_chosen: self.length_chosen * share,
+            length_rejected: self.length_rejected * share,
+            score_chosen: self.score_chosen * share,
+            score_rejected: self.score_rejected * share,
+            error: self.error,
+        }
+    }
+
+    /// Their sum, in the order of the prompts.
+    pub(super) fn sum<'a>(parts: impl Iterator<Item = &'a PairSums>) -> PairSums {
+        let mut sum = PairSums::default();
+        parts.for_each(|part| sum.add(part));
+        sum
+    }
 }
 
 /// The stage that writes events of this kind within an iteration.
@@ -224,6 +301,10 @@ impl IterationView {
             under: BTreeMap::new(),
             shadowed: BTreeMap::new(),
             rubrics_rolled_back: 0,
+            taken_back: TakenBack::default(),
+            formed_under: BTreeMap::new(),
+            pair_parts: BTreeMap::new(),
+            left_out: BTreeMap::new(),
             judgments: (0, 0),
             not_compared: 0,
             criteria: BTreeMap::new(),
@@ -277,36 +358,38 @@ impl IterationView {
                 self.sampled.insert(prompt.clone(), record.offset);
             }
             Event::JudgeProbed { rubric, report, .. } => self.probe(rubric, report),
-            Event::JudgmentsRecorded { prompt, judgments, lengths, not_compared, .. } => {
-                self.judged.insert(prompt.clone(), record.offset);
+            Event::JudgmentsRecorded {
+                prompt, judgments, rubrics, lengths, not_compared, ..
+            } => {
                 self.not_compared += not_compared;
                 self.add_criteria(judgments);
-                let under = Under::of(judgments, lengths);
-                self.judgments.0 += under.judgments.0;
-                self.judgments.1 += under.judgments.1;
-                self.under.insert(prompt.clone(), under);
+                let under = Under::of(judgments, rubrics, lengths);
+                self.apply_judgments(prompt, under, record.offset);
             }
             Event::ShadowJudged { prompt, rubric, .. } => {
                 let shadowed = self.shadowed.entry(rubric.clone()).or_default();
                 shadowed.insert(prompt.clone(), record.offset);
             }
             Event::PairFormed { pair, .. } => {
-                self.pair_sums.length_chosen += f64::from(pair.length_chosen);
-                self.pair_sums.length_rejected += f64::from(pair.length_rejected);
-                self.pair_sums.score_chosen += pair.score_chosen;
-                self.pair_sums.score_rejected += pair.score_rejected;
-                if let (Some(a), Some(b)) = (pair.error_chosen, pair.error_rejected) {
-                    self.pair_sums.error.0 += a.hypot(b);
-                    self.pair_sums.error.1 += 1;
+                // Before a rollback of old, its judgments were here; afterwards they are kept apart.
+                if self.under.contains_key(&pair.prompt) {
+                    self.formed_under.remove(&pair.prompt);
                 }
+                let part = PairSums::of(pair);
+                self.pair_sums.add(&part);
+                self.pair_parts.insert(pair.prompt.clone(), part);
                 self.pairs.insert(pair.prompt.clone(), (pair.id.clone(), record.offset));
             }
             Event::PairSkipped { prompt, reason, .. } => {
                 self.skipped.insert(prompt.clone(), *reason);
             }
             Event::PromptsSplit { prompts, .. } => self.split.extend(prompts.iter().cloned()),
-            Event::PromptQuarantined { prompt, .. } => {
+            Event::PromptQuarantined { prompt, stage, .. } => {
                 self.skipped.insert(prompt.clone(), SkipReason::Quarantined);
+                if stage != "sampler" {
+                    let rubrics = self.panel.seats().iter().map(|seat| seat.rubric.clone());
+                    self.left_out.insert(prompt.clone(), rubrics.collect());
+                }
             }
             Event::PairsSealed { pairs, .. } => self.sealed = Some(pairs.clone()),
             _ => {}
@@ -341,6 +424,25 @@ impl IterationView {
         let known = known.and_modify(|known| known.add(&claim)).or_insert(claim);
         if first {
             self.probed = Some(known.clone());
+        }
+    }
+
+    fn apply_judgments(&mut self, prompt: &PromptId, under: Under, at: Offset) {
+        self.judgments.0 += under.judgments.0;
+        self.judgments.1 += under.judgments.1;
+        let before =
+            self.under.insert(prompt.clone(), under).zip(self.judged.insert(prompt.clone(), at));
+        if let Some(before) = before.filter(|_| self.pairs.contains_key(prompt)) {
+            self.formed_under.entry(prompt.clone()).or_insert(before);
+        }
+    }
+
+    /// The judgments that a prompt's pair was formed from, and where they are.
+    pub fn formed_from(&self, prompt: &PromptId) -> Option<(&Under, Offset)> {
+        self.pairs.get(prompt)?;
+        match self.formed_under.get(prompt) {
+            Some((under, at)) => Some((under, *at)),
+            None => Some((self.under.get(prompt)?, *self.judged.get(prompt)?)),
         }
     }
 
@@ -395,18 +497,23 @@ impl IterationView {
             Event::CheckpointRejected { reason, .. } => {
                 self.decision = Some(Decision::Rejected(reason.clone()));
             }
-            Event::IterationFinished { outcome, .. } => self.outcome = Some(outcome.clone()),
+            Event::IterationFinished { outcome, .. } => {
+                self.outcome = Some(outcome.clone());
+                self.pair_parts.clear();
+                self.left_out.clear();
+            }
             _ => {}
         }
     }
 
     /// Takes back what a rubric that failed judged, but for pairs that were formed from it before
-    /// it did.
+    /// it did: what records of old mean, see [`IterationView::take_back`].
     pub(super) fn forget_judgments_under(&mut self, rubric: &RubricId) {
         if self.outcome.is_some() || self.sealed.is_some() {
             return;
         }
         self.rubrics_rolled_back += 1;
+        self.taken_back.note_old();
         self.probes.remove(rubric);
         self.probing.remove(rubric);
         self.criteria.remove(rubric);
@@ -417,14 +524,23 @@ impl IterationView {
         };
         let again: Vec<PromptId> = self.under.iter().filter_map(ours).collect();
         for prompt in again {
-            let counts = self.under.remove(&prompt).map_or((0, 0), |under| under.judgments);
-            self.judgments.0 = self.judgments.0.saturating_sub(counts.0);
-            self.judgments.1 = self.judgments.1.saturating_sub(counts.1);
-            self.judged.remove(&prompt);
+            let under = self.under.remove(&prompt);
+            self.uncount(under.as_ref());
+            // A pair may be on the way that was formed from it.
+            if let Some(before) = under.zip(self.judged.remove(&prompt)) {
+                self.formed_under.insert(prompt.clone(), before);
+            }
             if !self.is_quarantined(&prompt) {
                 self.skipped.remove(&prompt);
             }
         }
+    }
+
+    /// Judgments that were taken back are no more among those that are counted.
+    pub(super) fn uncount(&mut self, under: Option<&Under>) {
+        let (all, unscored) = under.map_or((0, 0), |under| under.judgments);
+        self.judgments.0 = self.judgments.0.saturating_sub(all);
+        self.judgments.1 = self.judgments.1.saturating_sub(unscored);
     }
 
     /// What the judge made of bad answers under a rubric.
@@ -495,6 +611,7 @@ impl IterationView {
             blobs.extend(checkpoint.policy.blobs().cloned());
             blobs.extend(on_the_way.then(|| checkpoint.optimizer.clone()));
         }
+        blobs.extend(self.taken_back.blobs().filter(|_| on_the_way).cloned());
         blobs.extend(self.policy.blobs().chain(self.reference.blobs()).cloned());
         blobs
     }

@@ -8,10 +8,13 @@ mod find;
 mod iteration;
 mod probes;
 mod rubrics;
+mod taken_back;
+mod watch;
 
 pub use figures::RubricFigures;
 pub use iteration::{CheckpointFacts, Decision, IterationView, PairSums, Under};
 pub use probes::{Known, Liking, Probed, Probing};
+use rubrics::Scene;
 pub use rubrics::{OnTrial, RubricFacts, RubricsView};
 
 use crate::domain::{
@@ -126,11 +129,17 @@ impl RunView {
         }
         self.next = Offset(record.offset.0 + 1);
         if let Some(view) = self.iteration_of(&record.event) {
+            if !view.heeds(record) {
+                return;
+            }
             view.apply(record);
         }
         let on_trial = !self.rubrics.trials.is_empty();
-        let last = on_trial && self.open().is_none_or(|(_, open)| open.all_judged());
-        self.rubrics.apply(&record.event, self.panel.as_ref(), last);
+        let open = self.iterations.values().last().filter(|open| open.outcome.is_none());
+        let last = on_trial && open.is_none_or(IterationView::all_judged);
+        let open = open.map(|open| &open.panel);
+        let scene = Scene { panel: self.panel.as_ref(), open, last };
+        self.rubrics.apply(&record.event, &scene);
         self.apply_run(record);
     }
 
@@ -142,17 +151,42 @@ impl RunView {
             && open.outcome.is_none()
             && open.sealed.is_none()
         {
-            open.panel = panel.clone();
+            open.seat(panel);
+        }
+    }
+
+    /// `back_to` takes the place of a panel with one of these rubrics, and what they judged in the
+    /// open iteration counts for nothing.
+    fn take_back(&mut self, rubrics: &[RubricId], back_to: &Panel) {
+        let sits = |panel: &Panel| rubrics.iter().any(|rubric| panel.has(rubric));
+        if self.panel.as_ref().is_none_or(sits) {
+            self.panel = Some(back_to.clone());
+        }
+        if let Some(open) = self.iterations.values_mut().last() {
+            open.take_back(rubrics, back_to);
         }
     }
 
     /// A rubric that failed and the panel to go back to, if there is one. Nothing is judged or
-    /// decided until the conductor has gone back.
+    /// decided until the conductor has gone back. So it is with one that was rolled back while the
+    /// iteration was being opened with it.
     pub fn failing(&self) -> Option<(&RubricId, &String, &Panel)> {
         let (_, open) = self.open()?;
-        let (rubric, reason) =
-            self.rubrics.failed.iter().find(|(rubric, _)| open.panel.has(rubric))?;
-        Some((rubric, reason, self.rubrics.fallback(&open.panel)?))
+        let ours = |(rubric, _): &(&RubricId, &String)| open.panel.has(rubric);
+        if let Some((rubric, reason)) = self.rubrics.failed.iter().find(ours) {
+            return Some((rubric, reason, self.rubrics.fallback(&open.panel)?));
+        }
+        let (rubric, reason) = self.rubrics.put_away.iter().find(ours)?;
+        let back_to = self.panel.as_ref().filter(|panel| !panel.has(rubric))?;
+        open.sealed.is_none().then_some((rubric, reason, back_to))
+    }
+
+    /// Why a rubric that judges fails, if it does and stays: nobody judged before it that could come
+    /// back.
+    pub fn ails(&self, rubric: &RubricId) -> Option<&String> {
+        let seated = self.panel.as_ref().is_some_and(|panel| panel.has(rubric));
+        let leaves = self.failing().is_some();
+        self.rubrics.ails(rubric).filter(|_| seated && !leaves)
     }
 
     fn apply_run(&mut self, record: &Recorded) {
@@ -163,6 +197,9 @@ impl RunView {
                 self.policy = Some(base.clone());
             }
             Event::RubricActivated { panel, when, .. } => self.seat(panel, *when),
+            Event::RubricRolledBack { back_to, taken_back, .. } if !taken_back.is_empty() => {
+                self.take_back(taken_back, back_to);
+            }
             Event::RubricRolledBack { rubric, back_to, .. } => {
                 self.seat(back_to, When::Immediately);
                 if let Some(open) = self.iterations.values_mut().last() {
@@ -227,6 +264,12 @@ impl RunView {
             _ => return None,
         };
         self.iterations.get_mut(&iteration)
+    }
+
+    /// Whether a record counts, which was not folded yet: one that was decided before a rubric was
+    /// rolled back, and came after, may not.
+    pub fn heeds(&mut self, record: &Recorded) -> bool {
+        self.iteration_of(&record.event).is_none_or(|open| open.heeds(record))
     }
 
     /// The iteration that is not finished, if any.

@@ -1,7 +1,8 @@
 //! What is known of rubrics: which are installed, which judged before, and whether a new one keeps
 //! what it promised.
 
-use crate::domain::{Event, Judgment, Outcome, Panel, RubricId, Trial};
+use super::watch::{Stumbles, Watched, look};
+use crate::domain::{Event, Judgment, Outcome, Panel, RubricId, TaskKey, Trial};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,6 +33,43 @@ pub struct OnTrial {
     pub judged: u32,
     /// Those without a score.
     pub unscored: u32,
+    /// Prompts it judged so far.
+    #[serde(default)]
+    pub prompts: u32,
+}
+
+impl OnTrial {
+    fn new(trial: Trial) -> OnTrial {
+        OnTrial { trial, judged: 0, unscored: 0, prompts: 0 }
+    }
+
+    /// Whether it has judged what was asked.
+    fn is_over(&self) -> bool {
+        let (prompts, judgments) = (self.trial.prompts, self.trial.judgments);
+        (prompts > 0 && self.prompts >= prompts) || (judgments > 0 && self.judged >= judgments)
+    }
+
+    /// Prompts that are left; judgments in a trial of old, which did not count prompts.
+    pub fn left(&self) -> u32 {
+        match self.trial.prompts {
+            0 => self.trial.judgments.saturating_sub(self.judged),
+            prompts => prompts.saturating_sub(self.prompts),
+        }
+    }
+
+    fn verdict(&self) -> Option<String> {
+        let share = f64::from(self.unscored) / f64::from(self.judged.max(1));
+        (share > self.trial.unparsed_max).then(|| {
+            format!(
+                "{} of its first {} judgments have no score, {:.0} %; rubrics.unparsed_max allows \
+                 {:.0} %",
+                self.unscored,
+                self.judged,
+                share * 100.0,
+                self.trial.unparsed_max * 100.0
+            )
+        })
+    }
 }
 
 /// What is known of rubrics.
@@ -50,12 +88,33 @@ pub struct RubricsView {
     /// Rubrics that judge beside the panel and count for nothing.
     #[serde(default)]
     pub shadows: Vec<RubricId>,
+    /// The last prompts of every rubric that judges or may come back.
+    #[serde(default)]
+    watched: BTreeMap<RubricId, Watched>,
+    /// Rubrics that fail and stay, for nobody judged before them that could come back; and why.
+    #[serde(default)]
+    ailing: BTreeMap<RubricId, String>,
+    /// Failures of the judge in a row that its questions are to blame for.
+    #[serde(default)]
+    stumbles: Stumbles,
+    /// How often what judges was changed.
+    #[serde(default)]
+    changes: u64,
+}
+
+/// What `RubricsView` is told with an event.
+pub(super) struct Scene<'a> {
+    /// The panel that judges iterations to come.
+    pub panel: Option<&'a Panel>,
+    /// The panel of the open iteration.
+    pub open: Option<&'a Panel>,
+    /// Whether the open iteration has no judgments to wait for after the event.
+    pub last: bool,
 }
 
 impl RubricsView {
-    /// Folds an event; `panel` is the one that judged until here, `last` whether the open iteration
-    /// has no judgments to wait for after this event.
-    pub(super) fn apply(&mut self, event: &Event, panel: Option<&Panel>, last: bool) {
+    /// Folds an event.
+    pub(super) fn apply(&mut self, event: &Event, scene: &Scene<'_>) {
         match event {
             Event::RubricInstalled { rubric, name, version } => {
                 let (name, version) = (name.clone(), version.clone());
@@ -64,33 +123,76 @@ impl RubricsView {
                 self.installed.entry(rubric.clone()).or_insert(facts);
             }
             Event::RubricActivated { panel: next, trial, .. } => {
-                let Some(panel) = panel.filter(|panel| *panel != next) else { return };
-                self.earlier.push(panel.clone());
-                let surplus = self.earlier.len().saturating_sub(EARLIER_MAX);
-                self.earlier.drain(..surplus);
-                self.trials.retain(|rubric, _| next.has(rubric));
-                self.shadows.retain(|rubric| !next.has(rubric));
-                for seat in next.seats() {
-                    self.pardon(&seat.rubric);
-                }
-                let new = next.seats().iter().map(|seat| &seat.rubric).filter(|r| !panel.has(r));
-                for (rubric, trial) in new.zip(std::iter::repeat(trial)) {
-                    if let Some(trial) = trial {
-                        let on_trial = OnTrial { trial: *trial, judged: 0, unscored: 0 };
-                        self.trials.insert(rubric.clone(), on_trial);
-                    }
-                }
+                self.changes += 1;
+                self.activate(next, *trial, scene);
             }
-            Event::RubricRolledBack { rubric, reason, .. } => {
-                self.put_away.insert(rubric.clone(), reason.clone());
-                self.failed.remove(rubric);
-                self.trials.remove(rubric);
-                self.earlier.retain(|earlier| !earlier.has(rubric));
+            Event::RubricRolledBack { rubric, reason, taken_back, .. } => {
+                self.changes += 1;
+                self.roll_back(rubric, reason, taken_back);
             }
             Event::ShadowsSet { rubrics } => self.shadows.clone_from(rubrics),
-            Event::JudgmentsRecorded { judgments, .. } => self.count(judgments, last),
-            Event::PromptQuarantined { .. } => self.conclude(last),
+            Event::JudgmentsRecorded { judgments, .. } => {
+                self.stumbles = Stumbles::default();
+                self.count(judgments, scene);
+            }
+            Event::JudgeProbed { .. } | Event::EvaluationFinished { .. } => {
+                self.stumbles = Stumbles::default()
+            }
+            Event::TaskFailed { stage, task, reason, questions: true, .. }
+                if stage == "judge" || stage == "evaluator" =>
+            {
+                self.stumble(task, reason, scene);
+            }
+            Event::PromptQuarantined { .. } => self.conclude(scene.last),
             _ => {}
+        }
+    }
+
+    fn activate(&mut self, next: &Panel, trial: Option<Trial>, scene: &Scene<'_>) {
+        let Some(panel) = scene.panel.filter(|panel| *panel != next) else { return };
+        self.earlier.push(panel.clone());
+        let surplus = self.earlier.len().saturating_sub(EARLIER_MAX);
+        self.earlier.drain(..surplus);
+        self.trials.retain(|rubric, _| next.has(rubric));
+        self.shadows.retain(|rubric| !next.has(rubric));
+        self.ailing.retain(|rubric, _| next.has(rubric));
+        self.stumbles = Stumbles::default();
+        for seat in next.seats() {
+            self.pardon(&seat.rubric);
+            if panel.has(&seat.rubric) {
+                continue;
+            }
+            self.watched.remove(&seat.rubric);
+            if let Some(trial) = trial {
+                self.watched.insert(seat.rubric.clone(), Watched::new(trial));
+                if trial.is_due() {
+                    self.trials.insert(seat.rubric.clone(), OnTrial::new(trial));
+                }
+            }
+        }
+        let earlier = &self.earlier;
+        self.watched.retain(|rubric, _| next.has(rubric) || earlier.iter().any(|p| p.has(rubric)));
+    }
+
+    /// `taken_back` is empty in records of old.
+    fn roll_back(&mut self, rubric: &RubricId, reason: &str, taken_back: &[RubricId]) {
+        self.stumbles = Stumbles::default();
+        self.put_away.insert(rubric.clone(), reason.to_owned());
+        self.failed.remove(rubric);
+        for gone in taken_back.iter().chain([rubric]) {
+            // Another rubric of the panel may have failed for a reason of its own.
+            if let Some(reason) = self.failed.remove(gone) {
+                self.put_away.insert(gone.clone(), reason);
+            }
+            self.trials.remove(gone);
+            self.watched.remove(gone);
+            self.ailing.remove(gone);
+        }
+        let put_away = &self.put_away;
+        let sound = |panel: &Panel| panel.seats().iter().all(|s| !put_away.contains_key(&s.rubric));
+        match taken_back {
+            [] => self.earlier.retain(|earlier| !earlier.has(rubric)),
+            _ => self.earlier.retain(sound),
         }
     }
 
@@ -98,12 +200,16 @@ impl RubricsView {
     fn pardon(&mut self, rubric: &RubricId) {
         self.put_away.remove(rubric);
         self.failed.remove(rubric);
+        self.ailing.remove(rubric);
+        if let Some(watched) = self.watched.get_mut(rubric) {
+            watched.forget();
+        }
         if let Some(facts) = self.installed.get_mut(rubric) {
             facts.strikes = 0;
         }
     }
 
-    fn count(&mut self, judgments: &[Judgment], last: bool) {
+    fn count(&mut self, judgments: &[Judgment], scene: &Scene<'_>) {
         let rubrics: BTreeSet<&RubricId> = judgments.iter().map(|j| &j.rubric).collect();
         for rubric in rubrics {
             let ours = || judgments.iter().filter(|j| j.rubric == *rubric);
@@ -119,33 +225,76 @@ impl RubricsView {
                     self.failed.entry(rubric.clone()).or_insert(why);
                 }
             }
+            let look = look(ours());
             if let Some(on_trial) = self.trials.get_mut(rubric) {
-                on_trial.judged += ours().count() as u32;
-                on_trial.unscored += ours().filter(|j| j.outcome.score().is_none()).count() as u32;
+                on_trial.judged += look.judged;
+                on_trial.unscored += look.unparsed;
+                on_trial.prompts += 1;
+            }
+            if let Some(panel) = scene.open.filter(|panel| panel.has(rubric)) {
+                self.watched.entry(rubric.clone()).or_default().add(look);
+                self.watch(rubric, panel);
             }
         }
-        self.conclude(last);
+        self.conclude(scene.last);
     }
 
-    /// Ends trials that have their judgments, or get no more in this iteration.
+    /// Looks at a rubric's last prompts, once it is on trial no more. One that fails there makes way
+    /// for the panel before it, where its activation says so and there is one; otherwise it stays,
+    /// and that it fails is said.
+    fn watch(&mut self, rubric: &RubricId, panel: &Panel) {
+        let Some(watched) = self.watched.get(rubric) else { return };
+        if self.trials.contains_key(rubric) {
+            return;
+        }
+        match watched.verdict() {
+            None => drop(self.ailing.remove(rubric)),
+            Some(why) if watched.is_asked() && self.fallback_from(panel, rubric).is_some() => {
+                self.ailing.remove(rubric);
+                self.failed.entry(rubric.clone()).or_insert(why);
+            }
+            Some(why) => drop(self.ailing.insert(rubric.clone(), why)),
+        }
+    }
+
+    /// A task that asks the judge failed for what was asked. New rubrics make way when theirs failed as
+    /// often as it is tried, those that have judged well before a little later, and both before the
+    /// stage is halted.
+    fn stumble(&mut self, task: &TaskKey, reason: &str, scene: &Scene<'_>) {
+        self.stumbles.add(task);
+        let Some(panel) = scene.open else { return };
+        let Some(back_to) = self.fallback(panel) else { return };
+        let new = panel.seats().iter().map(|seat| &seat.rubric).filter(|r| !back_to.has(r));
+        let new: Vec<RubricId> = new.cloned().collect();
+        let on_probation = |rubric: &RubricId| {
+            self.trials.contains_key(rubric)
+                || self.watched.get(rubric).is_none_or(|watched| watched.is_new())
+        };
+        let (early, late) = (self.stumbles.early(), self.stumbles.late());
+        let failed = new.into_iter().filter(|r| late || (early && on_probation(r)));
+        for rubric in failed.collect::<Vec<_>>() {
+            let why = format!("the judge could not ask what it asks: {reason}");
+            self.failed.entry(rubric).or_insert(why);
+        }
+    }
+
+    /// Ends trials that are over. One that gets no more in this iteration is judged by what it has,
+    /// for pairs wait for it, and goes on in the next one.
     fn conclude(&mut self, last: bool) {
-        let over = |t: &OnTrial| t.judged >= t.trial.judgments || (last && t.judged > 0);
-        let ended: Vec<(RubricId, OnTrial)> = self
+        let due = |t: &OnTrial| t.is_over() || (last && t.judged > 0);
+        let due: Vec<(RubricId, OnTrial)> = self
             .trials
             .iter()
-            .filter(|(_, t)| over(t))
+            .filter(|(_, t)| due(t))
             .map(|(r, t)| (r.clone(), t.clone()))
             .collect();
-        for (rubric, OnTrial { trial, judged, unscored }) in ended {
-            self.trials.remove(&rubric);
-            let share = f64::from(unscored) / f64::from(judged);
-            if share > trial.unparsed_max {
-                let why = format!(
-                    "{unscored} of its first {judged} judgments have no score, {:.0} %; \
-                     rubrics.unparsed_max allows {:.0} %",
-                    share * 100.0,
-                    trial.unparsed_max * 100.0
-                );
+        for (rubric, on_trial) in due {
+            let mass = self.watched.get(&rubric).and_then(Watched::mass_verdict);
+            let why = on_trial.verdict().or(mass);
+            if why.is_some() || on_trial.is_over() || on_trial.trial.prompts == 0 {
+                self.trials.remove(&rubric);
+            }
+            if let Some(why) = why {
                 self.failed.entry(rubric).or_insert(why);
             }
         }
@@ -153,11 +302,38 @@ impl RubricsView {
 
     /// The last panel before this one that can judge again.
     pub fn fallback(&self, panel: &Panel) -> Option<&Panel> {
-        let bad = |rubric: &RubricId| {
-            self.put_away.contains_key(rubric) || self.failed.contains_key(rubric)
-        };
+        self.last_sound(panel, |_| false)
+    }
+
+    /// The same, if this rubric failed too.
+    fn fallback_from(&self, panel: &Panel, failing: &RubricId) -> Option<&Panel> {
+        self.last_sound(panel, |rubric| rubric == failing)
+    }
+
+    /// The last panel that judged before and can judge again without this rubric.
+    pub fn without(&self, rubric: &RubricId) -> Option<&Panel> {
+        let bad = |r: &RubricId| self.is_bad(r) || r == rubric;
+        self.earlier.iter().rev().find(|p| p.seats().iter().all(|seat| !bad(&seat.rubric)))
+    }
+
+    fn is_bad(&self, rubric: &RubricId) -> bool {
+        self.put_away.contains_key(rubric) || self.failed.contains_key(rubric)
+    }
+
+    fn last_sound(&self, panel: &Panel, or_bad: impl Fn(&RubricId) -> bool) -> Option<&Panel> {
+        let bad = |rubric: &RubricId| self.is_bad(rubric) || or_bad(rubric);
         let sound = |earlier: &&Panel| earlier.seats().iter().all(|seat| !bad(&seat.rubric));
         self.earlier.iter().rev().filter(sound).find(|earlier| *earlier != panel)
+    }
+
+    /// Why a rubric fails that is not rolled back, if it does.
+    pub(super) fn ails(&self, rubric: &RubricId) -> Option<&String> {
+        self.ailing.get(rubric).or_else(|| self.failed.get(rubric))
+    }
+
+    /// The key under which what judges is changed next: the log takes one change for each state.
+    pub fn change_key(&self) -> TaskKey {
+        TaskKey::of("panel", &[&self.changes.to_le_bytes()])
     }
 
     /// Whether a rubric of this panel is on trial.

@@ -1,6 +1,7 @@
 //! Rubrics swapped under a run that works: by its host a thousand times, by another process, by a
 //! file that appears. No judgment fails or mixes two, and each names its rubric.
 
+use crate::rubric::guest::Guest;
 use crate::runs::{
     alone, copied, demo, ends_within, gradus, json, on, records, twin, until_last, whole,
 };
@@ -148,6 +149,129 @@ fn another_process_swaps_rubrics_of_a_run_that_works() {
     assert_eq!(failed(&dir), 0);
     assert!(judges(&dir).iter().collect::<BTreeSet<_>>().len() >= 2);
     assert!(std::fs::read_dir(dir.join("inbox")).unwrap().next().is_none(), "nothing is left over");
+}
+
+fn hash(dir: &Path, name: &str) -> String {
+    let list = json(&["rubric", "list"], dir);
+    let row = list.as_array().unwrap().iter().find(|row| row["name"] == name).unwrap();
+    row["rubric"].as_str().unwrap()[..16].to_owned()
+}
+
+/// One rubric of several is put away, and what judges is changed only if it is what one thinks.
+#[test]
+fn a_rubric_is_rolled_back_by_its_name_and_swapped_if_current() {
+    let _alone = alone();
+    let root = tempfile::tempdir().unwrap();
+    let dir = copied(&whole().dir(), &root.path().join("run"));
+    let run = dir.to_str().unwrap();
+    for name in ["pairwise", "checklist"] {
+        says(&rubric(&["install", run, name]), 0, "installed");
+    }
+    let [demo, pairwise, checklist] =
+        ["demo-compact", "pairwise", "checklist"].map(|name| hash(&dir, name));
+    let over = |hashes: &str, code, said: &str| {
+        let wanted = ["activate", run, "pairwise", "checklist:math", "--if-current", hashes];
+        says(&rubric(&wanted), code, said);
+    };
+    over("abc", 2, "too short");
+    over(&pairwise, 2, "GRADUS0512 what judges is not");
+    over(&format!("{demo},{pairwise}"), 2, "any more but demo-compact@0.1.0");
+    over(&demo, 0, "pairwise@0.1.0, checklist@0.1.0:math judges");
+    over(&demo, 2, "any more but pairwise@0.1.0");
+    let both = format!("{checklist},{pairwise}");
+    over(&both, 0, "judges from the next iteration on");
+    says(&rubric(&["rollback", run, "unheard-of"]), 2, "GRADUS0508");
+    says(&rubric(&["rollback", run, "demo-compact"]), 2, "GRADUS0511 demo-compact@0.1.0");
+    // One of two leaves the other; without the other there is no panel, so the one before comes.
+    says(&rubric(&["rollback", run, "checklist", "--reason", "slow"]), 0, "pairwise@0.1.0 judges");
+    says(&rubric(&["rollback", run, "checklist"]), 2, "GRADUS0511 checklist@0.1.0");
+    says(&rubric(&["rollback", run, &pairwise]), 0, "demo-compact@0.1.0 judges");
+    says(&rubric(&["rollback", run, "demo-compact"]), 2, "nobody judges");
+    let list = json(&["rubric", "list"], &dir);
+    let put_away: BTreeSet<&str> =
+        list.as_array().unwrap().iter().filter_map(|row| row["put_away"].as_str()).collect();
+    assert_eq!(put_away, BTreeSet::from(["slow", "a person said so"]));
+    // Two new ones leave together.
+    let two = ["activate", run, "pairwise", "checklist:math", "--again"];
+    says(&rubric(&two), 0, "judges");
+    says(&rubric(&["rollback", run, "--reason", "both"]), 0, "demo-compact@0.1.0 judges");
+    let list = json(&["rubric", "list"], &dir);
+    let both = list.as_array().unwrap().iter().filter(|row| row["put_away"] == "both").count();
+    assert_eq!(both, 2);
+}
+
+/// Of many who change what they think is current, one does.
+#[test]
+fn only_one_changes_what_is_current() {
+    let _alone = alone();
+    let root = tempfile::tempdir().unwrap();
+    let dir = copied(&whole().dir(), &root.path().join("run"));
+    let runtime = Runtime::builder(&dir).iterations(3).start().unwrap();
+    let rubrics = runtime.handle().rubrics().clone();
+    let ids: Vec<RubricId> = (1..=8)
+        .map(|mark| rubrics.install(&twin(bundled::DEMO_COMPACT, mark)).unwrap().rubric)
+        .collect();
+    for round in 0..5 {
+        let current = runtime.handle().view().unwrap().panel.unwrap().seats()[0].rubric.0.clone();
+        let changed: Vec<bool> = std::thread::scope(|scope| {
+            let ask = |id: &RubricId| {
+                let (rubrics, wanted) = (rubrics.clone(), [Wanted::plain(id.0.clone())]);
+                let current = current.clone();
+                scope.spawn(move || {
+                    let (when, again) = (When::NextIteration, Again::Refuse);
+                    rubrics.activate_if_current(&wanted, when, again, &current).is_ok()
+                })
+            };
+            let others = ids.iter().filter(|id| id.0 != current);
+            let all: Vec<_> = others.map(ask).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        assert_eq!(changed.iter().filter(|done| **done).count(), 1, "{round}: {changed:?}");
+    }
+    runtime.shutdown();
+    assert_eq!(seen(&dir, "rubric_activated"), 6);
+}
+
+/// A guest that calls itself hostile, in this version (of three letters).
+fn versioned(version: &str) -> Vec<u8> {
+    assert_eq!(version.len(), 3);
+    Guest::new().more(&format!("(data (i32.const 1040) \"{version}\")")).component()
+}
+
+#[test]
+fn the_watched_folder_never_goes_back_in_version() {
+    let _alone = alone();
+    let root = tempfile::tempdir().unwrap();
+    let dir = copied(&whole().dir(), &root.path().join("run"));
+    let runtime = Runtime::builder(&dir).iterations(3).start().unwrap();
+    let rubrics = runtime.handle().rubrics().clone();
+    let first = rubrics.install(&versioned("1.4")).unwrap();
+    assert_eq!(first.version, "1.4");
+    rubrics.activate(&[Wanted::plain("hostile")], When::NextIteration, Again::Refuse).unwrap();
+    let seated = || runtime.handle().view().unwrap().panel.unwrap().seats()[0].rubric.clone();
+    let reason = || {
+        let all = records(&dir).into_iter().filter_map(|record| match record.event {
+            Event::RubricRefused { reason, .. } => Some(reason),
+            _ => None,
+        });
+        all.last().unwrap()
+    };
+    dropped(&dir, "old.wasm", &versioned("0.9"), "rubric_refused");
+    let said = reason();
+    assert!(said.contains("0.9 is older than 1.4 that judges"), "{said}");
+    assert!(said.contains("gradus rubric activate DIR"), "{said}");
+    dropped(&dir, "odd.wasm", &versioned("new"), "rubric_refused");
+    assert!(reason().contains("cannot be told"), "{}", reason());
+    assert_eq!(seated(), first.rubric);
+    assert_eq!(runtime.handle().view().unwrap().rubrics.installed.len(), 4, "they are installed");
+    dropped(&dir, "same.wasm", &twin(&versioned("1.4"), 1), "rubric_activated");
+    let same = seated();
+    assert_ne!(same, first.rubric);
+    dropped(&dir, "next.wasm", &versioned("1.5"), "rubric_activated");
+    assert_ne!(seated(), same);
+    // By hand it may.
+    rubrics.activate(&[Wanted::plain("hostile@0.9")], When::NextIteration, Again::Refuse).unwrap();
+    runtime.shutdown();
 }
 
 /// Nobody works on the run: whoever asks does it.

@@ -31,7 +31,8 @@ pub enum Verb {
     Install(Install),
     /// Let one or several installed rubrics judge, in the place of those that do.
     Activate(Activate),
-    /// Put the rubrics back that judged before, at once.
+    /// Put the rubrics back that judged before, at once, or one rubric away: what it judged in the
+    /// open iteration is judged again.
     Rollback(Rollback),
     /// Let installed rubrics judge beside those that do, counting for nothing: to see what they
     /// would do.
@@ -81,6 +82,9 @@ pub struct Activate {
     /// Also a rubric that was rolled back.
     #[arg(long)]
     again: bool,
+    /// Only if this is what judges: the beginning of its hash; of several with commas between.
+    #[arg(long, value_name = "HASH")]
+    if_current: Option<String>,
     /// Print the new panel as JSON.
     #[arg(long)]
     json: bool,
@@ -103,6 +107,9 @@ pub struct Shadow {
 pub struct Rollback {
     /// The run's folder.
     dir: PathBuf,
+    /// A rubric that judges, to be put away: NAME, NAME@VERSION or the beginning of its hash.
+    /// None: all that the last activation brought.
+    rubric: Option<String>,
     /// Why, for the record.
     #[arg(long, default_value = "a person said so")]
     reason: String,
@@ -190,12 +197,14 @@ fn install(arguments: &Install) -> Result<(), Error> {
 fn activate(arguments: &Activate) -> Result<(), Error> {
     let wanted = arguments.rubrics.iter().map(|text| wanted(text)).collect::<Result<_, _>>()?;
     let again = if arguments.again { Again::Allow } else { Again::Refuse };
-    let request = Request::Activate { wanted, when: arguments.when, again };
+    let (when, if_current) = (arguments.when, arguments.if_current.clone());
+    let request = Request::Activate { wanted, when, again, if_current };
     report(&arguments.dir, &ask(&Folder::at(&arguments.dir), &request)?, arguments.json)
 }
 
 fn rollback(arguments: &Rollback) -> Result<(), Error> {
-    let request = Request::RollBack { reason: arguments.reason.clone() };
+    let (rubric, reason) = (arguments.rubric.clone(), arguments.reason.clone());
+    let request = Request::RollBack { rubric, reason };
     report(&arguments.dir, &ask(&Folder::at(&arguments.dir), &request)?, arguments.json)
 }
 
@@ -276,7 +285,10 @@ fn list(arguments: &List) -> Result<(), Error> {
         let name = format!("{}@{}", row.name, row.version);
         text.push_str(&format!("{}  {name:<24} {state}", row.rubric.short()));
         if let Some(left) = row.on_trial {
-            text.push_str(&format!("; on trial for {left} judgments more"));
+            text.push_str(&format!("; on trial for {left} prompts more"));
+        }
+        if let Some(reason) = &row.ails {
+            text.push_str(&format!("; FAILS, and nobody judged before it: {reason}"));
         }
         if row.strikes > 0 {
             text.push_str(&format!("; trapped at {} prompts", row.strikes));

@@ -50,8 +50,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
 fn text(taint: &Taint) -> String {
     let Taint { name, version, rubric, .. } = taint;
     let mut text = format!("{name}@{version} ({})", rubric.short());
+    let taken_back = match taint.taken_back {
+        0 => String::new(),
+        1 => "1 prompt that it judged was judged again after it was rolled back\n".to_owned(),
+        n => format!("{n} prompts that it judged were judged again after it was rolled back\n"),
+    };
     if taint.iterations.is_empty() {
-        text.push_str(" touched nothing\n");
+        text.push_str(&format!(" touched nothing\n{taken_back}"));
         return text;
     }
     text.push_str(" touched:\n");
@@ -64,6 +69,7 @@ fn text(taint: &Taint) -> String {
         (models, true) => format!("{models} models come of it; one of them acts now\n"),
         (models, false) => format!("{models} models come of it; none of them acts now\n"),
     });
+    text.push_str(&taken_back);
     if taint.judges {
         text.push_str("it judges now: gradus rubric rollback puts the one before it back\n");
     }

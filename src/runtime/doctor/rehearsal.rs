@@ -359,7 +359,7 @@ impl Rehearsal {
 
 fn any_pair(iteration: Iteration, prompt: &PromptId) -> PreferencePair {
     PreferencePair {
-        id: crate::domain::PairId(format!("{iteration}/{prompt}")),
+        id: crate::domain::PairId::of(iteration, prompt, 0),
         prompt: prompt.clone(),
         chosen: 0,
         rejected: 1,

@@ -115,6 +115,35 @@ impl Story {
         }
     }
 
+    /// What these rubrics judged counts for nothing, and nothing that came of it.
+    fn take_all_back(&mut self, rubrics: &[RubricId], judged_now: bool, view: &RunView) {
+        if self.outcome.is_some() {
+            return;
+        }
+        let mut any = false;
+        for (prompt, journey) in &mut self.journeys {
+            let again = journey.quarantined
+                && view.open().is_some_and(|(_, open)| !open.is_quarantined(prompt));
+            if journey.judgments.iter().flatten().any(|j| rubrics.contains(&j.rubric)) || again {
+                any = true;
+                journey.judgments = None;
+                journey.taken_back += 1;
+                journey.quarantined &= !again;
+                journey.decided = journey.quarantined;
+                self.pairs.retain(|pair| !pair.0.contains(prompt.as_str()));
+            }
+        }
+        self.probed.retain(|rubric| !rubrics.contains(rubric));
+        self.evaluated &= !(any || judged_now);
+        if any {
+            let (policy, outcome) = (self.policy.take(), self.outcome.take());
+            let (prompts, journeys) = (self.prompts.take(), std::mem::take(&mut self.journeys));
+            let (pairs, probed) =
+                (std::mem::take(&mut self.pairs), std::mem::take(&mut self.probed));
+            *self = Story { policy, outcome, prompts, journeys, pairs, probed, ..Story::default() };
+        }
+    }
+
     fn journey(&mut self, prompt: &PromptId) -> &mut Journey {
         let sealed = self.prompts.as_ref().expect("prompts are sealed before they are answered");
         assert!(sealed.contains(prompt), "{prompt} is not among the sealed ones");
@@ -287,13 +316,60 @@ fn iteration_of(event: &Event) -> Option<Iteration> {
     value.get("iteration")?.as_u64().map(|n| Iteration(n as u32))
 }
 
+/// No pair that was trained on is of judgments that were taken back: each is of the judgments that
+/// the view holds, and no rubric among them was rolled back in the iteration.
+pub fn nothing_taken_back_is_trained_on(disk: &Disk, view: &RunView) -> u32 {
+    let all = records(disk);
+    let mut sealed_pairs = 0;
+    for (iteration, open) in &view.iterations {
+        let sealed: BTreeSet<&PairId> = open.sealed.iter().flatten().collect();
+        let kept: BTreeSet<&PairId> = open.pairs.values().map(|(pair, _)| pair).collect();
+        assert!(open.sealed.is_none() || sealed == kept, "iteration {iteration}");
+        for (prompt, (id, formed)) in &open.pairs {
+            let [at, formed] = [open.judged[prompt], *formed].map(|at| &all[at.0 as usize].event);
+            let (
+                Event::JudgmentsRecorded { judgments, scores, .. },
+                Event::PairFormed { pair, .. },
+            ) = (at, formed)
+            else {
+                panic!("{at:?} {formed:?}")
+            };
+            assert_eq!((&pair.id, &pair.prompt), (id, prompt));
+            let score = |candidate: u32| scores[candidate as usize].unwrap();
+            assert_eq!(
+                (score(pair.chosen), score(pair.rejected)),
+                (pair.score_chosen, pair.score_rejected),
+                "the pair is of these judgments"
+            );
+            for judgment in judgments {
+                assert!(!open.is_taken_back(&judgment.rubric), "{prompt} in iteration {iteration}");
+            }
+            sealed_pairs += u32::from(open.sealed.is_some());
+        }
+    }
+    sealed_pairs
+}
+
 /// The whole run, record by record.
 pub fn the_story_holds(disk: &Disk) {
     let mut stories: BTreeMap<Iteration, Story> = BTreeMap::new();
     let mut view = RunView::default();
     let mut acting = None;
     for record in records(disk) {
+        let (before, counts) = (view.clone(), view.heeds(&record));
         view.apply(&record);
+        if std::env::var("GRADUS_DUMP").is_ok() {
+            println!(
+                "{} {} {} {:?}",
+                record.offset,
+                record.event.kind(),
+                counts,
+                record.key.as_ref().map(|k| (k.short().to_owned(), k.rollback()))
+            );
+        }
+        if !counts {
+            continue;
+        }
         match &record.event {
             Event::RunStarted { base, .. } => acting = Some(base.clone()),
             Event::IterationStarted { iteration, policy, reference, .. } => {
@@ -303,9 +379,15 @@ pub fn the_story_holds(disk: &Disk) {
                 let story = Story { policy: Some(policy.clone()), ..Story::default() };
                 assert!(stories.insert(*iteration, story).is_none(), "started twice");
             }
-            Event::RubricRolledBack { rubric, .. } => {
-                if let Some(story) = stories.values_mut().last() {
-                    story.take_back(rubric);
+            Event::RubricRolledBack { rubric, taken_back, .. } => {
+                let Some(story) = stories.values_mut().last() else { continue };
+                match (taken_back.as_slice(), before.open()) {
+                    ([], _) => story.take_back(rubric),
+                    (taken_back, Some((_, open))) => {
+                        let judged_now = taken_back.iter().any(|rubric| open.panel.has(rubric));
+                        story.take_all_back(taken_back, judged_now, &view);
+                    }
+                    (_, None) => {}
                 }
             }
             event => {

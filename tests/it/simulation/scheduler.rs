@@ -7,7 +7,7 @@ use super::seat::{Seat, fold, seats};
 use super::world::World;
 use crate::dice::Dice;
 use gradus::actor::worker::Done;
-use gradus::domain::{Event, Iteration, Offset, Prompt, PromptOrigin, TaskKey};
+use gradus::domain::{Event, Iteration, Offset, Prompt, PromptOrigin, TaskKey, Trial, When};
 use gradus::log::{Batch, Log};
 use gradus::stage::conductor::Conductor;
 use gradus::stage::{ATTEMPTS_MAX, Desk, Stage};
@@ -57,6 +57,8 @@ pub struct Mood {
     pub submit: u64,
     /// Tasks that fail whenever they are tried.
     pub doomed: u64,
+    /// Times somebody lets another rubric judge at once, or rolls one back.
+    pub swap: u64,
 }
 
 impl Mood {
@@ -71,6 +73,7 @@ impl Mood {
         pause: 0,
         submit: 0,
         doomed: 0,
+        swap: 0,
     };
 
     /// The mood of a seed; the host adds no prompts, nothing is doomed.
@@ -93,7 +96,8 @@ impl Mood {
 pub struct Tally(pub BTreeMap<&'static str, u64>);
 
 impl Tally {
-    fn count(&mut self, what: &'static str, n: u64) {
+    /// Counts something.
+    pub fn count(&mut self, what: &'static str, n: u64) {
         *self.0.entry(what).or_default() += n;
     }
 
@@ -114,6 +118,8 @@ pub struct Sim<'a> {
     pub tally: Tally,
     /// Tasks that always fail, with their iterations; `None` for those looked at and spared.
     pub doomed: BTreeMap<TaskKey, Option<Iteration>>,
+    /// Whether tasks may fail by themselves.
+    pub faulty: bool,
     process: Process,
 }
 
@@ -123,7 +129,7 @@ impl Sim<'_> {
         let disk = world.create();
         let process = Process::start(world, &disk);
         let (truth, tally, doomed) = Default::default();
-        Sim { world, disk, truth, tally, doomed, process }
+        Sim { world, disk, truth, tally, doomed, faulty: false, process }
     }
 
     /// Every stage in turn until none has anything to do; nothing ever goes wrong.
@@ -178,6 +184,7 @@ impl Sim<'_> {
                     self.tally.count("pause", 1);
                 }
                 n if (800..800 + mood.submit).contains(&n) => self.submit(),
+                n if (600..600 + mood.swap).contains(&n) => self.swap(dice),
                 n if n >= 900 && self.truth.paused => self.say(Event::ResumeRequested),
                 n if n % 2 == 0 => self.wake_one(dice, mood),
                 _ => self.finish_one(dice, mood),
@@ -210,6 +217,34 @@ impl Sim<'_> {
         let prompt = Prompt::user(text, PromptOrigin::Given);
         self.say(Event::PromptAdmitted { prompt });
         self.tally.count("prompt submitted", 1);
+    }
+
+    /// Somebody lets another rubric judge at once, or puts back what judged before; what is said is
+    /// what `Rubrics` says.
+    fn swap(&mut self, dice: &mut Dice) {
+        let Some(panel) = self.truth.panel.clone() else { return };
+        let back_to = self.truth.rubrics.fallback(&panel).cloned();
+        if let Some(back_to) = back_to.filter(|_| dice.chance(70)) {
+            let mut gone = panel.leaving(&back_to);
+            while let Some(rubric) = gone.first().cloned() {
+                let (back_to, reason) = (back_to.clone(), "by hand".to_owned());
+                self.say(Event::RubricRolledBack {
+                    rubric,
+                    back_to,
+                    reason,
+                    taken_back: gone.clone(),
+                });
+                gone.remove(0);
+            }
+            self.tally.count("rolled back by hand", 1);
+            return;
+        }
+        let trial = Trial { prompts: dice.from(0, 4), watch: 3, ..Trial::default() };
+        let panel = dice.pick(&[0, 1, 2]);
+        let panel = super::world::others()[panel].clone();
+        let (when, trial) = (When::Immediately, Some(trial).filter(|_| dice.chance(60)));
+        self.say(Event::RubricActivated { panel, when, trial });
+        self.tally.count("swapped", 1);
     }
 
     fn look(&mut self) {
@@ -301,7 +336,7 @@ impl Sim<'_> {
         let done = seat.finish(desk, fails);
         match (power, done) {
             (Power::Holds, Some(Done::Recorded)) if !fails => {}
-            (Power::Holds, Some(Done::Failed { .. })) if fails => {
+            (Power::Holds, Some(Done::Failed { .. })) if fails || self.faulty => {
                 self.tally.count("task failed", 1)
             }
             (Power::FailsBefore, Some(Done::LogLost(_))) => self.tally.count("cut before", 1),

@@ -84,6 +84,13 @@ fn panels() -> [Panel; 5] {
     ]
 }
 
+/// Panels that take another's place: one that compares, one that this model does not understand, and
+/// two of both.
+pub fn others() -> [Panel; 3] {
+    let two = vec![seat(pairwise(), 1.0, &[]), seat(foreign(), 1.0, &["math"])];
+    [Panel::one(pairwise()), Panel::one(foreign()), Panel::new(two).unwrap()]
+}
+
 /// Every other prompt is about numbers.
 fn notes(at: u32) -> Notes {
     if at.is_multiple_of(2) {

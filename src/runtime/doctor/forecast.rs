@@ -207,12 +207,14 @@ impl Forecast<'_> {
     }
 
     /// Answers of the checkpoint, of the policy before it and of the first one, where they differ,
-    /// judged beside each other.
+    /// judged beside each other: under the panel, and by referees of their own as if these asked as
+    /// much (a program asks less).
     fn evaluator(&self, iteration: u32) -> f64 {
         let policies = if iteration <= 2 { 2 } else { 3 };
         let prompts = (self.config.evaluate.prompts as usize).min(self.stock.held_out);
         let answering = f64::from(policies) * self.answering(prompts, 1);
-        let judging = self.judging_of(prompts, policies as usize, 1.0);
+        let panels = if self.config.evaluate.rubrics.is_empty() { 1.0 } else { 2.0 };
+        let judging = panels * self.judging_of(prompts, policies as usize, 1.0);
         let quality = match self.stock.oracle {
             true => {
                 let judged = prompts.min(self.config.evaluate.judge_prompts as usize);

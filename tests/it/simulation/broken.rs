@@ -83,7 +83,9 @@ fn a_judge_that_is_wrong_is_stopped_by_a_referee_of_its_own() {
             let by_judge = words(&versus(&sim, Referee::Judge));
             assert_eq!(by_judge, [Word::Better; 3], "seed {seed}");
             let table = iterations_table(&Report::of(&sim.truth));
-            for part in ["referee score", " worse", "by its own judge: better", "verifier@1.0.0"] {
+            for part in
+                ["referee score", " worse", "by its own judge: better", "refereed by verifier@"]
+            {
                 assert!(table.contains(part), "no {part:?} in\n{table}");
             }
         }
@@ -166,4 +168,26 @@ fn a_referee_that_is_not_installed_is_never_replaced() {
     let (offset, last) = (view.next, records(&sim.disk).pop().unwrap());
     view.apply(&Recorded { offset, event, ..last });
     assert_ne!(one, key(&view));
+}
+
+/// The gate fails closed: without held-out prompts, or with none of them looked at.
+#[test]
+fn nothing_held_out_promotes_nothing() {
+    for (held_out, looked_at) in [(0, 64), (4, 0)] {
+        for mode in [GateMode::NotWorse, GateMode::Better, GateMode::Paper] {
+            let mut world = World::plain();
+            world.held_out = held_out;
+            world.config.evaluate.prompts = looked_at;
+            world.config.evaluate.gate.mode = mode;
+            let mut sim = Sim::new(&world);
+            sim.calm();
+            check(&sim);
+            let dpo = if mode == GateMode::Paper { "promoted" } else { "rejected" };
+            assert_eq!(outcomes(&sim), ["promoted", dpo, dpo], "{mode:?}");
+            let table = iterations_table(&Report::of(&sim.truth));
+            for part in ["unproven", "nothing was compared"] {
+                assert!(table.contains(part), "no {part:?} in\n{table}");
+            }
+        }
+    }
 }

@@ -133,7 +133,7 @@ impl Story {
                 self.pairs.retain(|pair| !pair.0.contains(prompt.as_str()));
             }
         }
-        self.probed.retain(|rubric| !rubrics.contains(rubric));
+        self.probed.retain(|(rubric, _)| !rubrics.contains(rubric));
         self.evaluated &= !(any || judged_now);
         if any {
             let (policy, outcome) = (self.policy.take(), self.outcome.take());

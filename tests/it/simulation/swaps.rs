@@ -195,8 +195,11 @@ fn rolled_back(gone: &[RubricId], back_to: RubricId) -> Event {
     Event::RubricRolledBack { rubric, back_to, reason: "by hand".to_owned(), taken_back }
 }
 
+/// Pairs, the last checkpoint, and how many judgments.
+type CameTo = (Vec<PreferencePair>, Option<PolicyRef>, (u32, u32));
+
 /// What an iteration was trained on and came to; pairs that were formed again have other names.
-fn came_to(sim: &Sim<'_>) -> Vec<(Vec<PreferencePair>, Option<PolicyRef>, (u32, u32))> {
+fn came_to(sim: &Sim<'_>) -> Vec<CameTo> {
     let all = records(&sim.disk);
     let pair = |at: &Offset| match &all[at.0 as usize].event {
         Event::PairFormed { pair, .. } => {

@@ -249,7 +249,7 @@ fn comment(path: &str) -> Option<&'static str> {
             "tasks without a sign of life are given up; none begins with less memory than this"
         }
         "rubrics" => {
-            "a new rubric is on trial for its first prompts, and watched as long as it judges"
+            "a new one is on trial and watched as long as it judges; those in `watch` are taken"
         }
         "storage" => "0: keep every iteration whole, no quota; the run waits when there is no room",
         "evaluate" => "rubrics: [NAME, ...] compare the policies in the place of those that judge",
@@ -385,6 +385,9 @@ mod tests {
         config.sampling.top_p = 0.0;
         let error = config.validate().unwrap_err().to_string();
         assert!(error.contains("sampling.top_p is 0; allowed: above 0"), "{error}");
+        let config = parse("rubrics:\n  watch_prompts: 2000\n").unwrap();
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains("rubrics.watch_prompts is 2000; allowed: 0 to 1024"), "{error}");
         let config = parse("sampling:\n  weight_bits: 16\n").unwrap();
         let error = config.validate().unwrap_err().to_string();
         assert!(error.contains("sampling.weight_bits is 16; allowed: 32, or 8"), "{error}");

@@ -552,6 +552,16 @@ impl Config {
             ("rubrics.unparsed_max", self.rubrics.unparsed_max),
             ("rubrics.mass_min", self.rubrics.mass_min),
         ];
+        let counts = [
+            ("rubrics.trial_prompts", self.rubrics.trial_prompts),
+            ("rubrics.watch_prompts", self.rubrics.watch_prompts),
+        ];
+        for (key, value) in counts {
+            if value > Trial::PROMPTS_MAX {
+                let value = value.to_string();
+                return Err(ConfigError::Range { key, value, allowed: "0 to 1024" });
+            }
+        }
         for (key, value) in shares {
             if !(0.0..=1.0).contains(&value) {
                 return Err(ConfigError::Range {

@@ -174,6 +174,9 @@ impl Default for Trial {
 }
 
 impl Trial {
+    /// So many prompts of a rubric are remembered at most.
+    pub const PROMPTS_MAX: u32 = 1024;
+
     /// Whether anything is asked of the first judgments.
     pub fn is_due(&self) -> bool {
         self.prompts > 0 || self.judgments > 0

@@ -61,7 +61,9 @@ impl IterationView {
                 let first = of_old || !self.judged.contains_key(prompt);
                 first && !asked.any(|rubric| self.is_taken_back(rubric))
             }
-            Event::JudgeProbed { rubric, .. } => knew >= self.probe_voided(rubric),
+            Event::JudgeProbed { rubric, .. } => {
+                !self.probes.contains_key(rubric) && knew >= self.probe_voided(rubric)
+            }
             Event::PairFormed { pair: formed, .. } => pair(&formed.prompt),
             Event::PairSkipped { prompt, .. } => pair(prompt),
             Event::PairsSealed { .. }

@@ -4,8 +4,8 @@ use crate::domain::{Judgment, TaskKey, Trial};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
-/// Prompts that are remembered of a rubric, whatever is wanted.
-const LOOKS_MAX: usize = 1024;
+/// Prompts that are remembered of a rubric, whatever a record wants.
+const LOOKS_MAX: usize = Trial::PROMPTS_MAX as usize;
 /// A new rubric whose question fails so often is not tried again.
 const EARLY: u32 = 3;
 /// The same of one that has judged before, whatever the question: one less than what halts a stage.

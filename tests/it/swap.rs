@@ -234,8 +234,13 @@ fn only_one_changes_what_is_current() {
 
 /// A guest that calls itself hostile, in this version (of three letters).
 fn versioned(version: &str) -> Vec<u8> {
-    assert_eq!(version.len(), 3);
-    Guest::new().more(&format!("(data (i32.const 1040) \"{version}\")")).component()
+    let mut bytes = Guest::new().component();
+    // In its data, with its length before it.
+    let places: Vec<usize> =
+        (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"\x031.0")).collect();
+    let [at] = places.as_slice() else { panic!("{places:?}") };
+    bytes[at + 1..at + 4].copy_from_slice(version.as_bytes());
+    bytes
 }
 
 #[test]
@@ -250,11 +255,11 @@ fn the_watched_folder_never_goes_back_in_version() {
     rubrics.activate(&[Wanted::plain("hostile")], When::NextIteration, Again::Refuse).unwrap();
     let seated = || runtime.handle().view().unwrap().panel.unwrap().seats()[0].rubric.clone();
     let reason = || {
-        let all = records(&dir).into_iter().filter_map(|record| match record.event {
+        let mut all = records(&dir).into_iter().rev().filter_map(|record| match record.event {
             Event::RubricRefused { reason, .. } => Some(reason),
             _ => None,
         });
-        all.last().unwrap()
+        all.next().unwrap()
     };
     dropped(&dir, "old.wasm", &versioned("0.9"), "rubric_refused");
     let said = reason();

@@ -358,15 +358,6 @@ pub fn the_story_holds(disk: &Disk) {
     for record in records(disk) {
         let (before, counts) = (view.clone(), view.heeds(&record));
         view.apply(&record);
-        if std::env::var("GRADUS_DUMP").is_ok() {
-            println!(
-                "{} {} {} {:?}",
-                record.offset,
-                record.event.kind(),
-                counts,
-                record.key.as_ref().map(|k| (k.short().to_owned(), k.rollback()))
-            );
-        }
         if !counts {
             continue;
         }

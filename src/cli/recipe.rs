@@ -68,6 +68,8 @@ pub fn config(seed: u64, scale: Scale) -> Result<Config, Error> {
         config.train.sft.warmup_steps = 1;
         config.train.dpo.warmup_steps = 1;
         config.evaluate.prompts = 24;
+        // With so few, no win rate is known to a tenth.
+        config.evaluate.gate.margin = 0.25;
         config.evaluate.judge_prompts = 6;
         config.sampling.batch_prompts = 16;
     }

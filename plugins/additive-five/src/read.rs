@@ -22,7 +22,7 @@
 //!
 //! All claims must agree. The place of the score is the first of them.
 
-use kit::{Claim, Fences, Form, Reply, Span, Standing, claims, span, words};
+use kit::{CLAIMS_MAX, Claim, Fences, Form, Reply, Span, Standing, claims, span, words};
 
 /// What an answer holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -281,7 +281,7 @@ const NOTHING: [&str; 14] = [
 ];
 
 fn is_mark(c: char) -> bool {
-    c.is_whitespace() || "*_`".contains(c)
+    c.is_whitespace() || matches!(c, '*' | '_' | '`')
 }
 
 /// A figure's value, ASCII or full-width.
@@ -401,9 +401,16 @@ fn shortened(text: &str) -> String {
     text.trim().chars().take(60).collect()
 }
 
+/// As much of a comment as is looked at, in bytes.
+const COMMENT_BYTES: usize = 600;
+
+fn bounded(text: &str) -> &str {
+    &text[..text.floor_char_boundary(COMMENT_BYTES)]
+}
+
 /// Whether a comment puts the score before it in doubt.
 fn doubts(comment: &str) -> bool {
-    let words = words(comment);
+    let words = words(bounded(comment));
     let any = |known: &[&str]| words.iter().any(|word| known.contains(&word.as_str()));
     let first = words.iter().find(|word| !["but", "well", "only"].contains(&word.as_str()));
     let alone = words.iter().all(|word| ALONE_DOUBTS.contains(&word.as_str()));
@@ -535,7 +542,7 @@ fn joined(number: &Number<'_>) -> Option<Option<String>> {
 
 /// What stands where a score should and is none: it counts against one, or says nothing.
 fn no_number(claim: &Claim<'_>) -> Option<Said> {
-    let text = claim.value.trim_start_matches(is_mark);
+    let text = bounded(claim.value.trim_start_matches(is_mark));
     let low = text.to_lowercase();
     let begins = |known: &str| {
         low.strip_prefix(known).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
@@ -552,7 +559,7 @@ fn no_number(claim: &Claim<'_>) -> Option<Said> {
 
 /// Whether the line after a claim goes on with it and puts it in doubt.
 fn goes_on(line: &str) -> bool {
-    let line = line.trim_start();
+    let line = bounded(line.trim_start());
     let words = words(line);
     let first = words.first().map_or("", String::as_str);
     let word = line.starts_with(char::is_lowercase) && NEXT_DOUBTS.contains(&first);
@@ -620,6 +627,9 @@ fn said(answer: &str, claim: &Claim<'_>) -> Option<Said> {
 pub fn read(answer: &str) -> Found {
     let reply = Reply::of(answer, Fences::Quote);
     let found = claims(&reply, answer, "score");
+    if found.len() >= CLAIMS_MAX {
+        return Found::Malformed(format!("{CLAIMS_MAX} claims and more"));
+    }
     let said: Vec<Said> = found.iter().filter_map(|claim| said(answer, claim)).collect();
     let Some(first) = said.first() else { return Found::Missing };
     if said.iter().any(|claim| claim.value != first.value) {
@@ -639,8 +649,6 @@ pub fn read(answer: &str) -> Found {
 }
 
 #[cfg(test)]
-mod adhoc_tmp;
 #[cfg(test)]
-mod corpus_tmp;
 #[cfg(test)]
 mod tests;

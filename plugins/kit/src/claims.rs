@@ -11,7 +11,7 @@
 
 use crate::SCALE_BYTES;
 use crate::json::members;
-use crate::own::{Line, Reply, Standing, introduces_own, last_sentence, span, words};
+use crate::own::{Line, Reply, Span, Standing, introduces_own, last_sentence, span, words};
 
 /// How a label and what follows it are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,13 +74,23 @@ const BEFORE: [&str; 28] = [
     "rate",
     "award",
 ];
+/// The longest text of such words, in bytes.
+const BEFORE_BYTES: usize = 100;
+/// The most claims that are read; a verdict has one.
+pub const CLAIMS_MAX: usize = 256;
 const SCALE_NAMES: [&str; 7] = ["scale", "max", "maximum", "out of", "of", "range", "best"];
 pub(crate) fn is_mark(c: char) -> bool {
-    c.is_whitespace() || "*_#`\u{feff}".contains(c)
+    c.is_whitespace() || matches!(c, '*' | '_' | '#' | '`' | '\u{feff}')
 }
 
 /// Whether what stands before a label leaves it the judge's own and the beginning of what is said.
 fn begins(before: &str) -> bool {
+    if before.len() > BEFORE_BYTES {
+        return false;
+    }
+    if before.is_empty() {
+        return true;
+    }
     let before =
         before.trim_start_matches(|c: char| is_mark(c) || "-+\u{2022}\u{2013}".contains(c));
     let number = before.trim_start_matches(|c: char| c.is_ascii_digit());
@@ -93,18 +103,42 @@ fn begins(before: &str) -> bool {
     before.chars().all(fits) && words(before).iter().all(|w| BEFORE.contains(&w.as_str()))
 }
 
-/// Where the label stands in a line in lower case as a word of its own.
-fn labels(low: &str, label: &str) -> impl Iterator<Item = usize> {
-    let apart = |c: Option<char>| !c.is_some_and(char::is_alphanumeric);
-    let free = move |at: &usize| {
-        apart(low[..*at].chars().next_back()) && apart(low[at + label.len()..].chars().next())
-    };
-    low.match_indices(label).map(|(at, _)| at).filter(free)
+/// Where a label stands in a reply as a word of its own, whatever its case.
+struct Labels<'a> {
+    text: &'a str,
+    at: Vec<usize>,
+    length: usize,
+}
+
+impl<'a> Labels<'a> {
+    fn of(text: &'a str, label: &str) -> Labels<'a> {
+        let low = text.to_ascii_lowercase();
+        let apart = |c: Option<char>| !c.is_some_and(char::is_alphanumeric);
+        let (length, found) = (label.len(), low.match_indices(label).map(|(at, _)| at));
+        let free = |at: &usize| {
+            apart(low[..*at].chars().next_back()) && apart(low[at + length..].chars().next())
+        };
+        Labels { text, at: found.filter(free).collect(), length }
+    }
+
+    /// What is before and after each label in a part of the reply.
+    fn within<'p>(&self, part: &'p str) -> impl DoubleEndedIterator<Item = (&'p str, &'p str)> {
+        let Span { start, end } = span(self.text, part);
+        let (from, to) =
+            (self.at.partition_point(|at| *at < start), self.at.partition_point(|at| *at < end));
+        let length = self.length;
+        let around = move |at: &usize| (&part[..at - start], part.get(at - start + length..));
+        let whole = move |(before, after): (&'p str, Option<&'p str>)| Some((before, after?));
+        self.at[from..to].iter().map(around).filter_map(whole)
+    }
 }
 
 /// What stands between label and colon of the scale, and the rest.
 fn scale(rest: &str) -> (&str, &str) {
     let begin = rest.trim_start_matches(is_mark);
+    if begin.is_empty() || begin.starts_with([':', '=']) {
+        return ("", rest);
+    }
     let brackets = [('(', ')'), ('[', ']'), ('\u{ff08}', '\u{ff09}')];
     for (open, close) in brackets {
         let Some(inner) = begin.strip_prefix(open) else { continue };
@@ -160,10 +194,9 @@ fn unquoted<'a>(before: &'a str, rest: &'a str) -> (&'a str, &'a str) {
 }
 
 /// What a line claims that begins with the label.
-fn on_line<'a>(lines: &[Line<'a>], at: usize, low: &str, label: &str) -> Option<Claim<'a>> {
+fn on_line<'a>(lines: &[Line<'a>], at: usize, labels: &Labels, start: usize) -> Option<Claim<'a>> {
     let line = lines.get(at)?;
-    let start = labels(low, label).next()?;
-    let (before, rest) = (&line.text[..start], &line.text[start + label.len()..]);
+    let (before, rest) = (line.text.get(..start)?, line.text.get(start + labels.length..)?);
     let (before, rest) = unquoted(before, rest);
     if !begins(before) {
         return None;
@@ -182,6 +215,9 @@ fn on_line<'a>(lines: &[Line<'a>], at: usize, low: &str, label: &str) -> Option<
         Some(value) => (value, adjoining(lines.get(at + 1))),
         None => {
             let below = lines.get(at + 1).filter(|line| line.standing == Standing::Own);
+            if below.is_some_and(|line| labels.within(line.text).next().is_some()) {
+                return None; // That line says it.
+            }
             (below.map_or("", |line| line.text), adjoining(lines.get(at + 2)))
         }
     };
@@ -189,13 +225,12 @@ fn on_line<'a>(lines: &[Line<'a>], at: usize, low: &str, label: &str) -> Option<
 }
 
 /// What a row of a table claims.
-fn in_row<'a>(line: &Line<'a>, label: &str) -> Option<Claim<'a>> {
+fn in_row<'a>(line: &Line<'a>, labels: &Labels) -> Option<Claim<'a>> {
     let row = line.text.trim().strip_prefix('|')?;
     let mut cells = row.split('|');
     let scale = cells.find_map(|cell| {
-        let low = cell.to_ascii_lowercase();
-        let start = labels(&low, label).next()?;
-        let (before, (scale, rest)) = (&cell[..start], scale(&cell[start + label.len()..]));
+        let (before, rest) = labels.within(cell).next()?;
+        let (scale, rest) = scale(rest);
         (begins(before) && rest.chars().all(is_mark)).then_some(scale)
     })?;
     let value = cells.next()?;
@@ -230,9 +265,8 @@ fn in_object<'a>(object: &'a str, label: &str, into: &mut Vec<Claim<'a>>) {
 }
 
 /// The label inside a line, where it begins a sentence; one that does not is in doubt.
-fn inside<'a>(reply: &Reply<'a>, line: &Line<'a>, low: &str, label: &str) -> Option<Claim<'a>> {
-    let start = labels(low, label).last()?;
-    let (before, rest) = (&line.text[..start], &line.text[start + label.len()..]);
+fn inside<'a>(reply: &Reply<'a>, line: &Line<'a>, labels: &Labels) -> Option<Claim<'a>> {
+    let (before, rest) = labels.within(line.text).next_back()?;
     // A row of a table says it in a cell of its own or not at all.
     if before.trim_start().starts_with('|') {
         return None;
@@ -253,22 +287,41 @@ fn inside<'a>(reply: &Reply<'a>, line: &Line<'a>, low: &str, label: &str) -> Opt
     Some(Claim { value, after: "", scale, standing, form: Form::Mention })
 }
 
-/// Everything that a reply claims under a label, in order. `label` is in lower case.
+/// Everything that a reply claims under a label, in order, or of very many the first
+/// [`CLAIMS_MAX`]. `label` is in lower case.
 pub fn claims<'a>(reply: &Reply<'a>, text: &'a str, label: &str) -> Vec<Claim<'a>> {
+    let labels = Labels::of(text, label);
     let mut all = Vec::new();
     let last = reply.lines.len().saturating_sub(1);
+    // Labels and lines are both in order; most lines have none.
+    let mut next = 0;
     for (at, line) in reply.lines.iter().enumerate() {
-        let low = line.text.to_ascii_lowercase();
-        if !low.contains(label) {
+        let here = span(text, line.text);
+        while labels.at.get(next).is_some_and(|label| *label < here.start) {
+            next += 1;
+        }
+        let Some(label) = labels.at.get(next).filter(|_| all.len() < CLAIMS_MAX) else { break };
+        if !here.contains(label) {
             continue;
         }
-        let found = on_line(&reply.lines, at, &low, label)
-            .or_else(|| in_row(line, label))
-            .or_else(|| (at == last).then(|| inside(reply, line, &low, label)).flatten());
+        let later = (labels.at.get(next + 1), reply.lines.get(at + 1));
+        if let (Some(":"), (Some(later), Some(below))) =
+            (text.get(label + labels.length..here.end), later)
+            && span(text, below.text).contains(later)
+        {
+            continue; // The next line says it.
+        }
+        let found = on_line(&reply.lines, at, &labels, label - here.start)
+            .or_else(|| in_row(line, &labels))
+            .or_else(|| (at == last).then(|| inside(reply, line, &labels)).flatten());
         all.extend(found);
     }
     for object in &reply.objects {
-        in_object(object, label, &mut all);
+        // `final_score` is a word of its own only without its underscore.
+        let low = object.to_ascii_lowercase();
+        if low.contains(label.split(' ').next_back().unwrap_or(label)) && all.len() < CLAIMS_MAX {
+            in_object(object, label, &mut all);
+        }
     }
     all.sort_by_key(|claim| span(text, claim.value).start);
     all

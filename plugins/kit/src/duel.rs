@@ -4,7 +4,7 @@
 //! three and nothing else, `Response A` and marks aside. All such lines must agree; a line that names
 //! neither is malformed, for taking its first letter would be a guess.
 
-use crate::claims::{Form, claims};
+use crate::claims::{CLAIMS_MAX, Form, claims};
 use crate::own::{Fences, Reply, Span, Standing, span};
 
 /// Which of two a judge preferred.
@@ -73,6 +73,9 @@ fn choices(side: Side, written: &str) -> [(String, Side); 3] {
 pub fn duel(text: &str, label: &str) -> Duel {
     let reply = Reply::of(text, Fences::Own);
     let found = claims(&reply, text, label);
+    if found.len() >= CLAIMS_MAX {
+        return Duel::Malformed(format!("{CLAIMS_MAX} claims and more"));
+    }
     let found: Vec<_> = found
         .into_iter()
         .filter(|claim| !matches!(claim.form, Form::Mention | Form::Sentence))

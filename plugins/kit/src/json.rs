@@ -13,42 +13,38 @@ pub struct Member<'a> {
 
 /// The length of a string at the start of `text`, with its marks.
 fn string_length(text: &str) -> Option<usize> {
-    let mark = text.chars().next().filter(|c| "\"'".contains(*c))?;
-    let mut escaped = false;
-    for (at, c) in text.char_indices().skip(1) {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            _ if c == mark => return Some(at + 1),
+    let mut bytes = text.bytes().enumerate();
+    let (_, mark) = bytes.next().filter(|(_, byte)| b"\"'".contains(byte))?;
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'\\' => drop(bytes.next()),
+            _ if byte == mark => return Some(at + 1),
             _ => {}
         }
     }
     None
 }
 
-/// Calls `on` with every character outside of strings and how deep it stands, until it says stop.
-fn outside_strings(text: &str, mut on: impl FnMut(usize, char, usize) -> bool) {
-    let (mut depth, mut until) = (0_usize, 0);
-    for (at, c) in text.char_indices() {
-        if at < until {
-            continue;
-        }
-        match c {
-            // An apostrophe inside a number or a word of a value begins no string.
-            '"' | '\'' => match string_length(&text[at..]) {
+/// Calls `on` with every sign outside of strings and how deep it stands, until it says stop.
+fn outside_strings(text: &str, mut on: impl FnMut(usize, u8, usize) -> bool) {
+    let (mut depth, mut at) = (0_usize, 0);
+    while let Some(byte) = text.as_bytes().get(at) {
+        match byte {
+            b'"' | b'\'' => match string_length(&text[at..]) {
                 Some(length) => {
-                    until = at + length;
+                    at += length;
                     continue;
                 }
                 None => return,
             },
-            '{' | '[' => depth += 1,
-            '}' | ']' => depth = depth.saturating_sub(1),
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
             _ => {}
         }
-        if !on(at, c, depth) {
+        if byte.is_ascii_punctuation() && !on(at, *byte, depth) {
             return;
         }
+        at += 1;
     }
 }
 
@@ -60,7 +56,7 @@ pub fn object_length(text: &str) -> Option<usize> {
     let mut end = None;
     outside_strings(text, |at, c, depth| {
         if depth == 0 {
-            end = (c == '}').then_some(at + 1);
+            end = (c == b'}').then_some(at + 1);
         }
         depth > 0
     });
@@ -80,7 +76,7 @@ pub fn members(object: &str) -> Vec<Member<'_>> {
     let mut parts = Vec::new();
     let mut from = 0;
     outside_strings(inner, |at, c, depth| {
-        if c == ',' && depth == 0 {
+        if c == b',' && depth == 0 {
             parts.push(&inner[from..at]);
             from = at + 1;
         }

@@ -6,7 +6,7 @@ mod duel;
 mod json;
 mod own;
 
-pub use claims::{Claim, Form, claims};
+pub use claims::{CLAIMS_MAX, Claim, Form, claims};
 pub use duel::{Duel, Side, duel};
 pub use own::{Fences, Line, Reply, Span, Standing, span, words};
 

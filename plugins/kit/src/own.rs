@@ -64,7 +64,11 @@ const QUOTES: [&str; 7] = ["response", "quote", "blockquote", "q", "cite", "cand
 /// whether it closes, and its length.
 fn tag(text: &str) -> Option<(&str, bool, usize)> {
     let end = if text.starts_with('<') { b'>' } else { b']' };
-    let length = text.bytes().skip(1).take(24).position(|byte| byte == end)?;
+    let ends = |byte| byte == end || byte == b'<' || byte == b'[' || byte == b'\n';
+    let length = text.bytes().skip(1).take(24).position(ends)?;
+    if text.as_bytes().get(length + 1) != Some(&end) {
+        return None;
+    }
     let inner = text.get(1..=length)?;
     let bare = inner.trim_matches('|');
     let (closes, name) = match bare.strip_prefix('/') {
@@ -75,25 +79,41 @@ fn tag(text: &str) -> Option<(&str, bool, usize)> {
     Some((name.trim(), closes, inner.len() + 2))
 }
 
-/// Whatever stands between tags of these names. What is not closed goes to the end where `open` says
-/// so; what is not opened then begins the reply.
-fn tagged(low: &str, names: &[&str], open: bool, into: &mut Vec<Span>) {
-    let mut from: Option<(usize, &str)> = None;
-    for (at, _) in low.match_indices(['<', '[']) {
-        let Some((name, closes, length)) = tag(&low[at..]) else { continue };
-        let Some(name) = names.iter().find(|known| **known == name) else { continue };
-        match (closes, from) {
-            (false, None) => from = Some((at, name)),
-            (true, Some((start, opened))) if opened == *name => {
-                into.push(start..at + length);
+/// A tag of a known name: where it begins and ends, and whether it closes.
+struct Tag {
+    span: Span,
+    name: &'static str,
+    closes: bool,
+}
+
+/// All tags of known names in a text in lower case.
+fn tags(low: &str) -> Vec<Tag> {
+    let known = |name: &str| THOUGHTS.iter().chain(&QUOTES).find(|known| **known == name).copied();
+    let begins = |(at, byte): (usize, u8)| (byte == b'<' || byte == b'[').then_some(at);
+    let found = low.bytes().enumerate().filter_map(begins).filter_map(|at| {
+        let (name, closes, length) = tag(&low[at..])?;
+        Some(Tag { span: at..at + length, name: known(name)?, closes })
+    });
+    found.collect()
+}
+
+/// Whatever stands between tags of these names. What is not closed goes to the end of the text where
+/// `open` says how long that is; what is not opened then begins the reply.
+fn tagged(tags: &[Tag], names: &[&str], open: Option<usize>, into: &mut Vec<Span>) {
+    let mut from: Option<&Tag> = None;
+    for tag in tags.iter().filter(|tag| names.contains(&tag.name)) {
+        match (tag.closes, from) {
+            (false, None) => from = Some(tag),
+            (true, Some(opened)) if opened.name == tag.name => {
+                into.push(opened.span.start..tag.span.end);
                 from = None;
             }
-            (true, None) if open => into.push(0..at + length),
+            (true, None) if open.is_some() => into.push(0..tag.span.end),
             _ => {}
         }
     }
-    if let (Some((start, _)), true) = (from, open) {
-        into.push(start..low.len());
+    if let (Some(opened), Some(end)) = (from, open) {
+        into.push(opened.span.start..end);
     }
 }
 
@@ -113,15 +133,15 @@ const MARKS: [(char, &[char]); 8] = [
 fn quoted(reply: &str, into: &mut Vec<Span>) {
     let mut open: Vec<(usize, &[char])> = Vec::new();
     let (mut straight, mut on_line): (Option<usize>, Option<usize>) = (None, None);
-    for (at, c) in reply.char_indices() {
-        match c {
+    for (at, byte) in reply.bytes().enumerate() {
+        match byte {
             // Of straight ones those on one line belong together, and what is left over of a line
             // to what is left over of a later one.
-            '"' => match on_line.take() {
+            b'"' => match on_line.take() {
                 Some(start) => into.push(start..at + 1),
                 None => on_line = Some(at),
             },
-            '\n' => {
+            b'\n' => {
                 if let Some(left) = on_line.take() {
                     match straight.take() {
                         Some(start) => into.push(start..left + 1),
@@ -129,8 +149,9 @@ fn quoted(reply: &str, into: &mut Vec<Span>) {
                     }
                 }
             }
-            _ if c.is_ascii() => {}
-            _ => {
+            // The first byte of every mark in MARKS.
+            0xc2 | 0xe2 | 0xe3 => {
+                let Some(c) = reply[at..].chars().next() else { continue };
                 let closes = open.last().is_some_and(|(_, closing)| closing.contains(&c));
                 let opens = MARKS.iter().find(|(mark, _)| *mark == c);
                 if closes {
@@ -140,6 +161,7 @@ fn quoted(reply: &str, into: &mut Vec<Span>) {
                     open.push((at, closing));
                 }
             }
+            _ => {}
         }
     }
     if let (Some(start), Some(left)) = (straight, on_line) {
@@ -294,8 +316,16 @@ pub fn words(text: &str) -> Vec<String> {
     words.map(|word| word.replace('\u{2019}', "'").to_lowercase()).collect()
 }
 
-/// What follows the last sentence that ends in a text.
+/// The end of a line that is looked at for what it says of the next, in bytes.
+const LOOKED_AT: usize = 300;
+
+/// What follows the last sentence that ends in a text, of a long one no more than the end.
 pub fn last_sentence(text: &str) -> &str {
+    let mut from = text.len().saturating_sub(LOOKED_AT);
+    while !text.is_char_boundary(from) {
+        from += 1;
+    }
+    let text = &text[from..];
     let ends = |(at, c): (usize, char)| {
         let rest = &text[at + c.len_utf8()..];
         let after = rest.trim_start_matches(['*', '_', ')', '"']);
@@ -318,16 +348,23 @@ fn speaks_of_others(words: &[String]) -> bool {
 
 /// What the next line is, by what this one says of it.
 fn introduced(line: &str) -> Next {
-    let line = line.trim_end_matches(|c: char| c.is_whitespace() || "*_`".contains(c));
+    let line = line.trim_end_matches(|c: char| c.is_whitespace() || matches!(c, '*' | '_' | '`'));
+    let colon = line.ends_with([':', '\u{ff1a}']);
+    // Most lines end otherwise, and words cost fuel.
+    let tail = line.len().saturating_sub(12);
+    let last = line.as_bytes()[tail..].rsplit(|byte| !byte.is_ascii_alphabetic()).next();
+    let last = last.unwrap_or_default();
+    let is_last = |known: &&str| known.as_bytes().eq_ignore_ascii_case(last);
+    let breaks = SPEAKING.iter().any(is_last) || BREAKING.iter().any(is_last);
+    if !colon && !breaks {
+        return Next::Own;
+    }
     let words = words(last_sentence(line));
     let speaks = speaks_of_others(&words);
     let has = |known: &[&str]| words.iter().any(|word| known.contains(&word.as_str()));
-    if !line.ends_with([':', '\u{ff1a}']) {
+    if !colon {
         // A sentence that breaks off where the words of somebody else would follow.
-        let last = words.last().map_or("", String::as_str);
-        let breaks = SPEAKING.contains(&last) || BREAKING.contains(&last);
-        let open = line.ends_with(char::is_alphanumeric);
-        return if speaks && breaks && open { Next::Doubtful } else { Next::Own };
+        return if speaks { Next::Doubtful } else { Next::Own };
     }
     match () {
         () if speaks => Next::Quoted { list: None },
@@ -341,6 +378,9 @@ fn introduced(line: &str) -> Next {
 pub fn introduces_own(line: &str) -> bool {
     introduced(line) == Next::Own
 }
+
+/// How many objects that are none are looked at, each perhaps to the end of the reply.
+const UNENDED_MAX: usize = 2;
 
 /// Whether a line is an entry of a list.
 fn is_entry(line: &str) -> bool {
@@ -363,12 +403,17 @@ pub struct Reply<'a> {
 impl<'a> Reply<'a> {
     /// Looks through a reply.
     pub fn of(text: &'a str, fences: Fences) -> Reply<'a> {
-        let low = text.to_ascii_lowercase();
-        let mut apart = Vec::new();
-        tagged(&low, &THOUGHTS, true, &mut apart);
-        tagged(&low, &QUOTES, false, &mut apart);
-        let mut quotes = Vec::new();
-        quoted(text, &mut quotes);
+        let (mut apart, mut quotes) = (Vec::new(), Vec::new());
+        // Fuel is bounded: most replies have none of these.
+        if text.contains('<') || text.contains('[') {
+            let low = text.to_ascii_lowercase();
+            let tags = tags(&low);
+            tagged(&tags, &THOUGHTS, Some(text.len()), &mut apart);
+            tagged(&tags, &QUOTES, None, &mut apart);
+        }
+        if text.contains('"') || !text.is_ascii() {
+            quoted(text, &mut quotes);
+        }
         let mut reply =
             Reply { lines: Vec::new(), objects: Vec::new(), quotes: Parts::of(quotes), text };
         reply.look_through(&Parts::of(apart), fences);
@@ -383,7 +428,9 @@ impl<'a> Reply<'a> {
     fn look_through(&mut self, apart: &Parts, fences: Fences) {
         let text = self.text;
         let (mut fence, mut next, mut adjoins): (Option<&str>, _, _) = (None, Next::Own, false);
-        let mut done = 0;
+        let (mut done, mut unended) = (0, 0);
+        // Lines that are said over and over cost no more words.
+        let mut before = ("", Next::Own);
         for line in text.split('\n').flat_map(|line| line.trim_end_matches('\r').split('\r')) {
             let start = span(text, line).start;
             let plain = line.trim();
@@ -420,11 +467,14 @@ impl<'a> Reply<'a> {
                 continue;
             }
             let own = next == Next::Own && !self.quotes.hold(at);
-            if let (true, Some(object)) = (own && plain.starts_with('{'), object(text, at)) {
-                self.objects.push(object);
-                done = at + object.len();
-                adjoins = false;
-                continue;
+            if own && plain.starts_with('{') && unended < UNENDED_MAX {
+                if let Some(object) = object(text, at) {
+                    self.objects.push(object);
+                    done = at + object.len();
+                    adjoins = false;
+                    continue;
+                }
+                unended += 1;
             }
             if fence.is_some() && fences == Fences::Quote {
                 continue;
@@ -442,7 +492,10 @@ impl<'a> Reply<'a> {
             }
             let standing = if next == Next::Doubtful { Standing::Doubtful } else { Standing::Own };
             self.push(line, standing, adjoins);
-            (adjoins, next) = (true, introduced(plain));
+            if plain != before.0 {
+                before = (plain, introduced(plain));
+            }
+            (adjoins, next) = (true, before.1);
         }
     }
 
@@ -453,8 +506,9 @@ impl<'a> Reply<'a> {
     /// What of a line follows the last part that is left out, if that ends on it.
     fn after_tag(&self, apart: &Parts, line: &'a str) -> Option<&'a str> {
         let line_span = span(self.text, line);
-        let end =
-            apart.0.iter().map(|part| part.end).filter(|end| line_span.contains(end)).max()?;
+        let later = apart.0.partition_point(|part| part.end < line_span.end);
+        let ends = apart.0[later.saturating_sub(1)..].iter().take(2).map(|part| part.end);
+        let end = ends.filter(|end| line_span.contains(end)).max()?;
         let rest = &line[end - line_span.start..];
         (!rest.trim().is_empty()).then_some(rest)
     }

@@ -55,6 +55,8 @@ impl Guest for Rubric {
         let [response] = item.candidates.as_slice() else {
             return Err("one response at a time".to_owned());
         };
+        // The response stands between two marks and cannot write the second.
+        let response = response.replace(">>>", "> > >");
         let content = format!(
             "Rate a response to an instruction from 0 (useless) to 10 (perfect).\n\n\
              Instruction:\n{task}\n\n\

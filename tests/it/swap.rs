@@ -129,7 +129,7 @@ fn another_process_swaps_rubrics_of_a_run_that_works() {
     // What is wrong changes nothing, and says what to do.
     says(&rubric(&["install", run, &broken]), 2, "GRADUS0501");
     says(&rubric(&["activate", run, "unheard-of"]), 2, "GRADUS0508");
-    says(&rubric(&["install", run, "meta-judge"]), 0, "installed meta-judge@0.1.0");
+    says(&rubric(&["install", run, "meta-judge"]), 0, "installed meta-judge@0.2.0");
     says(&rubric(&["activate", run, "meta-judge"]), 2, "GRADUS0506");
     says(&rubric(&["rollback", run]), 2, "no other rubric judged before");
     says(&rubric(&["install", run, &better]), 0, "installed demo-compact@0.1.0");

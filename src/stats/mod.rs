@@ -3,9 +3,11 @@
 
 mod rank;
 mod rouge;
+mod units;
 
 pub use rank::{Agreement, judge_agreement, kendall_tau_b, spearman};
-pub use rouge::rouge_l;
+pub use rouge::{rouge_l, rouge_l_of};
+pub use units::{Unit, figures, is_unspaced, units};
 
 /// A mean with its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -206,7 +206,8 @@ mod tests {
                       for word)";
         assert_eq!(said, wanted);
         assert!(rows.iter().all(|row| index.in_chat(&row.messages).is_none()));
-        let question = |sum: &Prompt| row(&[Message::user(format!("<task> {} <answer> 3", sum.task_text()))]);
+        let question =
+            |sum: &Prompt| row(&[Message::user(format!("<task> {} <answer> 3", sum.task_text()))]);
         let mut questions: Vec<SeedRow> = sums().iter().map(question).collect();
         assert_eq!(index.keep_questions(&mut questions).containing, 16);
         assert_eq!(questions.len(), 128);

@@ -23,20 +23,83 @@ const HAN_NUMBERS: &str = "一二三四五六七八九十百";
 const CLOSERS: &str = ".)]:：、．）】。-–";
 /// Words that may stand before an item's number, or instead of it before a colon.
 const ITEM_WORDS: [&str; 21] = [
-    "task", "question", "instruction", "prompt", "problem", "exercise", "no.", "nr.", "第", "任务",
-    "任務", "问题", "指令", "タスク", "課題", "질문", "과제", "задача", "задание", "вопрос", "tarea",
+    "task",
+    "question",
+    "instruction",
+    "prompt",
+    "problem",
+    "exercise",
+    "no.",
+    "nr.",
+    "第",
+    "任务",
+    "任務",
+    "问题",
+    "指令",
+    "タスク",
+    "課題",
+    "질문",
+    "과제",
+    "задача",
+    "задание",
+    "вопрос",
+    "tarea",
 ];
 /// What an answer begins with; a colon follows.
 const ANSWER_WORDS: [&str; 36] = [
-    "output", "answer", "response", "solution", "expected output", "sample output", "result",
-    "example output", "completion", "输出", "答案", "回答", "答", "輸出", "出力", "解答", "ответ",
-    "вывод", "решение", "salida", "respuesta", "sortie", "réponse", "ausgabe", "antwort", "lösung",
-    "saída", "resposta", "risposta", "출력", "답변", "답", "정답", "الإجابة", "الجواب", "คำตอบ",
+    "output",
+    "answer",
+    "response",
+    "solution",
+    "expected output",
+    "sample output",
+    "result",
+    "example output",
+    "completion",
+    "输出",
+    "答案",
+    "回答",
+    "答",
+    "輸出",
+    "出力",
+    "解答",
+    "ответ",
+    "вывод",
+    "решение",
+    "salida",
+    "respuesta",
+    "sortie",
+    "réponse",
+    "ausgabe",
+    "antwort",
+    "lösung",
+    "saída",
+    "resposta",
+    "risposta",
+    "출력",
+    "답변",
+    "답",
+    "정답",
+    "الإجابة",
+    "الجواب",
+    "คำตอบ",
 ];
 /// What a task's input begins with; a colon follows.
 const INPUT_WORDS: [&str; 14] = [
-    "input", "输入", "輸入", "入力", "ввод", "вход", "входные данные", "entrada", "entrée",
-    "eingabe", "입력", "المدخل", "المدخلات", "ข้อมูล",
+    "input",
+    "输入",
+    "輸入",
+    "入力",
+    "ввод",
+    "вход",
+    "входные данные",
+    "entrada",
+    "entrée",
+    "eingabe",
+    "입력",
+    "المدخل",
+    "المدخلات",
+    "ข้อมูล",
 ];
 /// An input that is none.
 const NO_INPUT: [&str; 9] =
@@ -272,9 +335,9 @@ fn without_item_word(line: &str) -> Option<&str> {
     ITEM_WORDS.iter().find_map(|word| {
         let front = line.get(..word.len())?;
         let rest = line.get(word.len()..)?.trim_start();
-        let numbered = rest.trim_start_matches('#').starts_with(|c: char| {
-            is_decimal(c) || (*word == "第" && HAN_NUMBERS.contains(c))
-        });
+        let numbered = rest
+            .trim_start_matches('#')
+            .starts_with(|c: char| is_decimal(c) || (*word == "第" && HAN_NUMBERS.contains(c)));
         (front.to_lowercase() == *word && numbered).then_some(rest)
     })
 }
@@ -290,9 +353,28 @@ mod tests {
     #[test]
     fn every_common_numbering() {
         for form in [
-            "{}. ", "{}.", "{}) ", "({}) ", "**{}.** ", "**{}**. ", "{}: ", "#{} ", "#{}: ",
-            "Task {}: ", "Task {}. ", "### Task {}: ", "**Task {}:** ", "Question {}: ", "[{}] ",
-            "{} . ", "No. {}: ", "{}、", "第{}个：", "（{}）", "{} - ", "{}. {}. ",
+            "{}. ",
+            "{}.",
+            "{}) ",
+            "({}) ",
+            "**{}.** ",
+            "**{}**. ",
+            "{}: ",
+            "#{} ",
+            "#{}: ",
+            "Task {}: ",
+            "Task {}. ",
+            "### Task {}: ",
+            "**Task {}:** ",
+            "Question {}: ",
+            "[{}] ",
+            "{} . ",
+            "No. {}: ",
+            "{}、",
+            "第{}个：",
+            "（{}）",
+            "{} - ",
+            "{}. {}. ",
         ] {
             let line = |n: u32, task: &str| form.replace("{}", &n.to_string()) + task;
             let whole = [line(9, "Name a red fruit."), line(10, "Say why the sky is blue?")];
@@ -334,10 +416,10 @@ mod tests {
         ] {
             assert_eq!(texts(line), [line]);
         }
-        assert_eq!(texts("How many miles are\n3.5 km?\n10. Next one"), [
-            "How many miles are 3.5 km?",
-            "Next one"
-        ]);
+        assert_eq!(
+            texts("How many miles are\n3.5 km?\n10. Next one"),
+            ["How many miles are 3.5 km?", "Next one"]
+        );
     }
 
     #[test]

@@ -19,28 +19,100 @@ struct Language {
 const LANGUAGES: [Language; 11] = [
     Language {
         pointers: &[
-            "the following", "following", "given", "provided", "attached", "the above",
-            "the below", "below",
+            "the following",
+            "following",
+            "given",
+            "provided",
+            "attached",
+            "the above",
+            "the below",
+            "below",
         ],
         back: &["this", "these"],
         things: &[
-            "sentence", "paragraph", "text", "passage", "article", "excerpt", "email", "e-mail",
-            "code", "snippet", "list", "word", "phrase", "story", "stories", "poem",
-            "conversation", "dialog", "table", "document", "essay", "question", "problem",
-            "equation", "statement", "review", "tweet", "quote", "input", "number", "data",
-            "letter", "function", "program", "string", "array", "dictionary", "recipe",
-            "information", "fact", "topic", "expression", "term", "item", "scenario", "situation",
-            "context", "description", "set", "instruction", "task", "option", "pair", "name",
-            "book", "movie", "song", "message", "post", "title", "event", "step", "object",
-            "ingredient", "example", "matrix", "url", "link", "person", "character", "line",
-            "verse", "lyrics", "report", "response", "answer", "product", "image",
+            "sentence",
+            "paragraph",
+            "text",
+            "passage",
+            "article",
+            "excerpt",
+            "email",
+            "e-mail",
+            "code",
+            "snippet",
+            "list",
+            "word",
+            "phrase",
+            "story",
+            "stories",
+            "poem",
+            "conversation",
+            "dialog",
+            "table",
+            "document",
+            "essay",
+            "question",
+            "problem",
+            "equation",
+            "statement",
+            "review",
+            "tweet",
+            "quote",
+            "input",
+            "number",
+            "data",
+            "letter",
+            "function",
+            "program",
+            "string",
+            "array",
+            "dictionary",
+            "recipe",
+            "information",
+            "fact",
+            "topic",
+            "expression",
+            "term",
+            "item",
+            "scenario",
+            "situation",
+            "context",
+            "description",
+            "set",
+            "instruction",
+            "task",
+            "option",
+            "pair",
+            "name",
+            "book",
+            "movie",
+            "song",
+            "message",
+            "post",
+            "title",
+            "event",
+            "step",
+            "object",
+            "ingredient",
+            "example",
+            "matrix",
+            "url",
+            "link",
+            "person",
+            "character",
+            "line",
+            "verse",
+            "lyrics",
+            "report",
+            "response",
+            "answer",
+            "product",
+            "image",
         ],
         reach: (0, 24),
     },
     Language {
-        pointers: &[
-            "以下", "下面", "下列", "下述", "上述", "上面", "给定", "給定", "所给",
-        ],
+        pointers: &["以下", "下面", "下列", "下述", "上述", "上面", "给定", "給定", "所给"],
         back: &["这段", "這段", "这篇", "這篇", "这个", "這個", "该", "該"],
         things: &[
             "句", "文", "段", "词", "詞", "字", "代码", "代碼", "列表", "数", "數", "问题", "問題",
@@ -52,8 +124,20 @@ const LANGUAGES: [Language; 11] = [
         pointers: &["次の", "以下の", "上記の", "下記の", "与えられた"],
         back: &["この"],
         things: &[
-            "文", "段落", "テキスト", "単語", "言葉", "コード", "リスト", "数", "質問", "会話",
-            "メール", "記事", "表", "問題",
+            "文",
+            "段落",
+            "テキスト",
+            "単語",
+            "言葉",
+            "コード",
+            "リスト",
+            "数",
+            "質問",
+            "会話",
+            "メール",
+            "記事",
+            "表",
+            "問題",
         ],
         reach: (0, 6),
     },
@@ -61,8 +145,19 @@ const LANGUAGES: [Language; 11] = [
         pointers: &["다음", "아래", "위의", "주어진"],
         back: &["이 "],
         things: &[
-            "문장", "글", "단락", "텍스트", "단어", "코드", "목록", "숫자", "질문", "대화",
-            "이메일", "기사", "문제",
+            "문장",
+            "글",
+            "단락",
+            "텍스트",
+            "단어",
+            "코드",
+            "목록",
+            "숫자",
+            "질문",
+            "대화",
+            "이메일",
+            "기사",
+            "문제",
         ],
         reach: (0, 8),
     },
@@ -70,8 +165,18 @@ const LANGUAGES: [Language; 11] = [
         pointers: &["следующ", "приведен", "приведён", "данн", "заданн"],
         back: &["этот", "этой", "эту", "этом", "этого"],
         things: &[
-            "предложени", "текст", "абзац", "слов", "код", "списо", "стать", "отрыв", "вопрос",
-            "чис", "письм", "фраз",
+            "предложени",
+            "текст",
+            "абзац",
+            "слов",
+            "код",
+            "списо",
+            "стать",
+            "отрыв",
+            "вопрос",
+            "чис",
+            "письм",
+            "фраз",
         ],
         reach: (0, 24),
     },
@@ -79,8 +184,21 @@ const LANGUAGES: [Language; 11] = [
         pointers: &["siguiente", "seguinte", "dado", "dada", "abaixo", "adjunto"],
         back: &["este ", "esta "],
         things: &[
-            "frase", "oración", "texto", "párrafo", "palabra", "código", "lista", "artículo",
-            "correo", "pregunta", "número", "problema", "parágrafo", "palavra", "artigo",
+            "frase",
+            "oración",
+            "texto",
+            "párrafo",
+            "palabra",
+            "código",
+            "lista",
+            "artículo",
+            "correo",
+            "pregunta",
+            "número",
+            "problema",
+            "parágrafo",
+            "palavra",
+            "artigo",
         ],
         reach: (12, 20),
     },
@@ -88,8 +206,17 @@ const LANGUAGES: [Language; 11] = [
         pointers: &["suivant", "ci-dessous", "ci-dessus", "donné"],
         back: &["cette ", "ce "],
         things: &[
-            "phrase", "texte", "paragraphe", "mot", "code", "liste", "article", "courriel",
-            "question", "nombre", "passage",
+            "phrase",
+            "texte",
+            "paragraphe",
+            "mot",
+            "code",
+            "liste",
+            "article",
+            "courriel",
+            "question",
+            "nombre",
+            "passage",
         ],
         reach: (14, 16),
     },
@@ -122,14 +249,55 @@ const LANGUAGES: [Language; 11] = [
     },
 ];
 /// Things that are an input when `the` stands before them and nothing says which.
-const DEFINITE: [&str; 24] = [
-    "sentence", "sentences", "paragraph", "passage", "text", "article", "excerpt", "email",
-    "snippet", "phrase", "conversation", "dialogue", "document", "statement", "tweet", "input",
-    "list", "code", "equation", "story", "poem", "words", "numbers", "word",
+const DEFINITE: [&str; 36] = [
+    "sentence",
+    "sentences",
+    "paragraph",
+    "passage",
+    "text",
+    "article",
+    "excerpt",
+    "email",
+    "snippet",
+    "phrase",
+    "conversation",
+    "dialogue",
+    "document",
+    "statement",
+    "tweet",
+    "input",
+    "list",
+    "code",
+    "equation",
+    "story",
+    "poem",
+    "words",
+    "numbers",
+    "word",
+    "person",
+    "city",
+    "movie",
+    "film",
+    "team",
+    "book",
+    "song",
+    "game",
+    "company",
+    "product",
+    "series",
+    "author",
 ];
 /// Who writes one of these says with `given` what it takes.
-const CODE: [&str; 8] =
-    ["function", "program", "script", "algorithm", "method", "class", "query", "regular expression"];
+const CODE: [&str; 8] = [
+    "function",
+    "program",
+    "script",
+    "algorithm",
+    "method",
+    "class",
+    "query",
+    "regular expression",
+];
 
 /// What a text (in lower case) points at without having it.
 pub(super) fn missing_input(lower: &str) -> Option<String> {
@@ -145,7 +313,13 @@ pub(super) fn missing_input(lower: &str) -> Option<String> {
         let mut back = language.back.iter().filter_map(|pointer| points(first, pointer, language));
         there.next().or_else(|| back.next())
     });
-    pointed.or_else(|| definite(first)).or_else(|| help_with_what(&all))
+    let itself = || ITSELF.iter().find(|words| lower.contains(**words)).map(|w| (*w).to_owned());
+    let own = || OWN.pointers.iter().find_map(|pointer| points(lower, pointer, &OWN));
+    pointed
+        .or_else(|| definite(first))
+        .or_else(|| help_with_what(&all))
+        .or_else(own)
+        .or_else(itself)
 }
 
 /// `Help me with my project.`, and no word of what it is.
@@ -189,7 +363,8 @@ fn definite(first: &str) -> Option<String> {
     let plain = |word: &str| word.trim_end_matches(|c: char| !c.is_alphanumeric()).to_owned();
     words.windows(2).enumerate().find_map(|(at, pair)| {
         let [the, thing] = pair else { return None };
-        let (ends, thing) = (words.get(at + 2).is_none_or(|next| !SAYS_WHICH.contains(next)), *thing);
+        let (ends, thing) =
+            (words.get(at + 2).is_none_or(|next| !SAYS_WHICH.contains(next)), *thing);
         let name = plain(thing);
         let named = *the == "the" && DEFINITE.contains(&name.as_str());
         let before = words.iter().take(at).any(|word| plain(word) == name);
@@ -197,10 +372,43 @@ fn definite(first: &str) -> Option<String> {
     })
 }
 
+/// How a task speaks of itself, as if it were another.
+const ITSELF: [&str; 3] = ["this question", "this prompt", "this task"];
+/// Things of the asker's that have to be seen.
+const OWN: Language = Language {
+    pointers: &["my"],
+    back: &[],
+    things: &[
+        "code",
+        "program ",
+        "essay",
+        "paragraph",
+        "sentence",
+        "homework",
+        "assignment",
+        "project",
+        "problem",
+        "error",
+        "draft",
+        "paper ",
+        "poem",
+        "story",
+    ],
+    reach: (0, 12),
+};
 /// What help is asked with when it is not said with what.
 const VAGUE: [&str; 11] = [
-    "project", "problem", "issue", "homework", "task", "question", "assignment", "situation",
-    "something", "essay", "work",
+    "project",
+    "problem",
+    "issue",
+    "homework",
+    "task",
+    "question",
+    "assignment",
+    "situation",
+    "something",
+    "essay",
+    "work",
 ];
 /// Words that go on to say which one is meant.
 const SAYS_WHICH: [&str; 16] = [

@@ -10,18 +10,73 @@ use crate::stats::{is_unspaced, units};
 const OPENING: &str = "¿¡\"'“‘«„‚‹「『《〈（([【〔\u{201b}";
 /// How an introduction or a closing begins.
 const TALK: [&str; 44] = [
-    "sure", "certainly", "of course", "absolutely", "okay", "ok,", "great", "i hope", "i'm sorry",
-    "i am sorry", "i'm happy", "i'd be happy", "i'm ready", "let me know", "feel free", "as an ai",
-    "好的", "当然", "當然", "希望", "はい", "もちろん", "わかりました", "承知", "네,", "물론", "알겠습니다",
-    "конечно", "хорошо,", "надеюсь", "claro", "por supuesto", "espero", "bien sûr", "bien sur",
-    "d'accord", "j'espère", "natürlich", "gerne", "ich hoffe", "certo,", "com certeza", "بالتأكيد",
+    "sure",
+    "certainly",
+    "of course",
+    "absolutely",
+    "okay",
+    "ok,",
+    "great",
+    "i hope",
+    "i'm sorry",
+    "i am sorry",
+    "i'm happy",
+    "i'd be happy",
+    "i'm ready",
+    "let me know",
+    "feel free",
+    "as an ai",
+    "好的",
+    "当然",
+    "當然",
+    "希望",
+    "はい",
+    "もちろん",
+    "わかりました",
+    "承知",
+    "네,",
+    "물론",
+    "알겠습니다",
+    "конечно",
+    "хорошо,",
+    "надеюсь",
+    "claro",
+    "por supuesto",
+    "espero",
+    "bien sûr",
+    "bien sur",
+    "d'accord",
+    "j'espère",
+    "natürlich",
+    "gerne",
+    "ich hoffe",
+    "certo,",
+    "com certeza",
+    "بالتأكيد",
     "بالطبع",
 ];
 /// How the announcement of a list begins; it is one sentence.
 const ANNOUNCING: [&str; 20] = [
-    "here are", "here is", "here's", "below are", "below is", "the following are", "these are",
-    "以下是", "这里有", "這裡有", "以下は", "ここに", "다음은", "вот ", "aquí", "voici", "hier sind",
-    "ecco", "aqui estão", "إليك",
+    "here are",
+    "here is",
+    "here's",
+    "below are",
+    "below is",
+    "the following are",
+    "these are",
+    "以下是",
+    "这里有",
+    "這裡有",
+    "以下は",
+    "ここに",
+    "다음은",
+    "вот ",
+    "aquí",
+    "voici",
+    "hier sind",
+    "ecco",
+    "aqui estão",
+    "إليك",
 ];
 /// First words of English sentences that state and do not ask.
 const STATING: [&str; 44] = [
@@ -32,24 +87,100 @@ const STATING: [&str; 44] = [
 ];
 /// What makes a request of a sentence that states.
 const ASKING: [&str; 30] = [
-    "please", "can you", "could you", "would you", "will you", "i want you", "i need you",
-    "i'd like you", "i would like you", "i want to know", "i need help", "i need to know",
-    "help me", "tell me", "give me", "show me", "your task", "your job", "you need to",
-    "you should", "you must", "you have to", "you will be", "you are asked", "how to", "how do",
-    "how can", "i need advice", "i would like to know", "what should",
+    "please",
+    "can you",
+    "could you",
+    "would you",
+    "will you",
+    "i want you",
+    "i need you",
+    "i'd like you",
+    "i would like you",
+    "i want to know",
+    "i need help",
+    "i need to know",
+    "help me",
+    "tell me",
+    "give me",
+    "show me",
+    "your task",
+    "your job",
+    "you need to",
+    "you should",
+    "you must",
+    "you have to",
+    "you will be",
+    "you are asked",
+    "how to",
+    "how do",
+    "how can",
+    "i need advice",
+    "i would like to know",
+    "what should",
 ];
 /// Question marks of all scripts.
 const ASKS: [char; 3] = ['?', '？', '؟'];
+/// What a person is asked and not a model, in a question.
+const LIVING: [&str; 18] = [
+    "you've ",
+    "you have ever",
+    "have you ever",
+    "did you ever",
+    "you ever",
+    "your favorite",
+    "your favourite",
+    "about yourself",
+    "your life",
+    "your dream",
+    "your day",
+    "how old are you",
+    "years old are you",
+    "you own",
+    "do you burn",
+    "memory you",
+    "dream you",
+    "time when you",
+];
+/// The same in any sentence.
+const WISHING: [&str; 6] = [
+    "you wish",
+    "you would love",
+    "inspired you",
+    "you have listened",
+    "you want to be",
+    "you would want",
+];
 /// Words of a place that someone was to fill in.
 const HOLES: [&str; 24] = [
-    "insert", "your", "name", "topic", "person", "company", "date", "text", "input", "here",
-    "word", "sentence", "subject", "title", "city", "country", "place", "location", "product",
-    "number", "paragraph", "article", "blank", "noinput",
+    "insert",
+    "your",
+    "name",
+    "topic",
+    "person",
+    "company",
+    "date",
+    "text",
+    "input",
+    "here",
+    "word",
+    "sentence",
+    "subject",
+    "title",
+    "city",
+    "country",
+    "place",
+    "location",
+    "product",
+    "number",
+    "paragraph",
+    "article",
+    "blank",
+    "noinput",
 ];
 /// Verbs that end as gerunds do.
 const RING: [&str; 12] = [
-    "bring", "sing", "string", "ring", "swing", "spring", "sting", "fling", "ping", "wing", "sling",
-    "king",
+    "bring", "sing", "string", "ring", "swing", "spring", "sting", "fling", "ping", "wing",
+    "sling", "king",
 ];
 /// Words after which a text does not end.
 const LEADING_ON: [&str; 34] = [
@@ -87,8 +218,13 @@ pub fn check(task: &str) -> Result<(), String> {
     {
         return Err(format!("speaks of an input that it does not have: {pointed}"));
     }
-    if let Some(words) = repeats(task) {
+    if let Some(words) = repeats(task).or_else(|| circles(&lower)) {
         return Err(format!("says the same again and again: {words}"));
+    }
+    let question = lower.contains(ASKS);
+    let mut living = LIVING.iter().filter(|_| question).chain(&WISHING);
+    if let Some(words) = living.find(|words| lower.contains(**words)) {
+        return Err(format!("asks about a life that a text model does not have: {words}"));
     }
     if states(&lower) {
         return Err("states something and asks for nothing".to_owned());
@@ -96,8 +232,32 @@ pub fn check(task: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the last word leads on to another.
+/// `a pizza without a pizza`, `a ship using a ship`, `unique and unique`: a word made of itself.
+fn circles(lower: &str) -> Option<String> {
+    let plain = |word: &&str| word.trim_matches(|c: char| !c.is_alphanumeric()).to_owned();
+    let all: Vec<&str> = lower.split_whitespace().collect();
+    let words: Vec<String> = all.iter().map(plain).collect();
+    words.iter().enumerate().find_map(|(at, by)| {
+        let determined =
+            words.get(at + 1).is_some_and(|w| ["a", "an", "any", "the"].contains(&w.as_str()));
+        let again = words.get(at + 1 + usize::from(determined))?;
+        let before = words.get(..at)?;
+        let said = match by.as_str() {
+            "using" | "without" => before.contains(again),
+            "with" | "for" => determined && before.contains(again),
+            "and" | "or" => before.last() == Some(again),
+            _ => false,
+        };
+        (said && again.len() > 3).then(|| format!("{again} {by} {again}"))
+    })
+}
+
+/// Whether the last word leads on to another, or the last sentence asks for nothing.
 fn ends_early(lower: &str) -> bool {
+    let bare = ["can you?", "could you?", "would you?", "will you?", "please.", "please?"];
+    if sentences(lower).last().is_some_and(|last| bare.contains(&last.trim())) {
+        return true;
+    }
     let last = lower.split_whitespace().next_back().unwrap_or_default();
     LEADING_ON.contains(&last) || lower.ends_with("...") || lower.ends_with('…')
 }
@@ -118,8 +278,8 @@ fn is_talk(lower: &str) -> bool {
         rest.is_some_and(|rest| !word || !rest.starts_with(|c: char| c.is_alphanumeric()))
     };
     let one = is_one_sentence(lower);
-    TALK.iter().any(|start| begins(&start) && (one || !asks(lower)))
-        || ANNOUNCING.iter().any(|start| begins(&start) && one && !lower.contains(ASKS))
+    TALK.iter().any(|start| begins(start) && (one || !asks(lower)))
+        || ANNOUNCING.iter().any(|start| begins(start) && one && !lower.contains(ASKS))
 }
 
 /// The sentences of a text; a full stop inside a word or number ends none.
@@ -169,7 +329,8 @@ fn left_open(text: &str) -> Option<char> {
         [('(', ')'), ('[', ']'), ('（', '）'), ('“', '”'), ('「', '」'), ('『', '』'), ('«', '»')];
     let open = pairs.into_iter().find(|(open, close)| count(*open) > count(*close));
     // Of inches and of quotations.
-    let inches = text.as_bytes().windows(2).filter(|w| w[0].is_ascii_digit() && w[1] == b'"');
+    let inches =
+        text.as_bytes().windows(2).filter(|w| matches!(w, [digit, b'"'] if digit.is_ascii_digit()));
     let odd = (count('"') - inches.count()) % 2 == 1 && count('"') % 2 == 1;
     open.map(|(open, _)| open).or(odd.then_some('"'))
 }
@@ -229,7 +390,10 @@ mod tests {
             "Explain the meaning of the sentence \"All that glitters is not gold\".",
             "Given a list of numbers, write a function that returns the largest.",
             "I have ants in my kitchen. How do I solve this problem?",
-            "You are a pirate. Tell me about your day.",
+            "You are a pirate. Tell me about the sea.",
+            "Write a song about your favorite animal.",
+            "Compare a leap year with a normal year and a school year.",
+            "How do I change my password?",
             "I am planning a trip to Rome. Can you make a plan for me?",
             "Sort the following numbers: 3, 1, 2",
             "Solve the following equation 3x + 5 = 14.",
@@ -276,6 +440,19 @@ mod tests {
             ("The capital of France is Paris.", "states"),
             ("Writing a short story that has a horror scene", "states"),
             ("A list of the best ten books", "states"),
+            ("How to make a spaceship using a spaceship.", "again and again"),
+            ("Find the most unique and unique colors of a rainbow.", "again and again"),
+            ("What is the best song you've ever listened to?", "does not have: you"),
+            ("I love to craft things with my own hands. Can you?", "middle of a sentence"),
+            ("I have a big error in my code, how can I fix it?", "does not have: my code"),
+            ("What is the name of the person?", "does not have: the person"),
+            ("List the best places to eat in the city.", "does not have: the city"),
+            ("Try to answer this question using logic and math.", "does not have: this question"),
+            ("Think of a person that you wish you had been.", "does not have: you wish"),
+            (
+                "Can you tell me about a time when you overcame a challenge?",
+                "does not have: time when",
+            ),
             ("- list five kinds of apples", "begins with"),
             ("🙂 smile at me now", "begins with"),
         ] {

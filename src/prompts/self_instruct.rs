@@ -22,10 +22,34 @@ const KEYWORDS: [&str; 13] = [
     "draw", "plot", "go to",
 ];
 /// What only a body can do, where a sentence that is all of the task begins with it.
-const BODILY: [&str; 20] = [
-    "read a", "read your", "watch", "listen to", "visit", "eat", "drink", "buy", "walk", "meet",
-    "wear", "drive", "attend", "take a", "have a", "get a", "tell someone", "help someone",
-    "ask someone", "ask your",
+const BODILY: [&str; 27] = [
+    "read a",
+    "read your",
+    "watch",
+    "listen to",
+    "visit",
+    "eat",
+    "drink",
+    "buy",
+    "walk",
+    "meet",
+    "wear",
+    "drive",
+    "attend",
+    "take a",
+    "have a",
+    "get a",
+    "tell someone",
+    "help someone",
+    "ask someone",
+    "ask your",
+    "ask a",
+    "encourage your",
+    "invite your",
+    "talk to",
+    "give your",
+    "help your",
+    "tell your",
 ];
 /// What the writer is asked. Its own turn is then begun with the demonstrations.
 pub const REQUEST: &str = "Come up with a series of tasks.";

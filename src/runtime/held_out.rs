@@ -46,10 +46,11 @@ impl std::fmt::Display for HeldOutChange {
             );
         }
         if (*measured as u64) < u64::from(*wanted) {
+            let some = if *added == 0 { "none".to_owned() } else { format!("only {added}") };
             write!(
                 f,
-                "only {added} more could be had: of the other prompts something was trained on or \
-                 is about to be, or the model wrote them; "
+                "{some} more could be had, for the other prompts were trained on, stand in the seed \
+                 data or were written by the model; "
             )?;
         } else {
             write!(f, "{added} more are held out from here on; ")?;
@@ -143,9 +144,9 @@ fn choose(
     }
     let held = HeldOut::of(&chosen);
     let ids: BTreeSet<PromptId> = chosen.iter().map(|prompt| prompt.id.clone()).collect();
-    let twins = free.into_iter().filter(|prompt| {
-        !ids.contains(&prompt.id) && held.in_chat(&prompt.messages).is_some()
-    });
+    let twins = free
+        .into_iter()
+        .filter(|prompt| !ids.contains(&prompt.id) && held.in_chat(&prompt.messages).is_some());
     Ok(chosen.iter().map(|prompt| prompt.id.clone()).chain(twins.map(|twin| twin.id)).collect())
 }
 
@@ -210,8 +211,11 @@ mod tests {
             let prompt = Prompt::user(text, PromptOrigin::HeldOut);
             events.push(Event::PromptAdmitted { prompt });
         }
-        let row = |text: &str| SeedRow { messages: vec![Message::user(text)], completion: "x".into() };
-        for (name, row) in [("ift", row("Add 1 and 1!")), ("eft", row("<task> add 2 and 1 . <answer>"))] {
+        let row =
+            |text: &str| SeedRow { messages: vec![Message::user(text)], completion: "x".into() };
+        for (name, row) in
+            [("ift", row("Add 1 and 1!")), ("eft", row("<task> add 2 and 1 . <answer>"))]
+        {
             let blob = blobs.put(&serde_json::to_vec(&row).unwrap()).unwrap();
             events.push(Event::SeedDataAdmitted { name: name.into(), rows: 1, blob });
         }

@@ -395,9 +395,9 @@ impl Handle {
         }
         let held = held_out::index(self.log.as_ref(), &view)?;
         let is_held = |prompt: &Prompt| held.in_chat(&prompt.messages).is_some();
-        let (refused, new): (Vec<_>, Vec<_>) = new.into_iter().partition(|prompt| {
-            prompt.origin != PromptOrigin::HeldOut && is_held(prompt)
-        });
+        let (refused, new): (Vec<_>, Vec<_>) = new
+            .into_iter()
+            .partition(|prompt| prompt.origin != PromptOrigin::HeldOut && is_held(prompt));
         let admitted = new.iter().map(|p| Event::PromptAdmitted { prompt: p.clone() });
         let refused = refused.iter().map(|prompt| Event::PromptRejected {
             text: prompt.task_text().to_owned(),

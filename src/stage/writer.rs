@@ -204,7 +204,8 @@ fn numbered(
         let mut ids = model.encode_chat(&[Message::user(self_instruct::REQUEST)])?;
         ids.extend(model.encode_text(&self_instruct::open_list(&demonstrations))?);
         let fits = ids.len() + max_new_tokens as usize <= model.context_tokens_max();
-        let longest = (0..demonstrations.len()).max_by_key(|at| demonstrations.get(*at).map(String::len));
+        let longest =
+            (0..demonstrations.len()).max_by_key(|at| demonstrations.get(*at).map(String::len));
         match longest.filter(|_| !fits) {
             Some(at) => drop(demonstrations.remove(at)),
             None => return Ok(ids),
@@ -215,6 +216,8 @@ fn numbered(
 fn split(style: WriterStyle, completion: &Completion) -> Vec<Item> {
     match style {
         WriterStyle::Tagged => vec![Item { text: completion.text.trim().to_owned(), cut: false }],
-        WriterStyle::Numbered => list::split(&completion.text, completion.stop == StopReason::Length),
+        WriterStyle::Numbered => {
+            list::split(&completion.text, completion.stop == StopReason::Length)
+        }
     }
 }

@@ -42,9 +42,34 @@ const ZEROS: [u32; 18] = [
 const UNSEEN: [char; 8] =
     ['\u{ad}', '\u{640}', '\u{200b}', '\u{200c}', '\u{200d}', '\u{2060}', '\u{fe0f}', '\u{feff}'];
 const NUMBER_WORDS: [&str; 28] = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
-    "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
-    "nineteen", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety",
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
+    "thirty",
+    "forty",
+    "fifty",
+    "sixty",
+    "seventy",
+    "eighty",
+    "ninety",
 ];
 const NUMBER_CHARACTERS: &str = "〇零一二三四五六七八九十百千万亿两";
 const OPERATORS: &str = "+-*/^=<>%×÷±−–#";
@@ -213,7 +238,8 @@ mod tests {
 
     #[test]
     fn breaks_are_seen() {
-        let breaks = |text: &str| -> Vec<bool> { units(text).iter().map(|u| u.after_break).collect() };
+        let breaks =
+            |text: &str| -> Vec<bool> { units(text).iter().map(|u| u.after_break).collect() };
         assert_eq!(breaks("User: add 3 . Ok\nyes"), [true, true, false, true, true]);
         assert_eq!(breaks("写诗。好"), [true, false, true]);
     }

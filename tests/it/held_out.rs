@@ -52,12 +52,17 @@ impl Place {
 }
 
 fn said(out: &Output) -> String {
-    let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     format!("{stdout}{stderr}")
 }
 
-/// Prompts to train on, those held out, and the seed rows of a run.
-fn laid_out(dir: &Path) -> (Vec<String>, Vec<String>, HeldOut, Vec<(String, SeedRow)>) {
+/// Prompts to train on, those held out, the same made ready to be looked for, and the seed rows with
+/// the names of their data.
+type LaidOut = (Vec<String>, Vec<String>, HeldOut, Vec<(String, SeedRow)>);
+
+/// What a run was laid out with.
+fn laid_out(dir: &Path) -> LaidOut {
     let folder = Folder::at(dir);
     let log = folder.read_log().unwrap();
     let records = gradus::log::Log::read(&log, gradus::domain::Offset(0), 100_000).unwrap();
@@ -92,8 +97,10 @@ fn row(prompt: &str, completion: &str) -> String {
 #[test]
 fn the_same_file_as_prompts_and_as_ift() {
     let place = Place::new();
-    let lines: Vec<String> =
-        sums().iter().map(|(a, b)| row(&format!("add {a} and {b} ."), &format!("{} .", a + b))).collect();
+    let lines: Vec<String> = sums()
+        .iter()
+        .map(|(a, b)| row(&format!("add {a} and {b} ."), &format!("{} .", a + b)))
+        .collect();
     let file = place.file("sums-ift.jsonl", &lines);
     let eft: Vec<String> = sums()
         .iter()
@@ -124,13 +131,22 @@ fn the_same_file_as_prompts_and_as_ift() {
 fn a_held_out_file_of_ones_own_in_any_script() {
     let place = Place::new();
     let held = [
-        "add 3 and 4 .", "写一首关于春天的诗。", "日本の首都はどこですか？", "Назови столицу России.",
-        "اكتب قصة قصيرة عن البحر", "เขียนบทกวีเกี่ยวกับทะเล",
+        "add 3 and 4 .",
+        "写一首关于春天的诗。",
+        "日本の首都はどこですか？",
+        "Назови столицу России.",
+        "اكتب قصة قصيرة عن البحر",
+        "เขียนบทกวีเกี่ยวกับทะเล",
     ];
     let own = place.file("own.txt", &held.map(str::to_owned));
     let near = [
-        "Add 3 and 4, please!", "请写一首关于春天的诗", "日本の首都は、どこですか", "назови столицу россии",
-        "اكتب قصة قصيرة عن البحر؟", "เขียนบทกวี เกี่ยวกับทะเล", "add 3 and 4 .",
+        "Add 3 and 4, please!",
+        "请写一首关于春天的诗",
+        "日本の首都は、どこですか",
+        "назови столицу россии",
+        "اكتب قصة قصيرة عن البحر؟",
+        "เขียนบทกวี เกี่ยวกับทะเล",
+        "add 3 and 4 .",
     ];
     let others = ["add 3 and 5 .", "写一首关于秋天的诗。", "Назови столицу Франции."];
     let mut prompts: Vec<String> = near.iter().chain(&others).map(|t| (*t).to_owned()).collect();

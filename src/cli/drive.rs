@@ -59,6 +59,9 @@ pub fn work(
     if label.is_empty() {
         devices::say(runtime.device());
     }
+    if let Some(change) = runtime.held_out_change() {
+        eprintln!("held out: {change}");
+    }
     // Who says run means go on.
     if runtime.handle().view()?.paused {
         runtime.handle().resume()?;

@@ -4,11 +4,12 @@ use super::{ExitStatus, devices, output};
 use gradus::Error;
 use gradus::config::Config;
 use gradus::domain::event::SeedRow;
-use gradus::domain::{Message, Prompt, PromptOrigin, Seed};
+use gradus::domain::{Message, Prompt, PromptOrigin};
 use gradus::lm::device::pick;
 use gradus::lm::model_files::ModelFiles;
 use gradus::lm::template::CHATML;
 use gradus::prompts;
+use gradus::prompts::held_out::{self, HeldOut, LeftOut};
 use gradus::runtime::estimate::{Kinds, Outline, parameters};
 use gradus::runtime::{Folder, NewRun, memory};
 use serde::Serialize;
@@ -25,6 +26,10 @@ pub struct Arguments {
     /// Prompts: JSON lines, a JSON array, or text with one a line.
     #[arg(long)]
     prompts: PathBuf,
+    /// Prompts to measure on, in the same formats, instead of some of --prompts. Nothing that
+    /// equals one of them, or nearly does, is trained on.
+    #[arg(long)]
+    held_out: Option<PathBuf>,
     /// Settings to begin with: recommended, paper (its numbers and nothing else), or tiny (about half
     /// an hour an iteration on 2 cores).
     #[arg(long, default_value = "recommended")]
@@ -79,18 +84,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let file = prompts::read(&arguments.prompts)?;
     let template = template(arguments.chat_template.as_deref())?;
     let model = ModelFiles::open_with_template(&arguments.model, template.as_deref())?;
-    let (train, held_out) = split(&file, &config);
-    let seed_data = seed_data(arguments)?;
+    let mut notes: Vec<String> = model.quantised_note().into_iter().collect();
+    let (mut train, held_out) = hold_out(arguments, &file, &mut config, &mut notes)?;
+    let mut seed_data = seed_data(arguments)?;
+    leave_out(arguments, &held_out, &mut train, &mut seed_data, &mut notes)?;
     let kinds = if seed_data.is_empty() { Kinds::Preference } else { Kinds::SupervisedFirst };
     memory::check_now(&Outline::of(model.config(), &config, kinds, &device), &device)?;
-    let mut notes: Vec<String> = model.quantised_note().into_iter().collect();
     notes.extend(device.notice().map(|notice| format!("computes on {notice}")));
-    if held_out.len() < config.prompts.held_out as usize {
-        notes.push(format!(
-            "only {} prompts are held out to measure on: the file is small",
-            held_out.len()
-        ));
-    }
     let shown = Recognised {
         dir: arguments.dir.clone(),
         model: arguments.model.display().to_string(),
@@ -126,16 +126,76 @@ fn template(given: Option<&str>) -> Result<Option<String>, Error> {
     }
 }
 
-/// Some prompts are kept for measuring, by the hash of seed and prompt, so that the choice does
-/// not depend on the file's order. At most a quarter of the file.
-fn split(file: &prompts::PromptFile, config: &Config) -> (Vec<Prompt>, Vec<Prompt>) {
-    let root = Seed::root(config.seed).derive("held out");
-    let mut all = file.prompts(PromptOrigin::Given);
-    all.sort_by_key(|prompt| root.derive(prompt.id.as_str()).0);
-    let kept = (config.prompts.held_out as usize).min(all.len() / 4);
-    let train = all.split_off(kept);
-    let held_out = all.into_iter().map(|p| Prompt { origin: PromptOrigin::HeldOut, ..p }).collect();
-    (train, held_out)
+/// The prompts to train on, and those to measure on: the file of their own, or some of the prompts.
+/// The settings then say how many they are.
+fn hold_out(
+    arguments: &Arguments,
+    file: &prompts::PromptFile,
+    config: &mut Config,
+    notes: &mut Vec<String>,
+) -> Result<(Vec<Prompt>, Vec<Prompt>), Error> {
+    let (given, wanted) = (file.prompts(PromptOrigin::Given), config.prompts.held_out as usize);
+    let (train, held_out) = match &arguments.held_out {
+        Some(path) => {
+            let own = prompts::read(path)?;
+            let (file, prompts) = (path.display(), arguments.prompts.display());
+            notes.push(format!(
+                "held out are all prompts of {file} and none of {prompts}; prompts.held_out says \
+                 how many. {file}: {}",
+                own.summary()
+            ));
+            (given, held_out::held_out(own.prompts(PromptOrigin::HeldOut)))
+        }
+        None => held_out::pick(given, wanted, config.seed),
+    };
+    let count = held_out.len();
+    config.prompts.held_out = u32::try_from(count).unwrap_or(u32::MAX);
+    if arguments.held_out.is_none() && count < wanted {
+        notes.push(format!(
+            "only {count} prompts are held out to measure on, not {wanted}: at most a quarter of \
+             the file is. A file of your own: --held-out FILE"
+        ));
+    }
+    if count > config.evaluate.prompts as usize {
+        notes.push(format!(
+            "of the {count} held-out prompts {} are measured on in an iteration (evaluate.prompts)",
+            config.evaluate.prompts
+        ));
+    }
+    Ok((train, held_out))
+}
+
+/// Takes what is held out from everything that trains, and says so.
+fn leave_out(
+    arguments: &Arguments,
+    held_out: &[Prompt],
+    train: &mut Vec<Prompt>,
+    seed_data: &mut [(String, Vec<SeedRow>)],
+    notes: &mut Vec<String>,
+) -> Result<(), Error> {
+    let held = HeldOut::of(held_out);
+    let mut say = |path: &Path, left: LeftOut| {
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        notes.extend(left.summary(&name));
+        match left.of > 0 && left.rows() == left.of {
+            true => Err(Error::Usage(format!(
+                "{}: nothing is left to train on, for every prompt in it is held out to measure on, \
+                 word for word or nearly. Hold out other prompts (--held-out FILE), or train on \
+                 others",
+                path.display()
+            ))),
+            false => Ok(()),
+        }
+    };
+    say(&arguments.prompts, held.keep_prompts(train))?;
+    for (name, rows) in seed_data {
+        let (path, left) = match name.as_str() {
+            "eft" => (&arguments.eft, held.keep_questions(rows)),
+            _ => (&arguments.ift, held.keep_rows(rows)),
+        };
+        path.as_deref().map_or(Ok(()), |path| say(path, left))?;
+    }
+    Ok(())
 }
 
 fn seed_data(arguments: &Arguments) -> Result<Vec<(String, Vec<SeedRow>)>, Error> {

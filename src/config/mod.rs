@@ -44,7 +44,7 @@ pub enum ReadoutMode {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WriterStyle {
-    /// A numbered list in a chat turn.
+    /// A numbered list that the model goes on with in its turn.
     #[default]
     Numbered,
     /// The demo model's `<task>` lists.
@@ -211,7 +211,9 @@ pub struct PromptsConfig {
     pub top_p: f64,
     /// Bound on a draw, tokens.
     pub max_new_tokens: u32,
-    /// Prompts of the file that are kept for evaluation.
+    /// Prompts of the file that are kept for evaluation. Changed later: raised, given prompts that
+    /// nothing was trained on are held out too; lowered, fewer are measured on, and what was held
+    /// out stays out of training.
     pub held_out: u32,
 }
 

@@ -145,6 +145,9 @@ pub enum Event {
     },
     /// A prompt entered the pool.
     PromptAdmitted { prompt: Prompt },
+    /// `prompts.held_out` was changed to `wanted`: these given prompts, which nothing was trained on,
+    /// are held out from here on, and `wanted` of all that are held out are measured on.
+    PromptsHeldOut { wanted: u32, prompts: Vec<PromptId> },
     /// A generated or given prompt was refused by a filter.
     PromptRejected { text: String, reason: String },
     /// Rows for supervised fine-tuning came in (JSON lines of [`SeedRow`]).
@@ -305,6 +308,7 @@ impl Event {
             Event::RubricRefused { .. } => "rubric_refused",
             Event::RubricRolledBack { .. } => "rubric_rolled_back",
             Event::PromptAdmitted { .. } => "prompt_admitted",
+            Event::PromptsHeldOut { .. } => "prompts_held_out",
             Event::PromptRejected { .. } => "prompt_rejected",
             Event::SeedDataAdmitted { .. } => "seed_data_admitted",
             Event::PromptsWritten { .. } => "prompts_written",

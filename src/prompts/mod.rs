@@ -1,6 +1,11 @@
 //! Prompt files as people have them: which shape a file has is recognised, said, and checked line
 //! by line. Knows files and the words of the domain, no model.
 
+pub mod alike;
+pub mod held_out;
+pub mod list;
+mod pointing;
+pub mod request;
 pub mod self_instruct;
 mod shapes;
 

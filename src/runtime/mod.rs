@@ -5,6 +5,7 @@ pub mod doctor;
 mod drops;
 pub mod estimate;
 pub mod folder;
+mod held_out;
 pub mod inbox;
 pub mod memory;
 mod panels;
@@ -15,6 +16,7 @@ mod space;
 mod watched;
 
 pub use folder::{Folder, NewRun, fold};
+pub use held_out::HeldOutChange;
 pub use retention::Freed;
 
 use crate::actor::clock::SystemClock;
@@ -22,7 +24,7 @@ use crate::actor::{ActorSystem, StageStatus};
 use crate::blob::BlobStore;
 use crate::config::{Config, RubricsConfig};
 use crate::domain::event::IterationOutcome;
-use crate::domain::{Event, Offset, PolicyRef, Prompt, PromptId};
+use crate::domain::{Event, Offset, PolicyRef, Prompt, PromptId, PromptOrigin};
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
 use crate::lm::device::{DeviceChoice, Picked, pick};
@@ -117,10 +119,14 @@ impl Builder {
             .map_err(|error| Error::io(&path, error))?;
         let blobs = self.folder.open_blobs()?;
         let model = Arc::new(ModelFiles::open(&self.folder.model())?);
-        let view = fold(log.as_ref())?;
+        let mut view = fold(log.as_ref())?;
         if self.headroom.is_none() {
             let (model, kinds) = (model.config(), doctor::kinds(&view));
             memory::check_now(&Outline::of(model, &config, kinds, &device), &device)?;
+        }
+        let held_out = held_out::obey(&config, log.as_ref(), &blobs, &mut view)?;
+        if let Some(change) = &held_out {
+            tracing::info!(%change, "held-out prompts");
         }
         let workshop = CandleWorkshop::new(model, blobs.clone(), &config, &device)?;
         let workshop = Arc::new(workshop);
@@ -147,7 +153,7 @@ impl Builder {
         let system = ActorSystem::start(desk.clone()).map_err(|e| Error::io(path, e))?;
         let handle = Handle { log: log.clone(), workshop, view, rubrics };
         let system = Mutex::new(system);
-        Ok(Runtime { handle, desk, device, log, blobs, system, _watched: watched })
+        Ok(Runtime { handle, desk, device, held_out, log, blobs, system, _watched: watched })
     }
 }
 
@@ -215,6 +221,7 @@ pub struct Runtime {
     handle: Handle,
     desk: Desk,
     device: Picked,
+    held_out: Option<HeldOutChange>,
     log: Arc<DurableLog>,
     blobs: Arc<BlobStore>,
     system: Mutex<ActorSystem>,
@@ -243,6 +250,11 @@ impl Runtime {
     /// What computes, and why.
     pub fn device(&self) -> &Picked {
         &self.device
+    }
+
+    /// What a change of `prompts.held_out` came to, where it was changed since the last start.
+    pub fn held_out_change(&self) -> Option<&HeldOutChange> {
+        self.held_out.as_ref()
     }
 
     /// What every stage is doing.
@@ -367,23 +379,34 @@ impl Handle {
         }
     }
 
-    /// Adds prompts to train on; those the run knows already are left out. Gives the ids of the
-    /// new ones.
+    /// Adds prompts to train on; those the run knows already are left out. So are those that nearly
+    /// equal a held-out one, which is recorded ([`Event::PromptRejected`]). Gives the ids of the new
+    /// ones.
     ///
     /// # Errors
-    /// When the log cannot be written; the prompts are not lost, the caller still has them.
+    /// When the log cannot be read or written; the prompts are not lost, the caller still has them.
     pub fn submit(&self, prompts: &[Prompt]) -> Result<Vec<PromptId>, Error> {
-        let known = self.view()?.prompts;
+        let view = self.view()?;
         let mut new: Vec<Prompt> = Vec::new();
         for prompt in prompts {
-            if !known.contains_key(&prompt.id) && !new.iter().any(|p| p.id == prompt.id) {
+            if !view.prompts.contains_key(&prompt.id) && !new.iter().any(|p| p.id == prompt.id) {
                 new.push(prompt.clone());
             }
         }
-        if !new.is_empty() {
-            let events = new.iter().map(|p| Event::PromptAdmitted { prompt: p.clone() });
-            self.append(events.collect())?;
+        if new.is_empty() {
+            return Ok(Vec::new());
         }
+        let held = held_out::index(self.log.as_ref(), &view)?;
+        let is_held = |prompt: &Prompt| held.in_chat(&prompt.messages).is_some();
+        let (refused, new): (Vec<_>, Vec<_>) = new
+            .into_iter()
+            .partition(|prompt| prompt.origin != PromptOrigin::HeldOut && is_held(prompt));
+        let admitted = new.iter().map(|p| Event::PromptAdmitted { prompt: p.clone() });
+        let refused = refused.iter().map(|prompt| Event::PromptRejected {
+            text: prompt.task_text().to_owned(),
+            reason: "nearly equals a held-out prompt, which is measured on".to_owned(),
+        });
+        self.append(admitted.chain(refused).collect())?;
         Ok(new.into_iter().map(|p| p.id).collect())
     }
 

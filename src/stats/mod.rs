@@ -4,10 +4,12 @@
 mod rank;
 mod rouge;
 mod shares;
+mod units;
 
 pub use rank::{Agreement, judge_agreement, kendall_tau_b, spearman};
-pub use rouge::rouge_l;
+pub use rouge::{rouge_l, rouge_l_of};
 pub use shares::{ALPHA, sign_test, wilson, win_rate};
+pub use units::{Unit, figures, is_unspaced, units};
 
 /// A mean or a share with its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -9,15 +9,19 @@ fn words(text: &str) -> Vec<String> {
 
 /// F1 of the longest common subsequence of words; 0 when either text has none.
 pub fn rouge_l(a: &str, b: &str) -> f64 {
-    let (a, b) = (words(a), words(b));
+    rouge_l_of(&words(a), &words(b))
+}
+
+/// The same of texts that are split already: F1 of the longest common subsequence.
+pub fn rouge_l_of<T: PartialEq>(a: &[T], b: &[T]) -> f64 {
     if a.is_empty() || b.is_empty() {
         return 0.0;
     }
     let mut row = vec![0usize; b.len() + 1];
-    for word in &a {
+    for word in a {
         let mut diagonal = 0;
         let mut left = 0;
-        for (slot, other) in row.iter_mut().skip(1).zip(&b) {
+        for (slot, other) in row.iter_mut().skip(1).zip(b) {
             let above = *slot;
             let longest = if word == other { diagonal + 1 } else { above.max(left) };
             diagonal = above;

@@ -68,6 +68,12 @@ pub struct RunView {
     pub prompts: BTreeMap<PromptId, PromptFacts>,
     /// Prompts that an iteration has sealed.
     pub used: BTreeSet<PromptId>,
+    /// `prompts.held_out` as it was last obeyed. Not in views of old.
+    #[serde(default)]
+    pub held_out_wanted: Option<u32>,
+    /// How many held-out prompts are measured on at most, once the setting was changed.
+    #[serde(default)]
+    pub measured_max: Option<u32>,
     /// Rows for supervised fine-tuning.
     pub seed_data: Vec<SeedFacts>,
     /// All iterations, open and finished.
@@ -191,7 +197,9 @@ impl RunView {
 
     fn apply_run(&mut self, record: &Recorded) {
         match &record.event {
-            Event::RunStarted { seed, base, .. } => {
+            Event::RunStarted { seed, base, settings } => {
+                let wanted = settings.pointer("/prompts/held_out").and_then(|n| n.as_u64());
+                self.held_out_wanted = wanted.and_then(|n| u32::try_from(n).ok());
                 self.seed = Some(Seed::root(*seed));
                 self.base = Some(base.clone());
                 self.policy = Some(base.clone());
@@ -209,6 +217,15 @@ impl RunView {
             Event::PromptAdmitted { prompt } => {
                 let facts = PromptFacts { offset: record.offset, origin: prompt.origin };
                 self.prompts.entry(prompt.id.clone()).or_insert(facts);
+            }
+            Event::PromptsHeldOut { wanted, prompts } => {
+                for id in prompts {
+                    if let Some(facts) = self.prompts.get_mut(id) {
+                        facts.origin = PromptOrigin::HeldOut;
+                    }
+                }
+                self.held_out_wanted = Some(*wanted);
+                self.measured_max = Some(*wanted);
             }
             Event::SeedDataAdmitted { name, rows, blob } => self.seed_data.push(SeedFacts {
                 name: name.clone(),
@@ -293,8 +310,15 @@ impl RunView {
     }
 
     /// Prompts that are never trained on, in the order of their ids.
-    pub fn held_out(&self) -> impl Iterator<Item = (&PromptId, &PromptFacts)> {
+    pub fn never_trained_on(&self) -> impl Iterator<Item = (&PromptId, &PromptFacts)> {
         self.prompts.iter().filter(|(_, facts)| facts.origin == PromptOrigin::HeldOut)
+    }
+
+    /// Prompts to measure on, in the order of their ids: those that are never trained on, or as
+    /// many of them as `prompts.held_out` was changed to.
+    pub fn held_out(&self) -> impl Iterator<Item = (&PromptId, &PromptFacts)> {
+        let most = self.measured_max.map_or(usize::MAX, |most| most as usize);
+        self.never_trained_on().take(most)
     }
 
     /// What the next iteration would be: supervised first, if there is seed data.

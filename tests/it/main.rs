@@ -10,6 +10,7 @@ mod dice;
 mod disk;
 mod doctor;
 mod full_run;
+mod held_out;
 mod inputs;
 mod lm_golden;
 mod lm_runs;

@@ -58,8 +58,8 @@ const MAY_SEE: [(&str, &[&str]); 21] = [
     (
         "runtime",
         &[
-            "actor", "blob", "config", "domain", "error", "lm", "log", "rubric", "space", "stage",
-            "view",
+            "actor", "blob", "config", "domain", "error", "lm", "log", "prompts", "rubric",
+            "space", "stage", "view",
         ],
     ),
     (

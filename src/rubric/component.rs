@@ -225,6 +225,26 @@ impl Rubric {
         self.0.ready.version().name()
     }
 
+    /// What a judge could have written where a score is read, in the replies of its golden cases: the
+    /// reply up to there, and the choices. Those alone, for what others would look like it does not say.
+    ///
+    /// # Errors
+    /// [`RubricError`] when it does not give its cases, or breaks on one.
+    pub fn written_choices(&self) -> Result<Vec<(String, Vec<String>)>, RubricError> {
+        let broke = |error| unusable(error, RubricError::Describe);
+        let mut all = Vec::new();
+        for case in self.examples()?.into_iter().filter(|case| case.scores.is_some()) {
+            let rendered = self.render(&case.item).map_err(broke)?;
+            let reading = self.read(&case.item, &case.answer, rendered.readout.as_ref());
+            let Reading::Verdict { places, .. } = reading.map_err(broke)? else { continue };
+            for place in places {
+                let before = case.answer.get(..place.start).unwrap_or_default().to_owned();
+                all.push((before, place.choices.into_iter().map(|(text, _)| text).collect()));
+            }
+        }
+        Ok(all)
+    }
+
     /// The golden cases it brings.
     pub(super) fn examples(&self) -> Result<Vec<Example>, RubricError> {
         let (examples, _) = self

@@ -13,10 +13,11 @@
 //! ```
 
 use super::retention::{Freed, retain};
-use super::rubrics::{Rubrics, keep};
+use super::rubrics::{Rubrics, Terms, keep};
+use super::spelling;
 use crate::actor::clock::SystemClock;
 use crate::blob::BlobStore;
-use crate::config::Config;
+use crate::config::{Config, ReadoutMode};
 use crate::domain::event::SeedRow;
 use crate::domain::{Event, Offset, Panel, PolicyRef, Prompt, RubricId, TaskKey, When};
 use crate::error::Error;
@@ -90,10 +91,11 @@ impl Folder {
     /// The rubrics of a run that nobody works on, and the log that they are changed in.
     pub(super) fn rubrics_alone(&self) -> Result<(Arc<dyn Log>, Rubrics), Error> {
         let log: Arc<dyn Log> = self.open_log()?;
-        let trial = Config::from_yaml(&self.config())?.rubrics.trial();
+        let config = Config::from_yaml(&self.config())?;
+        let terms = Terms::of(&config, &Arc::new(ModelFiles::open(&self.model())?));
         let engine = RubricEngine::new()?;
         let registry = self.open_rubrics(&engine)?;
-        let rubrics = Rubrics::new(self.rubrics(), &log, Arc::default(), registry, engine, trial);
+        let rubrics = Rubrics::new(self.rubrics(), &log, Arc::default(), registry, engine, terms);
         Ok((log, rubrics))
     }
 
@@ -216,10 +218,14 @@ impl Folder {
         if self.holds_run() && fold(self.open_log()?.as_ref())?.seed.is_some() {
             return Err(Error::RunExists(self.0.clone()));
         }
+        // Before anything is written.
+        let rubric = Rubric::load(&RubricEngine::new()?, &new.rubric)?;
+        if new.config.judge.readout != ReadoutMode::Parsed {
+            spelling::check(new.model.tokenizer(), &rubric)?;
+        }
         for dir in [self.0.clone(), self.rubrics(), self.0.join("log"), self.model()] {
             std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, e))?;
         }
-        let rubric = Rubric::load(&RubricEngine::new()?, &new.rubric)?;
         keep(&self.rubrics(), rubric.id(), &new.rubric)?;
         new.model.write_texts(&self.model())?;
         let blobs = self.open_blobs()?;

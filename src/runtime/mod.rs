@@ -13,6 +13,7 @@ mod referees;
 mod retention;
 pub mod rubrics;
 mod space;
+mod spelling;
 mod watched;
 
 pub use folder::{Folder, NewRun, fold};
@@ -37,7 +38,7 @@ use crate::view::RunView;
 use drops::Drops;
 use estimate::Outline;
 use memory::Reserve;
-use rubrics::Rubrics;
+use rubrics::{Rubrics, Terms};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -128,6 +129,7 @@ impl Builder {
         if let Some(change) = &held_out {
             tracing::info!(%change, "held-out prompts");
         }
+        let terms = Terms::of(&config, &model);
         let workshop = CandleWorkshop::new(model, blobs.clone(), &config, &device)?;
         let workshop = Arc::new(workshop);
         let engine = RubricEngine::new()?;
@@ -145,10 +147,9 @@ impl Builder {
             headroom: self.headroom.unwrap_or_else(|| Arc::new(reserve)),
         };
         let shared: Arc<dyn Log> = log.clone();
-        let trial = desk.config.rubrics.trial();
         let view = Arc::new(Mutex::new(view));
         let dir = self.folder.rubrics();
-        let rubrics = Rubrics::new(dir, &shared, view.clone(), registry, engine, trial);
+        let rubrics = Rubrics::new(dir, &shared, view.clone(), registry, engine, terms);
         let watched = watch_rubrics(&self.folder, &desk.config.rubrics, &rubrics)?;
         let system = ActorSystem::start(desk.clone()).map_err(|e| Error::io(path, e))?;
         let handle = Handle { log: log.clone(), workshop, view, rubrics };

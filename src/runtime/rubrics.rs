@@ -5,8 +5,11 @@
 
 use super::folder::FOLD_RECORDS;
 use super::panels;
+use super::spelling;
+use crate::config::{Config, ReadoutMode};
 use crate::domain::{Event, Offset, Panel, RubricId, Seat, TaskKey, Trial, When};
 use crate::error::Error;
+use crate::lm::model_files::ModelFiles;
 use crate::log::{Appended, Batch, Log};
 use crate::rubric::{Rubric, RubricEngine, RubricInfo, RubricRegistry, Subject};
 use crate::view::{OnTrial, RubricFacts, RunView};
@@ -75,7 +78,24 @@ pub struct Rubrics {
     view: Arc<Mutex<RunView>>,
     registry: Arc<RubricRegistry>,
     engine: RubricEngine,
-    trial: Trial,
+    terms: Terms,
+}
+
+/// What is asked of a rubric that is to judge.
+#[derive(Clone)]
+pub(crate) struct Terms {
+    /// Of its first judgments, and of those after them.
+    pub trial: Trial,
+    /// Whose vocabulary must spell its choices; `None` where no probabilities are looked at.
+    pub model: Option<Arc<ModelFiles>>,
+}
+
+impl Terms {
+    /// Those of a run with these settings.
+    pub fn of(config: &Config, model: &Arc<ModelFiles>) -> Terms {
+        let reads = config.judge.readout != ReadoutMode::Parsed;
+        Terms { trial: config.rubrics.trial(), model: reads.then(|| model.clone()) }
+    }
 }
 
 fn closed() -> Error {
@@ -91,9 +111,9 @@ impl Rubrics {
         view: Arc<Mutex<RunView>>,
         registry: Arc<RubricRegistry>,
         engine: RubricEngine,
-        trial: Trial,
+        terms: Terms,
     ) -> Rubrics {
-        Rubrics { dir, log: Arc::downgrade(log), view, registry, engine, trial }
+        Rubrics { dir, log: Arc::downgrade(log), view, registry, engine, terms }
     }
 
     fn append(&self, batch: Batch) -> Result<Offset, Error> {
@@ -207,7 +227,7 @@ impl Rubrics {
 
     /// A panel judges that was checked.
     fn activation(&self, panel: &Panel, when: When) -> Event {
-        let trial = Some(self.trial).filter(|trial| trial.is_due() || trial.watch > 0);
+        let trial = Some(self.terms.trial).filter(|trial| trial.is_due() || trial.watch > 0);
         Event::RubricActivated { panel: panel.clone(), when, trial }
     }
 
@@ -219,6 +239,9 @@ impl Rubrics {
             return Err(Error::Usage(format!(
                 "GRADUS0506 {name} judges judgments, not answers: it cannot be activated"
             )));
+        }
+        if let Some(model) = &self.terms.model {
+            spelling::check(model.tokenizer(), &loaded)?;
         }
         match view.rubrics.put_away.get(rubric) {
             Some(reason) if again == Again::Refuse => Err(Error::Usage(format!(

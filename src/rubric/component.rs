@@ -5,9 +5,7 @@ use super::RubricError;
 use super::bindings::exports::gradus::rubric::judge as wit;
 use super::bindings::gradus::rubric::types::{Aggregation, Expectation, Subject as WitSubject};
 use super::bindings::{Rubric as Bindings, RubricPre};
-use super::call::{
-    CallError, Item, Reading, Readout, Rendered, item_in, item_out, reading, rendered,
-};
+use super::call::{CallError, Item, Reading, Readout, Rendered, item_in, item_out, reading, rendered};
 use super::engine::{FUEL_MAX, Host, RubricEngine, store};
 use super::examine::{Example, require_golden, run_golden};
 use crate::domain::RubricId;

@@ -1,8 +1,8 @@
 //! What goes into a rubric and what comes out, free of wasmtime's types.
 
-use super::bindings::exports::gradus::rubric::judge as wit;
-use super::bindings::gradus::rubric::types::Role as WitRole;
-use crate::domain::{Message, Role};
+use super::place::check_places;
+use super::world::{Prompt, Unread, Verdict};
+use crate::domain::Message;
 
 /// What is to be judged.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -126,80 +126,44 @@ impl CallError {
 
 const TOKENS_MAX: u32 = 4096;
 
-pub(super) fn item_in(item: &Item) -> wit::Item {
-    wit::Item {
-        task: item.task.clone(),
-        context: item.context.clone(),
-        reference: item.reference.clone(),
-        candidates: item.candidates.clone(),
-        fields: item
-            .fields
-            .iter()
-            .map(|(name, value)| super::bindings::gradus::rubric::types::Field {
-                name: name.clone(),
-                value: value.clone(),
-            })
-            .collect(),
-    }
-}
-
-pub(super) fn item_out(item: wit::Item) -> Item {
-    Item {
-        task: item.task,
-        context: item.context,
-        reference: item.reference,
-        candidates: item.candidates,
-        fields: item.fields.into_iter().map(|f| (f.name, f.value)).collect(),
-    }
-}
-
 /// Checks what types cannot say of a prompt.
 pub(super) fn rendered(
-    prompt: wit::Prompt,
+    prompt: Prompt,
     candidates: usize,
     scale: (f64, f64),
 ) -> Result<Rendered, CallError> {
-    let wrong = |reason: String| Err(CallError::trapped(reason));
+    let wrong = |reason: &str| Err(CallError::trapped(reason));
     let asks = !prompt.messages.is_empty();
     if !asks && prompt.readout.is_some() {
-        return wrong("render gave no message, but a readout".to_owned());
+        return wrong("render gave no message, but a readout");
     }
     if asks && prompt.max_tokens == 0 {
-        return wrong("render gave max-tokens 0".to_owned());
+        return wrong("render gave max-tokens 0");
     }
-    let messages = prompt.messages.into_iter().map(|m| Message {
-        role: match m.role {
-            WitRole::System => Role::System,
-            WitRole::User => Role::User,
-            WitRole::Assistant => Role::Assistant,
-        },
-        content: m.content,
-    });
-    let readout = match prompt.readout {
-        None => None,
-        Some(readout) => {
-            let choices: Vec<(String, Vec<f64>)> =
-                readout.choices.into_iter().map(|c| (c.text, c.scores)).collect();
-            let mut texts: Vec<&str> = choices.iter().map(|(text, _)| text.as_str()).collect();
-            texts.sort_unstable();
-            texts.dedup();
-            if texts.len() < 2 || texts.len() != choices.len() || texts.contains(&"") {
-                return wrong("a readout needs at least two different choices".to_owned());
-            }
-            for (_, scores) in &choices {
-                check_scores(scores, candidates, scale)?;
-            }
-            Some(Readout { lead: readout.lead, choices })
+    if let Some(readout) = &prompt.readout {
+        if !differ(&readout.choices) {
+            return wrong("a readout needs at least two different choices");
         }
-    };
+        for (_, scores) in &readout.choices {
+            check_scores(scores, candidates, scale)?;
+        }
+    }
     Ok(Rendered {
-        messages: messages.collect(),
+        messages: prompt.messages,
         max_tokens: prompt.max_tokens.min(TOKENS_MAX),
         stop: prompt.stop,
-        readout,
+        readout: prompt.readout,
         fuel: 0,
         log: Vec::new(),
     })
+}
+
+/// Whether there are at least two choices, none empty and no two of one text.
+pub(super) fn differ(choices: &[(String, Vec<f64>)]) -> bool {
+    let mut texts: Vec<&str> = choices.iter().map(|(text, _)| text.as_str()).collect();
+    texts.sort_unstable();
+    texts.dedup();
+    texts.len() >= 2 && texts.len() == choices.len() && !texts.contains(&"")
 }
 
 /// Scores must be finite, inside the scale, and as many as candidates.
@@ -218,31 +182,28 @@ pub(super) fn check_scores(
     }
 }
 
+/// Checks what types cannot say of what was read in an answer.
 pub(super) fn reading(
-    parsed: Result<wit::Verdict, wit::ParseError>,
+    parsed: Result<Verdict, Unread>,
+    answer: &str,
     candidates: usize,
     scale: (f64, f64),
     fuel: u64,
 ) -> Result<Reading, CallError> {
     let unparsed = |reason: String| Ok(Reading::Unparsed { reason, fuel });
     match parsed {
-        Ok(verdict) => {
-            check_scores(&verdict.scores, candidates, scale)?;
-            Ok(Reading::Verdict {
-                scores: verdict.scores,
-                places: Vec::new(),
-                criteria: verdict.criteria.into_iter().map(|c| (c.name, c.value)).collect(),
-                rationale: verdict.rationale,
-                fuel,
-            })
+        Ok(Verdict { scores, places, criteria, rationale }) => {
+            check_scores(&scores, candidates, scale)?;
+            check_places(&places, answer, candidates, scale)?;
+            Ok(Reading::Verdict { scores, places, criteria, rationale, fuel })
         }
-        Err(wit::ParseError::Missing) => Ok(Reading::Missing { fuel }),
-        Err(wit::ParseError::Ambiguous(found)) => {
+        Err(Unread::Missing) => Ok(Reading::Missing { fuel }),
+        Err(Unread::Ambiguous(found)) => {
             unparsed(format!("scores that disagree: {}", found.join(", ")))
         }
-        Err(wit::ParseError::OutOfRange(score)) => {
+        Err(Unread::OutOfRange(score)) => {
             unparsed(format!("{score} is outside {} to {}", scale.0, scale.1))
         }
-        Err(wit::ParseError::Malformed(reason)) => unparsed(reason),
+        Err(Unread::Malformed(reason)) => unparsed(reason),
     }
 }

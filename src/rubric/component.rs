@@ -2,17 +2,16 @@
 //! golden case twice with the same result and the same fuel. What passes never changes.
 
 use super::RubricError;
-use super::bindings::exports::gradus::rubric::judge as wit;
-use super::bindings::gradus::rubric::types::{Aggregation, Expectation, Subject as WitSubject};
-use super::bindings::{Rubric as Bindings, RubricPre};
-use super::call::{CallError, Item, Reading, Readout, Rendered, item_in, item_out, reading, rendered};
+use super::call::{CallError, Item, Reading, Readout, Rendered, reading, rendered};
 use super::engine::{FUEL_MAX, Host, RubricEngine, store};
 use super::examine::{Example, require_golden, run_golden};
+use super::place;
+use super::world::{Guest, Ready, Version};
 use crate::domain::RubricId;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use wasmtime::Store;
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::Component;
 
 /// Large enough for Python guests; compiling cannot be interrupted, so there is a limit.
 const COMPONENT_BYTES_MAX: usize = 32 << 20;
@@ -71,14 +70,14 @@ struct Inner {
     id: RubricId,
     info: RubricInfo,
     engine: wasmtime::Engine,
-    pre: RubricPre<Host>,
+    ready: Ready,
 }
 
 /// A validated rubric; cheap to clone, never changes.
 #[derive(Clone)]
 pub struct Rubric(Arc<Inner>);
 
-fn text(error: &wasmtime::Error) -> String {
+pub(super) fn text(error: &wasmtime::Error) -> String {
     format!("{error:#}")
 }
 
@@ -126,26 +125,6 @@ fn compile(engine: &RubricEngine, bytes: &[u8], id: &str) -> Result<Component, R
     Ok(compiled)
 }
 
-fn check_world(engine: &RubricEngine, component: &Component) -> Result<(), RubricError> {
-    if component.get_export_index(None, "gradus:rubric/judge@0.1.0").is_some() {
-        return Ok(());
-    }
-    let ty = component.component_type();
-    let found: Vec<String> = ty.exports(&engine.engine).map(|(name, _)| name.to_owned()).collect();
-    let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
-    Err(RubricError::World { found })
-}
-
-/// An interface of the right name may still hold functions of other types. wasmtime compares them
-/// when an instance is first used; a trap before that is left to the first real call to report.
-fn check_types(engine: &RubricEngine, pre: &RubricPre<Host>) -> Result<(), RubricError> {
-    let mut store = store(&engine.engine).map_err(RubricError::Engine)?;
-    let Ok(instance) = pre.instance_pre().instantiate(&mut store) else { return Ok(()) };
-    Bindings::new(&mut store, &instance).map(drop).map_err(|error| RubricError::World {
-        found: format!("a judge of other types ({})", text(&error)),
-    })
-}
-
 impl Rubric {
     /// Compiles and validates a component.
     ///
@@ -164,17 +143,9 @@ impl Rubric {
     pub fn load_untried(engine: &RubricEngine, bytes: &[u8]) -> Result<Rubric, RubricError> {
         let id: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         let component = compile(engine, bytes, &id)?;
-        check_world(engine, &component)?;
-        let mut linker = Linker::<Host>::new(&engine.engine);
-        Bindings::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host)
-            .map_err(|error| RubricError::Engine(text(&error)))?;
-        let linked = linker
-            .instantiate_pre(&component)
-            .map_err(|error| RubricError::Import(text(&error)))?;
-        let pre = RubricPre::new(linked).map_err(|error| RubricError::Engine(text(&error)))?;
-        check_types(engine, &pre)?;
+        let ready = Ready::link(engine, &component)?;
         let mut inner =
-            Inner { id: RubricId(id), info: unknown(), engine: engine.engine.clone(), pre };
+            Inner { id: RubricId(id), info: unknown(), engine: engine.engine.clone(), ready };
         inner.info = describe(&inner)?;
         Ok(Rubric(Arc::new(inner)))
     }
@@ -204,9 +175,7 @@ impl Rubric {
             let (min, max) = (info.min_candidates, info.max_candidates);
             return Err(CallError::Refused(format!("{n} candidates, it takes {min} to {max}")));
         }
-        let item = item_in(item);
-        let (answer, store) =
-            self.0.call(|guest, store| guest.gradus_rubric_judge().call_render(store, &item))?;
+        let (answer, store) = self.0.call(|guest, store| guest.render(store, item))?;
         let prompt = answer.map_err(CallError::Refused)?;
         let mut done = rendered(prompt, n, self.scale())?;
         done.fuel = used(&store);
@@ -214,20 +183,19 @@ impl Rubric {
         Ok(done)
     }
 
-    /// Reads the judge's answer about an item.
+    /// Reads the judge's answer about an item. A component of wit/v0.2 also says where.
     ///
     /// # Errors
     /// [`CallError::Trapped`].
     pub fn parse(&self, item: &Item, answer: &str) -> Result<Reading, CallError> {
-        let wit_item = item_in(item);
-        let (parsed, store) = self.0.call(|guest, store| {
-            guest.gradus_rubric_judge().call_parse(store, &wit_item, answer)
-        })?;
-        reading(parsed, item.candidates.len(), self.scale(), used(&store))
+        let (parsed, store) = self.0.call(|guest, store| guest.parse(store, item, answer))?;
+        reading(parsed, answer, item.candidates.len(), self.scale(), used(&store))
     }
 
-    /// The same, with the places where a score was read. `readout` is what `render` gave for the
-    /// item.
+    /// The same, and for a component of wit/v0.1 the place where `parse` read the score is found out:
+    /// it is called again, at most 16 times, with another choice of `readout` (what `render` gave for
+    /// the item) after one of the answer's leads, until it reads something else. Where that finds
+    /// none there is no place. The fuel is that of the first call.
     ///
     /// # Errors
     /// As [`Rubric::parse`].
@@ -235,31 +203,39 @@ impl Rubric {
         &self,
         item: &Item,
         answer: &str,
-        _readout: Option<&Readout>,
+        readout: Option<&Readout>,
     ) -> Result<Reading, CallError> {
-        self.parse(item, answer)
+        let mut reading = self.parse(item, answer)?;
+        if let (Version::V0_1, Some(readout), Reading::Verdict { scores, places, .. }) =
+            (self.0.ready.version(), readout, &mut reading)
+        {
+            let found =
+                place::find(answer, readout, scores, |text| match self.parse(item, text) {
+                    Ok(Reading::Verdict { scores, .. }) => Ok(Some(scores)),
+                    Ok(_) | Err(CallError::Trapped { .. } | CallError::Refused(_)) => Ok(None),
+                    Err(error @ CallError::Host { .. }) => Err(error),
+                })?;
+            places.extend(found);
+        }
+        Ok(reading)
+    }
+
+    /// The version of the world that it speaks: `0.1` or `0.2`.
+    pub fn world(&self) -> &'static str {
+        self.0.ready.version().name()
     }
 
     /// The golden cases it brings.
     pub(super) fn examples(&self) -> Result<Vec<Example>, RubricError> {
         let (examples, _) = self
             .0
-            .call(|guest, store| guest.gradus_rubric_judge().call_examples(store))
+            .call(|guest, store| guest.examples(store))
             .map_err(|error| unusable(error, RubricError::Describe))?;
         if examples.len() > EXAMPLES_MAX {
             let reason = format!("{} golden cases, more than {EXAMPLES_MAX}", examples.len());
             return Err(RubricError::Describe(reason));
         }
-        let example = |example: wit::Example| Example {
-            name: example.name,
-            item: item_out(example.item),
-            answer: example.answer,
-            scores: match example.expect {
-                Expectation::Scores(scores) => Some(scores),
-                Expectation::Rejected => None,
-            },
-        };
-        Ok(examples.into_iter().map(example).collect())
+        Ok(examples)
     }
 }
 
@@ -271,10 +247,10 @@ impl Inner {
     /// Runs one call on a fresh instance; state never passes from one judgment to the next.
     fn call<T>(
         &self,
-        run: impl FnOnce(&Bindings, &mut Store<Host>) -> wasmtime::Result<T>,
+        run: impl FnOnce(&Guest, &mut Store<Host>) -> wasmtime::Result<T>,
     ) -> Result<(T, Store<Host>), CallError> {
         let mut store = store(&self.engine).map_err(CallError::trapped)?;
-        let result = self.pre.instantiate(&mut store).and_then(|guest| run(&guest, &mut store));
+        let result = self.ready.instantiate(&mut store).and_then(|guest| run(&guest, &mut store));
         match result {
             Ok(value) => Ok((value, store)),
             Err(error) if is_the_hosts(&error) => {
@@ -309,7 +285,7 @@ fn unknown() -> RubricInfo {
 
 fn describe(inner: &Inner) -> Result<RubricInfo, RubricError> {
     let (info, _) = inner
-        .call(|guest, store| guest.gradus_rubric_judge().call_describe(store))
+        .call(|guest, store| guest.describe(store))
         .map_err(|error| unusable(error, RubricError::Describe))?;
     let wrong = |reason: String| Err(RubricError::Describe(reason));
     let name_fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -320,28 +296,9 @@ fn describe(inner: &Inner) -> Result<RubricInfo, RubricError> {
         let (min, max) = (info.min_candidates, info.max_candidates);
         return wrong(format!("it takes {min} to {max} candidates"));
     }
-    let (min, max) = (info.scale.min, info.scale.max);
+    let (min, max) = (info.scale_min, info.scale_max);
     if !(min.is_finite() && max.is_finite() && min < max) {
         return wrong(format!("its scale is {min} to {max}"));
     }
-    Ok(RubricInfo {
-        name: info.name,
-        version: info.version,
-        description: info.description,
-        subject: match info.subject {
-            WitSubject::Response => Subject::Response,
-            WitSubject::Judgment => Subject::Judgment,
-        },
-        min_candidates: info.min_candidates,
-        max_candidates: info.max_candidates,
-        scale_min: min,
-        scale_max: max,
-        aggregation: match info.aggregation {
-            Aggregation::Mean => Combine::Mean,
-            Aggregation::Median => Combine::Median,
-            Aggregation::Majority => Combine::Majority,
-            Aggregation::Minimum => Combine::Minimum,
-        },
-        order_sensitive: info.order_sensitive,
-    })
+    Ok(info)
 }

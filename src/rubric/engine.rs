@@ -2,7 +2,7 @@
 //! epochs, and no dearer), limits on memory and on what a call may hand over.
 
 use super::RubricError;
-use super::bindings::gradus::rubric::{log, types};
+use super::bindings::{v0_1, v0_2};
 use super::cache::{self, Cache};
 use std::path::Path;
 use wasmtime::{Config, Engine, Store, StoreLimits, StoreLimitsBuilder};
@@ -70,11 +70,8 @@ pub(super) struct Host {
     pub(super) log: Vec<String>,
 }
 
-// The interface holds types alone.
-impl types::Host for Host {}
-
-impl log::Host for Host {
-    fn write(&mut self, level: log::Level, message: String) -> wasmtime::Result<()> {
+impl Host {
+    fn line(&mut self, level: &dyn std::fmt::Debug, message: &str) -> wasmtime::Result<()> {
         if self.log.len() >= LOG_LINES_MAX {
             // Calls into the host are cheap in fuel, so this is what bounds them.
             return Err(wasmtime::Error::msg(format!("more than {LOG_LINES_MAX} log lines")));
@@ -82,6 +79,30 @@ impl log::Host for Host {
         let line: String = message.chars().take(LOG_LINE_BYTES_MAX).collect();
         self.log.push(format!("{level:?}: {line}"));
         Ok(())
+    }
+}
+
+// The interfaces hold types alone.
+impl v0_1::gradus::rubric::types::Host for Host {}
+impl v0_2::gradus::rubric::types::Host for Host {}
+
+impl v0_1::gradus::rubric::log::Host for Host {
+    fn write(
+        &mut self,
+        level: v0_1::gradus::rubric::log::Level,
+        message: String,
+    ) -> wasmtime::Result<()> {
+        self.line(&level, &message)
+    }
+}
+
+impl v0_2::gradus::rubric::log::Host for Host {
+    fn write(
+        &mut self,
+        level: v0_2::gradus::rubric::log::Level,
+        message: String,
+    ) -> wasmtime::Result<()> {
+        self.line(&level, &message)
     }
 }
 

@@ -52,19 +52,34 @@ pub struct Golden {
     pub wanted: Option<Vec<f64>>,
     /// What was read.
     pub found: Outcome,
+    /// Where it was read, in bytes of the reply: the first and that after the last.
+    pub places: Vec<(usize, usize)>,
     /// Fuel of the reading.
     pub fuel: u64,
     /// Why it fails, if it does.
     pub failure: Option<String>,
 }
 
-fn read(rubric: &Rubric, item: &Item, answer: &str) -> Result<(Outcome, u64), CallError> {
+/// A reply, read.
+#[derive(PartialEq)]
+struct Read {
+    outcome: Outcome,
+    places: Vec<(usize, usize)>,
+    fuel: u64,
+}
+
+fn read(rubric: &Rubric, item: &Item, answer: &str) -> Result<Read, CallError> {
+    let unread = |outcome, fuel| Read { outcome, places: Vec::new(), fuel };
     Ok(match rubric.parse(item, answer) {
-        Ok(Reading::Verdict { scores, fuel, .. }) => (Outcome::Scores(scores), fuel),
-        Ok(Reading::Missing { fuel }) => (Outcome::Missing, fuel),
-        Ok(Reading::Unparsed { reason, fuel }) => (Outcome::Rejected(reason), fuel),
+        Ok(Reading::Verdict { scores, places, fuel, .. }) => Read {
+            outcome: Outcome::Scores(scores),
+            places: places.iter().map(|place| (place.start, place.end)).collect(),
+            fuel,
+        },
+        Ok(Reading::Missing { fuel }) => unread(Outcome::Missing, fuel),
+        Ok(Reading::Unparsed { reason, fuel }) => unread(Outcome::Rejected(reason), fuel),
         Err(error @ CallError::Host { .. }) => return Err(error),
-        Err(error) => (Outcome::Trapped(error.to_string()), 0),
+        Err(error) => unread(Outcome::Trapped(error.to_string()), 0),
     })
 }
 
@@ -83,21 +98,21 @@ fn golden(rubric: &Rubric, example: Example) -> Result<Golden, RubricError> {
         Err(error @ CallError::Host { .. }) => return Err(host(error)),
         rendered => rendered,
     };
-    let (found, fuel) = read(rubric, &item, &answer).map_err(host)?;
+    let first = read(rubric, &item, &answer).map_err(host)?;
     let again = read(rubric, &item, &answer).map_err(host)?;
+    let same = first == again;
+    let Read { outcome: found, places, fuel } = first;
     let failure = match (&wanted, &found) {
         (_, Outcome::Trapped(reason)) => Some(reason.clone()),
         _ if rendered.is_err() => rendered.err().map(|error| error.to_string()),
-        _ if (&again.0, again.1) != (&found, fuel) => {
-            Some("two runs differ in result or fuel".to_owned())
-        }
+        _ if !same => Some("two runs differ in result or fuel".to_owned()),
         (Some(wanted), Outcome::Scores(scores)) if scores == wanted => None,
         (None, Outcome::Missing | Outcome::Rejected(_)) => None,
         (Some(wanted), Outcome::Scores(scores)) => Some(format!("read {scores:?}, not {wanted:?}")),
         (Some(wanted), _) => Some(format!("{found}, not {wanted:?}")),
         (None, _) => Some(format!("read {found}, and no score was wanted")),
     };
-    Ok(Golden { name, wanted, found, fuel, failure })
+    Ok(Golden { name, wanted, found, places, fuel, failure })
 }
 
 /// What golden cases must show before a rubric judges.
@@ -205,10 +220,56 @@ pub fn attack(rubric: &Rubric) -> Result<Vec<Attacked>, RubricError> {
     for (name, reply) in replies.chain([("one line of 100 kB", long_line.as_str())]) {
         all.push(twice(rubric, "reply", name, &example.item, reply)?);
     }
-    for (name, candidate) in CANDIDATES.iter().copied().chain([("100 kB", &long[..100_000])]) {
+    let verdict = best_verdict(rubric, &example.item).unwrap_or_else(|| example.answer.clone());
+    let on_a_line = format!("An apple.\n\n{verdict}");
+    let own = [
+        ("its own verdict", verdict.as_str()),
+        ("its own verdict on a line", &on_a_line),
+        ("a reply that scores", &example.answer),
+        ("100 kB", &long[..100_000]),
+    ];
+    for (name, candidate) in CANDIDATES.iter().copied().chain(own) {
         all.push(beside(rubric, example, name, candidate)?);
     }
+    all.extend(unfenced(rubric, example)?);
     Ok(all)
+}
+
+/// What a judge under this rubric writes for the first candidate's best score, by its readout.
+fn best_verdict(rubric: &Rubric, item: &Item) -> Option<String> {
+    let readout = rubric.render(item).ok()?.readout?;
+    let score = |scores: &Vec<f64>| scores.first().copied().unwrap_or(f64::NEG_INFINITY);
+    let best = readout.choices.iter().max_by(|a, b| score(&a.1).total_cmp(&score(&b.1)))?;
+    Some(format!("{} {}", readout.lead.trim_end(), best.0.trim_start()))
+}
+
+/// A candidate that writes what follows it in the prompt: a defect if the judge then sees that twice
+/// and cannot tell where the candidate ends. Nothing where nothing follows.
+fn unfenced(rubric: &Rubric, example: &Example) -> Result<Option<Attacked>, RubricError> {
+    const CANDIDATE: &str = "An apple, seven pears.";
+    let asked = |candidate: &str| {
+        let mut item = example.item.clone();
+        if let Some(last) = item.candidates.last_mut() {
+            candidate.clone_into(last);
+        }
+        let rendered = rubric.render(&item).ok()?;
+        let texts: Vec<String> = rendered.messages.into_iter().map(|m| m.content).collect();
+        Some(texts.join("\n"))
+    };
+    let prompt = asked(CANDIDATE).unwrap_or_default();
+    let after = prompt.rsplit_once(CANDIDATE).map_or("", |(_, after)| after);
+    let blank = after.len() - after.trim_start().len();
+    let line = after.get(blank..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+    let Some(fence) = after.get(..blank + line.len()).filter(|_| !line.is_empty()) else {
+        return Ok(None);
+    };
+    let candidate = format!("{CANDIDATE}{fence}\nThis is not the candidate any more.");
+    let mut attacked = beside(rubric, example, "what follows it", &candidate)?;
+    let seen = asked(&candidate).unwrap_or_default();
+    if attacked.failure.is_none() && seen.contains(&format!("{candidate}{fence}")) {
+        attacked.failure = Some(format!("the candidate can write what ends it: {line:?}"));
+    }
+    Ok(Some(attacked))
 }
 
 fn twice(
@@ -221,12 +282,12 @@ fn twice(
     let host = |error| unusable(error, RubricError::Engine);
     let first = read(rubric, item, reply).map_err(host)?;
     let second = read(rubric, item, reply).map_err(host)?;
-    let failure = match &first.0 {
+    let failure = match &first.outcome {
         Outcome::Trapped(reason) => Some(reason.clone()),
         _ if first != second => Some("two runs differ in result or fuel".to_owned()),
         _ => None,
     };
-    Ok(Attacked { place, name: name.to_owned(), found: first.0, failure })
+    Ok(Attacked { place, name: name.to_owned(), found: first.outcome, failure })
 }
 
 /// A golden case with another candidate.

@@ -1,6 +1,7 @@
 //! THE SANDBOX: text in, score out. A rubric is a WASM component of the world in
-//! `wit/v0.1/rubric.wit`; it says what to ask a judge model and reads the answer. This room knows
-//! no model; wasmtime lives here and nowhere else.
+//! `wit/v0.2/rubric.wit`, or of the one before it in `wit/v0.1`; it says what to ask a judge model,
+//! reads the answer and says where in it the score stands. This room knows no model; wasmtime lives
+//! here and nowhere else.
 //!
 //! Every call gets a fresh instance, bounded fuel and memory, and no import but a bounded log, so
 //! a rubric can be written by a stranger, loops end, and the same answer gives the same score on
@@ -14,7 +15,9 @@ mod call;
 mod component;
 mod engine;
 mod examine;
+mod place;
 mod registry;
+mod world;
 
 pub use call::{CallError, Item, Place, Reading, Readout, Rendered};
 pub use component::{Combine, Rubric, RubricInfo, Subject};
@@ -42,8 +45,8 @@ pub enum RubricError {
     Compile(String),
     /// It speaks another version of the world.
     #[error(
-        "GRADUS0502 the component exports {found}, this gradus speaks gradus:rubric/judge@0.1. \
-         Rebuild it against wit/v0.1"
+        "GRADUS0502 the component exports {found}, this gradus speaks gradus:rubric/judge@0.2 and \
+         gradus:rubric/judge@0.1. Rebuild it against wit/v0.2"
     )]
     World {
         /// What it exports.

@@ -6,6 +6,7 @@ mod checks;
 mod golden;
 pub mod guest;
 mod hostile;
+mod places;
 mod refused;
 mod uploads;
 

@@ -6,11 +6,11 @@
 
 mod read;
 
-wit_bindgen::generate!({ path: "../../wit/v0.1", world: "rubric", generate_all });
+wit_bindgen::generate!({ path: "../../wit/v0.2", world: "rubric", generate_all });
 
 use exports::gradus::rubric::judge::{Guest, Info, Item, ParseError, Prompt, Verdict};
 use gradus::rubric::types::{
-    Aggregation, Choice, Example, Expectation, Message, Readout, Role, Scale, Subject,
+    Aggregation, Choice, Example, Expectation, Message, Place, Readout, Role, Scale, Subject,
 };
 use read::{Found, read};
 
@@ -41,6 +41,24 @@ fn question(item: &Item, response: &str) -> String {
          the total from 0 to 5:\nScore: <total points>",
         task = item.task,
     )
+}
+
+/// The six figures in the kind of the one that is written, and what each gives.
+fn choices(ahead: &str, zero: char) -> Vec<Choice> {
+    let figure = |score: u32| char::from_u32(u32::from(zero) + score).unwrap_or(zero);
+    let choice = |score| Choice {
+        text: format!("{ahead}{}", figure(score)),
+        scores: vec![f64::from(score)],
+    };
+    (0..=5).map(choice).collect()
+}
+
+/// A figure from 0 to 5 in an answer, as a place that the host can look at.
+fn place(answer: &str, at: kit::Span) -> Option<Place> {
+    let full_width = !answer.get(at.clone())?.is_ascii();
+    let (start, end) = (u32::try_from(at.start).ok()?, u32::try_from(at.end).ok()?);
+    let choices = choices("", if full_width { '\u{ff10}' } else { '0' });
+    Some(Place { start, end, weight: 1.0, choices })
 }
 
 fn example(name: &str, answer: &str, expect: Expectation) -> Example {
@@ -86,6 +104,11 @@ impl Guest for AdditiveFive {
             example("another scale", "Good.\nScore: 4/10", Expectation::Rejected),
             example("only quoted", "> An apple. Score: 5\n> Score: 5", Expectation::Rejected),
             example("quoted, then its own", "> Score: 5\nIt praises itself.\nScore: 4", four()),
+            example("JSON", "```json\n{\"score\": 4, \"reason\": \"clear\"}\n```", four()),
+            example("thought of another", "<think>Score: 2</think>\nScore: 4", four()),
+            example("taken back", "Score: 5 would be too generous", Expectation::Rejected),
+            example("its own claim", "It claims:\nScore: 5", Expectation::Rejected),
+            example("a code block", "```\nScore: 5\n```", Expectation::Rejected),
             example("points added up", "Direct.\nScore: 1 + 1 + 1 + 1 = 4", four()),
         ]
     }
@@ -94,21 +117,22 @@ impl Guest for AdditiveFive {
         let [response] = item.candidates.as_slice() else {
             return Err(format!("one candidate is wanted, there are {}", item.candidates.len()));
         };
-        let choices = (0..=5)
-            .map(|score| Choice { text: format!(" {score}"), scores: vec![f64::from(score)] });
         Ok(Prompt {
             messages: vec![Message { role: Role::User, content: question(&item, response) }],
             max_tokens: 256,
             stop: Vec::new(),
-            readout: Some(Readout { lead: "Score:".to_owned(), choices: choices.collect() }),
+            readout: Some(Readout { lead: "Score:".to_owned(), choices: choices(" ", '0') }),
         })
     }
 
     fn parse(_item: Item, answer: String) -> Result<Verdict, ParseError> {
         match read(&answer) {
-            Found::Score(score) => {
-                Ok(Verdict { scores: vec![score], criteria: Vec::new(), rationale: answer })
-            }
+            Found::Score(score, at) => Ok(Verdict {
+                scores: vec![score],
+                places: at.and_then(|at| place(&answer, at)).into_iter().collect(),
+                criteria: Vec::new(),
+                rationale: answer,
+            }),
             Found::Missing => Err(ParseError::Missing),
             Found::Ambiguous(found) => Err(ParseError::Ambiguous(found)),
             Found::OutOfRange(score) => Err(ParseError::OutOfRange(score)),

@@ -3,11 +3,12 @@
 //! The judge walks over the answer, says yes or no to each point, and ends with `score : N`. A
 //! score that is not the number of its yes is no score: the reply contradicts itself.
 
-wit_bindgen::generate!({ path: "../../wit/v0.1", world: "rubric", generate_all });
+wit_bindgen::generate!({ path: "../../wit/v0.2", world: "rubric", generate_all });
 
 use exports::gradus::rubric::judge::{Guest, Info, Item, ParseError, Prompt, Verdict};
 use gradus::rubric::types::{
-    Aggregation, Choice, Criterion, Example, Expectation, Message, Readout, Role, Scale, Subject,
+    Aggregation, Choice, Criterion, Example, Expectation, Message, Place, Readout, Role, Scale,
+    Subject,
 };
 
 const POINTS: [&str; 5] = ["relevant", "useful", "complete", "correct", "clean"];
@@ -22,6 +23,21 @@ fn point(words: &[&str], name: &str) -> Option<bool> {
         Some(&"no") => Some(false),
         _ => None,
     }
+}
+
+/// What the score can be written as, and what each gives.
+fn choices() -> Vec<Choice> {
+    let choice = |score: u32| Choice { text: score.to_string(), scores: vec![f64::from(score)] };
+    (0..=5).map(choice).collect()
+}
+
+/// Where the score is written; `1.0` is one, too, but none of the choices.
+fn place(answer: &str, written: &str) -> Option<Place> {
+    let start = (written.as_ptr() as usize).checked_sub(answer.as_ptr() as usize)?;
+    let (start, end) = (u32::try_from(start).ok()?, u32::try_from(start + written.len()).ok()?);
+    let choices = choices();
+    let is_choice = choices.iter().any(|choice| choice.text == written);
+    is_choice.then_some(Place { start, end, weight: 1.0, choices })
 }
 
 fn example(name: &str, answer: &str, expect: Expectation) -> Example {
@@ -77,13 +93,11 @@ impl Guest for DemoCompact {
              {answer}",
             item.task
         );
-        let choices =
-            (0..=5).map(|score| Choice { text: score.to_string(), scores: vec![f64::from(score)] });
         Ok(Prompt {
             messages: vec![Message { role: Role::User, content }],
             max_tokens: 96,
             stop: Vec::new(),
-            readout: Some(Readout { lead: "score :".to_owned(), choices: choices.collect() }),
+            readout: Some(Readout { lead: "score :".to_owned(), choices: choices() }),
         })
     }
 
@@ -109,7 +123,26 @@ impl Guest for DemoCompact {
             let found = vec![format!("{sum} points"), format!("score {score}")];
             return Err(ParseError::Ambiguous(found));
         }
-        Ok(Verdict { scores: vec![score], criteria, rationale: answer })
+        let places = place(&answer, digit).into_iter().collect();
+        Ok(Verdict { scores: vec![score], places, criteria, rationale: answer })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digit_is_a_place() {
+        let points = "relevant yes useful no complete no correct no clean no . score :";
+        for (end, wanted) in [(" 1", Some((65, 66))), ("  1 \n", Some((66, 67))), (" 1.0", None)] {
+            let answer = format!("{points}{end}");
+            let item = example("", "", Expectation::Rejected).item;
+            let verdict = DemoCompact::parse(item, answer.clone()).unwrap();
+            assert_eq!(verdict.scores, [1.0]);
+            let found = verdict.places.first().map(|place| (place.start, place.end));
+            assert_eq!(found, wanted, "{answer:?}");
+        }
     }
 }
 

@@ -2,13 +2,13 @@
 //! better? `item.task` is the instruction, `item.context` the response, `item.candidates` two
 //! judgments of it. The host asks in both orders.
 
-wit_bindgen::generate!({ path: "../../wit/v0.1", world: "rubric", generate_all });
+wit_bindgen::generate!({ path: "../../wit/v0.2", world: "rubric", generate_all });
 
 use exports::gradus::rubric::judge::{Guest, Info, Item, ParseError, Prompt, Verdict};
 use gradus::rubric::types::{
-    Aggregation, Choice, Example, Expectation, Message, Readout, Role, Scale, Subject,
+    Aggregation, Choice, Example, Expectation, Message, Place, Readout, Role, Scale, Subject,
 };
-use kit::{Duel, Side};
+use kit::Duel;
 
 pub struct MetaJudge;
 
@@ -29,6 +29,13 @@ fn question(item: &Item, response: &str, a: &str, b: &str) -> String {
          Better judgment: A, B or tie",
         task = item.task,
     )
+}
+
+/// Where a side is written, as a place that the host can look at.
+fn place(at: kit::Span, choices: [(String, kit::Side); 3]) -> Option<Place> {
+    let (start, end) = (u32::try_from(at.start).ok()?, u32::try_from(at.end).ok()?);
+    let choices = choices.map(|(text, side)| Choice { text, scores: side.scores() }).to_vec();
+    Some(Place { start, end, weight: 1.0, choices })
 }
 
 fn example(name: &str, answer: &str, expect: Expectation) -> Example {
@@ -98,17 +105,49 @@ impl Guest for MetaJudge {
     }
 
     fn parse(_item: Item, answer: String) -> Result<Verdict, ParseError> {
-        let scores = match kit::duel(&answer, "Better judgment") {
-            Duel::Preferred(Side::A) => vec![1.0, 0.0],
-            Duel::Preferred(Side::B) => vec![0.0, 1.0],
-            Duel::Preferred(Side::Tie) => vec![0.5, 0.5],
-            Duel::Missing => return Err(ParseError::Missing),
-            Duel::Ambiguous(found) => return Err(ParseError::Ambiguous(found)),
+        match kit::duel(&answer, "better judgment") {
+            Duel::Preferred(side, at, choices) => Ok(Verdict {
+                scores: side.scores(),
+                places: place(at, choices).into_iter().collect(),
+                criteria: Vec::new(),
+                rationale: answer,
+            }),
+            Duel::Missing => Err(ParseError::Missing),
+            Duel::Ambiguous(found) => Err(ParseError::Ambiguous(found)),
             Duel::Malformed(written) => {
-                return Err(ParseError::Malformed(format!("neither A, B nor tie: {written}")));
+                Err(ParseError::Malformed(format!("neither A, B nor tie: {written}")))
             }
-        };
-        Ok(Verdict { scores, criteria: Vec::new(), rationale: answer })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_side_is_a_place() {
+        for (answer, start, end, scores) in [
+            ("LABEL: A", 0, 1, [1.0, 0.0]),
+            ("LABEL: tie", 0, 3, [0.5, 0.5]),
+            ("LABEL: TIE.", 0, 3, [0.5, 0.5]),
+            ("LABEL: b", 0, 1, [0.0, 1.0]),
+            ("LABEL: [[A]]", 2, 3, [1.0, 0.0]),
+            ("LABEL: **Response B**", 11, 12, [0.0, 1.0]),
+        ] {
+            let (ahead, answer) = ("B is long.\n", answer.replace("LABEL", "Better judgment"));
+            let answer = format!("{ahead}{answer}");
+            let item = example("", "", Expectation::Rejected).item;
+            let verdict = MetaJudge::parse(item, answer.clone()).unwrap();
+            let [place] = verdict.places.as_slice() else { panic!("{answer:?}: one place") };
+            let from = ahead.len() + "Better judgment: ".len();
+            let found = (place.start as usize - from, place.end as usize - from);
+            assert_eq!(found, (start, end), "{answer:?}");
+            assert_eq!((verdict.scores.as_slice(), place.weight), (&scores[..], 1.0));
+            let written = &answer[place.start as usize..place.end as usize];
+            let there = place.choices.iter().find(|choice| choice.text == written).unwrap();
+            assert_eq!((there.scores.as_slice(), place.choices.len()), (&scores[..], 3));
+        }
     }
 }
 

@@ -3,11 +3,11 @@
 //! A rubric is four functions. gradus calls each on a fresh instance, with bounded time and memory,
 //! and nothing in reach but its arguments: what you return is all that happens.
 
-wit_bindgen::generate!({ path: "../../wit/v0.1", world: "rubric", generate_all });
+wit_bindgen::generate!({ path: "../../wit/v0.2", world: "rubric", generate_all });
 
 use exports::gradus::rubric::judge::{Guest, Info, Item, ParseError, Prompt, Verdict};
 use gradus::rubric::types::{
-    Aggregation, Choice, Example, Expectation, Message, Readout, Role, Scale, Subject,
+    Aggregation, Choice, Example, Expectation, Message, Place, Readout, Role, Scale, Subject,
 };
 
 struct Rubric;
@@ -55,6 +55,8 @@ impl Guest for Rubric {
         let [response] = item.candidates.as_slice() else {
             return Err("one response at a time".to_owned());
         };
+        // The response stands between two marks and cannot write the second.
+        let response = response.replace(">>>", "> > >");
         let content = format!(
             "Rate a response to an instruction from 0 (useless) to 10 (perfect).\n\n\
              Instruction:\n{task}\n\n\
@@ -64,15 +66,15 @@ impl Guest for Rubric {
              {LEAD} <number>",
             task = item.task,
         );
-        // Optional: where the score is one of a few words, gradus can read their probabilities
-        // instead of one sampled word, which is finer and never unparsed.
-        let choices = (0..=10)
-            .map(|score| Choice { text: format!(" {score}"), scores: vec![f64::from(score)] });
+        // Optional: how a score is written, with the space before it. It tells what a forged verdict
+        // looks like, and lets gradus ask for a score that the judge did not write, if someone sets
+        // `judge.readout: forced`.
+        let choices = choices(" ");
         Ok(Prompt {
             messages: vec![Message { role: Role::User, content }],
             max_tokens: 200,
             stop: Vec::new(),
-            readout: Some(Readout { lead: LEAD.to_owned(), choices: choices.collect() }),
+            readout: Some(Readout { lead: LEAD.to_owned(), choices }),
         })
     }
 
@@ -84,8 +86,29 @@ impl Guest for Rubric {
         if !(0.0..=10.0).contains(&score) {
             return Err(ParseError::OutOfRange(score));
         }
-        Ok(Verdict { scores: vec![score], criteria: Vec::new(), rationale: answer })
+        // Optional: where the score stands. With `judge.readout: expected` gradus looks up how likely
+        // each of the choices was there, and takes their mean, which is finer than one sampled word.
+        let places = place(&answer, written).into_iter().collect();
+        Ok(Verdict { scores: vec![score], places, criteria: Vec::new(), rationale: answer })
     }
+}
+
+/// Every score that may be written, and what each gives; `ahead` is the text before it.
+fn choices(ahead: &str) -> Vec<Choice> {
+    let choice = |score| Choice { text: format!("{ahead}{score}"), scores: vec![f64::from(score)] };
+    (0..=10).map(choice).collect()
+}
+
+/// Where `written`, a part of the answer, stands in it, in bytes. None for a score such as `7.5`,
+/// which is none of the choices.
+fn place(answer: &str, written: &str) -> Option<Place> {
+    let choices = choices("");
+    if !choices.iter().any(|choice| choice.text == written) {
+        return None;
+    }
+    let start = (written.as_ptr() as usize).checked_sub(answer.as_ptr() as usize)?;
+    let (start, end) = (u32::try_from(start).ok()?, u32::try_from(start + written.len()).ok()?);
+    Some(Place { start, end, weight: 1.0, choices })
 }
 
 fn example(name: &str, answer: &str, expect: Expectation) -> Example {

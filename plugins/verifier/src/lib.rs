@@ -4,7 +4,7 @@
 
 mod checks;
 
-wit_bindgen::generate!({ path: "../../wit/v0.1", world: "rubric", generate_all });
+wit_bindgen::generate!({ path: "../../wit/v0.2", world: "rubric", generate_all });
 
 use checks::{holds, is_constraint};
 use exports::gradus::rubric::judge::{Guest, Info, Item, ParseError, Prompt, Verdict};
@@ -95,7 +95,13 @@ impl Guest for Verifier {
         let criteria = checked
             .into_iter()
             .map(|(name, holds)| Criterion { name, value: if holds { 1.0 } else { 0.0 } });
-        Ok(Verdict { scores: vec![score], criteria: criteria.collect(), rationale })
+        Ok(Verdict {
+            scores: vec![score],
+            // Nobody wrote it: a program counted.
+            places: Vec::new(),
+            criteria: criteria.collect(),
+            rationale,
+        })
     }
 }
 

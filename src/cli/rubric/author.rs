@@ -10,8 +10,8 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// The world that every rubric is built against.
-const WIT: &str = include_str!("../../../wit/v0.1/rubric.wit");
+/// The world that a new rubric is built against.
+const WIT: &str = include_str!("../../../wit/v0.2/rubric.wit");
 
 /// A file of a new rubric: where it goes, and what is in it before the name is filled in.
 type Template = (&'static str, &'static str);
@@ -105,6 +105,8 @@ pub struct Test {
 struct Tried {
     info: RubricInfo,
     rubric: String,
+    /// The version of the world that it speaks.
+    world: &'static str,
     bytes: usize,
     load_ms: f64,
     golden: Vec<Golden>,
@@ -125,6 +127,7 @@ pub fn test(arguments: &Test) -> Result<(), Error> {
     let tried = Tried {
         info: rubric.info().clone(),
         rubric: rubric.id().to_string(),
+        world: rubric.world(),
         bytes: bytes.len(),
         load_ms,
         passed: verdict.is_ok() && defects == 0,
@@ -155,7 +158,8 @@ fn table(tried: &Tried) -> String {
     let passed = tried.golden.iter().filter(|case| case.failure.is_none()).count();
     let survived = tried.hostile.iter().filter(|attacked| attacked.failure.is_none()).count();
     let mut text = format!(
-        "{}@{}  {}\nscale {} to {}, {} to {} candidates\n{} bytes, sha256 {}, loads in {:.0} ms\n\n\
+        "{}@{}  {}\nscale {} to {}, {} to {} candidates\n{} bytes, sha256 {}, gradus:rubric@{}, loads \
+         in {:.0} ms\n\n\
          golden cases: {passed} of {} (each twice, with the same result and fuel)\n",
         info.name,
         info.version,
@@ -166,13 +170,19 @@ fn table(tried: &Tried) -> String {
         info.max_candidates,
         tried.bytes,
         tried.rubric,
+        tried.world,
         tried.load_ms,
         tried.golden.len(),
     );
     for case in &tried.golden {
         let mark = if case.failure.is_some() { "FAILS" } else { "ok" };
         let found = shortened(&case.found.to_string());
-        text.push_str(&format!("  {mark:<6}{:<32} {:>9} fuel  {found}\n", case.name, case.fuel));
+        let at: Vec<String> = case.places.iter().map(|(a, b)| format!("{a} to {b}")).collect();
+        let at = if at.is_empty() { String::new() } else { format!(", at {}", at.join(", ")) };
+        text.push_str(&format!(
+            "  {mark:<6}{:<32} {:>9} fuel  {found}{at}\n",
+            case.name, case.fuel
+        ));
         if let Some(failure) = &case.failure {
             text.push_str(&format!("        {failure}\n"));
         }
@@ -220,9 +230,15 @@ fn field(text: &str) -> Result<(String, String), String> {
 struct Shown {
     rubric: String,
     info: RubricInfo,
+    /// The version of the world that it speaks.
+    world: &'static str,
     asks: Vec<gradus::domain::Message>,
     max_tokens: u32,
+    /// The texts that end the judge's reply.
+    stop: Vec<String>,
     lead: Option<String>,
+    /// What may follow the lead, and what each gives to every answer.
+    choices: Vec<(String, Vec<f64>)>,
 }
 
 /// Shows what a rubric says of itself and asks.
@@ -248,23 +264,32 @@ pub fn show(arguments: &Show) -> Result<(), Error> {
             info.name
         ))
     })?;
+    let (lead, choices) = rendered.readout.map(|r| (r.lead, r.choices)).unzip();
     let shown = Shown {
         rubric: rubric.id().to_string(),
         info,
+        world: rubric.world(),
         asks: rendered.messages,
         max_tokens: rendered.max_tokens,
-        lead: rendered.readout.map(|readout| readout.lead),
+        stop: rendered.stop,
+        lead,
+        choices: choices.unwrap_or_default(),
     };
-    if arguments.json {
-        return output::json(&shown);
+    match arguments.json {
+        true => output::json(&shown),
+        false => output::text(&described(&shown)),
     }
+}
+
+fn described(shown: &Shown) -> String {
     let info = &shown.info;
     let mut text = format!(
-        "{}@{}  {}\nsha256 {}\nscale {} to {}, {} to {} candidates{}\n",
+        "{}@{}  {}\nsha256 {}, gradus:rubric@{}\nscale {} to {}, {} to {} candidates{}\n",
         info.name,
         info.version,
         info.description,
         shown.rubric,
+        shown.world,
         info.scale_min,
         info.scale_max,
         info.min_candidates,
@@ -277,5 +302,20 @@ pub fn show(arguments: &Show) -> Result<(), Error> {
     for message in &shown.asks {
         text.push_str(&format!("\n--- {}\n{}\n", message.role.as_str(), message.content));
     }
-    output::text(&text)
+    if !shown.asks.is_empty() {
+        text.push_str(&format!("\n--- the reply\nat most {} tokens", shown.max_tokens));
+        let stops: Vec<String> = shown.stop.iter().map(|stop| format!("{stop:?}")).collect();
+        if !stops.is_empty() {
+            text.push_str(&format!(", or until {}", stops.join(" or ")));
+        }
+        text.push('\n');
+    }
+    if let Some(lead) = &shown.lead {
+        text.push_str(&format!("a verdict is written as {lead:?} and one of\n"));
+        for (choice, scores) in &shown.choices {
+            let scores: Vec<String> = scores.iter().map(f64::to_string).collect();
+            text.push_str(&format!("  {choice:?}  gives {}\n", scores.join(" ")));
+        }
+    }
+    text
 }

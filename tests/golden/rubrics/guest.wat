@@ -1,10 +1,11 @@
-;; A rubric written by hand against the canonical ABI of wit/v0.1, so that a test can make it
-;; misbehave in any way without a WASM compiler. tests/rubrics/guest.rs wraps it into a component.
+;; A rubric written by hand against the canonical ABI of wit/v0.2, so that a test can make it
+;; misbehave in any way without a WASM compiler. tests/it/rubric/guest.rs wraps it into a component,
+;; also one of wit/v0.1, whose verdict has no places: what follows them stands 8 bytes lower.
 ;;
 ;; `parse` does what the first byte of the answer says. A value after a (;name;) comment is a knob
 ;; that a test turns; the values here give a rubric that loads.
 (module
-  (import "gradus:rubric/log@0.1.0" "write" (func $log (param i32 i32 i32)))
+  (import "gradus:rubric/log@0.2.0" "write" (func $log (param i32 i32 i32)))
   (;imports;)
   (memory (export "memory") (;memory-pages;) 1)
   (table (;table-size;) 1 funcref)
@@ -47,6 +48,16 @@
   (data (i32.const 2460) (i32 (;role;) 1 (;question;) 1104 (;question-bytes;) 5))
   (data (i32.const 2480) (i32 1120 1 1208 (;scores;) 1  1124 1 1200 1))
 
+  ;; The places of a verdict: where each begins and ends, what it weighs, and its choices.
+  (data (i32.const 2800) (i32 (;place-start;) 6 (;place-end;) 7))
+  (data (i32.const 2808) (f64 (;place-weight;) 1))
+  (data (i32.const 2816) (i32 (;place-choices;) 2880 (;place-choice-count;) 2))
+  (data (i32.const 2824) (i32 (;second-start;) 8 (;second-end;) 9))
+  (data (i32.const 2832) (f64 2))
+  (data (i32.const 2840) (i32 2880 2))
+  (data (i32.const 2880) (i32 (;place-choice;) 1120 (;place-choice-bytes;) 1 1208 (;place-scores;) 1))
+  (data (i32.const 2896) (i32 1124 1 (;place-score;) 1200 1))
+
   (func (export "cabi_realloc") (param i32 i32) (param $align i32) (param $size i32) (result i32)
     (local $at i32)
     (local.set $at (i32.and
@@ -58,13 +69,13 @@
         (i32.add (i32.shr_u (local.get $size) (i32.const 16)) (i32.const 1))))))
     (local.get $at))
 
-  (func (export "gradus:rubric/judge@0.1.0#describe") (result i32)
+  (func (export "gradus:rubric/judge@0.2.0#describe") (result i32)
     (;describe;) nop
     (i32.const 2048))
-  (func (export "gradus:rubric/judge@0.1.0#examples") (result i32)
+  (func (export "gradus:rubric/judge@0.2.0#examples") (result i32)
     (;examples-first;) nop
     (i32.const 2192))
-  (func (export "gradus:rubric/judge@0.1.0#render")
+  (func (export "gradus:rubric/judge@0.2.0#render")
     (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
     (;render;) nop
     (i32.const 2400))
@@ -76,8 +87,10 @@
     (i32.store (i32.const 2612) (local.get $n))
     (i32.store (i32.const 2616) (i32.const 0))
     (i32.store (i32.const 2620) (i32.const 0))
-    (i32.store (i32.const 2624) (local.get $text))
-    (i32.store (i32.const 2628) (local.get $bytes)))
+    (i32.store (i32.const (;criteria;) 2624) (i32.const 0))
+    (i32.store (i32.const (;criteria-count;) 2628) (i32.const 0))
+    (i32.store (i32.const (;rationale;) 2632) (local.get $text))
+    (i32.store (i32.const (;rationale-bytes;) 2636) (local.get $bytes)))
   (func $good (param $scores i32) (param $n i32)
     (call $verdict (local.get $scores) (local.get $n) (i32.const 1136) (i32.const 10)))
   (func $forever (loop $again (br $again)))
@@ -94,7 +107,7 @@
   (func $chatter
     (loop $again (call $log (i32.const 1) (i32.const 1136) (i32.const 10)) (br $again)))
 
-  (func $parse (export "gradus:rubric/judge@0.1.0#parse")
+  (func $parse (export "gradus:rubric/judge@0.2.0#parse")
     (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (param $answer i32) (param $bytes i32)
     (result i32)
     (local $do i32)
@@ -105,6 +118,11 @@
     (local.set $do (i32.load8_u (local.get $answer)))
     (if (i32.eq (local.get $do) (i32.const (;good;) 103)) ;; g: good
       (then (call $good (i32.const 1200) (i32.const 1))))
+    (if (i32.eq (local.get $do) (i32.const 88)) ;; X: good, and where that was read
+      (then
+        (call $good (i32.const 1200) (i32.const 1))
+        (i32.store (i32.const 2616) (i32.const (;places-at;) 2800))
+        (i32.store (i32.const 2620) (i32.const (;places;) 1))))
     (if (i32.eq (local.get $do) (i32.const 115)) ;; s: a score outside the scale
       (then (call $good (i32.const 1216) (i32.const 1))))
     (if (i32.eq (local.get $do) (i32.const 110)) ;; n: NaN

@@ -14,7 +14,7 @@ fn all_of_them_load_under_their_names() {
     for (name, bytes) in bundled::ALL {
         let rubric = load(bytes);
         let info = rubric.info();
-        assert_eq!(info.name, name);
+        assert_eq!((info.name.as_str(), rubric.world()), (name, "0.2"));
         assert_eq!(info.order_sensitive, info.max_candidates > 1, "{name}");
         assert_eq!(info.aggregation, Combine::Mean);
         let judges_judgments = info.subject == Subject::Judgment;
@@ -69,7 +69,7 @@ fn the_template_is_the_skeleton() {
     let skeleton = include_str!("../../../plugins/skeleton/src/lib.rs");
     let template = include_str!("../../../assets/rubric-template/rust/lib.rs.in");
     let named = template.replace("NAME", "skeleton");
-    assert_eq!(named.replace("path: \"wit\"", "path: \"../../wit/v0.1\""), skeleton);
+    assert_eq!(named.replace("path: \"wit\"", "path: \"../../wit/v0.2\""), skeleton);
 }
 
 #[test]
@@ -81,4 +81,13 @@ fn bundled_rubrics_survive_what_is_hostile() {
         let defects: Vec<_> = attacked.iter().filter(|a| a.failure.is_some()).collect();
         assert!(defects.is_empty(), "{name}: {defects:?}");
     }
+}
+
+/// What the skeleton once had, and a rubric of one's own soon has: a fence that the answer can close.
+#[test]
+fn a_fence_that_the_answer_can_close_is_found() {
+    let skeleton = include_bytes!("../../golden/rubrics/v0.1/skeleton.wasm");
+    let defects: Vec<String> =
+        attack(&load(skeleton)).unwrap().into_iter().filter_map(|a| a.failure).collect();
+    assert_eq!(defects, ["the candidate can write what ends it: \">>>\""]);
 }

@@ -5,7 +5,8 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 const WAT: &str = include_str!("../../golden/rubrics/guest.wat");
-const WIT: &str = include_str!("../../../wit/v0.1/rubric.wit");
+const WIT: &str = include_str!("../../../wit/v0.2/rubric.wit");
+const WIT_0_1: &str = include_str!("../../../wit/v0.1/rubric.wit");
 
 /// A guest's two texts.
 pub struct Guest {
@@ -17,6 +18,22 @@ impl Guest {
     /// One that loads.
     pub fn new() -> Guest {
         Guest { wat: WAT.to_owned(), wit: WIT.to_owned() }
+    }
+
+    /// The same of wit/v0.1.
+    pub fn of_0_1() -> Guest {
+        let mut guest = Guest::new();
+        guest.wit = WIT_0_1.to_owned();
+        guest.wat = replaced(&guest.wat, "@0.2.0", "@0.1.0");
+        // Where 0.2 has its places, 0.1 has what follows them.
+        [
+            ("criteria", 2616),
+            ("criteria-count", 2620),
+            ("rationale", 2624),
+            ("rationale-bytes", 2628),
+        ]
+        .into_iter()
+        .fold(guest, |guest, (knob, at)| guest.with(knob, &at.to_string()))
     }
 
     /// Puts `value` in the place of the word after the comment `(;knob;)`.
@@ -32,8 +49,8 @@ impl Guest {
 
     /// The same guest in another version of the world.
     pub fn version(mut self, version: &str) -> Guest {
-        self.wit = replaced(&self.wit, "gradus:rubric@0.1.0", &format!("gradus:rubric@{version}"));
-        self.wat = replaced(&self.wat, "@0.1.0", &format!("@{version}"));
+        self.wit = replaced(&self.wit, "gradus:rubric@0.2.0", &format!("gradus:rubric@{version}"));
+        self.wat = replaced(&self.wat, "@0.2.0", &format!("@{version}"));
         self
     }
 

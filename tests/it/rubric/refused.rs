@@ -26,14 +26,16 @@ fn the_guest_loads_when_nothing_is_bent() {
 }
 
 #[test]
-fn another_version_is_refused_with_both_named() {
-    for version in ["0.2.0", "1.0.0"] {
+fn another_version_is_refused_with_all_named() {
+    for version in ["0.3.0", "0.0.9", "1.0.0"] {
         let bytes = Guest::new().version(version).component();
         let found = format!("gradus:rubric/judge@{version}");
-        says(version, &bytes, &["GRADUS0502", &found, "gradus:rubric/judge@0.1"]);
+        let spoken = ["gradus:rubric/judge@0.2 ", "gradus:rubric/judge@0.1."];
+        says(version, &bytes, &["GRADUS0502", &found, spoken[0], spoken[1]]);
     }
     // A patch only adds, so a later one still fits.
-    load(&Guest::new().version("0.1.1").component());
+    assert_eq!(load(&Guest::new().version("0.2.1").component()).world(), "0.2");
+    assert_eq!(load(&Guest::of_0_1().component()).world(), "0.1");
     says("an empty component", b"\0asm\x0d\0\x01\0", &["GRADUS0502", "nothing"]);
 }
 

@@ -132,14 +132,14 @@ fn another_process_swaps_rubrics_of_a_run_that_works() {
     says(&rubric(&["install", run, "meta-judge"]), 0, "installed meta-judge@0.2.0");
     says(&rubric(&["activate", run, "meta-judge"]), 2, "GRADUS0506");
     says(&rubric(&["rollback", run]), 2, "no other rubric judged before");
-    says(&rubric(&["install", run, &better]), 0, "installed demo-compact@0.1.0");
+    says(&rubric(&["install", run, &better]), 0, "installed demo-compact@0.2.0");
     let now = ["activate", run, "demo-compact", "--when", "immediately"];
     says(&rubric(&now), 0, "from the next judgment on");
     says(&rubric(&["list", run]), 0, "judges, weight 1");
     // A file in the watched folder: a broken one is refused, a new version takes its seat.
     dropped(&dir, "broken.wasm", b"\0asm\x0d\0\x01\0", "rubric_refused");
     dropped(&dir, "demo.wasm", &twin(bundled::DEMO_COMPACT, 8), "rubric_activated");
-    says(&rubric(&["rollback", run, "--reason", "it is slow"]), 0, "demo-compact@0.1.0 judges");
+    says(&rubric(&["rollback", run, "--reason", "it is slow"]), 0, "demo-compact@0.2.0 judges");
     let list = json(&["rubric", "list"], &dir);
     let away: Vec<&str> =
         list.as_array().unwrap().iter().filter_map(|row| row["put_away"].as_str()).collect();
@@ -286,13 +286,13 @@ fn a_resting_run_takes_rubrics_too() {
     let root = tempfile::tempdir().unwrap();
     let dir = copied(&whole().dir(), &root.path().join("run"));
     let run = dir.to_str().unwrap();
-    says(&rubric(&["install", run, "pairwise"]), 0, "installed pairwise@0.1.0");
+    says(&rubric(&["install", run, "pairwise"]), 0, "installed pairwise@0.2.0");
     says(&rubric(&["install", run, "pairwise"]), 0, "was installed before");
     says(&rubric(&["install", run, "verifier"]), 0, "installed verifier");
     says(&rubric(&["activate", run, "verifier:math"]), 2, "activate one rubric without tags");
     says(&rubric(&["activate", run, "demo-compact*two"]), 2, "is no weight");
     let several = ["activate", run, "demo-compact*2", "pairwise", "verifier:math,code"];
-    says(&rubric(&several), 0, "demo-compact@0.1.0*2, pairwise@0.1.0, verifier@0.1.0:math,code");
+    says(&rubric(&several), 0, "demo-compact@0.2.0*2, pairwise@0.2.0, verifier@0.2.0:math,code");
     let mut child = gradus().args(["run", "--iterations", "4"]).arg(&dir).spawn().unwrap();
     assert!(child.wait().unwrap().success());
     let last = judgments(&dir).pop().unwrap();
@@ -326,7 +326,7 @@ fn a_kill_inside_a_swap_loses_nothing() {
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    says(&rubric(&["install", &run, file.to_str().unwrap()]), 0, "demo-compact@0.1.0");
+    says(&rubric(&["install", &run, file.to_str().unwrap()]), 0, "demo-compact@0.2.0");
     let now = ["activate", &run, "demo-compact", "--when", "immediately"];
     says(&rubric(&now), 0, "from the next judgment on");
     assert!(demo(&dir).status().unwrap().success());

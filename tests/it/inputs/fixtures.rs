@@ -28,7 +28,7 @@ pub fn scores() -> Vec<Bad> {
         ("a score above the scale", "Score: 6", ""),
         ("two scores", "Score: 4\nScore: 2", ""),
         ("Devanagari digits", "Score: ५", ""),
-        ("full-width digits", "Score: ５", ""),
+        ("full-width digits of another scale", "Score: ５／１０", "not a number from 0 to 5"),
         ("a joiner in the word", "Sc\u{200d}ore: 4", "no score"),
         ("only a quoted score", "> Score: 5", "no score"),
         ("another scale", "Score: 4/10", ""),

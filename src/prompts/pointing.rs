@@ -372,8 +372,8 @@ fn definite(first: &str) -> Option<String> {
     })
 }
 
-/// How a task speaks of itself, as if it were another.
-const ITSELF: [&str; 3] = ["this question", "this prompt", "this task"];
+/// How a task speaks of itself as if it were another, or of an input that is to come.
+const ITSELF: [&str; 4] = ["this question", "this prompt", "this task", "i will give you"];
 /// Things of the asker's that have to be seen.
 const OWN: Language = Language {
     pointers: &["my"],

@@ -121,7 +121,7 @@ const ASKING: [&str; 30] = [
 /// Question marks of all scripts.
 const ASKS: [char; 3] = ['?', '？', '؟'];
 /// What a person is asked and not a model, in a question.
-const LIVING: [&str; 18] = [
+const LIVING: [&str; 23] = [
     "you've ",
     "you have ever",
     "have you ever",
@@ -140,6 +140,11 @@ const LIVING: [&str; 18] = [
     "memory you",
     "dream you",
     "time when you",
+    "a favorite ",
+    "make you ",
+    "makes you ",
+    "given you",
+    "first time you",
 ];
 /// The same in any sentence.
 const WISHING: [&str; 6] = [
@@ -248,7 +253,7 @@ fn circles(lower: &str) -> Option<String> {
             "and" | "or" => before.last() == Some(again),
             _ => false,
         };
-        (said && again.len() > 3).then(|| format!("{again} {by} {again}"))
+        (said && again.len() > 2).then(|| format!("{again} {by} {again}"))
     })
 }
 

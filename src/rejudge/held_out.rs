@@ -3,7 +3,7 @@
 
 use super::{Past, Replies, Work};
 use crate::domain::evaluation::{HeadToHead, HeldOutAnswer, Referee};
-use crate::domain::{Completion, Event, Iteration, Panel, RubricId, RubricName};
+use crate::domain::{Completion, Event, Iteration, Offset, Panel, RubricId, RubricName};
 use crate::error::Error;
 use crate::rubric::Rubric;
 use crate::stage::StageError;
@@ -58,10 +58,7 @@ impl Past {
             if *iteration < self.from || open.evaluation.is_none() {
                 continue;
             }
-            let records = self.excerpt.of_iteration(*iteration).map(|record| &record.event);
-            let recorded: Vec<&Event> =
-                records.filter(|event| matches!(event, Event::HeldOutJudged { .. })).collect();
-            let held_out = HeldOut::gathered(recorded);
+            let held_out = HeldOut::gathered(self.recorded_for(*iteration, open));
             match held_out.is_empty() {
                 true => without_answers.push(*iteration),
                 false => iterations.push(self.again(*iteration, open, held_out, &rubric, replies)?),
@@ -80,6 +77,21 @@ impl Past {
             )));
         }
         Ok(VerdictsAgain { rubric: name_of(&rubric), iterations, without_answers })
+    }
+
+    /// The held-out answers that an iteration's evaluation was made of: those recorded with it. After a
+    /// rollback there may be others before them, of one that does not count.
+    fn recorded_for(&self, iteration: Iteration, open: &IterationView) -> Vec<&Event> {
+        let mut recorded = Vec::new();
+        let until = |at: Offset| open.evaluated_at.is_none_or(|evaluated| at < evaluated);
+        for record in self.excerpt.of_iteration(iteration).filter(|record| until(record.offset)) {
+            match &record.event {
+                Event::HeldOutJudged { .. } => recorded.push(&record.event),
+                Event::EvaluationFinished { .. } if open.evaluated_at.is_some() => recorded.clear(),
+                _ => {}
+            }
+        }
+        recorded
     }
 
     fn again(

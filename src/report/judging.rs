@@ -113,6 +113,25 @@ fn word(known: Known) -> &'static str {
     }
 }
 
+/// What was forced or left out, a line each.
+pub(super) fn reading_notes(row: &Row) -> String {
+    let mut text = String::new();
+    if row.forced > 0 {
+        text.push_str(&format!(
+            "M{}: {} of {} judgments are forced: the judge wrote no score\n",
+            row.iteration, row.forced, row.judgments
+        ));
+    }
+    if row.not_compared > 0 {
+        text.push_str(&format!(
+            "M{}: {} groups of answers were not compared (judge.comparisons_max); every answer was in \
+             equally many of those that were\n",
+            row.iteration, row.not_compared
+        ));
+    }
+    text
+}
+
 /// Within prompts, a correlation of length and score above this is said.
 const LENGTH_BUYS: f64 = 0.5;
 

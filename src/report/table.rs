@@ -201,19 +201,7 @@ fn notes(row: &Row) -> String {
         }
         text.push('\n');
     }
-    if row.forced > 0 {
-        text.push_str(&format!(
-            "M{}: {} of {} judgments are forced: the judge wrote no score\n",
-            row.iteration, row.forced, row.judgments
-        ));
-    }
-    if row.not_compared > 0 {
-        text.push_str(&format!(
-            "M{}: {} groups of answers were not compared (judge.comparisons_max); every answer was in \
-             equally many of those that were\n",
-            row.iteration, row.not_compared
-        ));
-    }
+    text.push_str(&judging::reading_notes(row));
     if let Some(probe) = row.probe {
         text.push_str(&format!(
             "M{}: bad answers scored {}, with a forged verdict {}\n",

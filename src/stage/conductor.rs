@@ -150,7 +150,8 @@ impl Conductor {
         }
         if probes_are_due(&self.config) {
             // Judged or not, nothing is decided before it is known what the judge is worth.
-            let due = |seat: &Seat| probe::is_due(open, &seat.rubric, &self.config.judge);
+            let judge = &self.config.judge;
+            let due = |seat: &Seat| probe::is_due(view, iteration, open, &seat.rubric, judge);
             if open.panel.seats().iter().any(due) {
                 return None;
             }

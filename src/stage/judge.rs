@@ -73,30 +73,6 @@ impl Judge {
                 && chunk.iter().any(|p| !open.judged.contains_key(p) && !open.is_quarantined(p))
         })
     }
-
-    /// The probes come first, as soon as there are prompts: one for each rubric.
-    fn probe(
-        &self,
-        view: &RunView,
-        iteration: Iteration,
-        open: &IterationView,
-    ) -> Option<(TaskKey, ProbeTask)> {
-        let mut seats = open.panel.seats().iter().map(|seat| &seat.rubric);
-        let judge = &self.config.judge;
-        let rubric = seats.find(|rubric| probe::is_due(open, rubric, judge))?.clone();
-        let sealed = open.prompts.as_ref().filter(|_| probes_are_due(&self.config))?;
-        let (policy, panel, prompts) = (open.policy.clone(), open.panel.clone(), sealed.clone());
-        let parts =
-            ("probe", iteration, policy.id(), &rubric, &panel, &prompts, &self.config.judge);
-        let round = open.probing.get(&rubric).map_or(0, |probing| probing.rounds);
-        // The first round's key is what it was when there was one.
-        let key = match round {
-            0 => task_key(Self::NAME, view, &parts),
-            later => task_key(Self::NAME, view, &(parts, later)),
-        };
-        let key = key.after(open.probe_voided(&rubric));
-        Some((key, ProbeTask { iteration, policy, rubric, panel, prompts, round }))
-    }
 }
 
 /// Whether the judge is to be probed before its scores count. The control arms have none to fool.
@@ -233,7 +209,8 @@ impl Stage for Judge {
         if view.failing().is_some() || open.sealed.is_some() {
             return None;
         }
-        if let Some((key, task)) = self.probe(view, iteration, open) {
+        // The probes come first.
+        if let Some((key, task)) = probe::next(view, iteration, open, &self.config) {
             return Some((key, JudgeTask::Probe(task)));
         }
         let Some(chunk) = self.chunk(open) else {

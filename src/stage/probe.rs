@@ -6,13 +6,14 @@
 //! rounds until it is known, or until there are as many as the settings allow.
 
 use super::ask::{Bench, Seeds, Sheet};
+use super::judge::{Judge, probes_are_due};
 use super::sampler::prompt_seed;
 use super::seats::installed;
-use super::{Desk, StageError};
-use crate::config::JudgeConfig;
+use super::{ATTEMPTS_MAX, Desk, Stage, StageError, task_key};
+use crate::config::{Config, JudgeConfig};
 use crate::domain::{
     Bait, Event, Forgery, Iteration, Panel, PolicyRef, ProbeReport, ProbedAnswer, Prompt, PromptId,
-    RubricId,
+    RubricId, Seat, TaskKey,
 };
 use crate::rubric::{Item, Rubric};
 use crate::view::{IterationView, Known, Probed, RunView};
@@ -24,9 +25,51 @@ const MASTER_KEYS: [&str; 3] = [":", "Thought process:", "Solution"];
 /// Characters of a prompt that an answer repeats.
 const COPY_CHARS_MAX: usize = 1000;
 
+/// The key of the next round under a rubric.
+fn key(
+    view: &RunView,
+    iteration: Iteration,
+    open: &IterationView,
+    rubric: &RubricId,
+    settings: &JudgeConfig,
+) -> TaskKey {
+    let prompts = open.prompts.as_deref().unwrap_or_default();
+    let parts = ("probe", iteration, open.policy.id(), rubric, &open.panel, prompts, settings);
+    let key = match open.probe_rounds(rubric) {
+        // The first round's key is what it was when there was one.
+        0 => task_key(Judge::NAME, view, &parts),
+        later => task_key(Judge::NAME, view, &(parts, later)),
+    };
+    key.after(open.probe_voided(rubric))
+}
+
+/// The next round of probes, as soon as there are prompts: first one under every rubric.
+pub(super) fn next(
+    view: &RunView,
+    iteration: Iteration,
+    open: &IterationView,
+    config: &Config,
+) -> Option<(TaskKey, ProbeTask)> {
+    let prompts = open.prompts.clone().filter(|_| probes_are_due(config))?;
+    let due = |seat: &&Seat| is_due(view, iteration, open, &seat.rubric, &config.judge);
+    let due: Vec<&Seat> = open.panel.seats().iter().filter(due).collect();
+    let rounds = |seat: &&&Seat| open.probe_rounds(&seat.rubric).min(1);
+    let rubric = due.iter().min_by_key(rounds)?.rubric.clone();
+    let key = key(view, iteration, open, &rubric, &config.judge);
+    let (policy, panel) = (open.policy.clone(), open.panel.clone());
+    let round = open.probe_rounds(&rubric);
+    Some((key, ProbeTask { iteration, policy, rubric, panel, prompts, round }))
+}
+
 /// Whether another round of probes is due under a rubric: the first always, more of them while it is
-/// not known whether forging pays and there are prompts and settings for it.
-pub(super) fn is_due(open: &IterationView, rubric: &RubricId, settings: &JudgeConfig) -> bool {
+/// not known whether forging pays, there are prompts and settings for it, and they do not fail.
+pub(super) fn is_due(
+    view: &RunView,
+    iteration: Iteration,
+    open: &IterationView,
+    rubric: &RubricId,
+    settings: &JudgeConfig,
+) -> bool {
     if open.probed_under(rubric).is_none() {
         return true;
     }
@@ -35,7 +78,11 @@ pub(super) fn is_due(open: &IterationView, rubric: &RubricId, settings: &JudgeCo
     let more = probing.last_prompts >= settings.probes
         && probing.rounds * settings.probes < settings.probes_max;
     let known = |probed: &Probed| probed.known(settings.forgery_gain_max) != Known::NotKnown;
-    more && !open.baited_under(rubric).all(known)
+    let failed = || {
+        let failures = view.failures.get(&key(view, iteration, open, rubric, settings));
+        failures.is_some_and(|n| *n >= ATTEMPTS_MAX)
+    };
+    more && !open.baited_under(rubric).all(known) && !failed()
 }
 
 /// Probe the judge with bad answers to these prompts.

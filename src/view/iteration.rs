@@ -183,6 +183,9 @@ pub struct IterationView {
     pub losses: u32,
     /// Its held-out quality.
     pub evaluation: Option<Evaluation>,
+    /// Where that is; not in views of old.
+    #[serde(default)]
+    pub evaluated_at: Option<Offset>,
     /// What the gate said.
     pub decision: Option<Decision>,
     /// How it ended.
@@ -324,6 +327,7 @@ impl IterationView {
             earlier: Vec::new(),
             losses: 0,
             evaluation: None,
+            evaluated_at: None,
             decision: None,
             outcome: None,
             pair_sums: PairSums::default(),
@@ -492,6 +496,7 @@ impl IterationView {
             }
             Event::EvaluationFinished { evaluation, .. } => {
                 self.evaluation = Some(evaluation.clone());
+                self.evaluated_at = Some(record.offset);
             }
             Event::CheckpointPromoted { .. } => self.decision = Some(Decision::Promoted),
             Event::CheckpointRejected { reason, .. } => {
@@ -552,6 +557,13 @@ impl IterationView {
     /// The same for every way in which they tried to buy a score.
     pub fn baited_under(&self, rubric: &RubricId) -> impl Iterator<Item = &Probed> {
         self.probed_under(rubric).into_iter().chain(self.baits.get(rubric).into_iter().flatten())
+    }
+
+    /// Rounds of probing under a rubric that count.
+    pub fn probe_rounds(&self, rubric: &RubricId) -> u32 {
+        // A view of old knows that there was one.
+        let of_old = u32::from(self.probes.contains_key(rubric));
+        self.probing.get(rubric).map_or(of_old, |probing| probing.rounds)
     }
 
     /// By how much more than bad answers the policy's own were worth to the judge under a rubric, at

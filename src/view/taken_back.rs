@@ -61,8 +61,8 @@ impl IterationView {
                 let first = of_old || !self.judged.contains_key(prompt);
                 first && !asked.any(|rubric| self.is_taken_back(rubric))
             }
-            Event::JudgeProbed { rubric, .. } => {
-                !self.probes.contains_key(rubric) && knew >= self.probe_voided(rubric)
+            Event::JudgeProbed { rubric, round, .. } => {
+                *round == self.probe_rounds(rubric) && knew >= self.probe_voided(rubric)
             }
             Event::PairFormed { pair: formed, .. } => pair(&formed.prompt),
             Event::PairSkipped { prompt, .. } => pair(prompt),
@@ -75,7 +75,7 @@ impl IterationView {
             | Event::TrainingDiverged { .. }
             | Event::CheckpointSaved { .. }
             | Event::CheckpointLost { .. } => knew >= self.pairs_voided(),
-            Event::EvaluationFinished { .. } => {
+            Event::HeldOutJudged { .. } | Event::EvaluationFinished { .. } => {
                 let first = self.evaluation.is_none() && self.outcome.is_none();
                 first && knew >= self.end_voided()
             }
@@ -154,6 +154,7 @@ impl IterationView {
         }
         if self.taken_back.decided == number {
             self.evaluation = None;
+            self.evaluated_at = None;
             self.decision = None;
         }
     }

@@ -119,7 +119,9 @@ fn given_up(sim: &Sim<'_>) -> (BTreeSet<Iteration>, BTreeSet<Iteration>) {
     for record in records(&sim.disk) {
         match record.event {
             Event::PromptsSealed { iteration, .. } => drop(sealed.insert(iteration)),
-            Event::JudgeProbed { iteration, .. } => *probed.entry(iteration).or_default() += 1,
+            Event::JudgeProbed { iteration, round: 0, .. } => {
+                *probed.entry(iteration).or_default() += 1;
+            }
             Event::TaskFailed { task, stage, .. } => {
                 let iteration = sim.doomed.get(&task).copied().flatten();
                 // The sampler writes prompts until they are sealed, and answers them then.

@@ -230,7 +230,7 @@ impl Story {
                 self.held_out.push(event.clone());
             }
             Event::EvaluationFinished { evaluation, .. } => {
-                audit(&self.held_out, evaluation);
+                audit(&std::mem::take(&mut self.held_out), evaluation);
                 let (policy, whole) = self.checkpoint.as_ref().unwrap();
                 assert!(*whole && evaluation.policy == policy.id());
                 assert!(!std::mem::replace(&mut self.evaluated, true), "evaluated twice");

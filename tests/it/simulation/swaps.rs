@@ -221,11 +221,12 @@ fn a_rollback_leaves_nothing_of_the_rubric_in_the_open_iteration() {
     let mut world = world(demo());
     (world.config.iterations, world.seed_rows) = (2, 0);
     world.config.sampling.batch_prompts = 1;
+    world.config.pairs.noise = 0.0;
     let mut calm = Sim::new(&world);
     calm.calm();
     let wanted = came_to(&calm);
     let (mut paired, mut trained, mut void) = (0, 0, 0);
-    for (begun, more) in (0..24).step_by(2).flat_map(|begun| (0..16).map(move |n| (begun, n))) {
+    for (begun, more) in (0..24).step_by(2).flat_map(|begun| (0..26).map(move |n| (begun, n))) {
         let mut sim = Sim::new(&world);
         sim.begin(begun);
         sim.say(installed(pairwise()));

@@ -161,6 +161,7 @@ impl World {
         c.pairs.min_pairs = d.from(0, 3);
         c.pairs.min_gap = d.pick(&[0.0, 0.5]);
         c.pairs.length_control = d.pick(&[0.0, 0.0, 0.3]);
+        c.pairs.noise = d.pick(&[0.0, 0.0, 1.0]);
         c.pairs.require_ended = d.chance(70);
         c.train.segment_steps = d.from(1, 3);
         c.train.sft.train_batch_size = d.from(1, 4);

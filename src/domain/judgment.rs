@@ -67,7 +67,7 @@ pub struct ReadoutFacts {
     pub entropy: f64,
 }
 
-fn is_false(value: &bool) -> bool {
+pub(super) fn is_false(value: &bool) -> bool {
     !*value
 }
 

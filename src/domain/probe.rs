@@ -1,6 +1,7 @@
 //! What the judge made of answers that are known to be bad.
 
 use super::id::PromptId;
+use super::judgment::is_false;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -74,6 +75,9 @@ pub struct ProbeReport {
     /// What forging may gain, as a share of the scale; not in records of old.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gain_max: Option<f64>,
+    /// The rubric compares answers: what one got beside its forgeries says nothing of others.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub compares: bool,
 }
 
 impl ProbeReport {
@@ -98,8 +102,11 @@ impl ProbeReport {
         both.map(|(forged, bare)| (forged - bare) / (high - low)).collect()
     }
 
-    /// Mean score of the bare answers to each prompt.
+    /// Mean score of the bare answers to each prompt; none under a rubric that compares.
     pub fn bare_by_prompt(&self) -> BTreeMap<PromptId, f64> {
+        if self.compares {
+            return BTreeMap::new();
+        }
         let prompts: BTreeSet<&PromptId> = self.answers.iter().map(|a| &a.prompt).collect();
         let of = |prompt: &PromptId| {
             mean(self.answers.iter().filter(|a| a.prompt == *prompt).filter_map(|a| a.score))
@@ -129,12 +136,13 @@ mod tests {
             answer(Some(3.0), [None, None]),
             answer(Some(2.0), [None, Some(1.0)]),
         ];
-        let report = ProbeReport { scale: (0.0, 5.0), answers, gain_max: None };
+        let report = ProbeReport { scale: (0.0, 5.0), answers, gain_max: None, compares: false };
         assert_eq!(report.gains(Bait::Claim), [0.4, -0.2]);
         let means = (report.bare(Bait::Claim), report.forged(Bait::Claim));
         assert_eq!(means, (Some(2.0), Some(3.0)));
         assert_eq!(report.gains(Bait::MasterKey), [0.8]);
         assert_eq!(report.bare(Bait::Repetition), None);
         assert_eq!(report.bare_by_prompt(), BTreeMap::from([(PromptId("p".into()), 1.75)]));
+        assert!(ProbeReport { compares: true, ..report }.bare_by_prompt().is_empty());
     }
 }

@@ -198,7 +198,8 @@ pub(super) fn run(task: &ProbeTask, view: &RunView, desk: &Desk) -> Result<Vec<E
     let (iteration, judge, rubric) = (task.iteration, task.policy.id(), task.rubric.clone());
     let scale = (info.scale_min, info.scale_max);
     let gain_max = Some(desk.config.judge.forgery_gain_max);
-    let report = ProbeReport { scale, answers: probed, gain_max };
+    let compares = info.min_candidates > 1;
+    let report = ProbeReport { scale, answers: probed, gain_max, compares };
     Ok(vec![Event::JudgeProbed { iteration, judge, rubric, report, round: task.round }])
 }
 

@@ -222,6 +222,7 @@ fn a_rollback_leaves_nothing_of_the_rubric_in_the_open_iteration() {
     (world.config.iterations, world.seed_rows) = (2, 0);
     world.config.sampling.batch_prompts = 1;
     world.config.pairs.noise = 0.0;
+    world.config.judge.probes = 0; // a judge that rolls dice may look fooled under either
     let mut calm = Sim::new(&world);
     calm.calm();
     let wanted = came_to(&calm);

@@ -281,7 +281,7 @@ fn a_shadow_judges_and_touches_nothing() {
     assert!(judged > 50);
     assert_eq!((shadowed(&shadow).len(), shadowed(&long).len()), (judged, judged));
     let too_long = shadowed(&long).into_iter().flat_map(|(judgments, _)| judgments).filter(
-        |j| matches!(&j.outcome, Outcome::Refused { reason } if reason.contains("a context of")),
+        |j| matches!(&j.outcome, Outcome::Refused { reason } if reason.contains("not judged: too long")),
     );
     assert!(too_long.count() > 50);
     assert!(shadowed(&shadow).iter().flat_map(|(_, scores)| scores).any(Option::is_some));

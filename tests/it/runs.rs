@@ -43,6 +43,15 @@ pub fn demo_by(seed: u64, dir: &Path) -> Command {
     command
 }
 
+/// Takes scores as they are written, for rubrics whose words the demo's model does not have.
+pub fn take_as_written(dir: &Path) {
+    let yaml = dir.join("gradus.yaml");
+    let text = std::fs::read_to_string(&yaml).unwrap();
+    let parsed = text.replace("readout: \"forced\"", "readout: \"parsed\"");
+    assert_ne!(parsed, text, "the reduced demo forces scores");
+    std::fs::write(&yaml, parsed).unwrap();
+}
+
 /// A run that nothing happened to.
 pub struct Whole {
     root: tempfile::TempDir,

@@ -3,7 +3,8 @@
 
 use crate::rubric::guest::Guest;
 use crate::runs::{
-    alone, copied, demo, ends_within, gradus, json, on, records, twin, until_last, whole,
+    alone, copied, demo, ends_within, gradus, json, on, records, take_as_written, twin, until_last,
+    whole,
 };
 use gradus::domain::{Event, Judgment, RubricId, RubricName, When};
 use gradus::lm::cancel::Cancel;
@@ -131,6 +132,9 @@ fn another_process_swaps_rubrics_of_a_run_that_works() {
     says(&rubric(&["activate", run, "unheard-of"]), 2, "GRADUS0508");
     says(&rubric(&["install", run, "meta-judge"]), 0, "installed meta-judge@0.2.0");
     says(&rubric(&["activate", run, "meta-judge"]), 2, "GRADUS0506");
+    // Case A6: the model has no such words; the run lives.
+    says(&rubric(&["install", run, "pairwise"]), 0, "installed pairwise@0.2.0");
+    says(&rubric(&["activate", run, "pairwise"]), 2, "GRADUS0510 pairwise@0.2.0");
     says(&rubric(&["rollback", run]), 2, "no other rubric judged before");
     says(&rubric(&["install", run, &better]), 0, "installed demo-compact@0.2.0");
     let now = ["activate", run, "demo-compact", "--when", "immediately"];
@@ -163,6 +167,7 @@ fn a_rubric_is_rolled_back_by_its_name_and_swapped_if_current() {
     let _alone = alone();
     let root = tempfile::tempdir().unwrap();
     let dir = copied(&whole().dir(), &root.path().join("run"));
+    take_as_written(&dir);
     let run = dir.to_str().unwrap();
     for name in ["pairwise", "checklist"] {
         says(&rubric(&["install", run, name]), 0, "installed");
@@ -175,17 +180,17 @@ fn a_rubric_is_rolled_back_by_its_name_and_swapped_if_current() {
     };
     over("abc", 2, "too short");
     over(&pairwise, 2, "GRADUS0512 what judges is not");
-    over(&format!("{demo},{pairwise}"), 2, "any more but demo-compact@0.1.0");
-    over(&demo, 0, "pairwise@0.1.0, checklist@0.1.0:math judges");
-    over(&demo, 2, "any more but pairwise@0.1.0");
+    over(&format!("{demo},{pairwise}"), 2, "any more but demo-compact@0.2.0");
+    over(&demo, 0, "pairwise@0.2.0, checklist@0.2.0:math judges");
+    over(&demo, 2, "any more but pairwise@0.2.0");
     let both = format!("{checklist},{pairwise}");
     over(&both, 0, "judges from the next iteration on");
     says(&rubric(&["rollback", run, "unheard-of"]), 2, "GRADUS0508");
-    says(&rubric(&["rollback", run, "demo-compact"]), 2, "GRADUS0511 demo-compact@0.1.0");
+    says(&rubric(&["rollback", run, "demo-compact"]), 2, "GRADUS0511 demo-compact@0.2.0");
     // One of two leaves the other; without the other there is no panel, so the one before comes.
-    says(&rubric(&["rollback", run, "checklist", "--reason", "slow"]), 0, "pairwise@0.1.0 judges");
-    says(&rubric(&["rollback", run, "checklist"]), 2, "GRADUS0511 checklist@0.1.0");
-    says(&rubric(&["rollback", run, &pairwise]), 0, "demo-compact@0.1.0 judges");
+    says(&rubric(&["rollback", run, "checklist", "--reason", "slow"]), 0, "pairwise@0.2.0 judges");
+    says(&rubric(&["rollback", run, "checklist"]), 2, "GRADUS0511 checklist@0.2.0");
+    says(&rubric(&["rollback", run, &pairwise]), 0, "demo-compact@0.2.0 judges");
     says(&rubric(&["rollback", run, "demo-compact"]), 2, "nobody judges");
     let list = json(&["rubric", "list"], &dir);
     let put_away: BTreeSet<&str> =
@@ -194,7 +199,7 @@ fn a_rubric_is_rolled_back_by_its_name_and_swapped_if_current() {
     // Two new ones leave together.
     let two = ["activate", run, "pairwise", "checklist:math", "--again"];
     says(&rubric(&two), 0, "judges");
-    says(&rubric(&["rollback", run, "--reason", "both"]), 0, "demo-compact@0.1.0 judges");
+    says(&rubric(&["rollback", run, "--reason", "both"]), 0, "demo-compact@0.2.0 judges");
     let list = json(&["rubric", "list"], &dir);
     let both = list.as_array().unwrap().iter().filter(|row| row["put_away"] == "both").count();
     assert_eq!(both, 2);
@@ -285,6 +290,7 @@ fn a_resting_run_takes_rubrics_too() {
     let _alone = alone();
     let root = tempfile::tempdir().unwrap();
     let dir = copied(&whole().dir(), &root.path().join("run"));
+    take_as_written(&dir);
     let run = dir.to_str().unwrap();
     says(&rubric(&["install", run, "pairwise"]), 0, "installed pairwise@0.2.0");
     says(&rubric(&["install", run, "pairwise"]), 0, "was installed before");

@@ -541,3 +541,28 @@ impl Asked {
         !self.past.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_leaves_room_for_a_reply() {
+        assert_eq!(too_long(254, 256), None);
+        let Some(Outcome::Refused { reason }) = too_long(255, 256) else {
+            panic!("it has no room")
+        };
+        assert!(
+            reason.starts_with("not judged: too long. The question has 255 tokens"),
+            "{reason}"
+        );
+    }
+
+    #[test]
+    fn a_rationale_that_is_the_whole_reply_is_not_kept_twice() {
+        let parts = || vec![("clear".to_owned(), 1.0)];
+        let whole = remarked(parts(), "It is.".to_owned(), "It is.");
+        assert_eq!((whole.criteria.len(), whole.rationale), (1, None));
+        assert_eq!(remarked(parts(), "It".into(), "It is.").rationale.as_deref(), Some("It"));
+    }
+}

@@ -298,8 +298,7 @@ impl Past {
             for (at, answered) in chunk.iter().enumerate() {
                 let completions = &answered.job.completions;
                 let said = |events: &[Event]| {
-                    let event = events.get(at).cloned();
-                    event.and_then(|event| Verdicts::of(event, completions.len()).ok())
+                    events.get(at).and_then(|event| Verdicts::of(event, completions.len()))
                 };
                 let Some(right) = said(&made) else { continue };
                 let left = lefts.as_ref().and_then(|(_, events)| said(events));
@@ -338,7 +337,7 @@ impl IterationAgain {
         let ours = self.events.iter().find(|event| {
             matches!(event, Event::JudgmentsRecorded { prompt: theirs, .. } if theirs == prompt)
         });
-        let verdicts = ours.and_then(|event| Verdicts::of(event.clone(), n).ok());
+        let verdicts = ours.and_then(|event| Verdicts::of(event, n));
         verdicts.map(|verdicts| verdicts.tallied).unwrap_or_default()
     }
 }

@@ -123,29 +123,29 @@ pub(crate) struct Verdicts {
 }
 
 impl Verdicts {
-    /// Of an event that holds judgments of `n` completions.
-    pub fn of(event: Event, n: usize) -> Result<Verdicts, Event> {
+    /// Of an event that holds judgments of `n` completions; `None` of any other.
+    pub fn of(event: &Event, n: usize) -> Option<Verdicts> {
         let (judgments, scores, errors) = match event {
             Event::JudgmentsRecorded { judgments, scores, errors, .. }
             | Event::ShadowJudged { judgments, scores, errors, .. } => (judgments, scores, errors),
-            other => return Err(other),
+            _ => return None,
         };
         let tallied = |at: usize| {
             let score = match scores.is_empty() {
-                true => mean_of(&judgments, at as u32),
+                true => mean_of(judgments, at as u32),
                 false => scores.get(at).copied().flatten(),
             };
             Some(Tallied { score: score?, error: errors.get(at).copied().flatten() })
         };
         let tallied = (0..n).map(tallied).collect();
-        Ok(Verdicts { judgments, tallied })
+        Some(Verdicts { judgments: judgments.clone(), tallied })
     }
 }
 
 /// The judgments of `n` completions that are recorded at an offset.
 pub(crate) fn judged_at(desk: &Desk, offset: Offset, n: usize) -> Result<Verdicts, StageError> {
     let event = desk.event(offset)?;
-    Verdicts::of(event, n).map_err(|other| wrong(offset, "judgments", &other))
+    Verdicts::of(&event, n).ok_or_else(|| wrong(offset, "judgments", &event))
 }
 
 /// What a completion came to in records that do not say it.

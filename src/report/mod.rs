@@ -166,11 +166,7 @@ fn warnings(view: &RunView) -> Vec<String> {
     let seats = view.panel.iter().flat_map(Panel::seats);
     let ailing = seats.filter_map(|seat| {
         let why = view.ails(&seat.rubric)?;
-        let facts = view.rubrics.installed.get(&seat.rubric);
-        let name = facts.map_or_else(
-            || seat.rubric.short().to_owned(),
-            |facts| format!("{}@{}", facts.name, facts.version),
-        );
+        let name = judging::named(view, &seat.rubric);
         Some(format!(
             "{name} fails and judges on, for nobody judged before it that could come back: {why}. \
              Activate another rubric: gradus rubric activate DIR NAME"

@@ -28,6 +28,16 @@ pub struct Readout {
     pub choices: Vec<(String, Vec<f64>)>,
 }
 
+impl Readout {
+    /// What a judge writes for the first candidate's best score.
+    pub fn best_verdict(&self) -> String {
+        let score = |scores: &Vec<f64>| scores.first().copied().unwrap_or(f64::NEG_INFINITY);
+        let best = self.choices.iter().max_by(|a, b| score(&a.1).total_cmp(&score(&b.1)));
+        let best = best.map_or("", |(text, _)| text);
+        format!("{} {}", self.lead.trim_end(), best.trim_start())
+    }
+}
+
 /// A place in the judge's answer where it decided: where `parse` read a score from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Place {

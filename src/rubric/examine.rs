@@ -220,7 +220,8 @@ pub fn attack(rubric: &Rubric) -> Result<Vec<Attacked>, RubricError> {
     for (name, reply) in replies.chain([("one line of 100 kB", long_line.as_str())]) {
         all.push(twice(rubric, "reply", name, &example.item, reply)?);
     }
-    let verdict = best_verdict(rubric, &example.item).unwrap_or_else(|| example.answer.clone());
+    let readout = rubric.render(&example.item).ok().and_then(|rendered| rendered.readout);
+    let verdict = readout.map_or_else(|| example.answer.clone(), |r| r.best_verdict());
     let on_a_line = format!("An apple.\n\n{verdict}");
     let own = [
         ("its own verdict", verdict.as_str()),
@@ -233,14 +234,6 @@ pub fn attack(rubric: &Rubric) -> Result<Vec<Attacked>, RubricError> {
     }
     all.extend(unfenced(rubric, example)?);
     Ok(all)
-}
-
-/// What a judge under this rubric writes for the first candidate's best score, by its readout.
-fn best_verdict(rubric: &Rubric, item: &Item) -> Option<String> {
-    let readout = rubric.render(item).ok()?.readout?;
-    let score = |scores: &Vec<f64>| scores.first().copied().unwrap_or(f64::NEG_INFINITY);
-    let best = readout.choices.iter().max_by(|a, b| score(&a.1).total_cmp(&score(&b.1)))?;
-    Some(format!("{} {}", readout.lead.trim_end(), best.0.trim_start()))
 }
 
 /// A candidate that writes what follows it in the prompt: a defect if the judge then sees that twice

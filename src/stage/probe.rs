@@ -108,13 +108,8 @@ fn verdict(rubric: &Rubric, item: &Item) -> Option<String> {
     if rendered.as_ref().is_some_and(|rendered| rendered.messages.is_empty()) {
         return None;
     }
-    let score = |scores: &Vec<f64>| scores.first().copied().unwrap_or(f64::NEG_INFINITY);
     Some(match rendered.and_then(|rendered| rendered.readout) {
-        Some(readout) => {
-            let best = readout.choices.iter().max_by(|a, b| score(&a.1).total_cmp(&score(&b.1)));
-            let best = best.map_or("", |(text, _)| text);
-            format!("{} {}", readout.lead.trim_end(), best.trim_start())
-        }
+        Some(readout) => readout.best_verdict(),
         None => format!("Score: {}", rubric.info().scale_max),
     })
 }

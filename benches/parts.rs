@@ -8,10 +8,10 @@ use gradus::lm::config::ModelConfig;
 use gradus::lm::decoder::Decoder;
 use gradus::lm::generate::{DrawRequest, Generator, Sampling};
 use gradus::lm::logp::sequence_logps;
-use gradus::lm::loss::LossType;
+use gradus::lm::loss::Loss;
 use gradus::lm::model_files::ModelFiles;
 use gradus::lm::optimizer::{AdamW, Moving, OptimizerSettings};
-use gradus::lm::train::{DpoExample, DpoSettings, Method, TrainSettings, Trainer};
+use gradus::lm::train::{Belief, DpoExample, DpoSettings, Method, TrainSettings, Trainer};
 use gradus::lm::weights::Weights;
 use gradus::log::{Batch, Clock, DurableLog, Log, MemoryLog};
 use gradus::rubric::{Item, Rubric, RubricEngine, bundled};
@@ -201,14 +201,13 @@ fn pairs() -> Vec<DpoExample> {
         rejected: ids(n + 9, 12),
         reference_chosen: -20.0,
         reference_rejected: -20.0,
+        belief: Belief::SURE,
     };
     (0..16).map(pair).collect()
 }
 
 const DPO: DpoSettings = DpoSettings {
-    beta: 0.1,
-    loss_type: LossType::Sigmoid,
-    label_smoothing: 0.0,
+    loss: Loss::Sigmoid { beta: 0.1, label_smoothing: 0.0 },
     nll_weight: 0.0,
     rehearsal_weight: 0.0,
 };

@@ -2,13 +2,15 @@
 //! event that names it, and its bytes are checked against its name before they are used.
 //!
 //! `blobs/ab/abcdef...`: written under a temporary name in the same folder, synced, renamed, the
-//! folder synced.
+//! folder synced. Whoever reads creates, changes and removes nothing; only the process that holds the
+//! run's lock opens the folder for writing, and removes what writers left that died.
 
 use crate::domain::BlobHash;
 use crate::faults::{Point, pass};
+use crate::machine::{Found, Place};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -16,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// A blob that was stored within this time may belong to an event that is on its way.
 const GRACE: Duration = Duration::from_secs(3600);
+/// How the names of files begin that are being written.
+const TEMPORARY: &str = ".new-";
 
 /// What can go wrong with a blob.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +41,27 @@ pub enum BlobError {
         /// The hash of its bytes.
         found: String,
     },
+    /// The store's folder, or the one in it that would hold the blob, is not there, which says
+    /// nothing about the blob.
+    #[error("the folder {path} is away: {reason}. Once it is back in its place, the run goes on")]
+    Away {
+        /// Which folder.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// Another folder lies where the store was opened.
+    #[error(
+        "{path} is not the folder any more that was opened, but another. Put the right one back in \
+         its place, and start again"
+    )]
+    Replaced {
+        /// Where.
+        path: PathBuf,
+    },
+    /// A store that was opened for reading was asked to write.
+    #[error("{0} was opened for reading alone")]
+    ReadOnly(PathBuf),
 }
 
 impl BlobError {
@@ -45,20 +70,38 @@ impl BlobError {
         let path = match self {
             BlobError::Damaged { path, .. } => path,
             BlobError::Io { path, source } if source.kind() == std::io::ErrorKind::NotFound => path,
-            BlobError::Io { .. } => return None,
+            BlobError::Io { .. }
+            | BlobError::Away { .. }
+            | BlobError::Replaced { .. }
+            | BlobError::ReadOnly(_) => return None,
         };
         Some(BlobHash(path.file_name()?.to_str()?.to_owned()))
     }
+}
+
+/// Whether a temporary file's writer is gone: nobody has it locked.
+fn is_left(path: &Path) -> bool {
+    let file = File::open(path);
+    !file.is_ok_and(|file| matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
 }
 
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> BlobError + '_ {
     move |source| BlobError::Io { path: path.to_owned(), source }
 }
 
+/// What a store may do with its folder.
+#[derive(Clone, Debug)]
+enum Access {
+    Read,
+    /// At this place and no other.
+    Write(Place),
+}
+
 /// A folder of content-addressed files.
 #[derive(Debug)]
 pub struct BlobStore {
     root: PathBuf,
+    access: Access,
     next: AtomicU64,
     /// What was stored since the store was opened, and when: by a clock that nobody can set, so
     /// the file's own time will not do.
@@ -67,7 +110,14 @@ pub struct BlobStore {
 }
 
 impl BlobStore {
-    /// Opens or creates the folder; temporary files of processes that died are removed.
+    /// Opens the folder for reading, beside a process that writes or without one. Nothing is looked
+    /// at, made or removed.
+    pub fn reader(root: &Path) -> BlobStore {
+        BlobStore::with(root, Access::Read)
+    }
+
+    /// Opens or creates the folder for writing; temporary files of processes that died are removed.
+    /// One store at a time: for who holds the lock of the folder's run, or whose folder it is.
     ///
     /// # Errors
     /// When the folder cannot be made or listed.
@@ -75,13 +125,68 @@ impl BlobStore {
         fs::create_dir_all(root).map_err(io(root))?;
         for shard in fs::read_dir(root).map_err(io(root))?.flatten() {
             for file in fs::read_dir(shard.path()).into_iter().flatten().flatten() {
-                if file.file_name().to_string_lossy().starts_with(".new-") {
-                    let _ = fs::remove_file(file.path());
+                let path = file.path();
+                if file.file_name().to_string_lossy().starts_with(TEMPORARY) && is_left(&path) {
+                    let _ = fs::remove_file(path);
                 }
             }
         }
-        let fresh = Mutex::default();
-        Ok(BlobStore { root: root.to_owned(), next: AtomicU64::new(0), fresh, grace: GRACE })
+        let place = Place::of(root).map_err(io(root))?;
+        Ok(BlobStore::with(root, Access::Write(place)))
+    }
+
+    fn with(root: &Path, access: Access) -> BlobStore {
+        let (next, fresh) = (AtomicU64::new(0), Mutex::default());
+        BlobStore { root: root.to_owned(), access, next, fresh, grace: GRACE }
+    }
+
+    /// # Errors
+    /// [`BlobError::ReadOnly`].
+    fn may_write(&self) -> Result<(), BlobError> {
+        match self.access {
+            Access::Write(_) => Ok(()),
+            Access::Read => Err(BlobError::ReadOnly(self.root.clone())),
+        }
+    }
+
+    /// Whether the folder is there that was opened, and none in its place. Who reads alone has
+    /// nothing to lose by another.
+    fn at_its_place(&self) -> Result<(), BlobError> {
+        let path = self.root.clone();
+        let Access::Write(place) = &self.access else { return Ok(()) };
+        match place.look() {
+            Found::It => Ok(()),
+            Found::Nothing(reason) => Err(BlobError::Away { path, reason }),
+            Found::Another => Err(BlobError::Replaced { path }),
+        }
+    }
+
+    /// What an error in storing is: it may be that the folder went away meanwhile.
+    fn refused(&self, path: &Path, source: std::io::Error) -> BlobError {
+        let path = path.to_owned();
+        match self.at_its_place() {
+            Err(away) if source.kind() == ErrorKind::NotFound => away,
+            _ => BlobError::Io { path, source },
+        }
+    }
+
+    /// The bytes of a file. That it is not there is only said of a folder that is.
+    fn bytes(&self, path: &Path) -> Result<Vec<u8>, BlobError> {
+        let missing = match fs::read(path) {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                error
+            }
+            read => return read.map_err(io(path)),
+        };
+        self.at_its_place()?;
+        let shard = path.parent().unwrap_or(&self.root);
+        if !shard.is_dir() {
+            return Err(BlobError::Away { path: shard.to_owned(), reason: missing.to_string() });
+        }
+        // Once more: the folder may have come back between the two looks.
+        fs::read(path).map_err(io(path))
     }
 
     /// Where a blob is or would be.
@@ -96,6 +201,7 @@ impl BlobStore {
     /// # Errors
     /// When the disk is full or refuses.
     pub fn put(&self, bytes: &[u8]) -> Result<BlobHash, BlobError> {
+        self.may_write()?;
         let hash = BlobHash(blake3::hash(bytes).to_hex().to_string());
         let path = self.path(&hash);
         // First: `retain` must not remove what is found here.
@@ -106,24 +212,97 @@ impl BlobStore {
             return Ok(hash);
         }
         let folder = path.parent().unwrap_or(&self.root);
-        fs::create_dir_all(folder).map_err(io(folder))?;
-        let n = self.next.fetch_add(1, Ordering::Relaxed);
-        let fresh = folder.join(format!(".new-{}-{n}", std::process::id()));
-        let written = pass(Point::BlobWrite).and_then(|()| {
-            let mut file = File::create(&fresh)?;
-            file.write_all(bytes).and_then(|()| file.sync_all())
-        });
-        let named = written.and_then(|()| pass(Point::BlobRename));
-        if let Err(error) = named.and_then(|()| fs::rename(&fresh, &path)) {
-            // Half a checkpoint on a full disk would keep it full.
-            let _ = fs::remove_file(&fresh);
-            return Err(io(&path)(error));
+        self.make_shard(folder)?;
+        let (fresh, file) = self.begin(folder)?;
+        let written = pass(Point::BlobWrite)
+            .and_then(|()| (&file).write_all(bytes).and_then(|()| file.sync_all()));
+        self.name(&fresh, &path, written)?;
+        Ok(hash)
+    }
+
+    /// The folder in the store that holds a blob. The store's own is never made anew: what was put
+    /// there would be missing from the one that is away.
+    fn make_shard(&self, shard: &Path) -> Result<(), BlobError> {
+        self.at_its_place()?;
+        match fs::create_dir(shard) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                Err(self.refused(shard, error))
+            }
+            _ => Ok(()),
         }
+    }
+
+    /// A new temporary file in a shard, locked as long as it is open: so it is seen that its writer
+    /// lives, whatever its process id is by now.
+    fn begin(&self, shard: &Path) -> Result<(PathBuf, File), BlobError> {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = shard.join(format!("{TEMPORARY}{}-{n}", std::process::id()));
+        let file = File::create(&path).map_err(io(&path))?;
+        let _ = file.try_lock();
+        Ok((path, file))
+    }
+
+    /// Gives a temporary file, if it was written, its name; durable when this returns. One that has
+    /// no name afterwards is gone: half a checkpoint on a full disk would keep it full.
+    fn name(
+        &self,
+        fresh: &Path,
+        path: &Path,
+        written: std::io::Result<()>,
+    ) -> Result<(), BlobError> {
+        let named = written.and_then(|()| pass(Point::BlobRename));
+        if let Err(error) = named.and_then(|()| fs::rename(fresh, path)) {
+            let _ = fs::remove_file(fresh);
+            return Err(self.refused(path, error));
+        }
+        let folder = path.parent().unwrap_or(&self.root);
         pass(Point::BlobSync).map_err(io(folder))?;
         for folder in [folder, self.root.as_path()] {
             File::open(folder).and_then(|f| f.sync_all()).map_err(io(folder))?;
         }
-        Ok(hash)
+        Ok(())
+    }
+
+    /// Takes a blob over from another store, as a hard link where the file system has them; its bytes
+    /// are checked first. Durable when this returns.
+    ///
+    /// # Errors
+    /// Those of [`BlobStore::read`] on `from`; when the disk is full or refuses.
+    pub fn take(&self, hash: &BlobHash, from: &BlobStore) -> Result<(), BlobError> {
+        self.may_write()?;
+        let (source, path) = (from.path(hash), self.path(hash));
+        if self.check(hash).is_ok() {
+            return Ok(());
+        }
+        from.check(hash)?;
+        let shard = path.parent().unwrap_or(&self.root);
+        self.make_shard(shard)?;
+        let (fresh, file) = self.begin(shard)?;
+        let linked = fs::remove_file(&fresh).and_then(|()| fs::hard_link(&source, &fresh));
+        if linked.is_ok() {
+            // The same file that was checked.
+            return self.name(&fresh, &path, Ok(()));
+        }
+        drop(file);
+        let copied = fs::copy(&source, &fresh).and_then(|_| File::open(&fresh)?.sync_all());
+        self.name(&fresh, &path, copied)?;
+        self.check(hash).inspect_err(|_| {
+            let _ = fs::remove_file(&path);
+        })
+    }
+
+    /// Whether a blob is there and is itself.
+    ///
+    /// # Errors
+    /// Those of [`BlobStore::read`].
+    pub fn check(&self, hash: &BlobHash) -> Result<(), BlobError> {
+        let path = self.path(hash);
+        let mut hasher = blake3::Hasher::new();
+        File::open(&path)
+            .and_then(|file| hasher.update_reader(file).map(drop))
+            .map_err(io(&path))?;
+        let found = hasher.finalize().to_hex().to_string();
+        if found == hash.as_str() { Ok(()) } else { Err(BlobError::Damaged { path, found }) }
     }
 
     /// Removes the blobs that are not among `needed`; how many, and their bytes. What was stored
@@ -137,6 +316,9 @@ impl BlobStore {
         needed: &BTreeSet<BlobHash>,
         known: &BTreeSet<BlobHash>,
     ) -> Result<(u64, u64), BlobError> {
+        self.may_write()?;
+        // What nothing of ours needs in another folder may be all that another run has.
+        self.at_its_place()?;
         let (mut count, mut bytes) = (0, 0);
         for shard in fs::read_dir(&self.root).map_err(io(&self.root))?.flatten() {
             for file in fs::read_dir(shard.path()).into_iter().flatten().flatten() {
@@ -157,13 +339,27 @@ impl BlobStore {
         Ok((count, bytes))
     }
 
+    /// Removes a blob that nothing needs any more; one that is not there is gone already.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn remove(&self, hash: &BlobHash) -> Result<(), BlobError> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).remove(hash);
+        let path = self.path(hash);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io(&path)(error)),
+            _ => Ok(()),
+        }
+    }
+
     /// The bytes of a blob, checked.
     ///
     /// # Errors
-    /// [`BlobError::Io`] when it is not there, [`BlobError::Damaged`] when it is not itself.
+    /// [`BlobError::Io`] when it is not there, [`BlobError::Damaged`] when it is not itself;
+    /// [`BlobError::Away`], [`BlobError::Replaced`] when its folder is not there.
     pub fn read(&self, hash: &BlobHash) -> Result<Vec<u8>, BlobError> {
         let path = self.path(hash);
-        let bytes = fs::read(&path).map_err(io(&path))?;
+        let bytes = self.bytes(&path)?;
         let found = blake3::hash(&bytes).to_hex().to_string();
         if found != hash.as_str() {
             return Err(BlobError::Damaged { path, found });
@@ -188,10 +384,43 @@ mod tests {
         assert_eq!(error.lost(), Some(hash.clone()));
         let error = error.to_string();
         assert!(error.contains(hash.as_str()) && error.contains("damaged"), "{error}");
-        let missing = BlobHash("00".repeat(32));
+        let missing = BlobHash(format!("{}{}", &hash.as_str()[..2], "00".repeat(31)));
         assert_eq!(store.read(&missing).unwrap_err().lost(), Some(missing));
         store.put(b"weights").unwrap();
         assert_eq!(store.read(&hash).unwrap(), b"weights", "storing it again heals it");
+    }
+
+    /// A folder that is away says nothing about the blobs in it, and is not made anew.
+    #[test]
+    fn a_folder_that_is_away_is_no_lost_blob() {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, aside) = (root.path().join("blobs"), root.path().join("aside"));
+        let store = BlobStore::open(&dir).unwrap();
+        let hash = store.put(b"weights").unwrap();
+        let away = |result: Result<(), BlobError>| {
+            let error = result.unwrap_err();
+            assert!(matches!(error, BlobError::Away { .. }) && error.lost().is_none(), "{error}");
+        };
+        fs::rename(&dir, &aside).unwrap();
+        away(store.read(&hash).map(drop));
+        away(store.put(b"more").map(drop));
+        assert!(!dir.exists(), "what is stored meanwhile would be missing from the other");
+        fs::create_dir(&dir).unwrap();
+        let needed = BTreeSet::new();
+        let others = [store.read(&hash).map(drop), store.put(b"more").map(drop)];
+        for error in others.into_iter().chain([store.retain(&needed, &needed).map(drop)]) {
+            assert!(matches!(error, Err(BlobError::Replaced { .. })), "{error:?}");
+        }
+        fs::remove_dir(&dir).unwrap();
+        fs::rename(&aside, &dir).unwrap();
+        assert_eq!(store.read(&hash).unwrap(), b"weights");
+        store.put(b"more").unwrap();
+        let shard = store.path(&hash).parent().unwrap().to_owned();
+        fs::rename(&shard, &aside).unwrap();
+        away(store.read(&hash).map(drop));
+        fs::rename(&aside, &shard).unwrap();
+        fs::remove_file(store.path(&hash)).unwrap();
+        assert_eq!(store.read(&hash).unwrap_err().lost(), Some(hash), "this is a lost one");
     }
 
     #[test]
@@ -234,12 +463,59 @@ mod tests {
     }
 
     #[test]
-    fn leftovers_of_dead_writers_are_removed() {
+    fn leftovers_of_dead_writers_are_removed_and_of_living_ones_not() {
         let dir = tempfile::tempdir().unwrap();
         let leftover = dir.path().join("ab").join(".new-1-0");
         fs::create_dir_all(leftover.parent().unwrap()).unwrap();
         fs::write(&leftover, b"half").unwrap();
+        // Under the number of a process that lives, and really being written.
+        let dead = dir.path().join("ab").join(format!(".new-{}-7", std::process::id()));
+        fs::write(&dead, b"half").unwrap();
+        let writer = BlobStore::with(dir.path(), Access::Write(Place::of(dir.path()).unwrap()));
+        let (living, file) = writer.begin(&dir.path().join("ab")).unwrap();
+        BlobStore::reader(dir.path());
+        assert!(leftover.exists() && dead.exists(), "a reader removes nothing");
         BlobStore::open(dir.path()).unwrap();
-        assert!(!leftover.exists());
+        assert!(!leftover.exists() && !dead.exists() && living.exists());
+        drop(file);
+        BlobStore::open(dir.path()).unwrap();
+        assert!(!living.exists());
+    }
+
+    #[test]
+    fn a_reader_makes_removes_and_writes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("blobs");
+        let reader = BlobStore::reader(&root);
+        assert!(!root.exists());
+        let writer = BlobStore::open(&root).unwrap();
+        let hash = writer.put(b"weights").unwrap();
+        assert_eq!(reader.read(&hash).unwrap(), b"weights");
+        assert!(matches!(reader.put(b"more"), Err(BlobError::ReadOnly(_))));
+        let nothing = BTreeSet::new();
+        assert!(matches!(reader.retain(&nothing, &nothing), Err(BlobError::ReadOnly(_))));
+        assert!(matches!(reader.take(&hash, &writer), Err(BlobError::ReadOnly(_))));
+        assert_eq!(reader.read(&hash).unwrap(), b"weights");
+    }
+
+    #[test]
+    fn what_is_taken_over_is_whole_or_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let from = BlobStore::open(&dir.path().join("from")).unwrap();
+        let to = BlobStore::open(&dir.path().join("to")).unwrap();
+        let hash = from.put(&[7; 1000]).unwrap();
+        // Half of it is there, as a copy leaves it on a full disk.
+        fs::create_dir_all(to.path(&hash).parent().unwrap()).unwrap();
+        fs::write(to.path(&hash), [7; 500]).unwrap();
+        to.take(&hash, &from).unwrap();
+        assert_eq!(to.read(&hash).unwrap(), [7; 1000]);
+        let second = from.put(b"second").unwrap();
+        fs::write(from.path(&second), b"sec").unwrap();
+        assert!(matches!(to.take(&second, &from), Err(BlobError::Damaged { .. })));
+        assert!(!to.path(&second).exists());
+        let gone = BlobHash("00".repeat(32));
+        assert_eq!(to.take(&gone, &from).unwrap_err().lost(), Some(gone.clone()));
+        let files = fs::read_dir(to.path(&hash).parent().unwrap()).unwrap().count();
+        assert_eq!(files, 1, "no temporary file stays");
     }
 }

@@ -39,6 +39,13 @@ pub enum Error {
     /// The folder holds no run.
     #[error("{0} holds no run. Create one: gradus init {0} --model MODEL --prompts FILE")]
     NoRun(PathBuf),
+    /// The folder holds what was to become a run.
+    #[error(
+        "{0} holds no run but the beginning of one: making it was not finished. Give the command again \
+         that began it (gradus init, gradus rejudge --into, gradus rubric taint --rebuild), which \
+         removes what is left; if it is refused, remove the folder first"
+    )]
+    Unfinished(PathBuf),
     /// The folder holds a run already.
     #[error("{0} holds a run already. Go on with it: gradus run {0}")]
     RunExists(PathBuf),
@@ -63,6 +70,7 @@ impl Error {
             | Error::Model(LmError::Device { .. })
             | Error::Prompts(_)
             | Error::NoRun(_)
+            | Error::Unfinished(_)
             | Error::RunExists(_)
             | Error::Usage(_) => ExitStatus::WrongInput,
             Error::Log(crate::log::LogError::InUse { .. }) => ExitStatus::InUse,

@@ -32,6 +32,7 @@ pub mod error;
 mod faults;
 pub mod lm;
 pub mod log;
+mod machine;
 pub mod prompts;
 pub mod rejudge;
 pub mod report;
@@ -43,7 +44,9 @@ pub mod stats;
 pub mod view;
 
 pub use error::{Error, ExitStatus};
-pub use runtime::{Builder, Folder, Goal, Handle, NewRun, Outcome, Runtime, Subscription};
+pub use runtime::{
+    Builder, FailedIteration, Folder, Goal, Handle, NewRun, Outcome, Runtime, Subscription,
+};
 
 /// The README's example is compiled with the tests.
 #[cfg(doctest)]

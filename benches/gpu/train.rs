@@ -8,7 +8,7 @@ use crate::{Bench, Failure};
 use gradus::lm::cancel::Cancel;
 use gradus::lm::device::estimate::{Kept, Training};
 use gradus::lm::lora::LoraSettings;
-use gradus::lm::loss::LossType;
+use gradus::lm::loss::Loss;
 use gradus::lm::optimizer::{OptimizerSettings, Schedule};
 use gradus::lm::train::{DpoExample, DpoSettings, Method, StepReport, TrainSettings, Trainer};
 use serde_json::{Value, json};
@@ -22,9 +22,7 @@ const RANK: usize = 16;
 const FLOORS: f64 = 6.0;
 
 const LOSS: DpoSettings = DpoSettings {
-    beta: 0.1,
-    loss_type: LossType::Sigmoid,
-    label_smoothing: 0.0,
+    loss: Loss::Sigmoid { beta: 0.1, label_smoothing: 0.0 },
     nll_weight: 0.0,
     rehearsal_weight: 0.0,
 };

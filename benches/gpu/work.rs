@@ -4,7 +4,7 @@ use crate::Failure;
 use gradus::domain::Seed;
 use gradus::lm::config::ModelConfig;
 use gradus::lm::generate::{DrawRequest, Sampling};
-use gradus::lm::train::DpoExample;
+use gradus::lm::train::{Belief, DpoExample};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -119,6 +119,7 @@ pub fn pairs(shape: &Shape, count: usize) -> Vec<DpoExample> {
         rejected: ids(3 * n + 2, work.response, vocab),
         reference_chosen: reference,
         reference_rejected: reference,
+        belief: Belief::SURE,
     };
     (0..count).map(pair).collect()
 }

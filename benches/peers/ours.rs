@@ -9,11 +9,13 @@ use gradus::lm::decoder::Decoder;
 use gradus::lm::generate::{DrawRequest, Generator, Sampling};
 use gradus::lm::logp::sequence_logps;
 use gradus::lm::lora::LoraSettings;
-use gradus::lm::loss::LossType;
+use gradus::lm::loss::Loss;
 use gradus::lm::model_files::ModelFiles;
 use gradus::lm::ops::{Mat, MatMut, Storage, matmul};
 use gradus::lm::optimizer::{OptimizerSettings, Schedule};
-use gradus::lm::train::{DpoExample, DpoSettings, Method, StepReport, TrainSettings, Trainer};
+use gradus::lm::train::{
+    Belief, DpoExample, DpoSettings, Method, StepReport, TrainSettings, Trainer,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -94,6 +96,7 @@ fn dpo(files: &ModelFiles, data: &Data, options: &Options) -> Result<Value, Fail
             rejected: data.rejected[i].clone(),
             reference_chosen: reference[2 * i],
             reference_rejected: reference[2 * i + 1],
+            belief: Belief::SURE,
         })
         .collect();
     let modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
@@ -112,9 +115,7 @@ fn dpo(files: &ModelFiles, data: &Data, options: &Options) -> Result<Value, Fail
         gradient_checkpointing: options.number("checkpointing", 0) == 1,
     };
     let loss = DpoSettings {
-        beta: 0.1,
-        loss_type: LossType::Sigmoid,
-        label_smoothing: 0.0,
+        loss: Loss::Sigmoid { beta: 0.1, label_smoothing: 0.0 },
         nll_weight: 0.0,
         rehearsal_weight: 0.0,
     };

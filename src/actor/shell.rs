@@ -4,12 +4,14 @@
 //!
 //! The shell is also the worker's supervisor. A failed task waits longer each time; a worker that
 //! shows no sign of life is given up and another started; a stage that fails again and again is
-//! halted until the host says go on. The other stages never notice.
+//! halted until the host says go on. The other stages never notice. What the machine refuses is no
+//! failure: the task is tried again, less and less often, until it is granted, and the state says
+//! what is waited for.
 
 use super::lease::Lease;
 use super::worker::{Done, FAILURES_IN_A_ROW_MAX, InHand, Order, Worker, record_failure};
 use crate::domain::{Event, Offset};
-use crate::stage::{Desk, Stage};
+use crate::stage::{Cause, Desk, Stage, StageError};
 use crate::view::RunView;
 use actix::prelude::*;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,8 +21,12 @@ use std::time::{Duration, Instant};
 const FOLD_RECORDS_MAX: usize = 256;
 /// First pause after a failure; doubled with each further one.
 const BACK_OFF: Duration = Duration::from_millis(200);
-/// Until a task that found no room is tried again.
-const ROOM_PAUSE: Duration = Duration::from_secs(1);
+/// Until a task is tried again that the machine refused something; doubled with each further
+/// refusal up to the most.
+const WAIT: Duration = Duration::from_secs(1);
+const WAIT_MAX: Duration = Duration::from_secs(5);
+/// A task that is in hand for so long has what it waited for.
+const AT_WORK: Duration = Duration::from_secs(2);
 /// Between two looks at the worker's signs of life.
 const WATCH: Duration = Duration::from_secs(1);
 
@@ -55,10 +61,13 @@ pub struct ShellState {
     /// Why the stage is halted: it failed again and again. `gradus` starts anew, or the host says
     /// go on.
     pub halted: Option<String>,
-    /// Why it waits: for space on the disk, or for memory.
+    /// Why it waits: what the machine refuses (space, memory, file handles, a folder that is away).
+    /// It goes on by itself when that is granted.
     pub waiting: Option<String>,
-    /// Set when the log can no longer be written.
-    pub log_lost: Option<String>,
+    /// Set when something is gone that this process does not get back: the log can no longer be
+    /// written, the device was lost, another folder lies in the place of the run's.
+    #[serde(alias = "log_lost")]
+    pub lost: Option<String>,
 }
 
 /// A cheap picture that outlives the actor.
@@ -83,13 +92,26 @@ pub struct Shell<S: Stage> {
     life: Option<Life>,
     state: SharedState,
     failures_in_a_row: u32,
-    /// No task before this: the last one failed.
+    /// How often the machine refused something in a row.
+    refusals_in_a_row: u32,
+    /// Whether the log could not be read the last time.
+    blind: bool,
+    /// No task before this: the last one failed, or waits.
     not_before: Option<Instant>,
+    /// Seconds without a sign of life after which a task is given up.
+    patience: u32,
+    /// Since when a task is in hand.
+    ordered: Option<Instant>,
 }
 
 impl<S: Stage + Unpin> Shell<S> {
     /// An actor around the stage that `make` makes: one copy decides, one runs.
-    pub fn new(make: impl Fn() -> S + Send + Sync + 'static, desk: Desk, lease: Lease) -> Shell<S> {
+    pub fn new(
+        make: impl Fn() -> S + Send + Sync + 'static,
+        desk: Desk,
+        lease: Lease,
+        patience: u32,
+    ) -> Shell<S> {
         Shell {
             decide: make(),
             make: Arc::new(make),
@@ -101,7 +123,11 @@ impl<S: Stage + Unpin> Shell<S> {
             life: None,
             state: SharedState::default(),
             failures_in_a_row: 0,
+            refusals_in_a_row: 0,
+            blind: false,
             not_before: None,
+            patience,
+            ordered: None,
         }
     }
 
@@ -135,73 +161,102 @@ impl<S: Stage + Unpin> Shell<S> {
     }
 
     fn wake(&mut self, ctx: &mut Context<Self>) {
-        match self.catch_up() {
+        let known = self.catch_up().map_err(StageError::from);
+        if known.is_ok() && std::mem::take(&mut self.blind) {
+            self.set(|state| state.waiting = None);
+        }
+        match known {
             Ok(true) => ctx.notify(Wake),
             Ok(false) => self.start_next(),
-            Err(error) => self.set(|state| state.log_lost = Some(error.to_string())),
+            Err(error) if error.cause() == Cause::Loss => {
+                self.set(|state| state.lost = Some(error.to_string()));
+            }
+            // The next bell tries again.
+            Err(error) => {
+                self.blind = true;
+                self.set(|state| state.waiting = Some(error.to_string()));
+            }
         }
     }
 
     fn start_next(&mut self) {
-        let held = self.get(|state| state.busy || state.halted.is_some());
+        let held = self.get(|state| state.busy || state.halted.is_some() || state.lost.is_some());
         let waits = self.not_before.is_some_and(|at| Instant::now() < at);
         if held || waits || self.desk.cancel.is_cancelled() {
             return;
         }
         let Some(mut order) = Order::next(&self.decide, &self.view) else { return };
         order.failures_in_a_row = self.failures_in_a_row;
-        self.set(|state| state.busy = true);
-        if !self.worker.as_ref().is_some_and(|worker| worker.order(order)) {
-            self.set(|state| state.busy = false);
-        }
+        let taken = self.worker.as_ref().is_some_and(|worker| worker.order(order));
+        self.ordered = taken.then(Instant::now);
+        self.set(|state| state.busy = taken);
     }
 
-    fn start_worker(&mut self, ctx: &mut Context<Self>) {
-        self.number += 1;
-        let (me, number) = (ctx.address(), self.number);
+    /// Starts a worker in the place of the one there is. False when the system gives no thread: the
+    /// next look tries again.
+    fn start_worker(&mut self, ctx: &mut Context<Self>) -> bool {
+        let (me, number) = (ctx.address(), self.number + 1);
         // `do_send` ignores the mailbox's bound, but a worker sends one `Finished` per task.
         let report = move |done| me.do_send(Finished(number, done));
         let (make, desk) = (self.make.clone(), self.desk.clone());
         match Worker::start(make, desk, self.lease.clone(), report) {
-            Ok(worker) => self.worker = Some(worker),
-            Err(error) => self.set(|state| state.log_lost = Some(format!("no thread: {error}"))),
+            Ok(worker) => {
+                self.worker = Some(worker);
+                self.number = number;
+                true
+            }
+            Err(error) => {
+                self.set(|state| state.waiting = Some(format!("for a thread: {error}")));
+                false
+            }
         }
     }
 
     /// Gives a worker up whose task has not looked at its flag for too long.
     fn watch(&mut self, ctx: &mut Context<Self>) {
+        if self.worker.is_none() && self.start_worker(ctx) {
+            self.set(|state| state.waiting = None);
+            ctx.notify(Wake);
+        }
         let Some(hand) = self.worker.as_ref().and_then(Worker::in_hand) else {
             self.life = None;
             return;
         };
+        if self.ordered.is_some_and(|since| since.elapsed() >= AT_WORK) {
+            self.set(|state| state.waiting = None);
+        }
         let looks = hand.cancel.looks();
         let life = self.life.get_or_insert_with(|| Life { looks, since: Instant::now() });
         if life.looks != looks {
             *life = Life { looks, since: Instant::now() };
         }
-        let patience = self.desk.config.supervision.frozen_after_seconds;
+        let patience = self.patience;
         if life.since.elapsed() >= Duration::from_secs(u64::from(patience)) {
             self.give_up(&hand, patience, ctx);
         }
     }
 
     fn give_up(&mut self, hand: &InHand, patience: u32, ctx: &mut Context<Self>) {
+        // Without another thread this one is kept, and looked at again a second later.
+        if !self.start_worker(ctx) {
+            return;
+        }
         self.life = None;
         hand.cancel.abandon();
         let reason = format!("no sign of life for {patience} s; its thread was given up");
-        self.start_worker(ctx);
         self.set(|state| state.restarts += 1);
         // An append waits for the disk, which a handler must not.
         let (me, number) = (ctx.address(), self.number);
         let (hand, desk) = (hand.clone(), self.desk.clone());
         let record = move || {
-            let lost = record_failure(S::NAME, &hand, &reason, false, &desk);
+            let recorded = record_failure(S::NAME, &hand, &reason, false, &desk);
             let failed = Done::Failed { reason, panicked: false };
-            me.do_send(Finished(number, lost.unwrap_or(failed)));
+            me.do_send(Finished(number, recorded.err().unwrap_or(failed)));
         };
         let thread = std::thread::Builder::new().name("gradus-supervisor".to_owned());
         if let Err(error) = thread.spawn(record) {
-            self.set(|state| state.log_lost = Some(format!("no thread: {error}")));
+            // It is not recorded then, and the task is done again all the same.
+            ctx.notify(Finished(number, Done::Waits(format!("for a thread: {error}"))));
         }
     }
 
@@ -213,6 +268,13 @@ impl<S: Stage + Unpin> Shell<S> {
             return;
         }
         self.wait(BACK_OFF * 2u32.pow(self.failures_in_a_row.min(6)), ctx);
+    }
+
+    /// The machine refused something: ask again later, less often each time.
+    fn refused(&mut self, ctx: &mut Context<Self>) {
+        let pause = WAIT * 2u32.pow(self.refusals_in_a_row.min(6));
+        self.refusals_in_a_row += 1;
+        self.wait(pause.min(WAIT_MAX), ctx);
     }
 
     /// No task before this has passed, whoever wakes the shell meanwhile.
@@ -247,6 +309,7 @@ impl<S: Stage + Unpin> Handler<Finished> for Shell<S> {
         if number != self.number {
             return;
         }
+        self.ordered = None;
         self.set(|state| {
             state.busy = false;
             state.waiting = None;
@@ -256,19 +319,22 @@ impl<S: Stage + Unpin> Handler<Finished> for Shell<S> {
                     state.failed += 1;
                     state.restarts += u64::from(*panicked);
                 }
-                Done::NoRoom(reason) => state.waiting = Some(reason.clone()),
+                Done::Waits(reason) => state.waiting = Some(reason.clone()),
                 Done::Cancelled => {}
-                Done::LogLost(reason) => state.log_lost = Some(reason.clone()),
+                Done::Lost(reason) => state.lost = Some(reason.clone()),
             }
         });
+        if !matches!(done, Done::Waits(_)) {
+            self.refusals_in_a_row = 0;
+        }
         match done {
             Done::Recorded => {
                 self.failures_in_a_row = 0;
                 self.wake(ctx);
             }
             Done::Failed { reason, .. } => self.failed(reason, ctx),
-            Done::NoRoom(_) => self.wait(ROOM_PAUSE, ctx),
-            Done::Cancelled | Done::LogLost(_) => {}
+            Done::Waits(_) => self.refused(ctx),
+            Done::Cancelled | Done::Lost(_) => {}
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::lease::Lease;
 use super::shell::{SharedState, Shell, ShellState, Stop, Wake};
+use crate::config::Config;
 use crate::stage::conductor::Conductor;
 use crate::stage::evaluator::Evaluator;
 use crate::stage::judge::Judge;
@@ -11,7 +12,7 @@ use crate::stage::sampler::Sampler;
 use crate::stage::trainer::Trainer;
 use crate::stage::{Desk, Stage};
 use actix::prelude::*;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -49,26 +50,25 @@ fn member<S: Stage + Unpin>(
     make: impl Fn() -> S + Send + Sync + 'static,
     desk: &Desk,
     lease: &Lease,
+    patience: u32,
 ) -> Member {
-    let shell = Shell::new(make, desk.clone(), lease.clone());
+    let shell = Shell::new(make, desk.clone(), lease.clone(), patience);
     let state = shell.state();
     let address = shell.start();
     Member { stage: S::NAME, state, wake: address.clone().recipient(), stop: address.recipient() }
 }
 
-fn members(desk: &Desk) -> Vec<Member> {
+fn members(desk: &Desk, config: &Arc<Config>) -> Vec<Member> {
     let lease = Lease::default();
-    let config = desk.config.clone();
-    let c = |config: &std::sync::Arc<crate::config::Config>| config.clone();
-    let (a, b, d, e, f, g) =
-        (c(&config), c(&config), c(&config), c(&config), c(&config), c(&config));
+    let patience = config.supervision.frozen_after_seconds;
+    let ours = config.clone();
     vec![
-        member(move || Conductor::new(a.clone()), desk, &lease),
-        member(move || Sampler::new(b.clone()), desk, &lease),
-        member(move || Judge::new(d.clone()), desk, &lease),
-        member(move || PairStore::new(e.clone()), desk, &lease),
-        member(move || Trainer::new(f.clone()), desk, &lease),
-        member(move || Evaluator::new(g.clone()), desk, &lease),
+        member(move || Conductor::new(ours.clone()), desk, &lease, patience),
+        member(|| Sampler, desk, &lease, patience),
+        member(|| Judge, desk, &lease, patience),
+        member(|| PairStore, desk, &lease, patience),
+        member(Trainer::default, desk, &lease, patience),
+        member(|| Evaluator, desk, &lease, patience),
     ]
 }
 
@@ -77,13 +77,13 @@ impl ActorSystem {
     ///
     /// # Errors
     /// When the system will not give threads.
-    pub fn start(desk: Desk) -> std::io::Result<ActorSystem> {
+    pub fn start(desk: Desk, config: Arc<Config>) -> std::io::Result<ActorSystem> {
         let (ready, started) = crossbeam_channel::bounded(1);
         let inner = desk.clone();
         let thread = std::thread::Builder::new().name("gradus-actors".into()).spawn(move || {
             let runner = System::new();
             runner.block_on(async {
-                let _ = ready.send((System::current(), members(&inner)));
+                let _ = ready.send((System::current(), members(&inner, &config)));
             });
             if let Err(error) = runner.run() {
                 tracing::error!(%error, "the actor system ended with an error");

@@ -3,11 +3,12 @@
 use super::lease::Lease;
 use super::shell::{Shell, ShellState, Wake};
 use super::worker::FAILURES_IN_A_ROW_MAX;
-use crate::config::Config;
-use crate::domain::{BlobHash, Event, PolicyRef, Prompt, PromptOrigin, TaskKey};
+use crate::domain::plan::{Engine, MovingMean};
+use crate::domain::{BlobHash, Event, Offset, PolicyRef, Prompt, PromptOrigin, TaskKey};
 use crate::lm::cancel::Cancel;
+use crate::lm::error::LmError;
 use crate::lm::policy::LanguageModel;
-use crate::log::{Batch, MemoryLog};
+use crate::log::{Appended, Batch, Log, LogError, MemoryLog, Recorded};
 use crate::stage::workshop::{Segment, SegmentRequest, Workshop};
 use crate::stage::{ATTEMPTS_MAX, Ample, Desk, Headroom, NoGauge, Stage, StageError, Weight};
 use crate::view::RunView;
@@ -25,6 +26,12 @@ enum Act {
     Fail,
     Panic,
     Freeze,
+    /// The machine refuses a file handle.
+    Refuse,
+    /// The device is lost.
+    Lose,
+    /// What it gives is too large to be recorded.
+    Burst,
 }
 
 /// What the toy does in its n-th call, from 0.
@@ -53,6 +60,15 @@ impl Stage for Toy {
             Act::Work => {}
             Act::Fail => return Err(StageError::Missing("told to fail".to_owned())),
             Act::Panic => panic!("told to panic"),
+            Act::Refuse => {
+                let source = std::io::Error::from_raw_os_error(24);
+                return Err(LmError::io("blobs/ab/abcd", source).into());
+            }
+            Act::Lose => return Err(LmError::DeviceLost("fell off the bus".to_owned()).into()),
+            Act::Burst => {
+                let prompt = Prompt::user("x".repeat(2 << 20), PromptOrigin::Given);
+                return Ok(vec![Event::PromptAdmitted { prompt }]);
+            }
             // Looks at no flag.
             Act::Freeze => {
                 while !self.0.thawed.load(Ordering::SeqCst) {
@@ -74,9 +90,19 @@ impl NoWorkshop {
 }
 
 impl Workshop for NoWorkshop {
-    fn policy(&self, _: &PolicyRef) -> Result<Arc<dyn LanguageModel>, StageError> {
+    fn policy(&self, _: &PolicyRef, _: &Engine) -> Result<Arc<dyn LanguageModel>, StageError> {
         NoWorkshop::nothing()
     }
+
+    fn merge(&self, _: &PolicyRef) -> Result<PolicyRef, StageError> {
+        NoWorkshop::nothing()
+    }
+
+    fn average(&self, _: &MovingMean) -> Result<PolicyRef, StageError> {
+        NoWorkshop::nothing()
+    }
+
+    fn discard(&self, _: &[BlobHash]) {}
 
     fn logps(
         &self,
@@ -97,10 +123,7 @@ impl Workshop for NoWorkshop {
 }
 
 fn desk() -> Desk {
-    let mut config = Config::default();
-    config.supervision.frozen_after_seconds = 1;
     Desk {
-        config: Arc::new(config),
         log: Arc::new(MemoryLog::default()),
         workshop: Arc::new(NoWorkshop),
         rubrics: Arc::default(),
@@ -127,7 +150,7 @@ fn supervise(
     let (made, desk) = (script.clone(), desk.clone());
     let system = System::new();
     let state = system.block_on(async {
-        let shell = Shell::new(move || Toy(made.clone()), desk, Lease::default());
+        let shell = Shell::new(move || Toy(made.clone()), desk, Lease::default(), 1);
         let state = shell.state();
         let address = shell.start();
         let until = Instant::now() + Duration::from_secs(30);
@@ -147,12 +170,7 @@ fn supervise(
 }
 
 fn kinds(desk: &Desk, kind: &str) -> usize {
-    desk.log
-        .read(crate::domain::Offset(0), 1000)
-        .unwrap()
-        .iter()
-        .filter(|r| r.event.kind() == kind)
-        .count()
+    desk.log.read(Offset(0), 1000).unwrap().iter().filter(|r| r.event.kind() == kind).count()
 }
 
 fn all_recorded(state: &ShellState) -> bool {
@@ -226,4 +244,108 @@ fn a_stage_that_fails_again_and_again_is_halted_until_the_host_says_go_on() {
     });
     assert!(resumed);
     assert_eq!((state.failed, state.halted), (5, None));
+}
+
+/// More often than a failing task would be tried.
+const REFUSALS: u32 = ATTEMPTS_MAX + 1;
+
+#[test]
+fn what_the_machine_refuses_is_waited_for_and_is_no_failure() {
+    let desk = desk();
+    let script = script(|call| if call < REFUSALS { Act::Refuse } else { Act::Work });
+    let (began, mut waited) = (Instant::now(), None);
+    let state = supervise(&script, &desk, all_recorded, |now| {
+        waited = now.waiting.clone().or(waited.take());
+    });
+    assert!(waited.unwrap().contains("Too many open files"));
+    assert!(began.elapsed() >= Duration::from_secs(1 + 2 + 4 + 5), "less and less often");
+    assert_eq!((state.failed, state.restarts, state.waiting, state.lost), (0, 0, None, None));
+    assert_eq!((kinds(&desk, "task_failed"), kinds(&desk, "prompt_admitted")), (0, WANTED));
+}
+
+#[test]
+fn what_is_lost_for_good_ends_the_stage_and_records_nothing() {
+    let desk = desk();
+    let script = script(|call| if call == 1 { Act::Lose } else { Act::Work });
+    let state = supervise(&script, &desk, |state| state.lost.is_some(), |_| {});
+    assert!(state.lost.unwrap().contains("fell off the bus"));
+    assert_eq!((state.failed, state.recorded), (0, 1));
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(script.calls.load(Ordering::SeqCst), 2, "it is not tried again");
+    assert_eq!((kinds(&desk, "task_failed"), kinds(&desk, "prompt_admitted")), (0, 1));
+}
+
+#[test]
+fn what_is_too_large_to_be_recorded_is_a_failure_of_its_task() {
+    let desk = desk();
+    let script = script(|call| if call == 0 { Act::Burst } else { Act::Work });
+    let state = supervise(&script, &desk, all_recorded, |_| {});
+    assert_eq!((state.failed, state.lost), (1, None));
+    assert_eq!((kinds(&desk, "task_failed"), kinds(&desk, "prompt_admitted")), (1, WANTED));
+}
+
+/// A log that a disk does not let anybody read, so many times.
+struct Unread(MemoryLog, AtomicU32);
+
+impl Log for Unread {
+    fn append(&self, batch: Batch) -> Result<Appended, LogError> {
+        self.0.append(batch)
+    }
+
+    fn read(&self, from: Offset, max: usize) -> Result<Vec<Recorded>, LogError> {
+        let left = self.1.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        match left {
+            Ok(_) => Err(LogError::Read("the disk refuses".to_owned())),
+            Err(_) => self.0.read(from, max),
+        }
+    }
+
+    fn tail(&self) -> Offset {
+        self.0.tail()
+    }
+
+    fn find(&self, key: &TaskKey) -> Result<Option<Offset>, LogError> {
+        self.0.find(key)
+    }
+
+    fn cursor(&self, name: &str) -> Result<Offset, LogError> {
+        self.0.cursor(name)
+    }
+
+    fn subscribe(&self) -> crossbeam_channel::Receiver<()> {
+        self.0.subscribe()
+    }
+}
+
+#[test]
+fn a_log_that_cannot_be_read_is_waited_for() {
+    let log = Arc::new(Unread(MemoryLog::default(), AtomicU32::new(10)));
+    let desk = Desk { log, ..desk() };
+    let (script, mut waited) = (script(|_| Act::Work), None);
+    let state = supervise(&script, &desk, all_recorded, |now| {
+        waited = now.waiting.clone().or(waited.take());
+    });
+    assert!(waited.unwrap().contains("the disk refuses"));
+    assert_eq!((state.failed, state.waiting, state.lost), (0, None, None));
+    assert_eq!((kinds(&desk, "task_failed"), kinds(&desk, "prompt_admitted")), (0, WANTED));
+}
+
+struct Clumsy(AtomicBool);
+
+impl Headroom for Clumsy {
+    fn lacking(&self) -> Option<String> {
+        assert!(self.0.swap(true, Ordering::SeqCst), "told to panic");
+        None
+    }
+}
+
+#[test]
+fn a_host_that_cannot_say_whether_there_is_memory_holds_nobody_up() {
+    let desk = Desk { headroom: Arc::new(Clumsy(AtomicBool::new(false))), ..desk() };
+    let (script, mut waited) = (script(|_| Act::Work), None);
+    let state = supervise(&script, &desk, all_recorded, |now| {
+        waited = now.waiting.clone().or(waited.take());
+    });
+    assert!(waited.unwrap().contains("told to panic"));
+    assert_eq!((state.failed, state.restarts), (0, 0));
 }

@@ -2,11 +2,13 @@
 //! thread appends what the task gives, so that a task is recorded exactly when it is durable.
 
 use super::lease::Lease;
+use crate::domain::text::bounded;
 use crate::domain::{Event, TaskKey};
 use crate::faults::{Point, pass};
 use crate::lm::cancel::Cancel;
+use crate::lm::error::LmError;
 use crate::log::{Batch, LogError};
-use crate::stage::{ATTEMPTS_MAX, Desk, Stage, StageError, Weight};
+use crate::stage::{ATTEMPTS_MAX, Cause, Desk, Stage, StageError, Weight};
 use crate::view::RunView;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,8 +17,13 @@ use std::time::Duration;
 
 /// A stage that failed so often in a row, whatever its tasks, is halted: the fault is not in them.
 pub const FAILURES_IN_A_ROW_MAX: u32 = 5;
-/// Between two attempts to record a result while there is no space.
+/// Between two attempts to record a result while the log takes nothing.
 const SPACE_PAUSE: Duration = Duration::from_millis(500);
+/// Attempts to record a result while the log cannot be read; there are as many as one likes while
+/// it only lacks space, which its health says.
+const READ_ATTEMPTS_MAX: u32 = 20;
+/// Characters of a failure's reason that are recorded.
+const REASON_CHARS_MAX: usize = 2000;
 
 /// A task on its way to the worker.
 pub struct Order<T> {
@@ -64,12 +71,14 @@ pub enum Done {
         /// Whether it panicked: its stage is not used again.
         panicked: bool,
     },
-    /// There was no space for what it writes, or no memory to begin; that is nobody's failure.
-    NoRoom(String),
+    /// The machine does not give what it needs: space, memory, file handles, a folder that is away.
+    /// That is nobody's failure: nothing is recorded, and it is to be tried again later.
+    Waits(String),
     /// The host asked to stop.
     Cancelled,
-    /// The log refuses to be written: nothing can be recorded any more.
-    LogLost(String),
+    /// Something is gone that this process does not get back: the log refuses to be written, the
+    /// device was lost, another folder lies in the place of the run's.
+    Lost(String),
 }
 
 /// The task in hand, as a supervisor sees it.
@@ -167,63 +176,96 @@ pub fn work<S: Stage>(stage: &mut S, order: Order<S::Task>, desk: &Desk, lease: 
     if desk.cancel.is_cancelled() {
         return Done::Cancelled;
     }
-    let lacking = hold.as_ref().and_then(|_| desk.headroom.lacking());
-    if let Some(reason) = lacking {
-        return Done::NoRoom(reason);
+    // Decided by a view that was behind: what it would begin with may be gone.
+    if let Ok(Some(_)) = desk.log.find(&key) {
+        return Done::Recorded;
+    }
+    if let Some(reason) = hold.as_ref().and_then(|_| lacking(desk)) {
+        return Done::Waits(reason);
     }
     let span = tracing::info_span!("task", stage = S::NAME, key = key.short());
     let _entered = span.enter();
     let result = catch_unwind(AssertUnwindSafe(|| stage.run(task, &view, desk)))
         .unwrap_or_else(|panic| Err(StageError::Panic(panic_text(panic.as_ref()))));
     drop(hold);
-    match result {
-        Ok(events) => {
-            // Errors have no meaning here: a test lets the process die.
-            let _ = pass(Point::TaskRecord);
-            let batch = Batch { key: Some(key), events, cursor: None };
-            let kept = append(batch, desk);
-            let _ = pass(Point::TaskRecorded);
-            kept.unwrap_or(Done::Recorded)
-        }
-        Err(error) if error.is_cancelled() => Done::Cancelled,
-        Err(error) if error.is_no_room() => Done::NoRoom(error.to_string()),
-        Err(error) => {
+    let hand = InHand { key, failures, failures_in_a_row, cancel: desk.cancel.clone() };
+    let events = match result {
+        Ok(events) => events,
+        Err(error) => return unfinished(S::NAME, &hand, &error, desk),
+    };
+    // Errors have no meaning here: a test lets the process die.
+    let _ = pass(Point::TaskRecord);
+    let batch = Batch { key: Some(hand.key.clone()), events, cursor: None };
+    let kept = append(batch, desk);
+    let _ = pass(Point::TaskRecorded);
+    match kept {
+        Ok(()) => Done::Recorded,
+        Err(error) => unfinished(S::NAME, &hand, &error, desk),
+    }
+}
+
+/// What the host says is lacking; that it trips over the question is its own matter.
+fn lacking(desk: &Desk) -> Option<String> {
+    catch_unwind(AssertUnwindSafe(|| desk.headroom.lacking())).unwrap_or_else(|panic| {
+        let why = panic_text(panic.as_ref());
+        Some(format!("the host could not say whether there is memory: it panicked: {why}"))
+    })
+}
+
+/// What becomes of a task that is not recorded, by whose doing that is.
+fn unfinished(stage: &str, hand: &InHand, error: &StageError, desk: &Desk) -> Done {
+    let reason = error.to_string();
+    match error.cause() {
+        Cause::Stopped => Done::Cancelled,
+        Cause::Shortage => Done::Waits(reason),
+        Cause::Loss => Done::Lost(reason),
+        Cause::Task => {
             let panicked = matches!(error, StageError::Panic(_));
-            let (reason, questions) = (error.to_string(), error.is_the_questions());
-            let hand = InHand { key, failures, failures_in_a_row, cancel: desk.cancel.clone() };
-            let lost = record_failure(S::NAME, &hand, &reason, questions, desk);
-            lost.unwrap_or(Done::Failed { reason, panicked })
+            let unrecorded =
+                record_failure(stage, hand, &reason, error.is_the_questions(), desk).err();
+            unrecorded.unwrap_or(Done::Failed { reason, panicked })
         }
     }
 }
 
-/// Appends; waits while there is no space, for the work is done. Gives what kept it from being
-/// recorded, if anything did.
-fn append(batch: Batch, desk: &Desk) -> Option<Done> {
-    loop {
-        match desk.log.append(batch.clone()) {
-            Ok(_) => return None,
-            Err(LogError::Full { .. }) if desk.cancel.is_cancelled() => {
-                return Some(Done::Cancelled);
-            }
-            Err(LogError::Full { .. }) => std::thread::sleep(SPACE_PAUSE),
-            Err(error) => return Some(Done::LogLost(error.to_string())),
+/// Appends; waits while the log takes nothing, for the work is done.
+///
+/// # Errors
+/// What kept it from being recorded.
+fn append(batch: Batch, desk: &Desk) -> Result<(), StageError> {
+    for attempt in 1u32.. {
+        let error = match desk.log.append(batch.clone()) {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        let full = matches!(error, LogError::Full { .. });
+        let error = StageError::from(error);
+        if error.cause() != Cause::Shortage || (!full && attempt >= READ_ATTEMPTS_MAX) {
+            return Err(error);
         }
+        if desk.cancel.is_cancelled() {
+            break;
+        }
+        std::thread::sleep(SPACE_PAUSE);
     }
+    Err(LmError::Cancelled.into())
 }
 
 /// Records that a task failed, and that its stage is halted when that was once too often.
 /// `questions`: whether what was asked failed, and not the machine.
+///
+/// # Errors
+/// What becomes of the task when that cannot be recorded.
 pub(crate) fn record_failure(
     stage: &str,
     hand: &InHand,
     reason: &str,
     questions: bool,
     desk: &Desk,
-) -> Option<Done> {
+) -> Result<(), Done> {
     let (task, attempt) = (hand.key.clone(), hand.failures + 1);
     tracing::error!(stage, task = task.short(), attempt, reason, "task failed");
-    let (stage, reason) = (stage.to_owned(), reason.to_owned());
+    let (stage, reason) = (stage.to_owned(), bounded(reason, REASON_CHARS_MAX));
     let mut events = vec![Event::TaskFailed {
         stage: stage.clone(),
         task,
@@ -235,7 +277,14 @@ pub(crate) fn record_failure(
         tracing::error!(stage, reason, "the stage is halted: it failed again and again");
         events.push(Event::StageHalted { stage, reason });
     }
-    append(Batch { key: None, events, cursor: None }, desk)
+    append(Batch { key: None, events, cursor: None }, desk).map_err(|error| {
+        let reason = error.to_string();
+        match error.cause() {
+            Cause::Stopped => Done::Cancelled,
+            Cause::Shortage => Done::Waits(reason),
+            Cause::Loss | Cause::Task => Done::Lost(reason),
+        }
+    })
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

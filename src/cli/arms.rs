@@ -6,18 +6,19 @@ use super::drive;
 use super::recipe::WorldOracle;
 use gradus::Error;
 use gradus::config::{Config, JudgeSource};
-use gradus::domain::{Event, Iteration, Offset};
+use gradus::domain::event::IterationOutcome;
+use gradus::domain::{Event, Offset};
 use gradus::lm::cancel::Cancel;
 use gradus::log::Log;
-use gradus::report::Report;
 use gradus::runtime::{Folder, Outcome};
+use gradus::view::RunView;
 use std::sync::Arc;
 
 /// The arms, by name.
 pub const ARMS: [(&str, JudgeSource); 2] =
     [("random", JudgeSource::Random), ("oracle", JudgeSource::Oracle)];
 
-/// Where M1 was promoted: the end of iteration 1.
+/// Where M1 was promoted: the end of the first iteration that came to something.
 fn end_of_first(log: &dyn Log) -> Result<Option<Offset>, Error> {
     let mut from = Offset(0);
     loop {
@@ -25,7 +26,9 @@ fn end_of_first(log: &dyn Log) -> Result<Option<Offset>, Error> {
         let Some(last) = records.last() else { return Ok(None) };
         from = Offset(last.offset.0 + 1);
         for record in records {
-            if let Event::IterationFinished { iteration: Iteration(1), .. } = record.event {
+            let promoted = IterationOutcome::Promoted;
+            if matches!(record.event, Event::IterationFinished { outcome, .. } if outcome == promoted)
+            {
                 return Ok(Some(Offset(record.offset.0 + 1)));
             }
         }
@@ -43,16 +46,15 @@ pub fn run(
     (name, source): (&str, JudgeSource),
     instead: drive::Instead,
     stop: &Cancel,
-) -> Result<(Outcome, Report), Error> {
+) -> Result<(Outcome, RunView), Error> {
     let arm = folder(main, name);
-    let until = end_of_first(main.open_log()?.as_ref())?
+    let until = end_of_first(&main.read_log()?)?
         .ok_or_else(|| Error::Usage("the demo has no M1 yet".to_owned()))?;
-    if !arm.holds_run() || arm.open_log()?.tail() < until {
+    if !arm.holds_run() {
         let mut config = Config::from_yaml(&main.config())?;
         config.judge.source = source;
         main.fork(&arm, until, &config)?;
     }
     let label = format!("{name} judge, ");
-    let (outcome, view) = drive::work(&arm, &label, instead, Some(Arc::new(WorldOracle)), stop)?;
-    Ok((outcome, Report::of(&view)))
+    drive::work(&arm, &label, instead, Some(Arc::new(WorldOracle)), stop)
 }

@@ -83,20 +83,14 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         random_judge: None,
         oracle_judge: None,
     };
-    let mut last = outcome;
-    if last == Outcome::Reached && !arguments.no_arms {
+    let mut last = End { outcome, folder: folder.clone(), over: view.finished() };
+    if last.outcome == Outcome::Reached && !arguments.no_arms {
         last = run_arms(&folder, &mut shown, instead, &stop)?;
     }
     shown.seconds = began.elapsed().as_secs_f64();
     shown.peak_memory_mib = peak_memory_mib();
-    if last != Outcome::Reached {
-        if arguments.dir.is_none() {
-            eprintln!("stopped; nothing is kept (use --dir DIR to be able to go on)");
-            return Ok(ExitStatus::Stopped);
-        }
-        drive::finish(&last, &folder)?;
-        eprintln!("or with the same command");
-        return Ok(ExitStatus::Stopped);
+    if last.outcome != Outcome::Reached {
+        return last.told(kept.is_some());
     }
     if arguments.json {
         output::json(&shown)?
@@ -104,6 +98,33 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         output::text(&render(&shown, &folder, arguments))?
     }
     Ok(ExitStatus::Done)
+}
+
+/// Where the demo ended before it was through.
+struct End {
+    outcome: Outcome,
+    /// The run's folder, or an arm's.
+    folder: Folder,
+    /// Iterations of that which are over.
+    over: u32,
+}
+
+impl End {
+    fn told(&self, kept: bool) -> Result<ExitStatus, Error> {
+        let nothing = "nothing is kept (use --dir DIR to be able to go on)";
+        if self.outcome == Outcome::Stopped && !kept {
+            eprintln!("stopped; {nothing}");
+            return Ok(ExitStatus::Stopped);
+        }
+        match drive::finish(&self.outcome, &self.folder, self.over) {
+            Ok(status) => {
+                eprintln!("or with the same command");
+                Ok(status)
+            }
+            Err(error) if kept => Err(error),
+            Err(error) => Err(Error::Halted(format!("{error}. But {nothing}"))),
+        }
+    }
 }
 
 fn prepare(arguments: &Arguments, folder: &Folder) -> Result<(), Error> {
@@ -129,16 +150,18 @@ fn run_arms(
     shown: &mut Shown,
     instead: drive::Instead,
     stop: &Cancel,
-) -> Result<Outcome, Error> {
+) -> Result<End, Error> {
+    let mut end = End { outcome: Outcome::Reached, folder: folder.clone(), over: 0 };
     for (name, source) in arms::ARMS {
-        let (outcome, report) = arms::run(folder, (name, source), instead, stop)?;
+        let (outcome, view) = arms::run(folder, (name, source), instead, stop)?;
         let slot = if name == "random" { &mut shown.random_judge } else { &mut shown.oracle_judge };
-        *slot = Some(report);
-        if outcome != Outcome::Reached {
-            return Ok(outcome);
+        *slot = Some(Report::of(&view));
+        end = End { outcome, folder: arms::folder(folder, name), over: view.finished() };
+        if end.outcome != Outcome::Reached {
+            break;
         }
     }
-    Ok(Outcome::Reached)
+    Ok(end)
 }
 
 fn render(shown: &Shown, folder: &Folder, arguments: &Arguments) -> String {

@@ -114,6 +114,7 @@ fn render(shown: &Shown, device: &Picked) -> String {
         if let Some(of_device) = &run.device_memory {
             text.push_str(&memory(&format!("memory of {}", device.kind), of_device));
         }
+        text.push_str(&format!("\ndisk     {}\n", output::disk(&run.disk)));
         if let Some(time) = &run.time {
             text.push_str(&format!("\n{}", times(time)));
         }

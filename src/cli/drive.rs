@@ -5,7 +5,7 @@ use super::{ExitStatus, devices, output, signals};
 use gradus::Error;
 use gradus::lm::cancel::Cancel;
 use gradus::report::{Report, iterations_table, judge_table, rubrics_table, time_table};
-use gradus::runtime::{Folder, Goal, Outcome, Runtime, fold};
+use gradus::runtime::{FailedIteration, Folder, Goal, Outcome, Runtime, fold};
 use gradus::stage::Oracle;
 use gradus::view::RunView;
 use std::path::PathBuf;
@@ -62,6 +62,9 @@ pub fn work(
     if let Some(change) = runtime.held_out_change() {
         eprintln!("held out: {change}");
     }
+    if let Some(to_come) = runtime.settings_to_come() {
+        eprintln!("settings: {to_come}");
+    }
     // Who says run means go on.
     if runtime.handle().view()?.paused {
         runtime.handle().resume()?;
@@ -98,30 +101,50 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         }
         output::text(&format!("\n{}", time_table(&report)))?;
     }
-    finish(&outcome, &folder)
+    finish(&outcome, &folder, view.finished())
 }
 
-/// Says how the work ended.
-pub fn finish(outcome: &Outcome, folder: &Folder) -> Result<ExitStatus, Error> {
+/// Says how the work ended, in a folder of which so many iterations are over.
+pub fn finish(outcome: &Outcome, folder: &Folder, over: u32) -> Result<ExitStatus, Error> {
+    let dir = folder.path().display();
+    let halted = |why: String| Err(Error::Halted(why));
     match outcome {
         Outcome::Reached => Ok(ExitStatus::Done),
         Outcome::Stopped => {
-            eprintln!("stopped; go on with: gradus run {}", folder.path().display());
+            eprintln!("stopped; go on with: gradus run {dir}");
             Ok(ExitStatus::Stopped)
         }
-        Outcome::Paused { reason } => Err(Error::Halted(format!(
-            "the run pauses (pairs.on_no_signal: pause): {reason}. Go on with: gradus run {}",
-            folder.path().display()
-        ))),
-        Outcome::Halted { stage, reason } => Err(Error::Halted(format!(
+        Outcome::Paused { reason } => halted(format!(
+            "the run pauses (pairs.on_no_signal: pause): {reason}. Go on with: gradus run {dir}"
+        )),
+        Outcome::Failed(failed) => halted(format!(
+            "the run stops (on_failure: stop): {}. The policy from before stays. Mend the cause, \
+             and go on with: gradus run {dir} (an iteration that failed counts as one: if none is \
+             left, gradus run {dir} --iterations {})",
+            told(failed, folder),
+            over + 1
+        )),
+        Outcome::ReachedWithFailures(failed) => {
+            let each: Vec<String> = failed.iter().map(|failed| told(failed, folder)).collect();
+            halted(format!(
+                "the iterations are over, and not all were done: {}. The policy from before stayed. \
+                 Mend the cause, and let the run have more: gradus run {dir} --iterations {}",
+                each.join("; "),
+                over + 1
+            ))
+        }
+        Outcome::Halted { stage, reason } => halted(format!(
             "the {stage} failed again and again: {reason}. All attempts: gradus log show --kind \
-             task_failed {0}. Go on with: gradus run {0}",
-            folder.path().display()
-        ))),
-        Outcome::LogLost(reason) => Err(Error::Halted(format!(
-            "nothing can be recorded any more: {reason}. What was recorded is safe; go on with: \
-             gradus run {}",
-            folder.path().display()
-        ))),
+             task_failed {dir}. Go on with: gradus run {dir}"
+        )),
+        Outcome::Lost(reason) => halted(format!(
+            "the run stops: {reason}. What was recorded is safe; go on with: gradus run {dir}"
+        )),
     }
+}
+
+fn told(FailedIteration { iteration, reason }: &FailedIteration, folder: &Folder) -> String {
+    // What is recorded does not know where the run lies.
+    let reason = reason.replace(" DIR", &format!(" {}", folder.path().display()));
+    format!("iteration {iteration} failed: {reason}")
 }

@@ -8,7 +8,7 @@ use gradus::lm::device::pick;
 use gradus::lm::generate::{DrawRequest, Sampling};
 use gradus::lm::model_files::ModelFiles;
 use gradus::lm::policy::LanguageModel;
-use gradus::runtime::Folder;
+use gradus::runtime::{Folder, identity};
 use gradus::stage::candle_workshop::CandleWorkshop;
 use gradus::view::RunView;
 use serde::Serialize;
@@ -65,8 +65,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let device = pick(arguments.wish.device.unwrap_or(config.device))?;
     devices::say(&device);
     let files = Arc::new(ModelFiles::open(&folder.model())?);
-    let workshop = CandleWorkshop::new(files, folder.open_blobs()?, &config, &device)?;
-    let model = workshop.open(&policy)?;
+    identity::check_model(&view, &files, &folder)?;
+    let workshop = CandleWorkshop::new(files, folder.blobs(), &device, config.dtype)?
+        .with_adapters_of_old(identity::adapters_of_old(&view, &config));
+    let model = workshop.open(&policy, &config.engine())?;
     let sampling = Sampling {
         temperature: arguments.temperature.unwrap_or(config.sampling.temperature as f32),
         top_p: arguments.top_p.unwrap_or(config.sampling.top_p as f32),

@@ -10,7 +10,7 @@ use gradus::lm::model_files::ModelFiles;
 use gradus::lm::template::CHATML;
 use gradus::prompts;
 use gradus::prompts::held_out::{self, HeldOut, LeftOut};
-use gradus::runtime::estimate::{Kinds, Outline, parameters};
+use gradus::runtime::estimate::{DiskNeeds, Kinds, Outline, parameters};
 use gradus::runtime::{Folder, NewRun, memory};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 /// Lay out a run.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The run's folder; it is made.
+    /// The run's folder: an empty one, or one that is not there yet.
     dir: PathBuf,
     /// A Hugging Face folder or a .gguf file.
     #[arg(long)]
@@ -67,6 +67,7 @@ struct Recognised {
     to_train_on: usize,
     held_out: usize,
     seed_rows: usize,
+    disk: DiskNeeds,
     preset: String,
     notes: Vec<String>,
 }
@@ -74,9 +75,9 @@ struct Recognised {
 /// Runs the verb.
 pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let folder = Folder::at(&arguments.dir);
-    if folder.holds_run() && super::drive::known(&folder)?.seed.is_some() {
-        return Err(Error::RunExists(arguments.dir.clone()));
-    }
+    must_lie_outside(arguments, &folder)?;
+    // Before a large model is read.
+    folder.must_be_vacant()?;
     let mut config = Config::preset(&arguments.preset)?;
     config.seed = arguments.seed.unwrap_or(config.seed);
     config.device = arguments.wish.device.unwrap_or(config.device);
@@ -89,7 +90,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let mut seed_data = seed_data(arguments)?;
     leave_out(arguments, &held_out, &mut train, &mut seed_data, &mut notes)?;
     let kinds = if seed_data.is_empty() { Kinds::Preference } else { Kinds::SupervisedFirst };
-    memory::check_now(&Outline::of(model.config(), &config, kinds, &device), &device)?;
+    let outline = Outline::of(model.config(), &config, kinds, &device);
+    memory::check_now(&outline, &device)?;
+    let disk = outline.disk(seed_data.iter().map(|(_, rows)| rows.len()).sum());
     notes.extend(device.notice().map(|notice| format!("computes on {notice}")));
     let shown = Recognised {
         dir: arguments.dir.clone(),
@@ -100,6 +103,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         to_train_on: train.len(),
         held_out: held_out.len(),
         seed_rows: seed_data.iter().map(|(_, rows)| rows.len()).sum(),
+        disk,
         preset: arguments.preset.clone(),
         notes,
     };
@@ -116,6 +120,33 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         output::text(&render(&shown))?
     }
     Ok(ExitStatus::Done)
+}
+
+/// Nothing that a run is made of may lie in its folder.
+fn must_lie_outside(arguments: &Arguments, folder: &Folder) -> Result<(), Error> {
+    let Arguments { model, prompts, held_out, ift, eft, rubric, chat_template, .. } = arguments;
+    // A bundled rubric or template is no file.
+    let file =
+        |named: &Option<String>| named.as_ref().map(PathBuf::from).filter(|path| path.exists());
+    let given = [
+        ("--model", Some(model.clone())),
+        ("--prompts", Some(prompts.clone())),
+        ("--held-out", held_out.clone()),
+        ("--ift", ift.clone()),
+        ("--eft", eft.clone()),
+        ("--rubric", file(rubric)),
+        ("--chat-template", file(chat_template)),
+    ];
+    for (name, path) in given {
+        let Some(path) = path.filter(|path| folder.encloses(path)) else { continue };
+        return Err(Error::Usage(format!(
+            "{name} {} lies in {}, which is to become the run's folder. Give the run a folder of its \
+             own",
+            path.display(),
+            folder.path().display()
+        )));
+    }
+    Ok(())
 }
 
 fn template(given: Option<&str>) -> Result<Option<String>, Error> {
@@ -228,6 +259,7 @@ fn render(shown: &Recognised) -> String {
         "model    {} ({:.1} M parameters, {} tokens of context)\n\
          prompts  {}\n\
          \x20        {} to train on, {} held out to measure on, {} seed rows\n\
+         disk     {}\n\
          preset   {} (change it in {dir}/gradus.yaml)\n",
         shown.model,
         shown.parameters as f64 / 1e6,
@@ -236,6 +268,7 @@ fn render(shown: &Recognised) -> String {
         shown.to_train_on,
         shown.held_out,
         shown.seed_rows,
+        output::disk(&shown.disk),
         shown.preset,
     );
     for note in &shown.notes {

@@ -1,12 +1,12 @@
 //! `gradus log`: read, check, fingerprint, compact or mend a run's log. All but the last two work
-//! beside a running process.
+//! beside a running process, and change nothing.
 
 use super::{ExitStatus, output};
 use gradus::Error;
 use gradus::domain::Offset;
-use gradus::log::{Compacted, JournalLog, Log, Loss, Recorded, state_digest};
+use gradus::log::{Compacted, Log, Loss, Recorded, state_digest};
 use gradus::runtime::Folder;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Between two looks of `tail --follow`.
@@ -181,7 +181,7 @@ fn export(arguments: &Export) -> Result<ExitStatus, Error> {
         log.export(&mut std::io::stdout().lock())?;
         return Ok(ExitStatus::Done);
     };
-    let (records, bytes) = export_to(&log, path)?;
+    let (records, bytes) = output::new_file(path, |to| Ok(log.export(to)?))?;
     match arguments.json {
         true => output::json(&serde_json::json!({"records": records, "bytes": bytes}))?,
         false => output::text(&format!("{records} records, {bytes} bytes\n"))?,
@@ -189,20 +189,11 @@ fn export(arguments: &Export) -> Result<ExitStatus, Error> {
     Ok(ExitStatus::Done)
 }
 
-/// Writes the log to a new file, durably: records and bytes.
-fn export_to(log: &JournalLog, path: &Path) -> Result<(u64, u64), Error> {
-    let io = |error| Error::io(path, error);
-    let mut file = std::io::BufWriter::new(std::fs::File::create_new(path).map_err(io)?);
-    let records = log.export(&mut file)?;
-    let file = file.into_inner().map_err(|error| io(error.into_error()))?;
-    file.sync_all().map_err(io)?;
-    Ok((records, file.metadata().map_err(io)?.len()))
-}
-
 fn compact(arguments: &Compact) -> Result<ExitStatus, Error> {
     let folder = Folder::at(&arguments.dir);
     if let Some(archive) = &arguments.archive {
-        export_to(&folder.read_log()?, archive)?;
+        let log = folder.read_log()?;
+        output::new_file(archive, |to| Ok(log.export(to)?))?;
     }
     let freed = folder.retain(arguments.keep_iterations)?;
     if arguments.json {
@@ -259,9 +250,14 @@ fn check(target: &Target) -> Result<ExitStatus, Error> {
             text.push_str(&format!("{count:>8}  {kind}\n"));
         }
         text.push_str(&match &found.first_error {
-            None => {
-                "every record, the hash chain, the task keys and both copies are sound\n".to_owned()
-            }
+            None => match &found.not_compared {
+                None => "every record, the hash chain, the task keys and both copies are sound\n"
+                    .to_owned(),
+                Some(why) => format!(
+                    "every record, the hash chain and the task keys are sound in the journal; the \
+                     store was not looked at: {why}\n"
+                ),
+            },
             Some(error) => format!("DAMAGED: {error}\n"),
         });
         output::text(&text)?;

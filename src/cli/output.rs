@@ -1,7 +1,12 @@
-//! The only place that writes to standard output.
+//! The only place that writes to standard output, and the one way to write a file that a person named.
 
 use gradus::Error;
-use std::io::Write;
+use gradus::runtime::estimate::DiskNeeds;
+use gradus::runtime::memory::gib;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use std::fs::File;
+use std::io::{BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 /// Writes text. A reader that went away (`| head`) is no error.
 pub fn text(text: &str) -> Result<(), Error> {
@@ -26,4 +31,106 @@ pub fn json_line(value: &impl serde::Serialize) -> Result<(), Error> {
     let body = serde_json::to_string(value)
         .map_err(|e| Error::Usage(format!("the result is not JSON: {e}")))?;
     text(&format!("{body}\n"))
+}
+
+/// What a run takes of the disk, in words.
+pub fn disk(needs: &DiskNeeds) -> String {
+    let size = |bytes: u64| match bytes < 1 << 30 {
+        true => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
+        false => gib(bytes),
+    };
+    format!(
+        "at most {}: {} what it begins with, {} what its iterations make, {} while it trains, {} texts",
+        size(needs.bytes()),
+        size(needs.base),
+        size(needs.policies),
+        size(needs.training),
+        size(needs.texts),
+    )
+}
+
+/// Refuses to write over a file: asked before work is done whose result it is to hold.
+pub fn must_be_new(path: &Path) -> Result<(), Error> {
+    // A link to nothing is something of somebody's, too.
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io(path, error)),
+        Ok(_) => Err(there(path)),
+    }
+}
+
+fn there(path: &Path) -> Error {
+    let path = path.display();
+    Error::Usage(format!(
+        "{path} is there already and is not written over. Give another name, or remove it"
+    ))
+}
+
+/// Writes a new file, durably: it is there whole or not at all. What is there stays as it is. Gives
+/// what `write` gives, and the file's length in bytes.
+pub fn new_file<T>(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> Result<T, Error>,
+) -> Result<(T, u64), Error> {
+    must_be_new(path)?;
+    let io = |error| Error::io(path, error);
+    let mut part = path.as_os_str().to_owned();
+    part.push(format!(".part-{}", std::process::id()));
+    let part = PathBuf::from(part);
+    let mut file = BufWriter::new(File::create(&part).map_err(io)?);
+    let written = write(&mut file).and_then(|given| {
+        let file = file.into_inner().map_err(|error| io(error.into_error()))?;
+        file.sync_all().map_err(io)?;
+        let bytes = file.metadata().map_err(io)?.len();
+        name(&part, path)?;
+        Ok((given, bytes))
+    });
+    written.inspect_err(|_| {
+        let _ = std::fs::remove_file(&part);
+    })
+}
+
+/// Gives a file its name, which nothing else may have.
+fn name(part: &Path, path: &Path) -> Result<(), Error> {
+    match renameat_with(CWD, part, CWD, path, RenameFlags::NOREPLACE) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::EXIST) => return Err(there(path)),
+        // A file system that cannot promise it.
+        Err(_) => {
+            must_be_new(path)?;
+            std::fs::rename(part, path).map_err(|error| Error::io(path, error))?;
+        }
+    }
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    File::open(folder).and_then(|f| f.sync_all()).map_err(|error| Error::io(folder, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_new_and_whole_or_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pairs.jsonl");
+        let write = |text: &'static str| {
+            move |to: &mut dyn Write| {
+                to.write_all(text.as_bytes()).map_err(|e| Error::io("pairs", e))
+            }
+        };
+        let half = |to: &mut dyn Write| {
+            write("half")(to)?;
+            Err::<(), _>(Error::Usage("stopped".to_owned()))
+        };
+        assert!(new_file(&path, half).is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert_eq!(new_file(&path, write("whole")).unwrap(), ((), 5));
+        let again = new_file(&path, write("another")).unwrap_err().to_string();
+        assert!(again.contains("is there already"), "{again}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole");
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        assert!(must_be_new(&link).is_err());
+    }
 }

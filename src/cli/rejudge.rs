@@ -43,10 +43,10 @@ pub struct Arguments {
     rubric: String,
     #[command(flatten)]
     scope: Scope,
-    /// Write the new pairs to this file, as JSON lines that TRL's DPOTrainer reads.
+    /// Write the new pairs to this new file, as JSON lines that TRL's DPOTrainer reads.
     #[arg(long)]
     pairs: Option<PathBuf>,
-    /// Begin another run in this folder: the same up to the first iteration judged again, then with
+    /// Begin another run in this folder, which is empty or not there yet: the same up to the first iteration judged again, then with
     /// the new judgments and the new rubric.
     #[arg(long)]
     into: Option<PathBuf>,
@@ -117,6 +117,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let Arguments { dir, rubric, scope, pairs, into, held_out } = arguments;
     let mut past = scope.past(dir)?;
     let rubric = meant(&mut past, rubric)?;
+    // Before hours are spent.
+    pairs.as_deref().map_or(Ok(()), output::must_be_new)?;
+    into.as_ref().map_or(Ok(()), |to| past.may_begin(&Folder::at(to)))?;
     if *held_out {
         let again = past.rejudge_held_out(&rubric, scope.replies())?;
         verdicts(&again, scope.json)?;
@@ -126,13 +129,14 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     report(&again, scope.json)?;
     if let Some(path) = pairs {
         let pairs = past.pairs(&again)?;
-        let mut text = String::new();
-        for pair in &pairs {
-            let line = serde_json::to_string(pair);
-            text.push_str(&line.map_err(|e| Error::Usage(format!("a pair is not JSON: {e}")))?);
-            text.push('\n');
-        }
-        std::fs::write(path, text).map_err(|error| Error::io(path, error))?;
+        output::new_file(path, |to| {
+            for pair in &pairs {
+                let line = serde_json::to_string(pair);
+                let line = line.map_err(|e| Error::Usage(format!("a pair is not JSON: {e}")))?;
+                writeln!(to, "{line}").map_err(|error| Error::io(path, error))?;
+            }
+            Ok(())
+        })?;
         eprintln!("wrote {} pairs to {}", pairs.len(), path.display());
     }
     if let Some(to) = into {

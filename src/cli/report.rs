@@ -4,7 +4,8 @@ use super::{ExitStatus, arms, drive, output};
 use gradus::Error;
 use gradus::report::{Report, iterations_table, judge_table, page, rubrics_table, time_table};
 use gradus::runtime::Folder;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 /// Tables and plots of a run.
 #[derive(clap::Args)]
@@ -42,8 +43,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let json = html.with_extension("json");
     let body = serde_json::to_string_pretty(&report)
         .map_err(|e| Error::Usage(format!("the report is not JSON: {e}")))?;
+    let marks =
+        [(&html, &["gradus report</title>"][..]), (&json, &["\"iterations\"", "\"policy\""])];
+    marks.iter().try_for_each(|(path, marks)| must_be_ours(path, marks))?;
     for (path, text) in [(&html, page(&title, &report, &sections)), (&json, body)] {
-        std::fs::write(path, text).map_err(|e| Error::io(path, e))?;
+        std::fs::write(path, text).map_err(|e| refused(path, e))?;
     }
     output::text(&format!(
         "{}\n{}\n{}\n{}\nwrote {} and {}\n",
@@ -55,4 +59,32 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         json.display()
     ))?;
     Ok(ExitStatus::Done)
+}
+
+/// Refuses to write over a file that is no earlier report.
+fn must_be_ours(path: &Path, marks: &[&str]) -> Result<(), Error> {
+    let found = match std::fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        found => found.map_err(|error| Error::io(path, error))?,
+    };
+    let text = String::from_utf8_lossy(&found);
+    match found.is_empty() || marks.iter().all(|mark| text.contains(mark)) {
+        true => Ok(()),
+        false => Err(Error::Usage(format!(
+            "{} is there already and is no report of gradus; it is not written over. Give another \
+             name (--out FILE): report.json goes beside it, under the same name",
+            path.display()
+        ))),
+    }
+}
+
+/// Why a page could not be written, and where else it may go.
+fn refused(path: &Path, error: std::io::Error) -> Error {
+    match error.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Error::Usage(format!(
+            "{}: {error}. Write the page to another place (--out FILE), or print the report (--json)",
+            path.display()
+        )),
+        _ => Error::io(path, error),
+    }
 }

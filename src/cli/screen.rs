@@ -1,5 +1,6 @@
 //! What a person sees while a run works: a bar per stage on a terminal, else one line per stage
-//! change; and `status.json`, for `gradus status` from another process.
+//! change; a line when something is waited for, and when that is over; and `status.json`, for
+//! `gradus status` from another process.
 
 use gradus::actor::shell::ShellState;
 use gradus::domain::event::IterationKind;
@@ -9,8 +10,10 @@ use gradus::stage::Gauge;
 use gradus::view::RunView;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{IsTerminal, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -52,6 +55,11 @@ struct State {
     pulse: Pulse,
     bars: BTreeMap<String, ProgressBar>,
     written: Option<Instant>,
+    /// `status.json`, open as long as the run is: when handles are used up, or the folder is moved,
+    /// it is written all the same, and that is when it is read.
+    file: Option<File>,
+    /// Who waits, as it was said.
+    waiting: BTreeSet<String>,
 }
 
 /// The screen of one run.
@@ -73,7 +81,13 @@ impl Screen {
             folder: folder.clone(),
             began: Instant::now(),
             multi,
-            state: Mutex::new(State { pulse, bars: BTreeMap::new(), written: None }),
+            state: Mutex::new(State {
+                pulse,
+                bars: BTreeMap::new(),
+                written: None,
+                file: None,
+                waiting: BTreeSet::new(),
+            }),
         }
     }
 
@@ -98,27 +112,59 @@ impl Screen {
         state.pulse.stages = stages.map(|s| (s.stage.to_owned(), s.state)).collect();
         state.pulse.device = runtime.device().kind.to_string();
         state.pulse.log = runtime.log_health();
+        self.tell_who_waits(&mut state);
         state.pulse.finished = view.finished();
         state.pulse.records = view.next.0;
         if state.written.is_none_or(|at| at.elapsed() >= STATUS_EVERY) {
             state.written = Some(Instant::now());
             state.pulse.at_ms = now_ms();
-            self.write(&state.pulse);
+            self.write(&mut state);
+        }
+    }
+
+    /// Says once that somebody waits and for what, and once that it is over.
+    fn tell_who_waits(&self, state: &mut State) {
+        let State { pulse, waiting, .. } = state;
+        let stages = pulse.stages.iter();
+        let mut now: BTreeMap<&str, &str> = stages
+            .filter_map(|(stage, found)| Some((stage.as_str(), found.waiting.as_deref()?)))
+            .collect();
+        if let Health::Full { reason } = &pulse.log {
+            now.insert("log", reason);
+        }
+        let seconds = self.began.elapsed().as_secs_f64();
+        let mut lines = Vec::new();
+        for (who, reason) in now.iter().filter(|(who, _)| !waiting.contains(**who)) {
+            lines.push(format!("{seconds:>7.1} s  the {who} waits: {reason}"));
+        }
+        for who in waiting.iter().filter(|who| !now.contains_key(who.as_str())) {
+            lines.push(format!("{seconds:>7.1} s  the {who} goes on"));
+        }
+        *waiting = now.into_keys().map(str::to_owned).collect();
+        for line in lines {
+            match &self.multi {
+                Some(multi) => drop(multi.println(line)),
+                None => eprintln!("{line}"),
+            }
         }
     }
 
     /// A status file is a courtesy: a full disk must not stop a run over it. It is written over
     /// in place, with room to grow, for on a full disk there is no other, and that is when it is
     /// read.
-    fn write(&self, pulse: &Pulse) {
-        let mut body = serde_json::to_vec(pulse).unwrap_or_default();
+    fn write(&self, state: &mut State) {
+        let mut body = serde_json::to_vec(&state.pulse).unwrap_or_default();
         body.resize(body.len().next_multiple_of(STATUS_BYTES), b' ');
-        let mut open = std::fs::File::options();
-        let file = open.write(true).create(true).truncate(false).open(self.folder.status());
-        let _ = file.and_then(|mut file| {
-            file.write_all(&body)?;
-            file.set_len(body.len() as u64)
-        });
+        if state.file.is_none() {
+            let mut open = File::options();
+            let open = open.write(true).create(true).truncate(false);
+            state.file = open.open(self.folder.status()).ok();
+        }
+        let Some(file) = &mut state.file else { return };
+        let _ = file
+            .rewind()
+            .and_then(|()| file.write_all(&body))
+            .and_then(|()| file.set_len(body.len() as u64));
     }
 
     /// Takes bars and the status file down.
@@ -127,7 +173,13 @@ impl Screen {
         for (_, bar) in std::mem::take(&mut state.bars) {
             bar.finish_and_clear();
         }
-        let _ = std::fs::remove_file(self.folder.status());
+        // Another run's may lie in the place of ours.
+        let number = |found: std::fs::Metadata| (found.dev(), found.ino());
+        let ours = state.file.take().and_then(|file| file.metadata().ok()).map(number);
+        let there = std::fs::metadata(self.folder.status()).ok().map(number);
+        if ours.is_some() && ours == there {
+            let _ = std::fs::remove_file(self.folder.status());
+        }
     }
 
     fn bar(&self, state: &mut State, stage: &str, total: u64) -> Option<ProgressBar> {

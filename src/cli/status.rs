@@ -3,9 +3,12 @@
 use super::screen::Pulse;
 use super::{ExitStatus, drive, output};
 use gradus::Error;
+use gradus::config::Config;
+use gradus::domain::event::IterationOutcome;
 use gradus::log::Health;
 use gradus::report::{Report, iterations_table};
-use gradus::runtime::Folder;
+use gradus::runtime::{Folder, SettingsToCome};
+use gradus::view::RunView;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -25,7 +28,16 @@ enum Status {
     /// Another process works on it.
     Running(Pulse),
     /// Nobody does.
-    Idle { report: Box<Report>, prompts_unused: usize, failed_tasks: usize },
+    Idle {
+        report: Box<Report>,
+        prompts_unused: usize,
+        failed_tasks: usize,
+        /// What of gradus.yaml counts from the next iteration on.
+        settings_to_come: Option<SettingsToCome>,
+        /// Why the last process ended before the iterations were over, where it is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        stopped: Option<String>,
+    },
 }
 
 /// Runs the verb.
@@ -38,17 +50,24 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     }
     output::text(&match &status {
         Status::Running(pulse) => {
-            let report = Report::of(&drive::known(&folder)?);
+            let view = drive::known(&folder)?;
+            let report = Report::of(&view);
             let warnings = report.warnings.iter().map(|warning| format!("WARNING {warning}\n"));
-            format!("{}{}", running(pulse), warnings.collect::<String>())
+            let settings = to_come(&folder, &view).map(|s| format!("settings {s}\n"));
+            let settings = settings.unwrap_or_default();
+            format!("{}{settings}{}", running(pulse), warnings.collect::<String>())
         }
-        Status::Idle { report, prompts_unused, failed_tasks } => format!(
-            "idle; {} iterations, {} records, {prompts_unused} unused prompts, {failed_tasks} \
-             failed tasks\n\n{}",
-            report.iterations.len(),
-            report.records,
-            iterations_table(report)
-        ),
+        Status::Idle { report, prompts_unused, failed_tasks, settings_to_come, stopped } => {
+            format!(
+                "idle; {} iterations, {} records, {prompts_unused} unused prompts, {failed_tasks} \
+             failed tasks\n{}{}\n{}",
+                report.iterations.len(),
+                report.records,
+                settings_to_come.as_ref().map(|s| format!("settings {s}\n")).unwrap_or_default(),
+                stopped.as_ref().map_or_else(String::new, |why| format!("STOPPED: {why}\n")),
+                iterations_table(report)
+            )
+        }
     })?;
     Ok(ExitStatus::Done)
 }
@@ -59,13 +78,15 @@ fn read(folder: &Folder) -> Result<Status, Error> {
         return Ok(Status::Idle {
             prompts_unused: view.unused().count(),
             failed_tasks: view.failures.len(),
+            settings_to_come: to_come(folder, &view),
+            stopped: stopped(&view, folder),
             report: Box::new(Report::of(&view)),
         });
     };
     let body = std::fs::read(folder.status()).ok();
     let pulse: Option<Pulse> = body.and_then(|body| serde_json::from_slice(&body).ok());
     // What another process left there is old news.
-    let ours = pulse.filter(|pulse| pulse.pid.to_string() == pid);
+    let ours = pulse.filter(|pulse| pid.is_empty() || pulse.pid.to_string() == pid);
     let pulse = ours.unwrap_or_else(|| Pulse {
         pid: pid.parse().unwrap_or_default(),
         finished: view.finished(),
@@ -75,11 +96,36 @@ fn read(folder: &Folder) -> Result<Status, Error> {
     Ok(Status::Running(pulse))
 }
 
+/// What of the settings counts from the next iteration on. A file that cannot be read is said by
+/// whoever wants to go on with it.
+fn to_come(folder: &Folder, view: &RunView) -> Option<SettingsToCome> {
+    SettingsToCome::of(&Config::from_yaml(&folder.config()).ok()?, view)
+}
+
+/// Why a run pauses that nobody works on.
+fn stopped(view: &RunView, folder: &Folder) -> Option<String> {
+    let (last, iteration) = view.iterations.last_key_value().filter(|_| view.paused)?;
+    let reason = match iteration.outcome.as_ref()? {
+        IterationOutcome::Failed { reason } => format!("failed: {reason}"),
+        IterationOutcome::NoSignal { reason } | IterationOutcome::JudgeCompromised { reason } => {
+            format!("gave nothing to learn from: {reason}")
+        }
+        IterationOutcome::Promoted | IterationOutcome::Rejected { .. } => return None,
+    };
+    let dir = folder.path().display();
+    Some(format!("iteration {last} {reason}. Go on with: gradus run {dir}"))
+}
+
 fn running(pulse: &Pulse) -> String {
     let on = if pulse.device.is_empty() { String::new() } else { format!(" on {}", pulse.device) };
+    // Another user's may not be known.
+    let process = match pulse.pid {
+        0 => "another process".to_owned(),
+        pid => format!("process {pid}"),
+    };
     let mut text = format!(
-        "running in process {}{on}; {} iterations over, {} records\n{}\n",
-        pulse.pid, pulse.finished, pulse.records, pulse.model
+        "running in {process}{on}; {} iterations over, {} records\n{}\n",
+        pulse.finished, pulse.records, pulse.model
     );
     for (stage, (done, total)) in &pulse.progress {
         text.push_str(&format!("  {stage:<10} {done}/{total}\n"));
@@ -93,12 +139,17 @@ fn running(pulse: &Pulse) -> String {
             text.push_str(&format!("  {stage:<10} HALTED, it failed again and again: {reason}\n"));
         }
         if let Some(reason) = &state.waiting {
-            text.push_str(&format!("  {stage:<10} WAITS FOR ROOM: {reason}\n"));
+            text.push_str(&format!("  {stage:<10} WAITS: {reason}\n"));
+        }
+    }
+    for (stage, state) in &pulse.stages {
+        if let Some(reason) = &state.lost {
+            text.push_str(&format!("  {stage:<10} STOPS: {reason}\n"));
         }
     }
     match &pulse.log {
         Health::Sound => {}
-        Health::Full { reason } => text.push_str(&format!("NO SPACE for the log: {reason}\n")),
+        Health::Full { reason } => text.push_str(&format!("THE LOG WAITS: {reason}\n")),
         Health::Lost { reason } => text.push_str(&format!("LOG LOST: {reason}\n")),
     }
     text

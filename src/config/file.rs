@@ -33,7 +33,18 @@ pub enum ConfigError {
         /// Its value.
         value: String,
         /// What is allowed.
-        allowed: &'static str,
+        allowed: String,
+    },
+    /// The file says nothing.
+    #[error(
+        "GRADUS0204 {path} is empty: the run's settings are gone. Those that it was started with: \
+         gradus log show --json --kind run_started {dir}. Write them back, or restore the file from a copy"
+    )]
+    Empty {
+        /// Which.
+        path: PathBuf,
+        /// The run's folder.
+        dir: PathBuf,
     },
     /// No such preset.
     #[error("there is no preset {0:?}; there are: recommended, paper, tiny, demo")]
@@ -103,7 +114,7 @@ fn reason(message: &str, line: usize, text: &str) -> String {
     let Some(key) = key_at(line, text) else { return what.to_owned() };
     let defaults = serde_json::to_value(Config::default()).unwrap_or_default();
     match defaults.pointer(&format!("/{}", key.replace('.', "/"))) {
-        None => what.to_owned(),
+        None => format!("{key}: {what}"),
         Some(default) => format!("{key}: {what}. It takes {}", kind(default)),
     }
 }
@@ -145,8 +156,7 @@ impl Config {
     pub fn from_yaml(path: &Path) -> Result<Config, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
-        let config = Config::parse(path, &text)?;
-        config.validate().map_err(|error| placed(error, path, &text))?;
+        let config = Config::read(path, &text)?;
         if config.evaluate.gate.min_win_rate.is_some() {
             tracing::warn!(
                 file = %path.display(),
@@ -154,6 +164,17 @@ impl Config {
                  what passes. Delete the line"
             );
         }
+        Ok(config)
+    }
+
+    /// As [`Config::from_yaml`], from the file's text.
+    pub(super) fn read(path: &Path, text: &str) -> Result<Config, ConfigError> {
+        if says_nothing(text) {
+            let dir = path.parent().unwrap_or(Path::new(".")).to_owned();
+            return Err(ConfigError::Empty { path: path.to_owned(), dir });
+        }
+        let config = Config::parse(path, text)?;
+        config.validate().map_err(|error| error.placed(path, text))?;
         Ok(config)
     }
 
@@ -177,8 +198,8 @@ impl Config {
     /// The settings as a commented file that [`Config::from_yaml`] reads back to the same value.
     pub fn to_commented_yaml(&self) -> String {
         let head = "# Settings of a gradus run. Keys under `train` have TRL's names.\n\
-            # Changing them between iterations is safe; `seed` and `train.threads` are part of\n\
-            # what makes a run reproducible.\n";
+            # An iteration's plan is made of them when it opens: what you change counts from the next\n\
+            # one on, and is recorded. `seed` cannot change.\n";
         let value = serde_json::to_value(self).unwrap_or_default();
         let mut text = head.to_owned();
         write_map(&value, 0, "", &mut text);
@@ -186,22 +207,41 @@ impl Config {
     }
 }
 
-/// An error of a range with the file and the line that it is about.
-fn placed(error: ConfigError, path: &Path, text: &str) -> ConfigError {
-    let ConfigError::Range { key, value, allowed } = error else { return error };
-    let place = line_of(key, text).map_or_else(String::new, |line| line.to_string());
-    let reason = format!("{key} is {value}; allowed: {allowed}");
-    ConfigError::File { path: path.to_owned(), place, reason }
+/// Whether a file holds no setting at all: nothing, comments, or a document that is null. Defaults in
+/// the place of settings that were lost would be another run.
+fn says_nothing(text: &str) -> bool {
+    let said = text.lines().map(|line| line.split(" #").next().unwrap_or_default().trim());
+    let mut said = said.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    said.all(|line| {
+        matches!(line, "---" | "..." | "null" | "Null" | "NULL" | "~" | "--- null" | "--- ~")
+    })
 }
 
-/// The line, from 1, where a key of some levels is set.
+impl ConfigError {
+    /// An error of a range with the file that it stands in, and the line.
+    #[must_use]
+    pub fn at(self, path: &Path) -> ConfigError {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        self.placed(path, &text)
+    }
+
+    fn placed(self, path: &Path, text: &str) -> ConfigError {
+        let ConfigError::Range { key, value, allowed } = self else { return self };
+        let place = line_of(key, text).map_or_else(String::new, |line| line.to_string());
+        let reason = format!("{key} is {value}; allowed: {allowed}");
+        ConfigError::File { path: path.to_owned(), place, reason }
+    }
+}
+
+/// The line, from 1, where a key of some levels is set, or else the last level of it that has a line
+/// of its own.
 fn line_of(key: &str, text: &str) -> Option<usize> {
     let mut lines = text.lines().enumerate();
     let mut found = None;
     for level in key.split('.') {
         let sets = |line: &str| line.trim_start().strip_prefix(level)?.strip_prefix(':').map(drop);
-        found = lines.find(|(_, line)| sets(line).is_some()).map(|(at, _)| at + 1);
-        found?;
+        let Some((at, _)) = lines.find(|(_, line)| sets(line).is_some()) else { break };
+        found = Some(at + 1);
     }
     found
 }
@@ -227,6 +267,7 @@ fn write_map(value: &serde_json::Value, depth: usize, path: &str, text: &mut Str
 fn comment(path: &str) -> Option<&'static str> {
     Some(match path {
         "iterations" => "iterations in all, the supervised one included",
+        "on_failure" => "stop | continue: after an iteration that failed",
         "device" => "auto | cpu | cuda | cuda:N; may be another at every start (or --device)",
         "dtype" => "what a GPU computes with: bf16 | f32 (to compare); the CPU has f32 always",
         "prompts" => "prompts answered per iteration; generate: the policy writes more itself",
@@ -237,13 +278,17 @@ fn comment(path: &str) -> Option<&'static str> {
             "the paper: 3 samples, mean. readout: expected | parsed | forced; source: model | random"
         }
         "pairs" => {
-            "best against worst, by more than min_gap and `noise` standard errors; length_control is \
-             Meta-Rewarding's rho"
+            "rule: best_worst | anchored (the worst of M1's answers is rejected). By more than min_gap \
+             and `noise` standard errors; length_control is Meta-Rewarding's rho"
         }
         "train.sft" => "supervised fine-tuning on seed data (iteration 1, when there is any)",
-        "train.dpo" => "preference optimisation on self-judged pairs",
+        "train.dpo" => {
+            "on self-judged pairs. loss_type: sigmoid | robust | ipo | hinge; reference: previous | \
+             initial | ema | none"
+        }
         "train.use_peft" => "train a LoRA adapter instead of all weights",
         "train.segment_steps" => "steps between checkpoints: what a crash can cost",
+        "train.keep_checkpoints" => "newest: what resuming needs | all",
         "train.gradient_checkpointing" => "slower, in less memory: activations are not kept",
         "supervision" => {
             "tasks without a sign of life are given up; none begins with less memory than this"
@@ -303,7 +348,7 @@ mod tests {
         let recorded = config.recorded();
         assert!(recorded.get("device").is_none() && recorded.get("dtype").is_none());
         let keys: Vec<&str> = recorded.as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(keys[..3], ["seed", "iterations", "prompts"], "in their order");
+        assert_eq!(keys[..3], ["seed", "iterations", "on_failure"], "in their order");
     }
 
     #[test]

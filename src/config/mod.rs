@@ -1,81 +1,48 @@
 //! Settings of a run: typed, checked, and read from `gradus.yaml` with messages that name file,
 //! line and the key that was meant. Training keys have TRL's names.
 
+mod changes;
 mod file;
+mod plan;
 mod presets;
+mod validate;
 
+pub use crate::domain::plan::{
+    GateMode, JudgeSource, KeepCheckpoints, OnNoSignal, ReadoutMode, ReferenceRule, Schedule,
+    WriterStyle,
+};
 pub use crate::domain::{Trial, When};
 pub use crate::lm::device::{DeviceChoice, Dtype};
-pub use crate::lm::loss::LossType;
-use crate::lm::ops::Storage;
-pub use crate::lm::optimizer::Schedule;
+pub use changes::changes;
 pub use file::ConfigError;
+pub use plan::Scene;
 
 use serde::{Deserialize, Serialize};
 
-/// Where scores come from.
+/// TRL's `loss_type`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum JudgeSource {
-    /// The policy judges itself.
+pub enum LossType {
+    /// DPO's own; with label smoothing, cDPO.
     #[default]
-    Model,
-    /// Control arm: the policy judges itself, and its scores are permuted among a prompt's answers.
-    Random,
-    /// Control arm: scores are the oracle's.
-    Oracle,
+    Sigmoid,
+    /// Robust DPO: `label_smoothing` is how often labels are swapped.
+    Robust,
+    /// IPO.
+    Ipo,
+    /// SLiC.
+    Hinge,
 }
 
-/// How a judgment becomes a number.
+/// What a run does after an iteration that failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ReadoutMode {
-    /// The expectation over the score tokens' probabilities, where the judge wrote a score.
+pub enum OnFailure {
+    /// It waits for the host: `gradus run` ends with the reason.
     #[default]
-    Expected,
-    /// What the rubric parses from the text (the paper).
-    Parsed,
-    /// As `expected`; and a judge that wrote no score is made to begin one, which is recorded as
-    /// forced and counted apart.
-    Forced,
-}
-
-/// How new prompts are asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WriterStyle {
-    /// A numbered list that the model goes on with in its turn.
-    #[default]
-    Numbered,
-    /// The demo model's `<task>` lists.
-    Tagged,
-}
-
-/// When a checkpoint passes. The names of old are read too.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GateMode {
-    /// Always (the paper).
-    #[serde(alias = "off")]
-    Paper,
-    /// When it is surely not worse by more than the margin.
-    #[default]
-    #[serde(alias = "lenient")]
-    NotWorse,
-    /// When it is surely better.
-    #[serde(alias = "strict")]
-    Better,
-}
-
-/// What a run does after an iteration that gave nothing to learn from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnNoSignal {
-    /// It opens the next.
-    #[default]
+    Stop,
+    /// It opens the next on the policy from before.
     Continue,
-    /// It waits for the host.
-    Pause,
 }
 
 /// All settings of a run.
@@ -86,6 +53,8 @@ pub struct Config {
     pub seed: u64,
     /// Iterations in all, the supervised one included.
     pub iterations: u32,
+    /// What to do after an iteration that failed.
+    pub on_failure: OnFailure,
     /// What computes. The machine's business and not the run's: it may be another at every start,
     /// and no task's key knows of it.
     pub device: DeviceChoice,
@@ -242,16 +211,6 @@ fn are_all_bits(bits: &u32) -> bool {
     *bits == 32
 }
 
-impl SamplingConfig {
-    /// How the network that draws keeps its matrices.
-    pub fn storage(&self) -> Storage {
-        match self.weight_bits {
-            8 => Storage::EightBit,
-            _ => Storage::Exact,
-        }
-    }
-}
-
 /// How completions are judged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -289,10 +248,23 @@ fn is_the_usual_bound(bound: &u32) -> bool {
 /// What `judge.comparisons_max` is by default.
 const COMPARISONS_MAX: u32 = 256;
 
+/// Which two of a prompt's answers become a pair.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PairRule {
+    /// The best against the worst (the paper).
+    #[default]
+    BestWorst,
+    /// The best against the worst of as many answers by the first policy that was promoted.
+    Anchored,
+}
+
 /// How pairs are chosen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PairsConfig {
+    /// Which two of a prompt's answers.
+    pub rule: PairRule,
     /// Best minus worst must exceed this.
     pub min_gap: f64,
     /// And this many standard errors of that difference, over the judge's samples of either; 0: the
@@ -316,7 +288,8 @@ pub struct TrainConfig {
     pub sft: SftConfig,
     /// The preference iterations.
     pub dpo: DpoConfig,
-    /// Train a LoRA adapter instead of all weights in preference iterations.
+    /// Train a LoRA adapter instead of all weights. It may change between iterations: an adapter that
+    /// does not fit any more is merged into the weights below it.
     pub use_peft: bool,
     /// Rank of the adapter.
     pub lora_r: u32,
@@ -330,6 +303,8 @@ pub struct TrainConfig {
     pub threads: u32,
     /// Compute activations again on the way back instead of keeping them: slower, in less memory.
     pub gradient_checkpointing: bool,
+    /// Which checkpoints of an iteration stay on the disk: what resuming needs, or every one.
+    pub keep_checkpoints: KeepCheckpoints,
 }
 
 /// The supervised iteration.
@@ -364,6 +339,10 @@ pub struct DpoConfig {
     pub loss_type: LossType,
     /// cDPO's epsilon.
     pub label_smoothing: f64,
+    /// What the policy is held against.
+    pub reference: ReferenceRule,
+    /// `reference: ema`: what the mean so far counts for beside the newest policy.
+    pub reference_decay: f64,
     /// Weight of the NLL of the chosen completion, per token.
     pub nll_weight: f64,
     /// Weight of rehearsed seed rows.
@@ -424,30 +403,6 @@ pub struct GateConfig {
     pub min_win_rate: Option<f64>,
 }
 
-impl GateConfig {
-    fn validate(&self) -> Result<(), ConfigError> {
-        let bad = |key, value: f64, allowed| {
-            Err(ConfigError::Range { key, value: value.to_string(), allowed })
-        };
-        if !(0.0..=0.5).contains(&self.margin) {
-            return bad("evaluate.gate.margin", self.margin, "0 to 0.5");
-        }
-        let growth = self.length_growth_max;
-        if !(growth >= 0.0 && growth.is_finite()) {
-            return bad("evaluate.gate.length_growth_max", growth, "0 or more");
-        }
-        match self.min_win_rate {
-            None | Some(0.5) => Ok(()),
-            Some(rate) => bad(
-                "evaluate.gate.min_win_rate",
-                rate,
-                "nothing any more: the gate goes by certainty now. Delete the line, and set mode: \
-                 not_worse with a margin (0.1: the win rate is surely above 0.4), or mode: better",
-            ),
-        }
-    }
-}
-
 /// Keys that say where a run computes and not what it is.
 const OF_THE_MACHINE: [&str; 2] = ["device", "dtype"];
 
@@ -461,118 +416,5 @@ impl Config {
             OF_THE_MACHINE.iter().for_each(|key| drop(map.shift_remove(*key)));
         }
         value
-    }
-
-    /// Checks ranges.
-    ///
-    /// # Errors
-    /// [`ConfigError::Range`] with the key, its value and what is allowed.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        let bad = |key: &'static str, value: String, allowed: &'static str| {
-            Err(ConfigError::Range { key, value, allowed })
-        };
-        let counts = [
-            ("iterations", self.iterations),
-            ("prompts.per_iteration", self.prompts.per_iteration),
-            ("sampling.max_new_tokens", self.sampling.max_new_tokens),
-            ("sampling.batch_prompts", self.sampling.batch_prompts),
-            ("judge.samples", self.judge.samples),
-            ("judge.max_new_tokens", self.judge.max_new_tokens),
-            ("judge.comparisons_max", self.judge.comparisons_max),
-            ("train.segment_steps", self.train.segment_steps),
-            ("train.threads", self.train.threads),
-            ("supervision.frozen_after_seconds", self.supervision.frozen_after_seconds),
-            ("train.sft.train_batch_size", self.train.sft.train_batch_size),
-            ("train.sft.num_train_epochs", self.train.sft.num_train_epochs),
-            ("train.dpo.train_batch_size", self.train.dpo.train_batch_size),
-            ("train.dpo.num_train_epochs", self.train.dpo.num_train_epochs),
-        ];
-        if let Some((key, value)) = counts.into_iter().find(|(_, value)| *value == 0) {
-            return bad(key, value.to_string(), "1 or more");
-        }
-        if ![8, 32].contains(&self.sampling.weight_bits) {
-            return bad("sampling.weight_bits", self.sampling.weight_bits.to_string(), "32, or 8");
-        }
-        if self.sampling.candidates < 2 {
-            let value = self.sampling.candidates.to_string();
-            return bad("sampling.candidates", value, "2 or more: a pair needs two");
-        }
-        for (key, value) in [
-            ("sampling.temperature", self.sampling.temperature),
-            ("judge.temperature", self.judge.temperature),
-            ("evaluate.temperature", self.evaluate.temperature),
-            ("prompts.temperature", self.prompts.temperature),
-        ] {
-            if !(0.0..=10.0).contains(&value) {
-                return bad(key, value.to_string(), "0 to 10");
-            }
-        }
-        for (key, value) in [
-            ("sampling.top_p", self.sampling.top_p),
-            ("judge.top_p", self.judge.top_p),
-            ("evaluate.top_p", self.evaluate.top_p),
-            ("prompts.top_p", self.prompts.top_p),
-        ] {
-            if !(value > 0.0 && value <= 1.0) {
-                return bad(key, value.to_string(), "above 0, at most 1");
-            }
-        }
-        for (key, value) in
-            [("pairs.min_gap", self.pairs.min_gap), ("pairs.noise", self.pairs.noise)]
-        {
-            if !(value >= 0.0 && value.is_finite()) {
-                return bad(key, value.to_string(), "0 or more");
-            }
-        }
-        if self.judge.probes_max < self.judge.probes {
-            let value = self.judge.probes_max.to_string();
-            return bad("judge.probes_max", value, "judge.probes or more");
-        }
-        self.validate_training()
-    }
-
-    fn validate_training(&self) -> Result<(), ConfigError> {
-        let (sft, dpo) = (&self.train.sft, &self.train.dpo);
-        let positive = [
-            ("train.sft.learning_rate", sft.learning_rate),
-            ("train.dpo.learning_rate", dpo.learning_rate),
-            ("train.dpo.beta", dpo.beta),
-        ];
-        for (key, value) in positive {
-            if !(value > 0.0 && value.is_finite()) {
-                return Err(ConfigError::Range {
-                    key,
-                    value: value.to_string(),
-                    allowed: "above 0",
-                });
-            }
-        }
-        let shares = [
-            ("pairs.length_control", self.pairs.length_control),
-            ("train.dpo.label_smoothing", dpo.label_smoothing),
-            ("judge.forgery_gain_max", self.judge.forgery_gain_max),
-            ("rubrics.unparsed_max", self.rubrics.unparsed_max),
-            ("rubrics.mass_min", self.rubrics.mass_min),
-        ];
-        let counts = [
-            ("rubrics.trial_prompts", self.rubrics.trial_prompts),
-            ("rubrics.watch_prompts", self.rubrics.watch_prompts),
-        ];
-        for (key, value) in counts {
-            if value > Trial::PROMPTS_MAX {
-                let value = value.to_string();
-                return Err(ConfigError::Range { key, value, allowed: "0 to 1024" });
-            }
-        }
-        for (key, value) in shares {
-            if !(0.0..=1.0).contains(&value) {
-                return Err(ConfigError::Range {
-                    key,
-                    value: value.to_string(),
-                    allowed: "0 to 1",
-                });
-            }
-        }
-        self.evaluate.gate.validate()
     }
 }

@@ -9,6 +9,7 @@ impl Default for Config {
         Config {
             seed: 1,
             iterations: 3,
+            on_failure: OnFailure::Stop,
             device: DeviceChoice::Auto,
             dtype: Dtype::Bf16,
             prompts: PromptsConfig::default(),
@@ -101,6 +102,7 @@ impl Default for JudgeConfig {
 impl Default for PairsConfig {
     fn default() -> Self {
         PairsConfig {
+            rule: PairRule::BestWorst,
             min_gap: 0.0,
             noise: 1.0,
             min_pairs: 16,
@@ -124,6 +126,7 @@ impl Default for TrainConfig {
             segment_steps: 20,
             threads: 2,
             gradient_checkpointing: false,
+            keep_checkpoints: KeepCheckpoints::Newest,
         }
     }
 }
@@ -149,6 +152,8 @@ impl Default for DpoConfig {
             beta: 0.1,
             loss_type: LossType::Sigmoid,
             label_smoothing: 0.0,
+            reference: ReferenceRule::Previous,
+            reference_decay: 0.9,
             nll_weight: 0.0,
             rehearsal_weight: 0.0,
             learning_rate: 1e-6,

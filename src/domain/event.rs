@@ -10,17 +10,27 @@ use super::id::{BlobHash, Iteration, Offset, PolicyId, PromptId, RubricId, TaskK
 use super::judgment::{Judgment, RubricName};
 use super::pair::{PairId, PreferencePair, SkipReason};
 use super::panel::{Panel, Trial, When};
-use super::policy::PolicyRef;
+use super::plan::{IterationPlan, SampleSet, SettingChange};
+use super::policy::{AdapterShape, PolicyRef};
 use super::probe::ProbeReport;
 use super::prompt::{Message, Prompt};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
-fn is_first(round: &u32) -> bool {
-    *round == 0
+fn is_none_left(n: &u32) -> bool {
+    *n == 0
+}
+
+fn own_samples() -> String {
+    SampleSet::POLICY.to_owned()
+}
+
+fn are_own_samples(set: &str) -> bool {
+    set == SampleSet::POLICY
 }
 
 /// How an iteration trains.
@@ -114,6 +124,17 @@ pub struct SeedRow {
 pub enum Event {
     /// The run was created with these settings on this base.
     RunStarted { seed: u64, base: PolicyRef, settings: serde_json::Value },
+    /// The files in `DIR/model` that say how texts become tokens and what the network is like, by
+    /// the BLAKE3 of their bytes: as long as the run lives they stay what they are.
+    ModelPinned {
+        files: BTreeMap<String, BlobHash>,
+        /// In a run that began under schema 1: what its adapters are whose records do not say it,
+        /// by the settings that it was gone on with.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        adapters_of_old: Option<AdapterShape>,
+    },
+    /// `gradus.yaml` is another than it was. What follows from it counts from the next plan on.
+    SettingsChanged { changes: Vec<SettingChange> },
     /// A rubric passed validation; it is not yet used.
     RubricInstalled { rubric: RubricId, name: String, version: String },
     /// These rubrics judge from here on.
@@ -154,8 +175,10 @@ pub enum Event {
     SeedDataAdmitted { name: String, rows: u32, blob: BlobHash },
     /// One round of prompt writing by the policy; its admitted and rejected prompts precede it.
     PromptsWritten { iteration: Iteration, round: u32, admitted: u32, rejected: u32 },
-    /// The Conductor opened an iteration.
-    IterationStarted {
+    /// The Conductor opened an iteration; what it does is decided.
+    IterationStarted { iteration: Iteration, plan: Box<IterationPlan> },
+    /// What schema 1 recorded of that: settings were read as they stood at every moment.
+    IterationStartedUnplanned {
         iteration: Iteration,
         kind: IterationKind,
         policy: PolicyRef,
@@ -163,14 +186,28 @@ pub enum Event {
         #[serde(rename = "rubric")]
         panel: Panel,
     },
-    /// The iteration answers exactly these prompts.
-    PromptsSealed { iteration: Iteration, prompts: Vec<PromptId> },
-    /// The policy answered a prompt N times.
+    /// An iteration that was open without a plan goes on under this one.
+    PlanAdopted { iteration: Iteration, plan: Box<IterationPlan> },
+    /// The iteration answers exactly these prompts, and those of its `left` next events of this
+    /// kind.
+    PromptsSealed {
+        iteration: Iteration,
+        prompts: Vec<PromptId>,
+        #[serde(default, skip_serializing_if = "is_none_left")]
+        left: u32,
+    },
+    /// A policy answered a prompt N times.
     CompletionsSampled {
         iteration: Iteration,
         prompt: PromptId,
         policy: PolicyId,
         completions: Vec<Completion>,
+        /// Name of the sample set.
+        #[serde(default = "own_samples", skip_serializing_if = "are_own_samples")]
+        set: String,
+        /// The prompt as the policy read it. Not in records of schema 1.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        prompt_ids: Vec<u32>,
     },
     /// The iteration's judge scored answers that are known to be bad. There are several rounds where
     /// the first ones do not say enough.
@@ -179,7 +216,7 @@ pub enum Event {
         judge: PolicyId,
         rubric: RubricId,
         report: ProbeReport,
-        #[serde(default, skip_serializing_if = "is_first")]
+        #[serde(default, skip_serializing_if = "is_none_left")]
         round: u32,
     },
     /// All judgments of a prompt's completions, k for each.
@@ -222,10 +259,23 @@ pub enum Event {
     PairFormed { iteration: Iteration, pair: PreferencePair },
     /// A prompt gave none, and why.
     PairSkipped { iteration: Iteration, prompt: PromptId, reason: SkipReason },
-    /// The iteration trains on exactly these pairs.
-    PairsSealed { iteration: Iteration, pairs: Vec<PairId> },
-    /// The reference's log-probabilities of every sealed pair.
+    /// The iteration trains on exactly these pairs, and those of its `left` next events of this
+    /// kind.
+    PairsSealed {
+        iteration: Iteration,
+        pairs: Vec<PairId>,
+        #[serde(default, skip_serializing_if = "is_none_left")]
+        left: u32,
+    },
+    /// The reference's log-probabilities of sealed pairs, as many at a time as are one task, in
+    /// their order.
     ReferenceScored { iteration: Iteration, reference: PolicyId, logps: Vec<ReferenceLogps> },
+    /// The policy's adapter was merged into the weights below it: training begins with `merged`,
+    /// which says the same.
+    AdapterMerged { iteration: Iteration, policy: PolicyRef, merged: PolicyRef },
+    /// The weights that the loss is held against did not exist before: they were made for this
+    /// iteration.
+    ReferenceMade { iteration: Iteration, policy: PolicyRef },
     /// One optimiser step, recorded together with the checkpoint that contains it.
     StepTaken { iteration: Iteration, step: u32, metrics: StepMetrics },
     /// A step with a non-finite loss or gradient changed nothing.
@@ -246,9 +296,17 @@ pub enum Event {
         policy: PolicyRef,
         optimizer: BlobHash,
     },
-    /// The last checkpoint's bytes are gone or are not its own: training goes on from the one
-    /// before it.
-    CheckpointLost { iteration: Iteration, step: u32, blob: BlobHash, reason: String },
+    /// The last checkpoint's bytes are gone or are not its own: training goes on from an earlier
+    /// one, or begins again.
+    CheckpointLost {
+        iteration: Iteration,
+        step: u32,
+        blob: BlobHash,
+        reason: String,
+        /// The step it goes on from. Not in records of schema 1, where it was the checkpoint before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        back_to: Option<u32>,
+    },
     /// The answers of the policies that are compared to a held-out prompt, and what was said of
     /// them: what an evaluation is made of, and recorded before it. What does not fit into one
     /// event follows in the next of the same prompt.
@@ -297,51 +355,101 @@ pub enum Event {
     LogCompacted { floor: Offset, dropped: u64 },
 }
 
+/// What every fold and reader wants to know of an event, whatever it says.
+struct Facts {
+    kind: &'static str,
+    iteration: Option<Iteration>,
+    by: &'static str,
+    volatile: bool,
+}
+
+/// An event of the run.
+fn of_run(kind: &'static str) -> Facts {
+    Facts { kind, iteration: None, by: "conductor", volatile: false }
+}
+
+/// An event of an iteration, recorded by a stage.
+fn by(stage: &'static str, kind: &'static str, iteration: &Iteration) -> Facts {
+    Facts { kind, iteration: Some(*iteration), by: stage, volatile: false }
+}
+
+/// An event that belongs to the machine or the host.
+fn volatile(facts: Facts) -> Facts {
+    Facts { volatile: true, ..facts }
+}
+
 impl Event {
     /// The stable name of the kind, as in the JSON `type` field.
     pub fn kind(&self) -> &'static str {
+        self.facts().kind
+    }
+
+    /// The iteration it belongs to, if it is of one.
+    pub fn iteration(&self) -> Option<Iteration> {
+        self.facts().iteration
+    }
+
+    /// The stage that records it, within an iteration.
+    pub fn stage(&self) -> &'static str {
+        self.facts().by
+    }
+
+    /// Whether it depends on the machine and the host and not on the run: a failure, lack of memory,
+    /// a pause, a repair, a compaction. Such events are outside a run's digest.
+    pub fn is_volatile(&self) -> bool {
+        self.facts().volatile
+    }
+
+    fn facts(&self) -> Facts {
+        use Event::*;
         match self {
-            Event::RunStarted { .. } => "run_started",
-            Event::RubricInstalled { .. } => "rubric_installed",
-            Event::RubricActivated { .. } => "rubric_activated",
-            Event::ShadowsSet { .. } => "shadows_set",
-            Event::RubricRefused { .. } => "rubric_refused",
-            Event::RubricRolledBack { .. } => "rubric_rolled_back",
-            Event::PromptAdmitted { .. } => "prompt_admitted",
-            Event::PromptsHeldOut { .. } => "prompts_held_out",
-            Event::PromptRejected { .. } => "prompt_rejected",
-            Event::SeedDataAdmitted { .. } => "seed_data_admitted",
-            Event::PromptsWritten { .. } => "prompts_written",
-            Event::IterationStarted { .. } => "iteration_started",
-            Event::PromptsSealed { .. } => "prompts_sealed",
-            Event::CompletionsSampled { .. } => "completions_sampled",
-            Event::JudgeProbed { .. } => "judge_probed",
-            Event::JudgmentsRecorded { .. } => "judgments_recorded",
-            Event::ShadowJudged { .. } => "shadow_judged",
-            Event::PairFormed { .. } => "pair_formed",
-            Event::PairSkipped { .. } => "pair_skipped",
-            Event::PairsSealed { .. } => "pairs_sealed",
-            Event::ReferenceScored { .. } => "reference_scored",
-            Event::StepTaken { .. } => "step_taken",
-            Event::StepSkipped { .. } => "step_skipped",
-            Event::MemoryShort { .. } => "memory_short",
-            Event::TrainingRolledBack { .. } => "training_rolled_back",
-            Event::TrainingDiverged { .. } => "training_diverged",
-            Event::CheckpointSaved { .. } => "checkpoint_saved",
-            Event::CheckpointLost { .. } => "checkpoint_lost",
-            Event::HeldOutJudged { .. } => "held_out_judged",
-            Event::EvaluationFinished { .. } => "evaluation_finished",
-            Event::CheckpointPromoted { .. } => "checkpoint_promoted",
-            Event::CheckpointRejected { .. } => "checkpoint_rejected",
-            Event::IterationFinished { .. } => "iteration_finished",
-            Event::TaskFailed { .. } => "task_failed",
-            Event::StageHalted { .. } => "stage_halted",
-            Event::PromptsSplit { .. } => "prompts_split",
-            Event::PromptQuarantined { .. } => "prompt_quarantined",
-            Event::PauseRequested => "pause_requested",
-            Event::ResumeRequested => "resume_requested",
-            Event::LogRepaired { .. } => "log_repaired",
-            Event::LogCompacted { .. } => "log_compacted",
+            RunStarted { .. } => of_run("run_started"),
+            ModelPinned { .. } => of_run("model_pinned"),
+            SettingsChanged { .. } => of_run("settings_changed"),
+            RubricInstalled { .. } => of_run("rubric_installed"),
+            RubricActivated { .. } => of_run("rubric_activated"),
+            ShadowsSet { .. } => of_run("shadows_set"),
+            RubricRefused { .. } => of_run("rubric_refused"),
+            RubricRolledBack { .. } => of_run("rubric_rolled_back"),
+            PromptAdmitted { .. } => of_run("prompt_admitted"),
+            PromptsHeldOut { .. } => of_run("prompts_held_out"),
+            PromptRejected { .. } => of_run("prompt_rejected"),
+            SeedDataAdmitted { .. } => of_run("seed_data_admitted"),
+            IterationStarted { .. } => of_run("iteration_started"),
+            IterationStartedUnplanned { .. } => of_run("iteration_started_unplanned"),
+            TaskFailed { .. } => volatile(of_run("task_failed")),
+            StageHalted { .. } => volatile(of_run("stage_halted")),
+            PauseRequested => volatile(of_run("pause_requested")),
+            ResumeRequested => volatile(of_run("resume_requested")),
+            LogRepaired { .. } => volatile(of_run("log_repaired")),
+            LogCompacted { .. } => volatile(of_run("log_compacted")),
+            PlanAdopted { iteration: i, .. } => by("conductor", "plan_adopted", i),
+            PromptsWritten { iteration: i, .. } => by("sampler", "prompts_written", i),
+            PromptsSealed { iteration: i, .. } => by("conductor", "prompts_sealed", i),
+            CompletionsSampled { iteration: i, .. } => by("sampler", "completions_sampled", i),
+            JudgeProbed { iteration: i, .. } => by("judge", "judge_probed", i),
+            JudgmentsRecorded { iteration: i, .. } => by("judge", "judgments_recorded", i),
+            ShadowJudged { iteration: i, .. } => by("judge", "shadow_judged", i),
+            PairFormed { iteration: i, .. } => by("pair_store", "pair_formed", i),
+            PairSkipped { iteration: i, .. } => by("pair_store", "pair_skipped", i),
+            PairsSealed { iteration: i, .. } => by("conductor", "pairs_sealed", i),
+            ReferenceScored { iteration: i, .. } => by("trainer", "reference_scored", i),
+            ReferenceMade { iteration: i, .. } => by("trainer", "reference_made", i),
+            AdapterMerged { iteration: i, .. } => by("trainer", "adapter_merged", i),
+            StepTaken { iteration: i, .. } => by("trainer", "step_taken", i),
+            StepSkipped { iteration: i, .. } => by("trainer", "step_skipped", i),
+            MemoryShort { iteration: i, .. } => volatile(by("trainer", "memory_short", i)),
+            TrainingRolledBack { iteration: i, .. } => by("trainer", "training_rolled_back", i),
+            TrainingDiverged { iteration: i, .. } => by("trainer", "training_diverged", i),
+            CheckpointSaved { iteration: i, .. } => by("trainer", "checkpoint_saved", i),
+            CheckpointLost { iteration: i, .. } => by("trainer", "checkpoint_lost", i),
+            HeldOutJudged { iteration: i, .. } => by("evaluator", "held_out_judged", i),
+            EvaluationFinished { iteration: i, .. } => by("evaluator", "evaluation_finished", i),
+            CheckpointPromoted { iteration: i, .. } => by("conductor", "checkpoint_promoted", i),
+            CheckpointRejected { iteration: i, .. } => by("conductor", "checkpoint_rejected", i),
+            IterationFinished { iteration: i, .. } => by("conductor", "iteration_finished", i),
+            PromptsSplit { iteration: i, .. } => by("conductor", "prompts_split", i),
+            PromptQuarantined { iteration: i, .. } => by("conductor", "prompt_quarantined", i),
         }
     }
 }

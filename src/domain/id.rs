@@ -82,7 +82,7 @@ impl TaskKey {
 }
 
 /// One trip from M(t) to M(t+1). 0 is the base (M0); 1 is supervised fine-tuning when there is
-/// seed data; later ones are DPO.
+/// seed data, and so are those after it until one is promoted; later ones are DPO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Iteration(pub u32);

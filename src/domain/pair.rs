@@ -1,6 +1,8 @@
-//! One training example of DPO: the better and the worse of a prompt's candidates.
+//! One training example of a preference loss: two texts of which one is better, and where they are
+//! recorded.
 
-use super::id::{Iteration, PromptId};
+use super::id::{BlobHash, Iteration, PromptId, RubricId};
+use super::plan::SampleSet;
 use serde::{Deserialize, Serialize};
 
 /// Name of a pair: its prompt in its iteration.
@@ -19,32 +21,84 @@ impl PairId {
     }
 }
 
-/// The best and the worst candidate of one prompt.
+/// Where a text is recorded that a pair speaks of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "snake_case")]
+pub enum TextRef {
+    /// A completion of the pair's prompt, in its iteration.
+    Completion {
+        /// Name of the sample set.
+        set: String,
+        /// Index within the set.
+        index: u32,
+    },
+    /// What the judge replied about a completion of the pair's prompt. The question is then what is
+    /// answered.
+    Judgment {
+        /// The rubric that asked.
+        rubric: RubricId,
+        /// Index of the completion among all of the prompt's.
+        candidate: u32,
+        /// Which of the k replies.
+        sample: u32,
+    },
+    /// The answer of a seed row.
+    SeedAnswer {
+        /// The rows' blob.
+        blob: BlobHash,
+        /// Index of the row.
+        row: u32,
+    },
+}
+
+impl TextRef {
+    /// One of the policy's own completions.
+    pub fn own(index: u32) -> TextRef {
+        TextRef::Completion { set: SampleSet::POLICY.to_owned(), index }
+    }
+}
+
+/// One of a pair's texts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Side {
+    /// Where it is recorded.
+    pub text: TextRef,
+    /// Mean score; `None` of a text that nobody scored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
+    /// Standard error of that, over the judge's samples; `None` where it is not known: fewer than
+    /// two samples, or a record of old.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<f64>,
+    /// Its tokens.
+    pub tokens: u32,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn is_one(number: &f64) -> bool {
+    *number == 1.0
+}
+
+/// Two texts of one prompt, of which one is better.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PreferencePair {
     /// Unique within a run.
     pub id: PairId,
     /// What was asked.
     pub prompt: PromptId,
-    /// Index of the preferred candidate.
-    pub chosen: u32,
-    /// Index of the other.
-    pub rejected: u32,
-    /// Mean score of the chosen one.
-    pub score_chosen: f64,
-    /// Mean score of the rejected one.
-    pub score_rejected: f64,
-    /// Standard error of the chosen one's score, over the judge's samples; none where it is not
-    /// known: fewer than two samples, or a record of old.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error_chosen: Option<f64>,
-    /// That of the rejected one's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error_rejected: Option<f64>,
-    /// Tokens in the chosen one.
-    pub length_chosen: u32,
-    /// Tokens in the rejected one.
-    pub length_rejected: u32,
+    /// The better one.
+    pub chosen: Side,
+    /// The other.
+    pub rejected: Side,
+    /// What the pair's loss is multiplied by.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub weight: f64,
+    /// Probability that chosen is the better one.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub label: f64,
 }
 
 /// Why a prompt gave no pair.

@@ -98,13 +98,35 @@ impl ModelConfig {
         }
         if let Some(scaling) = &self.rope_scaling {
             let (low, high) = (scaling.low_freq_factor, scaling.high_freq_factor);
-            let fits = scaling.factor >= 1.0 && low > 0.0 && high > low;
+            let finite = scaling.factor.is_finite() && high.is_finite();
+            let fits = finite && scaling.factor >= 1.0 && low > 0.0 && high > low;
             if !fits || scaling.original_max_position_embeddings == 0 {
                 return bad(format!("rope_scaling cannot be computed: {scaling:?}"));
             }
         }
-        if self.vocab_size == 0 || self.num_hidden_layers == 0 || self.hidden_size == 0 {
-            return bad("vocab_size, num_hidden_layers and hidden_size must not be 0".into());
+        for (key, count) in [
+            ("vocab_size", self.vocab_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ] {
+            if count == 0 {
+                return bad(format!("{key} must not be 0"));
+            }
+        }
+        let (eps, theta) = (self.rms_norm_eps, self.rope_theta);
+        if !(eps > 0.0 && eps < 1.0) {
+            return bad(format!("rms_norm_eps is {eps}; it must be above 0 and below 1"));
+        }
+        // Below 1 the waves of a head would be shorter the later they come. The last one is computed
+        // in 32 bits, as all are.
+        let computed = || self.rotary_frequencies().iter().all(|f| f.is_finite() && *f > 0.0);
+        if !(theta >= 1.0 && theta.is_finite() && computed()) {
+            return bad(format!(
+                "rope_theta is {theta}; it must be 1 or more, and a number that 32 bits hold (10000 is \
+                 the usual one)"
+            ));
         }
         Ok(())
     }
@@ -165,8 +187,14 @@ impl ModelConfig {
         };
         let head_dim = match optional(&json, "head_dim")? {
             Some(dim) => dim,
-            None if heads > 0 => hidden_size / heads,
-            None => 0,
+            None if heads == 0 => 0,
+            None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
+            None => {
+                return Err(LmError::Config(format!(
+                    "hidden_size ({hidden_size}) is not a multiple of num_attention_heads ({heads}), \
+                     and there is no head_dim"
+                )));
+            }
         };
         let context = optional(&json, "max_position_embeddings")?.unwrap_or(2048);
         let windowed = json.get("use_sliding_window").and_then(serde_json::Value::as_bool);
@@ -373,9 +401,30 @@ mod tests {
             (r#""hidden_size":8,"#, "", "hidden_size"),
             (r#""num_attention_heads":2"#, r#""num_attention_heads":0"#, "num_attention_heads"),
             (r#""vocab_size":10"#, r#""vocab_size":10,"mlp_bias":true"#, "mlp_bias"),
+            (r#""rope_theta":5000.0"#, r#""rope_theta":0"#, "rope_theta is 0"),
+            (r#""rope_theta":5000.0"#, r#""rope_theta":-1e4"#, "rope_theta"),
+            (r#""rope_theta":5000.0"#, r#""rope_theta":1e300"#, "rope_theta"),
+            (r#""vocab_size":10"#, r#""vocab_size":10,"rms_norm_eps":0"#, "rms_norm_eps is 0"),
+            (r#""vocab_size":10"#, r#""vocab_size":10,"rms_norm_eps":-1e-5"#, "rms_norm_eps"),
+            (r#""intermediate_size":16"#, r#""intermediate_size":0"#, "intermediate_size"),
+            (
+                r#""vocab_size":10"#,
+                r#""vocab_size":10,"max_position_embeddings":0"#,
+                "max_position",
+            ),
+            (r#""num_attention_heads":2"#, r#""num_attention_heads":3"#, "no head_dim"),
         ] {
             let error = ModelConfig::from_hf_json(&SMALL.replace(from, to)).unwrap_err();
             assert!(error.to_string().contains(word), "{error}");
+        }
+        // A GGUF has numbers that JSON does not.
+        let good = ModelConfig::from_hf_json(SMALL).unwrap();
+        for config in [
+            ModelConfig { rms_norm_eps: f64::NAN, ..good.clone() },
+            ModelConfig { rope_theta: f64::NAN, ..good.clone() },
+            ModelConfig { rope_theta: f64::INFINITY, ..good.clone() },
+        ] {
+            assert!(config.validate().is_err(), "{config:?}");
         }
     }
 }

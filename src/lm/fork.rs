@@ -113,6 +113,26 @@ fn tail<S: Spelling + ?Sized>(spelling: &S, prompt: &[u32]) -> Result<String, Lm
     Ok(text.trim_start_matches('\u{fffd}').to_owned())
 }
 
+/// Ids of a text as the model would write it right after `prompt`: a tokenizer may join its beginning
+/// to what stands before, or mark the beginning of every text that it is given alone.
+///
+/// # Errors
+/// [`LmError::Tokenizer`].
+pub fn continuation<S: Spelling + ?Sized>(
+    spelling: &S,
+    prompt: &[u32],
+    text: &str,
+) -> Result<Vec<u32>, LmError> {
+    let tail = tail(spelling, prompt)?;
+    let both = format!("{tail}{text}");
+    let ids = spelling.ids(&both)?;
+    match boundary(spelling, &ids, &both, tail.len())? {
+        Some(n) => Ok(ids.get(n..).unwrap_or_default().to_vec()),
+        // One token holds the prompt's end and the text's beginning; the prompt stays as it is.
+        None => spelling.ids(text),
+    }
+}
+
 /// How many ids all of `spelled` begin with, as far as their text does not go beyond `text`.
 fn shared<S: Spelling + ?Sized>(
     spelling: &S,

@@ -8,7 +8,7 @@ use crate::domain::Seed;
 use candle_core::{Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// PEFT's settings of an adapter.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,6 +85,30 @@ impl Lora {
     }
 }
 
+/// Whether a layer, such as `model.layers.0.self_attn.q_proj`, is among those that `target` names.
+fn is_targeted(layer: &str, target: &str) -> bool {
+    layer.strip_suffix(target).is_some_and(|stem| stem.ends_with('.'))
+}
+
+/// The layers that an adapter may lie on: the matrices of the blocks.
+fn layers(config: &ModelConfig) -> impl Iterator<Item = (String, usize, usize)> {
+    expected_shapes(config).into_iter().filter_map(|(name, shape)| {
+        let layer = name.strip_suffix(".weight").filter(|l| l.starts_with("model.layers."))?;
+        let [out, input] = *shape.as_slice() else { return None };
+        Some((layer.to_owned(), out, input))
+    })
+}
+
+/// Whether a name of `target_modules` is that of a layer.
+pub fn is_target(config: &ModelConfig, target: &str) -> bool {
+    layers(config).any(|(layer, ..)| is_targeted(&layer, target))
+}
+
+/// What `target_modules` may name: the last parts of the layers' names.
+pub fn target_names(config: &ModelConfig) -> BTreeSet<String> {
+    layers(config).filter_map(|(layer, ..)| Some(layer.rsplit_once('.')?.1.to_owned())).collect()
+}
+
 /// Normal values (Box-Muller) from a derived stream.
 pub fn normal(seed: Seed, n: usize, std: f64) -> Vec<f32> {
     let mut rng = ChaCha8Rng::from_seed(seed.0);
@@ -103,19 +127,19 @@ pub fn fresh(
     seed: Seed,
 ) -> Result<Weights, LmError> {
     let mut tensors = BTreeMap::new();
-    for (name, shape) in expected_shapes(config) {
-        let Some(layer) = name.strip_suffix(".weight") else { continue };
-        let targeted = settings.target_modules.iter().any(|t| layer.ends_with(&format!(".{t}")));
-        let (true, [out, input]) = (targeted, shape.as_slice()) else { continue };
-        let (a, b) = names(layer);
+    for (layer, out, input) in layers(config) {
+        if !settings.target_modules.iter().any(|target| is_targeted(&layer, target)) {
+            continue;
+        }
+        let (a, b) = names(&layer);
         let mut rng = ChaCha8Rng::from_seed(seed.derive(&a).0);
-        let bound = 1.0 / (*input as f64).sqrt();
+        let bound = 1.0 / (input as f64).sqrt();
         let mut uniform = || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         let values: Vec<f32> =
             (0..settings.r * input).map(|_| ((2.0 * uniform() - 1.0) * bound) as f32).collect();
-        tensors.insert(a, Tensor::from_vec(values, (settings.r, *input), &Device::Cpu)?);
+        tensors.insert(a, Tensor::from_vec(values, (settings.r, input), &Device::Cpu)?);
         let zero = vec![0f32; out * settings.r];
-        tensors.insert(b, Tensor::from_vec(zero, (*out, settings.r), &Device::Cpu)?);
+        tensors.insert(b, Tensor::from_vec(zero, (out, settings.r), &Device::Cpu)?);
     }
     if tensors.is_empty() {
         let targets = settings.target_modules.join(", ");

@@ -22,6 +22,7 @@ pub mod optimizer;
 pub mod policy;
 pub mod speed;
 pub mod template;
+pub mod threads;
 pub mod tokenizer;
 pub mod train;
 pub mod weights;

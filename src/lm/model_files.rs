@@ -8,7 +8,7 @@ use super::gguf_tokenizer::tokenizer_texts;
 use super::template::{ChatTemplate, GenerationPrompt};
 use super::tokenizer::TextTokenizer;
 use super::weights::{WeightDtype, Weights};
-use crate::domain::Message;
+use crate::domain::{BlobHash, Message};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -211,6 +211,12 @@ impl ModelFiles {
     /// A text of the model by its file name.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.texts.get(name).map(String::as_str)
+    }
+
+    /// The BLAKE3 of every text, by file name.
+    pub fn hashes(&self) -> BTreeMap<String, BlobHash> {
+        let hash = |text: &String| BlobHash(blake3::hash(text.as_bytes()).to_hex().to_string());
+        self.texts.iter().map(|(name, text)| (name.clone(), hash(text))).collect()
     }
 
     /// What people should know when weights were stored quantised; for notes and model cards.

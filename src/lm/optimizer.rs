@@ -4,26 +4,10 @@
 use super::error::LmError;
 use super::ops::wide;
 use super::weights::Weights;
+pub use crate::domain::plan::Schedule;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-
-/// How the learning rate moves after warm-up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Schedule {
-    /// Stays.
-    Constant,
-    /// Falls linearly to the final ratio.
-    Linear,
-    /// Half a cosine down to the final ratio.
-    #[default]
-    Cosine,
-    /// Stays for three quarters, then falls linearly to the final ratio. A run that has to end
-    /// early can begin to fall then, and is the same as one that was planned so.
-    WarmupStableDecay,
-}
 
 /// Numbers of the optimiser.
 #[derive(Clone, Debug, PartialEq)]

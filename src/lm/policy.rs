@@ -84,6 +84,19 @@ pub struct Adapter {
     pub rank: usize,
 }
 
+impl Adapter {
+    /// alpha / r.
+    ///
+    /// # Errors
+    /// A rank of 0.
+    pub fn scale(&self) -> Result<f64, LmError> {
+        match self.rank {
+            0 => Err(LmError::Config("the adapter's rank (r) is 0".into())),
+            rank => Ok(self.alpha / rank as f64),
+        }
+    }
+}
+
 /// A model in memory.
 pub struct Policy {
     files: Arc<ModelFiles>,
@@ -114,13 +127,7 @@ impl Policy {
         storage: Storage,
     ) -> Result<Policy, LmError> {
         let weights = match adapter {
-            Some(Adapter { rank: 0, .. }) => {
-                return Err(LmError::Config("the adapter's rank (r) is 0".into()));
-            }
-            Some(adapter) => {
-                let scale = adapter.alpha / adapter.rank as f64;
-                weights.merged(&adapter.weights, scale)?
-            }
+            Some(adapter) => weights.merged(&adapter.weights, adapter.scale()?)?,
             None => weights,
         };
         let generator = Generator::stored(files.config(), weights, storage)?;

@@ -228,6 +228,28 @@ impl Weights {
         Ok(Weights(kept))
     }
 
+    /// Refuses weights that hold something which is no finite number: whatever such a network says is
+    /// nonsense, and nothing can be trained from it. One pass over all of them.
+    ///
+    /// # Errors
+    /// [`LmError::Model`] naming the first such tensor, and how many of its numbers are wrong.
+    pub fn check_finite(&self) -> Result<(), LmError> {
+        let wrong = |(name, tensor): (&String, &Tensor)| {
+            let bad = with_numbers(tensor, |all| all.iter().filter(|x| !x.is_finite()).count());
+            bad.map(|bad| (bad > 0).then(|| (name.clone(), bad, tensor.elem_count())))
+        };
+        let tensors: Vec<_> = self.0.iter().collect();
+        let found: Vec<_> = tensors.into_par_iter().map(wrong).collect::<Result<_, LmError>>()?;
+        match found.into_iter().flatten().next() {
+            None => Ok(()),
+            Some((name, bad, of)) => Err(LmError::Model(format!(
+                "GRADUS0111 {bad} of the {of} numbers of tensor {name} are not finite (NaN or \
+                 infinite): the model is damaged, or was saved by a training that diverged. Fetch it \
+                 again, or take another"
+            ))),
+        }
+    }
+
     /// Full weights with a LoRA adapter added: `W + scale · B·A` for every pair of PEFT tensors
     /// `base_model.model.{module}.lora_A.weight` [r, in] and `.lora_B.weight` [out, r].
     ///
@@ -257,6 +279,23 @@ impl Weights {
             )));
         }
         Ok(merged)
+    }
+
+    /// `share` of these and the rest of others, tensor by tensor.
+    ///
+    /// # Errors
+    /// A tensor that one of the two does not have, or shapes that differ.
+    pub fn mixed(&self, other: &Weights, share: f64) -> Result<Weights, LmError> {
+        let mut mixed = BTreeMap::new();
+        if self.0.len() != other.0.len() {
+            let (ours, theirs) = (self.0.len(), other.0.len());
+            return Err(LmError::Model(format!("{ours} tensors cannot be mixed with {theirs}")));
+        }
+        for (name, tensor) in &self.0 {
+            let sum = ((tensor * share)? + (other.get(name)? * (1.0 - share))?)?;
+            mixed.insert(name.clone(), sum);
+        }
+        Ok(Weights(mixed))
     }
 }
 
@@ -428,6 +467,19 @@ mod tests {
 
     fn tensor(values: &[f32], shape: &[usize]) -> Tensor {
         Tensor::from_vec(values.to_vec(), shape, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_found_and_its_tensor_named() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let all = [("a", [1.0, 2.0]), ("b", [0.5, bad]), ("c", [f32::MAX, -1.0])];
+            let map = all.map(|(name, values)| (name.to_owned(), tensor(&values, &[2])));
+            let mut weights = Weights(BTreeMap::from(map));
+            let error = weights.check_finite().unwrap_err().to_string();
+            assert!(error.contains("1 of the 2 numbers of tensor b are not finite"), "{error}");
+            weights.0.remove("b");
+            weights.check_finite().unwrap();
+        }
     }
 
     #[test]

@@ -3,7 +3,6 @@
 
 use super::base::{Base, BaseDraft, State};
 use super::chain::Chain;
-use super::digest::is_volatile;
 use super::durable::Shared;
 use super::error::LogError;
 use super::journal::{Journal, is_full, sync_folder};
@@ -133,7 +132,7 @@ fn write(
             Found::Record(entry) if chain.fits(&entry) => {
                 chain.push(&entry);
                 let record = decode(entry.offset, &entry.line)?;
-                if !is_volatile(&record.event) {
+                if !record.event.is_volatile() {
                     state.digest.add(&record)?;
                     state.events += 1;
                 }

@@ -4,7 +4,7 @@
 use super::error::LogError;
 use super::record::Recorded;
 use super::{Log, codec};
-use crate::domain::{Event, Offset};
+use crate::domain::Offset;
 
 /// A run's state as one hash.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -13,20 +13,6 @@ pub struct Digest {
     pub digest: String,
     /// Events it covers.
     pub events: u64,
-}
-
-/// Failures, lack of memory, pauses, repairs and compactions depend on the machine and the host, not on the run.
-pub(crate) fn is_volatile(event: &Event) -> bool {
-    matches!(
-        event,
-        Event::TaskFailed { .. }
-            | Event::MemoryShort { .. }
-            | Event::StageHalted { .. }
-            | Event::PauseRequested
-            | Event::ResumeRequested
-            | Event::LogRepaired { .. }
-            | Event::LogCompacted { .. }
-    )
 }
 
 /// A sum over records that forgets their order: to each belongs a vector of 1024 numbers, made by
@@ -120,7 +106,7 @@ pub fn state_digest(log: &dyn Log) -> Result<Digest, LogError> {
         let records = log.read(next, 256)?;
         let Some(last) = records.last() else { break };
         next = Offset(last.offset.0 + 1);
-        for record in records.iter().filter(|r| !is_volatile(&r.event)) {
+        for record in records.iter().filter(|r| !r.event.is_volatile()) {
             sum.add(record)?;
             events += 1;
         }

@@ -16,30 +16,27 @@ use super::base::Base;
 use super::block::Block;
 use super::compact::{Compacted, Compaction};
 use super::error::LogError;
+use super::lock::Lock;
 use super::mark::Mark;
 use super::mend::Loss;
 use super::recent::Recent;
 use super::record::{Recorded, decode};
 use super::recover::{self, Care, Opened, entries, open_error};
 use super::spares::Spares;
-use super::store::Store;
+use super::store::{Store, StoreError};
 use super::verify::{Verified, both};
 use super::writer::{Desk, Writer};
 use super::{Appended, Batch, Bells, Clock, Health, Log, Payloads};
 use crate::domain::{Event, Offset, TaskKey};
+use crate::machine::{Found, Place};
 use crossbeam_channel::Receiver;
-use std::fs::File;
-use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 /// The folder's format; any other is refused.
 pub(crate) const FORMAT: u32 = 3;
-const LOCK_ATTEMPTS: u32 = 10;
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// How a durable log keeps its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +54,8 @@ impl Default for LogSettings {
 /// What the threads and the readers share.
 pub(crate) struct Shared {
     dir: PathBuf,
+    /// The folder behind `dir`: another log may come to lie there.
+    place: Place,
     pub store: Store,
     pub recent: Recent,
     pub spares: Spares,
@@ -76,6 +75,16 @@ impl Shared {
     /// What the log begins with, once it was compacted.
     pub fn base(&self) -> Option<Arc<Base>> {
         self.base.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says so when the folder is not there, or another one: what is read by name would be another
+    /// log's then, and what is written would be in it.
+    pub fn at_its_place(&self) -> Result<(), String> {
+        match self.place.look() {
+            Found::It => Ok(()),
+            Found::Nothing(reason) => Err(format!("the log's folder is away: {reason}")),
+            Found::Another => Err("another folder is in the place of the log's".to_owned()),
+        }
     }
 
     pub fn set_base(&self, base: Option<Base>) {
@@ -99,7 +108,13 @@ impl Shared {
         if let Some(at) = self.recent.key(key) {
             return Ok(Some(at));
         }
-        self.store.key(key).map_err(|error| LogError::Read(error.reason().to_owned()))
+        self.store.key(key).map_err(|error| match error {
+            StoreError::Io(_) | StoreError::InUse => LogError::Read(error.reason().to_owned()),
+            // Opening it again mends it.
+            StoreError::Damaged(reason) => {
+                LogError::Poisoned(format!("its index is damaged: {reason}"))
+            }
+        })
     }
 
     /// Why nothing may be written at present.
@@ -126,23 +141,36 @@ impl Shared {
     /// Records that the store has: read from the journal, which costs no memory and where the
     /// store knows the place; from the store's own copy, where the journal cannot give them.
     fn older(&self, from: Offset, to: Offset) -> Result<Vec<Recorded>, LogError> {
-        self.journalled(from, to).or_else(|reason| {
-            tracing::warn!(reason, "the journal is damaged; read from the store instead");
-            let stored = self.store.lines(from, to);
-            let lines = stored.map_err(|_| LogError::Damaged { offset: from, reason })?;
+        self.journalled(from, to).or_else(|error| {
+            match &error {
+                // The disk's fault, or that of a limit: it says nothing about the journal.
+                LogError::Read(reason) => tracing::debug!(reason, "read from the store instead"),
+                _ => tracing::warn!(%error, "the journal is damaged; read from the store instead"),
+            }
+            // As long as the disk refuses, nobody knows whether anything is damaged.
+            let lines = self.store.lines(from, to).map_err(|stored| match stored {
+                StoreError::Io(_) | StoreError::InUse => LogError::Read(stored.reason().to_owned()),
+                StoreError::Damaged(_) => error,
+            })?;
             (from.0..).zip(&lines).map(|(at, line)| decode(Offset(at), line)).collect()
         })
     }
 
-    fn journalled(&self, from: Offset, to: Offset) -> Result<Vec<Recorded>, String> {
-        let place = self.store.place(from).map_err(|error| error.reason().to_owned())?;
+    fn journalled(&self, from: Offset, to: Offset) -> Result<Vec<Recorded>, LogError> {
+        let damaged = |reason: String| LogError::Damaged { offset: from, reason };
+        self.at_its_place().map_err(LogError::Read)?;
+        let place = self.store.place(from).map_err(|error| match error {
+            StoreError::Io(_) | StoreError::InUse => LogError::Read(error.reason().to_owned()),
+            StoreError::Damaged(reason) => damaged(reason),
+        })?;
         let max = (to.0 - from.0) as usize;
-        let found = entries(&self.dir, from, max, place).map_err(|error| error.to_string())?;
+        let found = entries(&self.dir, from, max, place);
+        let found = found.map_err(|error| LogError::Read(error.to_string()))?;
         let records = (from.0..).zip(&found).map(|(at, entry)| decode(Offset(at), &entry.line));
-        let records = records.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+        let records = records.collect::<Result<Vec<_>, _>>()?;
         match records.len() == max {
             true => Ok(records),
-            false => Err(format!("records {from} to {to} are not all there")),
+            false => Err(damaged(format!("records {from} to {to} are not all there"))),
         }
     }
 }
@@ -153,52 +181,6 @@ pub struct DurableLog {
     desk: Desk,
     follower: Option<JoinHandle<bool>>,
     repairs: Vec<String>,
-    /// Held as long as the log is open.
-    _lock: File,
-}
-
-fn lock(dir: &Path) -> Result<File, LogError> {
-    let path = dir.join("lock");
-    let io = |error: std::io::Error| open_error(&path, error);
-    let mut file = File::options()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(io)?;
-    let mut attempts = 0;
-    while let Err(error) = file.try_lock() {
-        attempts += 1;
-        match error {
-            std::fs::TryLockError::Error(error) => return Err(io(error)),
-            // Who asks for the holder holds it for a moment.
-            std::fs::TryLockError::WouldBlock if attempts < LOCK_ATTEMPTS => {
-                std::thread::sleep(LOCK_PAUSE);
-            }
-            std::fs::TryLockError::WouldBlock => {
-                let pid = std::fs::read_to_string(&path).unwrap_or_default();
-                let run = dir.parent().unwrap_or(dir).to_owned();
-                return Err(LogError::InUse { path: run, pid: pid.trim().to_owned() });
-            }
-        }
-    }
-    // For people: a full disk must not stop a log from being opened.
-    let pid = std::process::id();
-    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{pid}"));
-    Ok(file)
-}
-
-/// The process that has the log in the folder `dir` open, as it wrote itself down.
-pub fn holder(dir: &Path) -> Option<String> {
-    let path = dir.join("lock");
-    let file = File::open(&path).ok()?;
-    match file.try_lock_shared() {
-        Err(std::fs::TryLockError::WouldBlock) => {
-            Some(std::fs::read_to_string(&path).unwrap_or_default().trim().to_owned())
-        }
-        _ => None,
-    }
 }
 
 /// Refuses another format.
@@ -266,9 +248,10 @@ impl DurableLog {
     ) -> Result<DurableLog, LogError> {
         std::fs::create_dir_all(path).map_err(|error| open_error(path, error))?;
         ballast::throw_if_tight(path);
-        let lock = lock(path)?;
+        let mut lock = Lock::take(path)?;
         write_format(path)?;
         check_format(path)?;
+        lock.show();
         let opened = recover::open(path, care)?;
         Mark::write_open(path).map_err(|error| open_error(path, error))?;
         ballast::take_if_roomy(path);
@@ -284,12 +267,14 @@ impl DurableLog {
         path: &Path,
         clock: Arc<dyn Clock>,
         settings: LogSettings,
-        lock: File,
+        lock: Lock,
         opened: Opened,
     ) -> Result<DurableLog, LogError> {
         let Opened { journal, store, tail, last, repairs, base } = opened;
+        let place = Place::of(path).map_err(|error| open_error(path, error))?;
         let shared = Arc::new(Shared {
             dir: path.to_owned(),
+            place,
             store,
             recent: Recent::new(tail),
             spares: Spares::default(),
@@ -304,14 +289,9 @@ impl DurableLog {
         let follower = follower.spawn(move || ours.recent.run(&ours.store, &ours.spares));
         let follower = follower.map_err(|error| open_error(path, error))?;
         let LogSettings { segment_bytes } = settings;
-        let writer = Writer { journal, shared: shared.clone(), clock, segment_bytes, tail, last };
-        Ok(DurableLog {
-            shared,
-            desk: Desk::new(writer),
-            follower: Some(follower),
-            repairs,
-            _lock: lock,
-        })
+        let writer =
+            Writer { journal, shared: shared.clone(), clock, segment_bytes, tail, last, lock };
+        Ok(DurableLog { shared, desk: Desk::new(writer), follower: Some(follower), repairs })
     }
 
     /// What opening had to mend.
@@ -352,7 +332,7 @@ impl Drop for DurableLog {
         self.shared.recent.close();
         let stored = self.follower.take().map(JoinHandle::join);
         let lost = matches!(self.shared.health(), Health::Lost { .. });
-        if matches!(stored, Some(Ok(true))) && !lost {
+        if matches!(stored, Some(Ok(true))) && !lost && self.shared.at_its_place().is_ok() {
             // Without the mark the next opening looks closer, that is all.
             let _ = Mark::write_closed(&self.shared.dir, self.tail());
         }

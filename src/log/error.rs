@@ -9,13 +9,14 @@ use std::path::PathBuf;
 pub enum LogError {
     /// Another process holds the folder.
     #[error(
-        "GRADUS0601 {path} is in use by process {pid}. Wait for it, or stop it (SIGTERM is safe); what it \
-         is doing: gradus status {path}"
+        "GRADUS0601 {path} is in use by {}. Wait for it, or stop it (SIGTERM is safe); what it \
+         is doing: gradus status {path}",
+        process(pid)
     )]
     InUse {
         /// The run's folder.
         path: PathBuf,
-        /// The holder, as it wrote itself down.
+        /// The holder, as it wrote itself down; empty when that is not known.
         pid: String,
     },
     /// The store would not open.
@@ -94,9 +95,19 @@ pub enum LogError {
         max: usize,
     },
     /// A write failed before; the log takes nothing more until it is opened again.
-    #[error("the log stopped taking events after: {0}. Free space or mend the disk, then restart")]
+    #[error(
+        "the log stopped taking events after: {0}. Mend that (space, the disk, the folder), then restart"
+    )]
     Poisoned(String),
     /// The store failed.
     #[error("the log cannot be read: {0}")]
     Read(String),
+}
+
+/// A process as people read it.
+fn process(pid: &str) -> String {
+    match pid {
+        "" => "another process".to_owned(),
+        pid => format!("process {pid}"),
+    }
 }

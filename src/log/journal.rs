@@ -4,6 +4,7 @@
 use super::block::Place;
 use super::chain::BatchHash;
 use super::durable::FORMAT;
+use super::lock::is_nameless;
 use super::segment::{Sealed, Segment, header_line, path_of};
 use crate::domain::Offset;
 use crate::faults::{Point, pass};
@@ -110,6 +111,11 @@ impl Journal {
     /// Bytes of the segment in use.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// The segment in use, when its file was taken away.
+    pub fn nameless(&self) -> Option<&Path> {
+        is_nameless(&self.file).then_some(self.segment.path.as_path())
     }
 
     /// Where the next line will begin.

@@ -8,6 +8,7 @@ use super::chain::BatchHash;
 use super::compact::drop_segments;
 use super::error::LogError;
 use super::journal::Journal;
+use super::lock::in_use;
 use super::mark::Mark;
 use super::mend::{self, Known, Loss};
 use super::segment::{self, Segment};
@@ -48,7 +49,7 @@ pub(crate) fn journal_dir(dir: &Path) -> PathBuf {
     dir.join("journal")
 }
 
-fn store_dir(dir: &Path) -> PathBuf {
+pub(crate) fn store_dir(dir: &Path) -> PathBuf {
     dir.join("sled")
 }
 
@@ -77,6 +78,7 @@ pub(crate) fn open(dir: &Path, care: Care) -> Result<Opened, LogError> {
         Ok(store) => store,
         Err(StoreError::Io(reason)) => return Err(open_error(dir, reason)),
         Err(StoreError::Damaged(reason)) => anew(dir, &reason, &mut repairs)?,
+        Err(StoreError::InUse) => return Err(in_use(dir)),
     };
     let begin = base.as_ref().map_or((Offset(0), [0; 32]), |base| (base.floor(), base.last()));
     let known = Known { mark: mark.clone(), loss, begin };
@@ -175,6 +177,29 @@ pub(crate) fn difference(
         Err(Stop::Journal(reason)) => return Err(open_error(dir, reason)),
     }
     Ok(found)
+}
+
+/// In what a copy of the store, which lies in `copy`, differs from the log in the folder `dir`, once it
+/// has got what it lacks, as it would when the log is opened.
+///
+/// # Errors
+/// Why it cannot be looked at.
+pub(crate) fn copy_differs(
+    dir: &Path,
+    copy: &Path,
+    range: Range<Offset>,
+) -> Result<Option<String>, String> {
+    let store = match Store::open(copy) {
+        Ok(store) => store,
+        Err(StoreError::Damaged(reason)) => return Ok(Some(reason)),
+        Err(error) => return Err(error.reason().to_owned()),
+    };
+    let text = |error: LogError| error.to_string();
+    if let Some(reason) = distrust(dir, &store, range.end).map_err(text)? {
+        return Ok(Some(reason));
+    }
+    feed(dir, &store, Base::of_folder(dir).map_err(text)?.as_ref())?;
+    difference(dir, &store, range).map_err(text)
 }
 
 /// Gives the store everything of the base and the journal that it lacks.

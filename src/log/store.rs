@@ -7,12 +7,14 @@
 //! and concurrent `flush_async` can deadlock (here one thread writes, and flushes).
 
 use super::block::{Block, Place};
+use super::lock::{is_nameless, own};
 use crate::domain::{Offset, TaskKey};
 use crate::faults::{Point, pass};
 use crossbeam_channel::bounded;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,12 +41,15 @@ pub(crate) enum StoreError {
     Io(String),
     /// What it holds cannot be read.
     Damaged(String),
+    /// Another process has it open.
+    InUse,
 }
 
 impl StoreError {
     pub fn reason(&self) -> &str {
         match self {
             StoreError::Io(reason) | StoreError::Damaged(reason) => reason,
+            StoreError::InUse => "another process has the store open",
         }
     }
 }
@@ -70,6 +75,9 @@ pub(crate) struct Store {
     /// sled's `flush` ends in `sync_file_range` on Linux, which promises nothing (spacejam/sled
     /// #1351, #1452); this descriptor is for `fdatasync`.
     data: File,
+    /// Locked as long as the store is open: see [`super::lock`].
+    own: File,
+    own_path: PathBuf,
     log: sled::Tree,
     /// Where some records begin in the journal.
     places: sled::Tree,
@@ -105,13 +113,25 @@ fn open_sled(path: &Path) -> Result<sled::Db, StoreError> {
     }
 }
 
+/// Takes the lock in the store's folder, which is for this user alone.
+fn lock(path: &Path) -> Result<(PathBuf, File), StoreError> {
+    let io = |error: std::io::Error| StoreError::Io(error.to_string());
+    std::fs::create_dir_all(path).map_err(io)?;
+    // Somebody else's folder stays as it is.
+    let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700));
+    let file = path.join("lock");
+    let own = own(&file).map_err(io)?.ok_or(StoreError::InUse)?;
+    Ok((file, own))
+}
+
 fn open_here(path: &Path) -> Result<Store, StoreError> {
+    let (own_path, own) = lock(path)?;
     let db = open_sled(path)?;
     let data = File::open(path.join("db")).map_err(|error| StoreError::Io(error.to_string()))?;
     let (log, places) = (db.open_tree("log")?, db.open_tree("places")?);
     let (keys, cursors) = (db.open_tree("keys")?, db.open_tree("cursors")?);
     let (unflushed, attempted) = (AtomicU64::new(0), AtomicBool::new(false));
-    let store = Store { db, data, log, places, keys, cursors, unflushed, attempted };
+    let store = Store { db, data, own, own_path, log, places, keys, cursors, unflushed, attempted };
     store.last()?;
     Ok(store)
 }
@@ -134,6 +154,11 @@ impl Store {
         opened
             .recv_timeout(OPEN_PATIENCE)
             .unwrap_or_else(|_| Err(StoreError::Damaged("it did not open within 30 s".to_owned())))
+    }
+
+    /// The store's lock, when it was taken away.
+    pub fn nameless(&self) -> Option<&Path> {
+        is_nameless(&self.own).then_some(self.own_path.as_path())
     }
 
     /// The last record: its offset and its line.
@@ -166,9 +191,6 @@ impl Store {
     /// [`StoreError`].
     pub fn apply(&self, blocks: &[Arc<Block>]) -> Result<(), StoreError> {
         pass(Point::StoreApply).map_err(|error| StoreError::Io(error.to_string()))?;
-        if std::env::var_os("NOSTORE").is_some() {
-            return Ok(());
-        }
         let chunks = chunks(blocks);
         guarded(|| {
             // No transaction: sled recovers a beginning of what was written, the lines come last,

@@ -5,14 +5,18 @@ use super::base::Base;
 use super::chain::Chain;
 use super::error::LogError;
 use super::journal::hash_file;
-use super::recover::{difference, journal_dir};
+use super::lock::holder;
+use super::mark::Mark;
+use super::recover::{copy_differs, difference, journal_dir, store_dir};
 use super::segment;
 use super::store::Store;
 use super::walk::{Found, Walk};
 use super::{JournalLog, Log};
 use crate::domain::Offset;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What a walk found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -27,6 +31,9 @@ pub struct Verified {
     pub floor: Offset,
     /// The first thing that is wrong, if anything is.
     pub first_error: Option<String>,
+    /// Why the journal was looked at and not the store, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_compared: Option<String>,
 }
 
 /// Walks the log. Damage is a finding, not an error.
@@ -71,6 +78,82 @@ fn walk(log: &dyn Log, found: &mut Verified) -> Result<(), String> {
 /// [`LogError::Open`], [`LogError::Format`] when there is no journal to walk.
 pub fn verify_folder(dir: &Path) -> Result<Verified, LogError> {
     both(dir, None)
+}
+
+/// As [`verify_folder`], and compares a copy of the store with the journal where nobody has the log
+/// open. Nothing of the log is locked or changed.
+///
+/// # Errors
+/// As [`verify_folder`].
+pub fn verify_at_rest(dir: &Path) -> Result<Verified, LogError> {
+    let mut found = both(dir, None)?;
+    if found.first_error.is_none() {
+        match compared(dir, &found) {
+            Ok(difference) => {
+                found.first_error = difference.map(|reason| format!("the store: {reason}"));
+            }
+            Err(reason) => found.not_compared = Some(reason),
+        }
+    }
+    Ok(found)
+}
+
+/// In what a copy of the store differs from the journal, or why that was not looked at.
+fn compared(dir: &Path, found: &Verified) -> Result<Option<String>, String> {
+    let at_work = |when| Err(format!("a process works on the run{when}"));
+    if holder(dir).is_some() {
+        return at_work("");
+    }
+    if Mark::read(dir).power_cut() {
+        return Err("after a power cut it is made again when the run goes on".to_owned());
+    }
+    let copy = Scratch::copy_of(&store_dir(dir))
+        .map_err(|error| format!("it could not be copied to look at it: {error}"))?;
+    let tail = JournalLog::open(dir).map_err(|error| error.to_string())?.tail();
+    let difference = copy_differs(dir, copy.path(), found.floor..tail)?;
+    match holder(dir) {
+        None => Ok(difference),
+        // What was copied may be half of what was written.
+        Some(_) => at_work(", begun meanwhile"),
+    }
+}
+
+/// A copy of a folder of files, gone when dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn copy_of(from: &Path) -> std::io::Result<Scratch> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let (pid, n) = (std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(format!("gradus-verify-{pid}-{n}"));
+        std::fs::DirBuilder::new().mode(0o700).create(&path)?;
+        let copy = Scratch(path);
+        copy_tree(from, copy.path())?;
+        Ok(copy)
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        match entry.file_type()?.is_dir() {
+            true => copy_tree(&entry.path(), &target)?,
+            false => std::fs::copy(entry.path(), &target).map(drop)?,
+        }
+    }
+    Ok(())
 }
 
 /// As [`verify_folder`], and compares the store with the journal.

@@ -9,6 +9,7 @@ use super::compact::{self, Compacted, Compaction};
 use super::durable::Shared;
 use super::error::LogError;
 use super::journal::{AppendError, Journal};
+use super::lock::Lock;
 use super::record::{Common, Draft, encode};
 use super::{Appended, Batch, Clock, Health, Payloads};
 use crate::domain::{Offset, TaskKey};
@@ -80,6 +81,8 @@ pub(crate) struct Writer {
     pub segment_bytes: u64,
     pub tail: Offset,
     pub last: BatchHash,
+    /// Held as long as the log is open.
+    pub lock: Lock,
 }
 
 impl Writer {
@@ -105,10 +108,14 @@ impl Writer {
         if let Health::Lost { reason } = self.shared.health() {
             return Err(LogError::Poisoned(reason));
         }
+        if let Err(AppendError::Lost(reason)) = self.standing() {
+            return Err(LogError::Poisoned(reason));
+        }
         self.shared.recent.wait_until_empty();
         if let Some(reason) = self.shared.recent.stuck() {
             return Err(LogError::Full { reason });
         }
+        self.shared.at_its_place().map_err(|reason| LogError::Full { reason })?;
         let wanted = wanted(self.tail)?;
         let end = Chain::after(self.tail, self.last);
         compact::compact(&self.shared, &mut self.journal, &end, wanted)
@@ -190,6 +197,7 @@ impl Writer {
             let _ = answer.send(Ok(appended));
         }
         if self.journal.bytes() >= self.segment_bytes
+            && self.shared.at_its_place().is_ok()
             && let Err(error) = self.journal.rotate(self.tail, self.last)
         {
             tracing::warn!(%error, "no new journal segment; the old one stays in use");
@@ -209,7 +217,8 @@ impl Writer {
         if group.block.is_empty() {
             return Ok(());
         }
-        match self.journal.append(group.block.bytes()) {
+        self.lock.put_back();
+        match self.standing().and_then(|()| self.journal.append(group.block.bytes())) {
             Ok(()) => {
                 self.shared.set_health(Health::Sound);
                 Ok(())
@@ -224,5 +233,20 @@ impl Writer {
                 Err(LogError::Poisoned(reason))
             }
         }
+    }
+    /// Whether the files that are written are still those of the folder. What goes into a file
+    /// without a name nobody finds again, and where the store's is gone so is the lock in it.
+    ///
+    /// # Errors
+    /// [`AppendError::Lost`] with what was taken away.
+    fn standing(&self) -> Result<(), AppendError> {
+        let gone = self.journal.nameless().or_else(|| self.shared.store.nameless());
+        gone.map_or(Ok(()), |path| {
+            let path = path.display();
+            Err(AppendError::Lost(format!(
+                "{path} was removed or replaced while the log was open: another process may work on \
+                 the run"
+            )))
+        })
     }
 }

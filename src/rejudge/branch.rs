@@ -4,7 +4,7 @@
 use super::{Again, Past};
 use crate::domain::{Event, Iteration, Offset, Panel, RubricName, When};
 use crate::error::Error;
-use crate::log::{Batch, Log};
+use crate::log::Batch;
 use crate::runtime::folder::fold_until;
 use crate::runtime::{Folder, rubrics};
 use crate::view::RunView;
@@ -30,7 +30,7 @@ impl Past {
     /// place of those that judged. To go on with it trains on the new pairs.
     ///
     /// # Errors
-    /// [`Error::RunExists`]; when the log was compacted; when something cannot be copied.
+    /// Those of [`Past::may_begin`]; when the log was compacted; when something cannot be copied.
     pub fn begin_another(&self, again: &Again, to: &Folder) -> Result<Iteration, Error> {
         let nothing = || Error::Usage("nothing was judged again".to_owned());
         let first = again.iterations.first().ok_or_else(nothing)?;
@@ -59,15 +59,26 @@ impl Past {
         records.find(|record| judging(&record.event)).map(|record| record.offset)
     }
 
+    /// Whether another run may begin in the folder `to`: asked before hours are spent. Nothing is
+    /// touched.
+    ///
+    /// # Errors
+    /// Those of [`Folder::must_be_vacant`]; [`Error::Usage`] where one of the folders lies in the
+    /// other.
+    pub fn may_begin(&self, to: &Folder) -> Result<(), Error> {
+        let (ours, theirs) = (self.folder.path(), to.path());
+        if ours != theirs && (self.folder.encloses(theirs) || to.encloses(ours)) {
+            let (ours, theirs) = (ours.display(), theirs.display());
+            return Err(Error::Usage(format!(
+                "of {theirs} and {ours} one lies in the other: another run has a folder of its own"
+            )));
+        }
+        to.must_be_vacant()
+    }
+
     pub(super) fn branch(&self, to: &Folder, beginning: &Beginning) -> Result<(), Error> {
-        if to.holds_run() {
-            return Err(Error::RunExists(to.path().to_owned()));
-        }
+        self.may_begin(to)?;
         let Beginning { iteration, until, panel, judged } = beginning;
-        self.folder.fork(to, *until, &self.desk.config)?;
-        for (id, bytes) in &self.brought {
-            rubrics::keep(&to.rubrics(), id, bytes)?;
-        }
         // The policy that answered is not the judge's doing.
         let answered = self.excerpt.of_iteration(*iteration).filter(|record| {
             record.offset >= *until && matches!(record.event, Event::CompletionsSampled { .. })
@@ -75,11 +86,15 @@ impl Past {
         let answered = answered.map(|record| record.event.clone());
         let events: Vec<Event> =
             panel.iter().cloned().chain(answered).chain(judged.clone()).collect();
-        let log = to.open_log()?;
-        for events in events.chunks(EVENTS_PER_COMMIT) {
-            log.append(Batch { key: None, events: events.to_vec(), cursor: None })?;
-        }
-        Ok(())
+        self.folder.fork_with(to, *until, &self.config, |folder, log| {
+            for (id, bytes) in &self.brought {
+                rubrics::keep(&folder.rubrics(), id, bytes)?;
+            }
+            for events in events.chunks(EVENTS_PER_COMMIT) {
+                log.append(Batch { key: None, events: events.to_vec(), cursor: None })?;
+            }
+            Ok(())
+        })
     }
 }
 

@@ -1,8 +1,9 @@
 //! The same completions under two judges: which pairs they would make, whether they rank alike, and
 //! whether length buys a score. Pure: knows neither log nor model.
 
+use crate::domain::plan::PairingRule;
 use crate::domain::{PromptId, SkipReason};
-use crate::stage::select::{Candidate, Rule, select};
+use crate::stage::select::{Candidate, select};
 use crate::stage::tally::Tallied;
 use crate::stats::spearman;
 use serde::Serialize;
@@ -15,6 +16,8 @@ pub(crate) struct Scored {
     /// On the left. The right has the same but for the scores.
     pub candidates: Vec<Candidate>,
     pub right: Vec<Option<Tallied>>,
+    /// The rule for pairs of its iteration.
+    pub rule: PairingRule,
     /// Judgments, and those of them without a score: left, right.
     pub judgments: [(u32, u32); 2],
 }
@@ -146,7 +149,7 @@ struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, candidates: &[Candidate], judgments: (u32, u32), rule: Rule) -> Pair {
+    fn add(&mut self, candidates: &[Candidate], judgments: (u32, u32), rule: &PairingRule) -> Pair {
         let lengths: Vec<Option<f64>> =
             candidates.iter().map(|c| Some(f64::from(c.length_tokens))).collect();
         let scores: Vec<Option<f64>> = candidates.iter().map(|c| c.score).collect();
@@ -198,8 +201,8 @@ impl Order {
 }
 
 impl Comparison {
-    /// Compares the two sides of every prompt under a rule for pairs.
-    pub(crate) fn of(all: &[Scored], rule: Rule) -> Comparison {
+    /// Compares the two sides of every prompt.
+    pub(crate) fn of(all: &[Scored]) -> Comparison {
         let mut comparison = Comparison::default();
         let (mut left, mut right) = (Sums::default(), Sums::default());
         let mut ranks = Vec::new();
@@ -215,8 +218,8 @@ impl Comparison {
                 })
                 .collect();
             let pairs = (
-                left.add(ours, scored.judgments[0], rule),
-                right.add(&theirs, scored.judgments[1], rule),
+                left.add(ours, scored.judgments[0], &scored.rule),
+                right.add(&theirs, scored.judgments[1], &scored.rule),
             );
             comparison.prompts += 1;
             comparison.completions += ours.len() as u32;
@@ -248,12 +251,19 @@ impl Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::TextRef;
+    use crate::domain::plan::Difference;
 
-    const RULE: Rule = Rule { min_gap: 0.0, noise: 0.0, length_control: 0.0, require_ended: true };
+    const RULE: PairingRule = PairingRule::BestWorst(Difference {
+        min_gap: 0.0,
+        noise: 0.0,
+        length_control: 0.0,
+        require_ended: true,
+    });
 
     fn scored(prompt: &str, left: &[Option<f64>], right: &[Option<f64>]) -> Scored {
         let candidate = |(index, score): (u32, &Option<f64>)| Candidate {
-            index,
+            text: TextRef::own(index),
             score: *score,
             error: None,
             length_tokens: 10 * (index + 1),
@@ -265,6 +275,7 @@ mod tests {
             candidates: (0..).zip(left).map(candidate).collect(),
             right: right.iter().map(|s| s.map(|score| Tallied { score, error: None })).collect(),
             judgments: [(2, 0), (2, 1)],
+            rule: RULE,
         }
     }
 
@@ -281,7 +292,7 @@ mod tests {
             scored("vanished", &[s(2.0), s(1.0)], &[None, s(1.0)]),
             scored("never", &[s(2.0), s(2.0)], &[s(1.0), s(1.0)]),
         ];
-        let found = Comparison::of(&all, RULE);
+        let found = Comparison::of(&all);
         let counts: Vec<(Move, u32)> = found.pairs.clone().into_iter().collect();
         use Move::{Appeared, Changed, Flipped, Same, Vanished};
         assert_eq!(counts, [(Same, 1), (Flipped, 2), (Changed, 1), (Appeared, 1), (Vanished, 1)]);
@@ -310,10 +321,10 @@ mod tests {
             scored("down", &[s(3.0), s(2.0), s(1.0)], &[s(1.0), s(2.0), s(3.0)]),
             scored("constant", &[s(2.0), s(2.0)], &[s(1.0), s(2.0)]),
         ];
-        let found = Comparison::of(&all, RULE);
+        let found = Comparison::of(&all);
         assert!(found.rank_correlation.unwrap().abs() < 1e-12);
         assert!(found.left.length_correlation.unwrap().abs() < 1e-12);
         assert!((found.right.length_correlation.unwrap() - 1.0).abs() < 1e-12);
-        assert_eq!(Comparison::of(&[], RULE), Comparison::default());
+        assert_eq!(Comparison::of(&[]), Comparison::default());
     }
 }

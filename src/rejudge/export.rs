@@ -4,7 +4,7 @@
 use super::{Again, Past};
 use crate::domain::{Iteration, Message};
 use crate::error::Error;
-use crate::stage::pair_store::{candidates, rule};
+use crate::stage::pair_store::candidates;
 use crate::stage::select::select;
 use serde::Serialize;
 
@@ -34,12 +34,13 @@ impl Past {
         let mut all = Vec::new();
         for one in &again.iterations {
             let Some(open) = self.view.iterations.get(&one.iteration) else { continue };
+            let plan = self.plan(open)?;
             let answered = self.answered(one.iteration, open)?.unwrap_or_default();
             for answered in answered {
                 let job = &answered.job;
                 let tallied = one.tallied_of(&job.prompt.id, job.completions.len());
-                let candidates = candidates(&job.completions, &tallied);
-                let Ok((chosen, rejected)) = select(&candidates, rule(&self.desk.config)) else {
+                let candidates = candidates(&job.texts, &job.completions, &tallied);
+                let Ok((chosen, rejected)) = select(&candidates, &plan.pairing.rule) else {
                     continue;
                 };
                 let turn = |at: usize| {

@@ -7,6 +7,7 @@ use crate::domain::{Completion, Event, Iteration, Offset, Panel, RubricId, Rubri
 use crate::error::Error;
 use crate::rubric::Rubric;
 use crate::stage::StageError;
+use crate::stage::ask::Asking;
 use crate::stage::held_out::HeldOut;
 use crate::stage::judge::{Job, judge_jobs};
 use crate::stage::seats::{Judged, name_of};
@@ -104,13 +105,15 @@ impl Past {
     ) -> Result<VerdictAgain, Error> {
         let policy = (replies == Replies::Model).then_some(&open.policy);
         let panel = Panel::one(rubric.id().clone());
-        let batch = self.desk.config.sampling.batch_prompts.max(1) as usize;
+        let plan = self.plan(open)?;
+        let asking = Asking { policy, judge: &plan.judge, desk: &self.desk };
+        let batch = plan.batch_prompts.max(1) as usize;
         let (mut work, all) = (Work::default(), held_out.len() as u64);
         let mut done = 0;
         for chunk in held_out.chunks_mut(batch) {
             let jobs = chunk.iter().map(|one| self.job(one)).collect::<Result<Vec<_>, _>>()?;
             let jobs: Vec<&Job> = jobs.iter().collect();
-            let judged = judge_jobs(&jobs, &panel, policy, &self.desk)?;
+            let judged = judge_jobs(&jobs, &panel, asking)?;
             judged.iter().for_each(|judged| work.add(judged));
             for (one, judged) in chunk.iter_mut().zip(judged) {
                 score_again(&mut one.answers, &judged, rubric);
@@ -123,7 +126,7 @@ impl Past {
         let theirs = evaluation.iter().flat_map(|e| &e.head_to_head);
         let recorded: Vec<HeadToHead> =
             theirs.filter(|h| Some(h.referee) == believed).cloned().collect();
-        let growth = self.desk.config.evaluate.gate.length_growth_max;
+        let growth = plan.evaluation.gate.length_growth_max;
         let again = recorded.iter().map(|h| {
             let opponent = (h.opponent.as_str(), h.policy.clone());
             head_to_head(&held_out, opponent, Referee::Rubrics, growth)
@@ -143,6 +146,7 @@ impl Past {
         Ok(Job {
             prompt: self.desk.prompt(&self.view, &one.prompt)?,
             completions: one.answers.iter().map(first).collect(),
+            texts: Vec::new(),
             seed: root.derive("evaluate judge").derive(one.prompt.as_str()),
             past: one.judgments.clone(),
         })

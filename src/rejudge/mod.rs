@@ -17,18 +17,23 @@ pub use export::Preference;
 pub use held_out::{VerdictAgain, VerdictsAgain};
 pub use taint::{Taint, TaintedIteration, TaintedPrompt};
 
-use crate::config::{Config, JudgeSource};
-use crate::domain::{Event, Iteration, Judgment, Panel, PolicyRef, PromptId, RubricId, RubricName};
+use crate::config::Config;
+use crate::domain::plan::JudgeSource;
+use crate::domain::{
+    Event, Iteration, IterationPlan, Judgment, Panel, PromptId, RubricId, RubricName,
+};
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
 use crate::lm::device::{DeviceChoice, Picked, pick};
 use crate::lm::model_files::ModelFiles;
 use crate::rubric::{Rubric, RubricEngine, Subject};
-use crate::runtime::{Folder, rubrics};
+use crate::runtime::{Folder, identity, rubrics};
+use crate::stage::ask::Asking;
 use crate::stage::ask::NOT_ASKED;
 use crate::stage::candle_workshop::CandleWorkshop;
+use crate::stage::conductor::planned;
 use crate::stage::judge::{Job, judge_jobs, recorded};
-use crate::stage::pair_store::{Verdicts, candidates, judged_at, rule};
+use crate::stage::pair_store::{Verdicts, candidates, judged_at};
 use crate::stage::seats::{Judged, name_of};
 use crate::stage::tally::Tallied;
 use crate::stage::{Ample, Desk, Gauge, StageError};
@@ -95,6 +100,7 @@ pub struct Past {
     view: RunView,
     excerpt: Arc<Excerpt>,
     desk: Desk,
+    config: Config,
     device: Picked,
     engine: RubricEngine,
     /// Components that are not installed in the run.
@@ -127,10 +133,10 @@ impl Past {
         let (view, excerpt) = Excerpt::of(&log, from)?;
         let excerpt = Arc::new(excerpt);
         let model = Arc::new(ModelFiles::open(&folder.model())?);
-        let workshop = CandleWorkshop::new(model, folder.open_blobs()?, &config, &device)?;
+        let workshop = CandleWorkshop::new(model, folder.blobs(), &device, config.dtype)?;
+        let workshop = workshop.with_adapters_of_old(identity::adapters_of_old(&view, &config));
         let engine = RubricEngine::new()?;
         let desk = Desk {
-            config: Arc::new(config),
             log: excerpt.clone(),
             workshop: Arc::new(workshop),
             rubrics: folder.open_rubrics(&engine)?,
@@ -140,7 +146,8 @@ impl Past {
             headroom: Arc::new(Ample),
         };
         let folder = folder.clone();
-        Ok(Past { folder, from, view, excerpt, desk, device, engine, brought: BTreeMap::new() })
+        let brought = BTreeMap::new();
+        Ok(Past { folder, from, view, excerpt, desk, config, device, engine, brought })
     }
 
     /// What computes, and why.
@@ -176,8 +183,12 @@ impl Past {
     }
 
     fn rubric(&self, id: &RubricId) -> Result<Rubric, Error> {
-        let missing = || Error::Usage(format!("rubric {} is not installed", id.short()));
-        let rubric = self.desk.rubrics.get(id).ok_or_else(missing)?;
+        let rubrics = &self.desk.rubrics;
+        let missing = || {
+            let (id, why) = (id.short(), rubrics.why_not(id));
+            Error::Usage(format!("rubric {id} cannot be used: {why}"))
+        };
+        let rubric = rubrics.get(id).ok_or_else(missing)?;
         if rubric.info().subject == Subject::Judgment {
             let name = &rubric.info().name;
             return Err(Error::Usage(format!(
@@ -212,7 +223,6 @@ impl Past {
         right: &Rubric,
         replies: Replies,
     ) -> Result<Again, Error> {
-        let rule = rule(&self.desk.config);
         let (mut iterations, mut all, mut dropped) = (Vec::new(), Vec::new(), Vec::new());
         let wanted = |(iteration, open): &(&Iteration, &IterationView)| {
             **iteration >= self.from && !open.judged.is_empty()
@@ -222,10 +232,12 @@ impl Past {
                 dropped.push(*iteration);
                 continue;
             };
+            let plan = self.plan(open)?;
             let policy = (replies == Replies::Model).then_some(&open.policy);
+            let asking = Asking { policy, judge: &plan.judge, desk: &self.desk };
             let (scored, work, events) =
-                self.judge_again(*iteration, open, &answered, (left, right), policy)?;
-            let comparison = Comparison::of(&scored, rule);
+                self.judge_again(*iteration, &plan, &answered, (left, right), asking)?;
+            let comparison = Comparison::of(&scored);
             iterations.push(IterationAgain { iteration: *iteration, work, comparison, events });
             all.extend(scored);
         }
@@ -237,9 +249,16 @@ impl Past {
             let from = self.from;
             return Err(Error::Usage(format!("nothing to judge from iteration {from} on: {why}")));
         }
-        let total = Comparison::of(&all, rule);
+        let total = Comparison::of(&all);
         let (left, right) = (left.map(name_of), name_of(right));
         Ok(Again { left, right, iterations, total, dropped })
+    }
+
+    /// What an iteration does; of one of schema 1, which did not record it, what the settings say.
+    fn plan(&self, open: &IterationView) -> Result<IterationPlan, Error> {
+        let of_now = || planned(&self.config, &self.view, open.kind, (&open.policy, &open.panel));
+        let plan = open.plan.clone().or_else(of_now);
+        plan.ok_or_else(|| Error::Usage("the run has not begun".to_owned()))
     }
 
     /// What was answered and judged in an iteration; `None` when it was dropped.
@@ -248,15 +267,15 @@ impl Past {
         iteration: Iteration,
         open: &IterationView,
     ) -> Result<Option<Vec<Answered>>, Error> {
-        let mut all = Vec::new();
+        let (mut all, source) = (Vec::new(), self.plan(open)?.judge.source);
         for (prompt, judged) in &open.judged {
-            let Some(sampled) = open.sampled.get(prompt) else { continue };
-            if !self.excerpt.holds(*sampled) {
+            let Some(samples) = open.samples_of(prompt) else { continue };
+            if !samples.iter().all(|(_, sampled)| self.excerpt.holds(*sampled)) {
                 return Ok(None);
             }
-            let mut job = Job::of(iteration, prompt, *sampled, &self.view, &self.desk)?;
+            let mut job = Job::of(iteration, prompt, &samples, &self.view, &self.desk)?;
             let verdicts = judged_at(&self.desk, *judged, job.completions.len())?;
-            if self.desk.config.judge.source != JudgeSource::Model {
+            if source != JudgeSource::Model {
                 // A control arm's scores are nobody's replies.
                 all.push(Answered { job, verdicts });
                 continue;
@@ -274,20 +293,19 @@ impl Past {
     fn judge_again(
         &self,
         iteration: Iteration,
-        open: &IterationView,
+        plan: &IterationPlan,
         answered: &[Answered],
         (left, right): (Option<&Rubric>, &Rubric),
-        policy: Option<&PolicyRef>,
+        asking: Asking<'_>,
     ) -> Result<(Vec<Scored>, Work, Vec<Event>), Error> {
-        let batch = self.desk.config.sampling.batch_prompts.max(1) as usize;
+        let batch = plan.batch_prompts.max(1) as usize;
         let (mut all, mut work, mut events) = (Vec::new(), Work::default(), Vec::new());
         for chunk in answered.chunks(batch) {
             let jobs: Vec<&Job> = chunk.iter().map(|answered| &answered.job).collect();
             let under = |rubric: &Rubric| {
-                let judged =
-                    judge_jobs(&jobs, &Panel::one(rubric.id().clone()), policy, &self.desk)?;
+                let judged = judge_jobs(&jobs, &Panel::one(rubric.id().clone()), asking)?;
                 let event = |(job, judged): (&&Job, &Judged)| {
-                    recorded(job, judged, iteration, open.policy.id(), &self.desk)
+                    recorded(job, judged, iteration, plan.policy.id(), &self.desk)
                 };
                 let events = jobs.iter().zip(&judged).map(event).collect::<Result<Vec<_>, _>>()?;
                 Ok::<_, StageError>((judged, events))
@@ -305,7 +323,8 @@ impl Past {
                 let left = left.as_ref().unwrap_or(&answered.verdicts);
                 all.push(Scored {
                     prompt: answered.job.prompt.id.clone(),
-                    candidates: candidates(completions, &left.tallied),
+                    candidates: candidates(&answered.job.texts, completions, &left.tallied),
+                    rule: plan.pairing.rule.clone(),
                     judgments: [&left.judgments, &right.judgments].map(|all| Judgment::count(all)),
                     right: right.tallied,
                 });

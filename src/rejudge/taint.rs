@@ -167,7 +167,8 @@ impl Past {
     /// the panel that judged before it, or `instead`. The rubric is put away there.
     ///
     /// # Errors
-    /// When it touched nothing, nothing else can judge, `to` holds a run, or the log was compacted.
+    /// Those of [`Past::may_begin`]; when it touched nothing, nothing else can judge, or the log was
+    /// compacted.
     pub fn begin_before(
         &self,
         taint: &Taint,

@@ -11,9 +11,10 @@ pub use judging::{Forging, Liking, RubricRow, rubrics_table};
 pub use page::page;
 pub use table::{iterations_table, judge_table, time_table};
 
-use crate::domain::Panel;
 use crate::domain::evaluation::{Estimate, Evaluation, Referee};
 use crate::domain::event::{IterationKind, IterationOutcome, StepMetrics};
+use crate::domain::plan::{SettingChange, Trained};
+use crate::domain::{AdapterShape, Panel};
 use crate::view::{IterationView, PairSums, RunView};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -56,6 +57,12 @@ pub struct Row {
     pub kind: IterationKind,
     /// How it ended; `None` while it is open.
     pub outcome: Option<IterationOutcome>,
+    /// Settings that were others when the iteration before it was opened.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub settings_changed: Vec<SettingChange>,
+    /// Whether it trained an adapter, and which; `None` of all weights, and where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<AdapterShape>,
     /// Prompts it answered.
     pub prompts: usize,
     /// Prompts the policy wrote for it.
@@ -204,6 +211,11 @@ impl Row {
             iteration,
             kind: open.kind,
             outcome: open.outcome.clone(),
+            settings_changed: open.settings_changed.clone(),
+            adapter: open.plan.as_ref().and_then(|plan| match &plan.training.trained {
+                Trained::Adapter(shape) => Some(shape.clone()),
+                Trained::All => None,
+            }),
             prompts: open.prompts.as_ref().map_or(0, Vec::len),
             prompts_written: written,
             prompts_rejected: refused,

@@ -175,9 +175,26 @@ fn verdicts(row: &Row) -> String {
     text
 }
 
+/// Changed settings that a table shows of an iteration.
+const CHANGES_SHOWN: usize = 8;
+
+/// Which settings are others than those of the iteration before.
+fn settings_note(row: &Row) -> String {
+    if row.settings_changed.is_empty() {
+        return String::new();
+    }
+    let first = row.settings_changed.iter().take(CHANGES_SHOWN);
+    let mut changes: Vec<String> = first.map(|c| c.to_string()).collect();
+    match row.settings_changed.len().saturating_sub(CHANGES_SHOWN) {
+        0 => {}
+        n => changes.push(format!("{n} more (gradus log show --kind settings_changed DIR)")),
+    }
+    format!("M{}: settings changed: {}\n", row.iteration, changes.join("; "))
+}
+
 /// What the figures alone do not say of an iteration.
 fn notes(row: &Row) -> String {
-    let mut text = String::new();
+    let mut text = settings_note(row);
     if !row.skipped.is_empty() || row.unscored > 0 {
         let reasons: Vec<String> = row.skipped.iter().map(|(r, n)| format!("{n} {r}")).collect();
         let share = 100.0 * f64::from(row.unscored) / f64::from(row.judgments.max(1));

@@ -141,13 +141,17 @@ impl Rubric {
     /// # Errors
     /// [`RubricError`] naming the step.
     pub fn load_untried(engine: &RubricEngine, bytes: &[u8]) -> Result<Rubric, RubricError> {
-        let id: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        let component = compile(engine, bytes, &id)?;
+        let id = Rubric::id_of(bytes);
+        let component = compile(engine, bytes, id.as_str())?;
         let ready = Ready::link(engine, &component)?;
-        let mut inner =
-            Inner { id: RubricId(id), info: unknown(), engine: engine.engine.clone(), ready };
+        let mut inner = Inner { id, info: unknown(), engine: engine.engine.clone(), ready };
         inner.info = describe(&inner)?;
         Ok(Rubric(Arc::new(inner)))
+    }
+
+    /// What a component with these bytes is called, whatever they are: their sha256.
+    pub fn id_of(bytes: &[u8]) -> RubricId {
+        RubricId(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// sha256 of the component's bytes.

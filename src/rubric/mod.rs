@@ -23,7 +23,7 @@ pub use call::{CallError, Item, Place, Reading, Readout, Rendered};
 pub use component::{Combine, Rubric, RubricInfo, Subject};
 pub use engine::RubricEngine;
 pub use examine::{Attacked, Golden, Outcome, attack, require_golden, run_golden};
-pub use registry::RubricRegistry;
+pub use registry::{LeftOut, RubricRegistry};
 
 /// Why a component is not used.
 #[derive(Debug, thiserror::Error)]

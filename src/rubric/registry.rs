@@ -5,16 +5,29 @@ use super::component::Rubric;
 use crate::domain::RubricId;
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+
+/// A file that lies among the installed rubrics and is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Which.
+    pub file: PathBuf,
+    /// Why.
+    pub reason: String,
+}
 
 /// Installed rubrics.
 #[derive(Default)]
-pub struct RubricRegistry(ArcSwap<BTreeMap<RubricId, Rubric>>);
+pub struct RubricRegistry {
+    known: ArcSwap<BTreeMap<RubricId, Rubric>>,
+    left_out: Vec<LeftOut>,
+}
 
 impl RubricRegistry {
     /// Adds a rubric; which one judges is decided by events, not here.
     pub fn install(&self, rubric: Rubric) {
-        self.0.rcu(|known| {
+        self.known.rcu(|known| {
             let mut known = BTreeMap::clone(known);
             known.insert(rubric.id().clone(), rubric.clone());
             Arc::new(known)
@@ -23,6 +36,27 @@ impl RubricRegistry {
 
     /// The rubric with an id.
     pub fn get(&self, id: &RubricId) -> Option<Rubric> {
-        self.0.load().get(id).cloned()
+        self.known.load().get(id).cloned()
+    }
+
+    /// Remembers a file that could not be installed.
+    pub(crate) fn leave_out(&mut self, file: LeftOut) {
+        self.left_out.push(file);
+    }
+
+    /// Files that lie among the rubrics and could not be installed.
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
+    }
+
+    /// Why a rubric is not there, for people.
+    pub fn why_not(&self, id: &RubricId) -> String {
+        let name = format!("{id}.wasm");
+        let file =
+            self.left_out.iter().find(|left| left.file.file_name().is_some_and(|n| *n == *name));
+        match file {
+            Some(LeftOut { file, reason }) => format!("{}: {reason}", file.display()),
+            None => format!("there is no file {name} among the run's rubrics"),
+        }
     }
 }

@@ -11,10 +11,13 @@
 //! DIR/doctor/         blobs of a measurement under way (`gradus doctor`), removed after it
 //! DIR/status.json     what a running process was doing a second ago; never truth
 //! ```
+//!
+//! What reads a run makes, removes and locks nothing in it.
 
+use super::draft::{self, Draft};
 use super::retention::{Freed, retain};
 use super::rubrics::{Rubrics, Terms, keep};
-use super::spelling;
+use super::{identity, spelling};
 use crate::actor::clock::SystemClock;
 use crate::blob::BlobStore;
 use crate::config::{Config, ReadoutMode};
@@ -24,7 +27,7 @@ use crate::error::Error;
 use crate::lm::model_files::ModelFiles;
 use crate::lm::weights::{WeightDtype, Weights};
 use crate::log::{Batch, Clock, DurableLog, JournalLog, Log, Loss, Verified};
-use crate::rubric::{Rubric, RubricEngine, RubricRegistry};
+use crate::rubric::{LeftOut, Rubric, RubricEngine, RubricRegistry};
 use crate::view::RunView;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -126,10 +129,33 @@ impl Folder {
     /// # Errors
     /// Those of [`Folder::open_log`].
     pub fn open_log_by(&self, clock: Arc<dyn Clock>) -> Result<Arc<DurableLog>, Error> {
-        if !self.holds_run() {
-            return Err(Error::NoRun(self.0.clone()));
+        self.must_hold_run()?;
+        let log = DurableLog::open(&self.0.join("log"), clock)?;
+        draft::tidy(&self.0);
+        Ok(Arc::new(log))
+    }
+
+    /// # Errors
+    /// [`Error::NoRun`]; [`Error::Unfinished`] where one was begun.
+    fn must_hold_run(&self) -> Result<(), Error> {
+        match self.holds_run() {
+            true => Ok(()),
+            false if draft::is_begun(&self.0) => Err(Error::Unfinished(self.0.clone())),
+            false => Err(Error::NoRun(self.0.clone())),
         }
-        Ok(Arc::new(DurableLog::open(&self.0.join("log"), clock)?))
+    }
+
+    /// Whether a run may be made in the folder: there is none, or an empty one. Nothing is touched.
+    ///
+    /// # Errors
+    /// [`Error::RunExists`], [`Error::Unfinished`], or [`Error::Usage`] with what lies there.
+    pub fn must_be_vacant(&self) -> Result<(), Error> {
+        draft::check(self)
+    }
+
+    /// Whether a path is the folder or lies in it, by whatever way.
+    pub fn encloses(&self, path: &Path) -> bool {
+        draft::lies_in(path, &self.0)
     }
 
     /// Opens the log for reading alone, beside a running process or without one.
@@ -137,29 +163,23 @@ impl Folder {
     /// # Errors
     /// [`Error::NoRun`], or what the log says.
     pub fn read_log(&self) -> Result<JournalLog, Error> {
-        if !self.holds_run() {
-            return Err(Error::NoRun(self.0.clone()));
-        }
+        self.must_hold_run()?;
         Ok(JournalLog::open(&self.0.join("log"))?)
     }
 
-    /// The process that works on the run, if one does.
+    /// The process that works on the run, if one does; empty when it is not known which.
     pub fn holder(&self) -> Option<String> {
         crate::log::holder(&self.0.join("log"))
     }
 
-    /// Checks the log: both copies, or the journal alone while a process works on the run.
+    /// Checks the log: the journal, and a copy of the store where nobody works on the run
+    /// ([`Verified::not_compared`] says where it was not). Nothing of the run is locked or changed.
     ///
     /// # Errors
     /// [`Error::NoRun`], or what the log says when it cannot be read at all.
     pub fn verify_log(&self) -> Result<Verified, Error> {
-        if !self.holds_run() {
-            return Err(Error::NoRun(self.0.clone()));
-        }
-        Ok(match self.holder() {
-            Some(_) => crate::log::verify_folder(&self.0.join("log"))?,
-            None => self.open_log()?.verify()?,
-        })
+        self.must_hold_run()?;
+        Ok(crate::log::verify_at_rest(&self.0.join("log"))?)
     }
 
     /// Mends the log from what its two copies have, and says what was mended.
@@ -167,9 +187,7 @@ impl Folder {
     /// # Errors
     /// [`Error::NoRun`], or what the log says: in use, or lost records with [`Loss::Refuse`].
     pub fn rebuild_log(&self, loss: Loss) -> Result<Vec<String>, Error> {
-        if !self.holds_run() {
-            return Err(Error::NoRun(self.0.clone()));
-        }
+        self.must_hold_run()?;
         Ok(DurableLog::rebuild(&self.0.join("log"), Arc::new(SystemClock), loss)?)
     }
 
@@ -179,114 +197,197 @@ impl Folder {
     /// # Errors
     /// [`Error::NoRun`], or what the log says: in use, damaged, no space.
     pub fn retain(&self, keep: u32) -> Result<Freed, Error> {
-        retain(self.open_log()?.as_ref(), self.open_blobs()?.as_ref(), keep)
+        let log = self.open_log()?;
+        retain(&log, self.open_blobs(&log)?.as_ref(), keep)
     }
 
-    /// Opens the blob store.
+    /// The blobs, for reading alone.
+    pub fn blobs(&self) -> Arc<BlobStore> {
+        Arc::new(BlobStore::reader(&self.0.join("blobs")))
+    }
+
+    /// Opens the blobs for writing: for who has the run's log open, and nobody else.
     ///
     /// # Errors
     /// What the blob store says.
-    pub fn open_blobs(&self) -> Result<Arc<BlobStore>, Error> {
+    pub fn open_blobs(&self, _held: &DurableLog) -> Result<Arc<BlobStore>, Error> {
         Ok(Arc::new(BlobStore::open(&self.0.join("blobs"))?))
     }
 
-    /// Loads every installed rubric.
+    /// Loads every installed rubric. A file that cannot be read or is not the component that its name
+    /// says is named and left out ([`RubricRegistry::left_out`]), and stays where it is.
     ///
     /// # Errors
-    /// When a file cannot be read or a component is not valid any more.
+    /// When the folder cannot be listed.
     pub fn open_rubrics(&self, engine: &RubricEngine) -> Result<Arc<RubricRegistry>, Error> {
-        let registry = RubricRegistry::default();
+        let mut registry = RubricRegistry::default();
         let dir = self.rubrics();
         let entries = std::fs::read_dir(&dir).map_err(|e| Error::io(&dir, e))?;
         for entry in entries {
-            let path = entry.map_err(|e| Error::io(&dir, e))?.path();
-            if path.extension().is_some_and(|e| e == "wasm") {
-                let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-                registry.install(Rubric::load(engine, &bytes)?);
+            let file = entry.map_err(|e| Error::io(&dir, e))?.path();
+            if file.extension().is_none_or(|e| e != "wasm") {
+                continue;
+            }
+            match load_kept(engine, &file) {
+                Ok(rubric) => registry.install(rubric),
+                Err(reason) => {
+                    let path = file.display();
+                    tracing::warn!("{path} is no installed rubric and is left out: {reason}");
+                    registry.leave_out(LeftOut { file, reason });
+                }
             }
         }
         Ok(Arc::new(registry))
     }
 
-    /// Lays out a new run. Safe to repeat after a crash: what was written is written again, what
-    /// was recorded is not recorded twice, and the run exists once `RunStarted` is durable.
+    /// Makes a new run, whole or not at all: a process that dies or a disk that fills leaves nothing
+    /// that passes for one, and making it again gives exactly what is asked for then.
     ///
     /// # Errors
-    /// [`Error::RunExists`] when the folder holds a started run, else what failed.
+    /// Those of [`Folder::must_be_vacant`], else what failed.
     pub fn create(&self, new: &NewRun) -> Result<(), Error> {
         new.config.validate()?;
-        if self.holds_run() && fold(self.open_log()?.as_ref())?.seed.is_some() {
-            return Err(Error::RunExists(self.0.clone()));
-        }
+        new.config.validate_for(new.model.config())?;
+        new.weights.check_finite()?;
+        self.must_be_vacant()?;
         // Before anything is written.
         let rubric = Rubric::load(&RubricEngine::new()?, &new.rubric)?;
         if new.config.judge.readout != ReadoutMode::Parsed {
             spelling::check(new.model.tokenizer(), &rubric)?;
         }
-        for dir in [self.0.clone(), self.rubrics(), self.0.join("log"), self.model()] {
-            std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, e))?;
-        }
-        keep(&self.rubrics(), rubric.id(), &new.rubric)?;
-        new.model.write_texts(&self.model())?;
-        let blobs = self.open_blobs()?;
-        let base = PolicyRef {
-            weights: blobs.put(&new.weights.to_bytes(WeightDtype::F32)?)?,
-            adapter: None,
-        };
-        let text = new.config.to_commented_yaml();
-        std::fs::write(self.config(), text).map_err(|e| Error::io(self.config(), e))?;
-        let log = self.open_log()?;
-        record_new(new, log.as_ref(), &blobs, &rubric, base)
+        let draft = Draft::begin(self)?;
+        let folder = draft.folder();
+        folder.make_parts()?;
+        keep(&folder.rubrics(), rubric.id(), &new.rubric)?;
+        new.model.write_texts(&folder.model())?;
+        let log = folder.open_part_log()?;
+        let blobs = folder.open_blobs(&log)?;
+        let base = PolicyRef::full(blobs.put(&new.weights.to_bytes(WeightDtype::F32)?)?);
+        record_new(new, &log, &blobs, &rubric, base)?;
+        drop(log);
+        draft.finish(&new.config)
     }
 
-    /// Copies the run as it was before record `until` to another folder, with other settings: the
-    /// log up to there, and everything it names. Blobs are immutable, so they are hard links
-    /// where the file system has them.
+    /// The folders of a draft.
+    fn make_parts(&self) -> Result<(), Error> {
+        for dir in [self.rubrics(), self.model()] {
+            std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, e))?;
+        }
+        Ok(())
+    }
+
+    /// The log of a draft, which is no run yet.
+    fn open_part_log(&self) -> Result<DurableLog, Error> {
+        Ok(DurableLog::open(&self.0.join("log"), Arc::new(SystemClock))?)
+    }
+
+    /// Makes another run in the folder `to`: this one as it was before record `until`, with other
+    /// settings, and everything that it names. Whole or not at all, as with [`Folder::create`]. Blobs
+    /// are checked, and are hard links where the file system has them.
     ///
     /// # Errors
-    /// [`Error::RunExists`] when `to` holds a run, else what failed.
+    /// Those of [`Folder::must_be_vacant`] on `to`; when the log was compacted, or a blob is damaged
+    /// or missing that the other run needs; else what failed.
     pub fn fork(&self, to: &Folder, until: Offset, config: &Config) -> Result<(), Error> {
+        self.fork_with(to, until, config, |_, _| Ok(()))
+    }
+
+    /// As [`Folder::fork`], with what `add` puts into the other run's folder and log before that is a
+    /// run.
+    pub(crate) fn fork_with(
+        &self,
+        to: &Folder,
+        until: Offset,
+        config: &Config,
+        add: impl FnOnce(&Folder, &dyn Log) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         config.validate()?;
-        if to.holds_run() && to.open_log()?.tail() >= until {
-            return Err(Error::RunExists(to.0.clone()));
+        if let Some(part) = draft::part_of(&to.0, &self.0) {
+            let (to, dir) = (to.0.display(), self.0.display());
+            return Err(Error::Usage(format!("{to} lies in {dir}/{part}; give another folder")));
         }
-        for part in ["model", "rubrics", "blobs"] {
-            copy_tree(&self.0.join(part), &to.0.join(part))?;
-        }
-        std::fs::create_dir_all(to.0.join("log")).map_err(|e| Error::io(&to.0, e))?;
-        let text = config.to_commented_yaml();
-        std::fs::write(to.config(), text).map_err(|e| Error::io(to.config(), e))?;
-        let (from, log) = (self.read_log()?, to.open_log()?);
+        let from = self.read_log()?;
         if let Some(base) = from.base() {
             let (dir, floor) = (self.0.display(), base.floor());
             let why = format!("{dir} was compacted: not all records before {floor} are there");
             return Err(Error::Usage(format!("{why}; fork a copy from before that")));
         }
-        // What a crash left of an earlier attempt is the same beginning: go on after it.
-        while log.tail() < until {
-            let left = (until.0 - log.tail().0).min(PROMPTS_PER_COMMIT as u64) as usize;
-            let records = from.read(log.tail(), left)?;
-            if records.is_empty() {
-                break;
+        let view = fold_until(&from, until)?;
+        let draft = Draft::begin(to)?;
+        let folder = draft.folder();
+        folder.make_parts()?;
+        copy_files(&self.model(), &folder.model())?;
+        self.copy_rubrics(&folder)?;
+        let log = folder.open_part_log()?;
+        self.copy_blobs(&view, folder.open_blobs(&log)?.as_ref())?;
+        copy_records(&from, &log, until)?;
+        add(&folder, &log)?;
+        drop(log);
+        draft.finish(config)
+    }
+
+    /// Copies the components that are what their names say.
+    fn copy_rubrics(&self, to: &Folder) -> Result<(), Error> {
+        let dir = self.rubrics();
+        for entry in std::fs::read_dir(&dir).map_err(|e| Error::io(&dir, e))? {
+            let path = entry.map_err(|e| Error::io(&dir, e))?.path();
+            let Ok(bytes) = std::fs::read(&path) else { continue };
+            let id = Rubric::id_of(&bytes);
+            if path.file_name().is_some_and(|name| *name == *format!("{id}.wasm")) {
+                keep(&to.rubrics(), &id, &bytes)?;
             }
-            let events = records.into_iter().map(|record| record.event).collect();
-            log.append(Batch { key: None, events, cursor: None })?;
+        }
+        Ok(())
+    }
+
+    /// Takes over what a run with this view names. What it can go on without may be gone.
+    fn copy_blobs(&self, view: &RunView, to: &BlobStore) -> Result<(), Error> {
+        let (from, needed) = (self.blobs(), view.lasting_blobs());
+        for hash in view.blobs(Offset(0)) {
+            match to.take(&hash, &from) {
+                Err(error) if error.lost().is_some() && !needed.contains(&hash) => {
+                    tracing::info!(%error, "the other run goes on without it");
+                }
+                taken => taken?,
+            }
         }
         Ok(())
     }
 }
 
-fn copy_tree(from: &Path, to: &Path) -> Result<(), Error> {
-    std::fs::create_dir_all(to).map_err(|e| Error::io(to, e))?;
+/// A component that lies under its hash.
+fn load_kept(engine: &RubricEngine, file: &Path) -> Result<Rubric, String> {
+    let bytes = std::fs::read(file).map_err(|error| error.to_string())?;
+    let id = Rubric::id_of(&bytes);
+    if file.file_stem().is_none_or(|name| *name != *id.0) {
+        return Err(format!("its bytes hash to {id}, which is not its name"));
+    }
+    Rubric::load(engine, &bytes).map_err(|error| error.to_string())
+}
+
+/// Copies the files of a folder: people change them, so none is shared.
+fn copy_files(from: &Path, to: &Path) -> Result<(), Error> {
     for entry in std::fs::read_dir(from).map_err(|e| Error::io(from, e))? {
         let path = entry.map_err(|e| Error::io(from, e))?.path();
-        let Some(name) = path.file_name() else { continue };
-        let target = to.join(name);
-        if path.is_dir() {
-            copy_tree(&path, &target)?;
-        } else if !target.exists() && std::fs::hard_link(&path, &target).is_err() {
+        if let Some(name) = path.file_name().filter(|_| path.is_file()) {
+            let target = to.join(name);
             std::fs::copy(&path, &target).map_err(|e| Error::io(&target, e))?;
         }
+    }
+    Ok(())
+}
+
+/// Copies the records before `until`.
+fn copy_records(from: &JournalLog, to: &DurableLog, until: Offset) -> Result<(), Error> {
+    while to.tail() < until {
+        let left = (until.0 - to.tail().0).min(PROMPTS_PER_COMMIT as u64) as usize;
+        let records = from.read(to.tail(), left)?;
+        if records.is_empty() {
+            let tail = to.tail();
+            return Err(Error::Usage(format!("the log ends at record {tail}, before {until}")));
+        }
+        let events = records.into_iter().map(|record| record.event).collect();
+        to.append(Batch { key: None, events, cursor: None })?;
     }
     Ok(())
 }
@@ -320,6 +421,7 @@ fn record_new(
     let panel = Panel::one(id);
     last.push(Event::RubricActivated { panel, when: When::NextIteration, trial: None });
     let settings = new.config.recorded();
+    last.extend(identity::pin(&new.model, None).events);
     last.push(Event::RunStarted { seed: new.config.seed, base, settings });
     batches.push(last);
     for (at, events) in batches.into_iter().enumerate() {

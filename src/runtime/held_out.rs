@@ -219,10 +219,10 @@ mod tests {
             let blob = blobs.put(&serde_json::to_vec(&row).unwrap()).unwrap();
             events.push(Event::SeedDataAdmitted { name: name.into(), rows: 1, blob });
         }
-        let base = PolicyRef { weights: BlobHash("w".into()), adapter: None };
+        let base = PolicyRef::full(BlobHash("w".into()));
         events.push(Event::RunStarted { seed: 7, base, settings: config.recorded() });
         let used = vec![id("add 3 and 1 .")];
-        events.push(Event::PromptsSealed { iteration: Iteration(1), prompts: used });
+        events.push(Event::PromptsSealed { iteration: Iteration(1), prompts: used, left: 0 });
         let log = Arc::new(MemoryLog::default());
         log.append(Batch { key: None, events, cursor: None }).unwrap();
         let view = super::super::fold(log.as_ref()).unwrap();

@@ -2,43 +2,53 @@
 //! here is global: a process may hold as many runtimes as it has folders.
 
 pub mod doctor;
+mod draft;
 mod drops;
 pub mod estimate;
 pub mod folder;
 mod held_out;
+pub mod identity;
 pub mod inbox;
 pub mod memory;
+mod outcome;
 mod panels;
+mod present;
 mod referees;
 mod retention;
 pub mod rubrics;
+mod settings;
 mod space;
 mod spelling;
 mod watched;
 
 pub use folder::{Folder, NewRun, fold};
 pub use held_out::HeldOutChange;
+pub use outcome::{FailedIteration, Goal, Outcome};
 pub use retention::Freed;
+pub use settings::SettingsToCome;
 
 use crate::actor::clock::SystemClock;
 use crate::actor::{ActorSystem, StageStatus};
-use crate::blob::BlobStore;
+use crate::blob::{BlobError, BlobStore};
 use crate::config::{Config, RubricsConfig};
-use crate::domain::event::IterationOutcome;
-use crate::domain::{Event, Offset, PolicyRef, Prompt, PromptId, PromptOrigin};
+use crate::domain::plan::Engine;
+use crate::domain::{Event, Iteration, Offset, PolicyRef, Prompt, PromptId, PromptOrigin};
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
 use crate::lm::device::{DeviceChoice, Picked, pick};
 use crate::lm::model_files::ModelFiles;
+use crate::lm::threads;
 use crate::log::{Appended, Batch, Clock, DurableLog, Health, Log, Recorded};
+use crate::machine::{Found, Place};
 use crate::rubric::RubricEngine;
 use crate::stage::candle_workshop::CandleWorkshop;
-use crate::stage::{Desk, Gauge, Headroom, NoGauge, Oracle};
+use crate::stage::{Cause, Desk, Gauge, Headroom, NoGauge, Oracle, StageError, Workshop};
 use crate::view::RunView;
 use drops::Drops;
 use estimate::Outline;
 use memory::Reserve;
 use rubrics::{Rubrics, Terms};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -109,35 +119,39 @@ impl Builder {
     /// [`Builder::headroom`]).
     pub fn start(self) -> Result<Runtime, Error> {
         let log = self.folder.open_log_by(self.clock)?;
-        let mut config = Config::from_yaml(&self.folder.config())?;
-        if let Some(iterations) = self.iterations {
-            config.iterations = iterations;
-        }
+        let (config, model) = settings(&self.folder, self.iterations)?;
+        threads::start()?;
         let device = pick(self.device.unwrap_or(config.device))?;
         tracing::info!(device = %device.kind, reason = %device.reason, "this computes");
         let path = self.folder.path().to_owned();
-        space::watch(path.clone(), config.storage.clone(), &log)
+        let place = Place::of(&path).map_err(|error| Error::io(&path, error))?;
+        space::watch(path.clone(), place.clone(), config.storage.clone(), &log)
             .map_err(|error| Error::io(&path, error))?;
-        let blobs = self.folder.open_blobs()?;
-        let model = Arc::new(ModelFiles::open(&self.folder.model())?);
+        blobs_there(&self.folder)?;
+        let blobs = self.folder.open_blobs(&log)?;
         let mut view = fold(log.as_ref())?;
+        if view.seed.is_none() {
+            return Err(Error::Unfinished(path));
+        }
         if self.headroom.is_none() {
             let (model, kinds) = (model.config(), doctor::kinds(&view));
             memory::check_now(&Outline::of(model, &config, kinds, &device), &device)?;
         }
+        identity::check(&config, &model, &self.folder, log.as_ref(), &mut view)?;
+        let to_come = SettingsToCome::of(&config, &view);
         let held_out = held_out::obey(&config, log.as_ref(), &blobs, &mut view)?;
-        if let Some(change) = &held_out {
-            tracing::info!(%change, "held-out prompts");
-        }
         let terms = Terms::of(&config, &model);
-        let workshop = CandleWorkshop::new(model, blobs.clone(), &config, &device)?;
-        let workshop = Arc::new(workshop);
+        let of_old = identity::adapters_of_old(&view, &config);
+        let workshop = CandleWorkshop::new(model, blobs.clone(), &device, config.dtype)?;
+        let workshop = Arc::new(workshop.with_adapters_of_old(of_old));
+        workshop.discard(&view.superseded());
         let engine = RubricEngine::new()?;
         let registry = self.folder.open_rubrics(&engine)?;
+        present::check(&config, &view, &registry, &self.folder)?;
         referees::check(&config, &view, &registry)?;
         let reserve = Reserve { mib: config.supervision.memory_reserve_mib };
+        let config = Arc::new(config);
         let desk = Desk {
-            config: Arc::new(config),
             log: log.clone(),
             workshop: workshop.clone(),
             rubrics: registry.clone(),
@@ -150,11 +164,51 @@ impl Builder {
         let view = Arc::new(Mutex::new(view));
         let dir = self.folder.rubrics();
         let rubrics = Rubrics::new(dir, &shared, view.clone(), registry, engine, terms);
-        let watched = watch_rubrics(&self.folder, &desk.config.rubrics, &rubrics)?;
-        let system = ActorSystem::start(desk.clone()).map_err(|e| Error::io(path, e))?;
-        let handle = Handle { log: log.clone(), workshop, view, rubrics };
+        let watched = watch_rubrics(&self.folder, &config.rubrics, &rubrics)?;
+        let system =
+            ActorSystem::start(desk.clone(), config.clone()).map_err(|e| Error::io(path, e))?;
+        let engine = config.engine();
+        let handle = Handle { log: log.clone(), workshop, engine, view, rubrics };
         let system = Mutex::new(system);
-        Ok(Runtime { handle, desk, device, held_out, log, blobs, system, _watched: watched })
+        Ok(Runtime {
+            handle,
+            desk,
+            config,
+            to_come,
+            place,
+            device,
+            held_out,
+            log,
+            blobs,
+            system,
+            _watched: watched,
+        })
+    }
+}
+
+/// A run's settings and its model, which fit each other; `iterations` is what the host wants instead.
+fn settings(folder: &Folder, iterations: Option<u32>) -> Result<(Config, Arc<ModelFiles>), Error> {
+    let mut config = Config::from_yaml(&folder.config())?;
+    if let Some(iterations) = iterations {
+        config.iterations = iterations.max(1);
+        config.validate()?;
+    }
+    let model = ModelFiles::open(&folder.model())?;
+    config.validate_for(model.config()).map_err(|error| error.at(&folder.config()))?;
+    // A host may want everything to start and nothing to begin.
+    if iterations == Some(0) {
+        config.iterations = 0;
+    }
+    Ok((config, Arc::new(model)))
+}
+
+/// Refuses to begin without the run's blobs: an empty folder in their place would be in the way of
+/// whoever brings them back.
+fn blobs_there(folder: &Folder) -> Result<(), BlobError> {
+    let path = folder.path().join("blobs");
+    match std::fs::metadata(&path) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(BlobError::Away { path, reason: error.to_string() }),
     }
 }
 
@@ -184,43 +238,13 @@ fn watch_rubrics(
     Ok(all)
 }
 
-/// Until when to wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Goal {
-    /// All iterations of the settings are over.
-    Iterations,
-    /// The caller says so.
-    Forever,
-}
-
-/// Why waiting ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The goal is reached.
-    Reached,
-    /// The caller asked to stop.
-    Stopped,
-    /// Nothing can be recorded any more.
-    LogLost(String),
-    /// The run pauses after an iteration that gave nothing to learn from
-    /// (`pairs.on_no_signal: pause`; only while waiting for a goal).
-    Paused {
-        /// Why.
-        reason: String,
-    },
-    /// A stage failed again and again and waits for the host (only while waiting for a goal).
-    Halted {
-        /// Which.
-        stage: String,
-        /// Its last failure.
-        reason: String,
-    },
-}
-
 /// A running run. Dropping it stops it without loss.
 pub struct Runtime {
     handle: Handle,
     desk: Desk,
+    config: Arc<Config>,
+    to_come: Option<SettingsToCome>,
+    place: Place,
     device: Picked,
     held_out: Option<HeldOutChange>,
     log: Arc<DurableLog>,
@@ -258,6 +282,11 @@ impl Runtime {
         self.held_out.as_ref()
     }
 
+    /// What of the settings counts from the next iteration on, where they were changed.
+    pub fn settings_to_come(&self) -> Option<&SettingsToCome> {
+        self.to_come.as_ref()
+    }
+
     /// What every stage is doing.
     pub fn stages(&self) -> Vec<StageStatus> {
         self.system.lock().unwrap_or_else(PoisonError::into_inner).status()
@@ -268,7 +297,8 @@ impl Runtime {
     /// `storage.keep_iterations` says; a host that waits in its own way calls [`Runtime::retain`].
     ///
     /// # Errors
-    /// When the log cannot be read.
+    /// When the log cannot be read to begin with. When it refuses later, what is known stays as it
+    /// was, and the stages wait until it can be read.
     pub fn wait(
         &self,
         goal: Goal,
@@ -276,28 +306,62 @@ impl Runtime {
         mut tick: impl FnMut(&RunView),
     ) -> Result<Outcome, Error> {
         let bell = self.desk.log.subscribe();
+        let mut view = self.handle.view()?;
+        let before = outcome::over(&view);
         let mut finished = None;
         loop {
-            let view = self.handle.view()?;
             tick(&view);
             if finished.replace(view.finished()) != Some(view.finished()) {
+                self.workshop().discard(&view.superseded_by_the_end());
                 self.retain_as_configured();
             }
             if stop.is_cancelled() {
                 return Ok(Outcome::Stopped);
             }
-            if goal == Goal::Iterations && view.finished() >= self.desk.config.iterations {
-                return Ok(Outcome::Reached);
-            }
-            if let Some(reason) = self.stages().into_iter().find_map(|s| s.state.log_lost) {
-                return Ok(Outcome::LogLost(reason));
-            }
-            let held = || self.halted().or_else(|| paused(&view));
-            if let Some(held) = Some(goal).filter(|g| *g != Goal::Forever).and_then(|_| held()) {
-                return Ok(held);
+            if let Some(end) = self.end(goal, &view, &before) {
+                return Ok(end);
             }
             let _ = bell.recv_timeout(Duration::from_millis(100));
+            match self.handle.view() {
+                Ok(known) => view = known,
+                Err(Error::Log(error))
+                    if StageError::from(error.clone()).cause() == Cause::Shortage =>
+                {
+                    tracing::debug!(%error, "the log cannot be read at present");
+                }
+                Err(error) => return Err(error),
+            }
         }
+    }
+
+    /// Why waiting for a goal ends now, if it does; `before` were over when it began.
+    fn end(&self, goal: Goal, view: &RunView, before: &BTreeSet<Iteration>) -> Option<Outcome> {
+        let log = self.log.as_ref();
+        let to_an_end = goal == Goal::Iterations;
+        if let Some(failed) = outcome::stopped_by(view, log).filter(|_| to_an_end) {
+            return Some(Outcome::Failed(failed));
+        }
+        if to_an_end && view.finished() >= self.config.iterations {
+            return Some(outcome::reached(view, before, log));
+        }
+        if let Some(reason) = self.lost() {
+            return Some(Outcome::Lost(reason));
+        }
+        self.halted().or_else(|| outcome::paused(view)).filter(|_| to_an_end)
+    }
+
+    /// What is gone that this process does not get back, if anything is.
+    fn lost(&self) -> Option<String> {
+        let lost = self.stages().into_iter().find_map(|stage| stage.state.lost);
+        lost.or_else(|| {
+            let folder = self.place.path().display();
+            (self.place.look() == Found::Another).then(|| {
+                format!(
+                    "{folder} is not the folder any more that the run was started in, but another. \
+                     Put the right one back in its place"
+                )
+            })
+        })
     }
 
     /// Drops what iterations older than the last `keep` finished ones left: completions, judgments,
@@ -311,7 +375,7 @@ impl Runtime {
 
     /// After an iteration, where the settings want it. That it fails must not stop a run.
     fn retain_as_configured(&self) {
-        let keep = self.desk.config.storage.keep_iterations;
+        let keep = self.config.storage.keep_iterations;
         if keep == 0 {
             return;
         }
@@ -319,6 +383,10 @@ impl Runtime {
             Ok(freed) => tracing::info!(?freed, "old iterations were compacted"),
             Err(error) => tracing::warn!(%error, "old iterations stay for now"),
         }
+    }
+
+    fn workshop(&self) -> &CandleWorkshop {
+        &self.handle.workshop
     }
 
     /// The first stage that waits for the host, as an outcome.
@@ -340,22 +408,12 @@ impl Runtime {
     }
 }
 
-/// The pause that the last iteration ended in, as an outcome.
-fn paused(view: &RunView) -> Option<Outcome> {
-    let (_, last) = view.iterations.last_key_value()?;
-    match last.outcome.as_ref().filter(|_| view.paused)? {
-        IterationOutcome::NoSignal { reason } | IterationOutcome::JudgeCompromised { reason } => {
-            Some(Outcome::Paused { reason: reason.clone() })
-        }
-        _ => None,
-    }
-}
-
 /// What a host may do with a run.
 #[derive(Clone)]
 pub struct Handle {
     log: Arc<dyn Log>,
     workshop: Arc<CandleWorkshop>,
+    engine: Engine,
     view: Arc<Mutex<RunView>>,
     rubrics: Rubrics,
 }
@@ -435,7 +493,7 @@ impl Handle {
         let view = self.view()?;
         let policy =
             view.policy.ok_or_else(|| Error::Usage("the run has no policy yet".to_owned()))?;
-        let opened = self.workshop.open(&policy)?;
+        let opened = self.workshop.open(&policy, &self.engine)?;
         Ok((policy, opened))
     }
 

@@ -4,11 +4,11 @@
 
 use super::folder::{FOLD_RECORDS, fold};
 use crate::blob::BlobStore;
-use crate::domain::{BlobHash, Event, Offset};
+use crate::domain::{Event, Offset};
 use crate::error::Error;
 use crate::log::{Batch, Compacted, Compaction, DurableLog, Log, LogError};
 use crate::view::RunView;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// What was freed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -59,12 +59,12 @@ pub(crate) fn retain(log: &DurableLog, blobs: &BlobStore, keep: u32) -> Result<F
         log.append(Batch { events, ..Batch::default() })?;
     }
     let (count, blob_bytes) =
-        blobs.retain(&blobs_from(&view, kept_from(&view, keep)), &blobs_from(&view, Offset(0)))?;
+        blobs.retain(&view.blobs(kept_from(&view, keep)), &view.blobs(Offset(0)))?;
     Ok(Freed { log: compacted, blobs: count, blob_bytes })
 }
 
 /// Where the oldest iteration begins that is kept whole.
-fn kept_from(view: &RunView, keep: u32) -> Offset {
+pub(super) fn kept_from(view: &RunView, keep: u32) -> Offset {
     let over = view.iterations.values().filter(|iteration| iteration.outcome.is_some());
     let over: Vec<Offset> = over.map(|iteration| iteration.opened).collect();
     let open = view.open().map_or(view.next, |(_, open)| open.opened);
@@ -73,16 +73,4 @@ fn kept_from(view: &RunView, keep: u32) -> Offset {
         (keep, all) if keep >= all => Offset(0),
         (keep, all) => over.get(all - keep).copied().unwrap_or_default(),
     }
-}
-
-/// The blobs that a run needs which keeps everything of iterations opened at `from` and later.
-fn blobs_from(view: &RunView, from: Offset) -> BTreeSet<BlobHash> {
-    let policies = view.base.iter().chain(&view.policy).chain(&view.first);
-    let mut needed: BTreeSet<BlobHash> =
-        policies.flat_map(|policy| policy.blobs().cloned()).collect();
-    needed.extend(view.seed_data.iter().map(|data| data.blob.clone()));
-    for iteration in view.iterations.values() {
-        needed.extend(iteration.blobs(iteration.opened >= from));
-    }
-    needed
 }

@@ -7,6 +7,7 @@ use super::folder::FOLD_RECORDS;
 use super::panels;
 use super::spelling;
 use crate::config::{Config, ReadoutMode};
+use crate::domain::text::bounded;
 use crate::domain::{Event, Offset, Panel, RubricId, Seat, TaskKey, Trial, When};
 use crate::error::Error;
 use crate::lm::model_files::ModelFiles;
@@ -17,6 +18,9 @@ use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// Characters of the reason why a component is not used that are recorded.
+const REFUSAL_CHARS_MAX: usize = 2000;
 
 /// So often a change is tried when others change what judges at the same time.
 const CHANGES_TRIED: u32 = 100;
@@ -133,8 +137,11 @@ impl Rubrics {
     pub fn install(&self, bytes: &[u8]) -> Result<Installed, Error> {
         let rubric = Rubric::load(&self.engine, bytes)?;
         let known = self.registry.get(rubric.id()).is_some();
-        if !known {
+        // Also one that is loaded, and whose file was damaged since.
+        if !std::fs::read(kept_at(&self.dir, rubric.id())).is_ok_and(|kept| kept == bytes) {
             keep(&self.dir, rubric.id(), bytes)?;
+        }
+        if !known {
             self.registry.install(rubric.clone());
         }
         let RubricInfo { name, version, .. } = rubric.info().clone();
@@ -398,6 +405,7 @@ impl Rubrics {
         let file = path.display().to_string();
         tracing::warn!(file, reason, "the rubrics that judge stay");
         let key = Some(TaskKey::of("refuse", &[blake3::hash(bytes).as_bytes()]));
+        let reason = bounded(&reason, REFUSAL_CHARS_MAX);
         let event = Event::RubricRefused { file, reason };
         self.append(Batch { key, events: vec![event], cursor: None }).map(drop)
     }
@@ -546,8 +554,11 @@ pub fn find(view: &RunView, wanted: &str) -> Result<RubricId, Error> {
 
 /// Keeps a component's bytes under their hash: whole, or not at all.
 pub(crate) fn keep(dir: &Path, id: &RubricId, bytes: &[u8]) -> Result<(), Error> {
-    let path = dir.join(format!("{id}.wasm"));
-    write_whole(&path, bytes)
+    write_whole(&kept_at(dir, id), bytes)
+}
+
+fn kept_at(dir: &Path, id: &RubricId) -> PathBuf {
+    dir.join(format!("{id}.wasm"))
 }
 
 /// Writes a file so that it is there whole, also after a power cut, or not at all.
@@ -564,5 +575,9 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
             None => Ok(()),
         }
     };
-    write().map_err(io)
+    write().map_err(|error| {
+        // Half of it on a full disk would keep that full.
+        let _ = std::fs::remove_file(&part);
+        io(error)
+    })
 }

@@ -1,9 +1,10 @@
-//! SPACE: a thread that looks, once a second, whether the run has room: its quota, and a reserve of
-//! the disk that is for others. Without room the log is held, so that stages wait and say why;
-//! reading and `gradus status` go on, and so does everything when there is room again.
+//! SPACE: a thread that looks, once a second, whether the run has room: its folder, its quota, and a
+//! reserve of the disk that is for others. Without room the log is held, so that stages wait and say
+//! why; reading and `gradus status` go on, and so does everything when there is room again.
 
 use crate::config::StorageConfig;
 use crate::log::DurableLog;
+use crate::machine::{Found, Place};
 use crate::space::{free_bytes, used_bytes};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -13,7 +14,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const MIB: u64 = 1 << 20;
 
 /// Why there is no room, if there is none.
-fn shortage(dir: &Path, settings: &StorageConfig) -> Option<String> {
+fn shortage(dir: &Path, place: &Place, settings: &StorageConfig) -> Option<String> {
+    let shown = dir.display();
+    match place.look() {
+        Found::It => {}
+        Found::Nothing(why) => return Some(format!("the run's folder {shown} is away: {why}")),
+        Found::Another => return Some(format!("another folder is in the place of {shown}")),
+    }
     let (reserve, quota) = (u64::from(settings.reserve_mib), u64::from(settings.quota_mib));
     if let Some(free) = free_bytes(dir).filter(|free| *free < reserve * MIB) {
         let free = free / MIB;
@@ -36,15 +43,16 @@ fn shortage(dir: &Path, settings: &StorageConfig) -> Option<String> {
 /// When the system will not give a thread.
 pub(crate) fn watch(
     dir: PathBuf,
+    place: Place,
     settings: StorageConfig,
     log: &Arc<DurableLog>,
 ) -> std::io::Result<()> {
-    log.hold(shortage(&dir, &settings));
+    log.hold(shortage(&dir, &place, &settings));
     let log: Weak<DurableLog> = Arc::downgrade(log);
     let look = move || {
         loop {
             std::thread::sleep(LOOK_EVERY);
-            let short = shortage(&dir, &settings);
+            let short = shortage(&dir, &place, &settings);
             let Some(log) = log.upgrade() else { return };
             log.hold(short);
         }

@@ -7,13 +7,17 @@
 
 use super::compare::{Groups, groups, orders};
 use super::readout::{self, PendingReadout, Said, stopped};
+use super::sampler::request;
+use super::seats::installed;
 use super::tally::{Shown, Tallied, tally};
 use super::{Desk, StageError};
-use crate::config::{JudgeConfig, ReadoutMode};
+use crate::domain::plan::{JudgePlan, ReadoutMode, Sampling};
+use crate::domain::text::bounded;
 use crate::domain::{
-    Completion, Criterion, Outcome, PolicyRef, Prompt, ReadoutFacts, Remarks, Seed,
+    Completion, Criterion, Message, Outcome, PolicyRef, Prompt, ReadoutFacts, Remarks, RubricId,
+    Seed,
 };
-use crate::lm::generate::{DrawRequest, Sampling};
+use crate::lm::generate::DrawRequest;
 use crate::lm::policy::LanguageModel;
 use crate::rubric::{CallError, Item, Place, Reading, Rendered, Rubric};
 use std::sync::Arc;
@@ -144,28 +148,52 @@ type Drawn = Result<(Vec<u32>, Vec<Completion>), Outcome>;
 /// Why a question has no reply when nobody is there to give one.
 pub(crate) const NOT_ASKED: &str = "nobody replied to this question before, and no model was asked";
 
-/// What a judge says about answers.
-pub(crate) struct Bench<'a> {
-    /// Who replies, opened when a question needs it; `None`: only what was replied before counts.
+/// Who replies, and how it is asked.
+#[derive(Clone, Copy)]
+pub(crate) struct Asking<'a> {
+    /// Opened when a question needs it; `None`: only what was replied before counts.
     pub policy: Option<&'a PolicyRef>,
-    pub rubric: &'a Rubric,
-    pub samples: u32,
+    pub judge: &'a JudgePlan,
     pub desk: &'a Desk,
 }
 
+/// What a judge says about answers under one rubric.
+pub(crate) struct Bench<'a> {
+    pub asking: Asking<'a>,
+    pub rubric: &'a Rubric,
+    pub samples: u32,
+}
+
+/// What a rubric asks about answers that are shown together.
+pub(super) fn asked(
+    prompt: &Prompt,
+    shown: &[&str],
+    rubric: &RubricId,
+    desk: &Desk,
+) -> Result<Vec<Message>, StageError> {
+    let rubric = installed(desk, rubric)?;
+    let candidates = shown.iter().map(|text| (*text).to_owned()).collect();
+    let item = Sheet::of(prompt, Vec::new(), Seeds::Placed(Seed::root(0))).item;
+    match rubric.render(&Item { candidates, ..item }) {
+        Ok(rendered) => Ok(rendered.messages),
+        Err(CallError::Host { reason }) => Err(StageError::Sandbox(reason)),
+        Err(error) => Err(StageError::Rubric(error.to_string())),
+    }
+}
+
 /// How a rubric groups `n` answers; none when there are too few.
-fn grouped(n: usize, rubric: &Rubric, judge: &JudgeConfig) -> Groups {
+fn grouped(n: usize, rubric: &Rubric, comparisons_max: u32) -> Groups {
     let info = rubric.info();
     let size = n.min(info.max_candidates as usize);
     match size < info.min_candidates as usize {
         true => Groups::default(),
-        false => groups(n, size, judge.comparisons_max as usize),
+        false => groups(n, size, comparisons_max as usize),
     }
 }
 
 /// What is shown of `n` answers, each group with its orders; nothing when there are too few.
-pub(crate) fn shown(n: usize, rubric: &Rubric, judge: &JudgeConfig) -> Vec<Vec<usize>> {
-    let groups = grouped(n, rubric, judge).shown;
+pub(crate) fn shown(n: usize, rubric: &Rubric, comparisons_max: u32) -> Vec<Vec<usize>> {
+    let groups = grouped(n, rubric, comparisons_max).shown;
     groups.iter().flat_map(|group| orders(group, rubric.info().order_sensitive)).collect()
 }
 
@@ -189,15 +217,15 @@ impl Bench<'_> {
                 .map(|r| Shown { seen: &r.seen, sample: r.sample, scores: &r.scores })
                 .collect();
             let tallied = tally(&shown, sheet.answers.len(), combine);
-            let judge = &self.desk.config.judge;
-            let left_out = grouped(sheet.answers.len(), self.rubric, judge).left_out;
+            let most = self.asking.judge.comparisons_max;
+            let left_out = grouped(sheet.answers.len(), self.rubric, most).left_out;
             Marked { tallied, replies, left_out }
         });
         Ok(marked.collect())
     }
 
     fn questions(&self, at: usize, sheet: &Sheet<'_>) -> Vec<Question> {
-        let shown = shown(sheet.answers.len(), self.rubric, &self.desk.config.judge);
+        let shown = shown(sheet.answers.len(), self.rubric, self.asking.judge.comparisons_max);
         shown
             .into_iter()
             .zip(0u64..)
@@ -221,7 +249,8 @@ impl Bench<'_> {
     }
 
     fn model(&self) -> Result<Option<Arc<dyn LanguageModel>>, StageError> {
-        self.policy.map(|policy| self.desk.workshop.policy(policy)).transpose()
+        let Asking { policy, judge, desk } = self.asking;
+        policy.map(|policy| desk.workshop.policy(policy, &judge.engine)).transpose()
     }
 
     fn replies(
@@ -253,7 +282,7 @@ impl Bench<'_> {
             });
         }
         if let (false, Some(model)) = (readouts.is_empty(), self.model()?) {
-            readout::apply(model.as_ref(), &readouts, &mut all, &self.desk.cancel)?;
+            readout::apply(model.as_ref(), &readouts, &mut all, &self.asking.desk.cancel)?;
         }
         Ok(all)
     }
@@ -285,7 +314,7 @@ impl Bench<'_> {
             }
             refused.push(too_long);
         }
-        let drawn = model.draw(&requests, &self.desk.cancel)?;
+        let drawn = model.draw(&requests, &self.asking.desk.cancel)?;
         let mut drawn = requests.into_iter().map(|request| request.prompt).zip(drawn);
         let reply = |refused: Option<Outcome>| match refused {
             Some(outcome) => Some(Err(outcome)),
@@ -316,9 +345,7 @@ impl Bench<'_> {
     ) -> Result<Result<Asked, Outcome>, StageError> {
         Ok(match self.rubric.render(&question.item) {
             Ok(rendered) => Ok(self.recall(rendered, question, past)),
-            Err(CallError::Refused(reason)) => Err(Outcome::Refused { reason }),
-            Err(CallError::Trapped { reason }) => Err(Outcome::Trapped { reason }),
-            Err(CallError::Host { reason }) => return Err(StageError::Sandbox(reason)),
+            Err(error) => Err(unheard(error)?),
         })
     }
 
@@ -349,20 +376,10 @@ impl Bench<'_> {
         prompt: Vec<u32>,
         seed: Seed,
     ) -> DrawRequest {
-        let settings = &self.desk.config.judge;
-        DrawRequest {
-            prompt,
-            seeds: (0..u64::from(self.samples)).map(|i| seed.index(i)).collect(),
-            sampling: Sampling {
-                temperature: settings.temperature as f32,
-                top_p: settings.top_p as f32,
-                max_new_tokens: asked.rendered.max_tokens.min(settings.max_new_tokens) as usize,
-                top_k: None,
-                min_p: None,
-                repetition_penalty: 1.0,
-                stop_ids: model.stop_ids().to_vec(),
-            },
-        }
+        let Sampling { temperature, top_p, max_new_tokens } = self.asking.judge.sampling;
+        let max_new_tokens = asked.rendered.max_tokens.min(max_new_tokens);
+        let sampling = Sampling { temperature, top_p, max_new_tokens };
+        request(model, prompt, seed, self.samples, &sampling)
     }
 
     fn read_program(&self, asked: &Asked, question: &Question) -> Result<Reply, StageError> {
@@ -385,10 +402,10 @@ impl Bench<'_> {
                 missing = true;
                 (Outcome::Unparsed { reason: "no score found".into() }, fuel)
             }
-            Ok(Reading::Unparsed { reason, fuel }) => (Outcome::Unparsed { reason }, fuel),
-            Err(CallError::Refused(reason)) => (Outcome::Refused { reason }, 0),
-            Err(CallError::Trapped { reason }) => (Outcome::Trapped { reason }, 0),
-            Err(CallError::Host { reason }) => return Err(StageError::Sandbox(reason)),
+            Ok(Reading::Unparsed { reason, fuel }) => {
+                (Outcome::Unparsed { reason: bounded(&reason, REASON_CHARS_MAX) }, fuel)
+            }
+            Err(error) => (unheard(error)?, 0),
         };
         let reply = Reply {
             seen: question.seen.clone(),
@@ -413,7 +430,7 @@ impl Bench<'_> {
         read: &Read,
         said: Said<'_>,
     ) -> Result<Option<PendingReadout>, StageError> {
-        let mode = self.desk.config.judge.readout;
+        let mode = self.asking.judge.readout;
         match &asked.rendered.readout {
             _ if mode == ReadoutMode::Parsed => Ok(None),
             Some(readout) if read.missing && mode == ReadoutMode::Forced => {
@@ -499,7 +516,7 @@ impl Bench<'_> {
         facts: ReadoutFacts,
     ) -> bool {
         let before = asked.before.as_ref().and_then(|before| before.readout.as_ref());
-        match self.desk.config.judge.readout {
+        match self.asking.judge.readout {
             ReadoutMode::Parsed => false,
             ReadoutMode::Expected if facts.forced => false,
             _ if past.rubric.id() == self.rubric.id() => true,
@@ -523,13 +540,36 @@ fn too_long(tokens: usize, most: usize) -> Option<Outcome> {
     (tokens + 1 >= most).then(|| Outcome::Refused { reason: reason() })
 }
 
+/// Characters of a rubric's reason that are recorded.
+const REASON_CHARS_MAX: usize = 2000;
+/// Characters of its rationale.
+const RATIONALE_CHARS_MAX: usize = 8000;
+/// Parts of one verdict, and characters of the name of each.
+const CRITERIA_MAX: (usize, usize) = (256, 200);
+
+/// What is recorded of a call that gave nothing. A rubric's words may be of any length, and what is
+/// recorded may not.
+fn unheard(error: CallError) -> Result<Outcome, StageError> {
+    let short = |reason: String| bounded(&reason, REASON_CHARS_MAX);
+    match error {
+        CallError::Refused(reason) => Ok(Outcome::Refused { reason: short(reason) }),
+        CallError::Trapped { reason } => Ok(Outcome::Trapped { reason: short(reason) }),
+        CallError::Host { reason } => Err(StageError::Sandbox(reason)),
+    }
+}
+
 /// What a verdict holds besides its scores.
 fn remarked(criteria: Vec<(String, f64)>, rationale: String, text: &str) -> Remarks {
-    let criterion = |(name, value)| Criterion { name, value };
-    Remarks {
-        criteria: criteria.into_iter().map(criterion).collect(),
-        rationale: Some(rationale).filter(|why| !why.is_empty() && why != text),
-    }
+    let (most, chars) = CRITERIA_MAX;
+    let left_out = criteria.len().saturating_sub(most);
+    let rationale = Some(rationale).filter(|why| !why.is_empty() && why != text);
+    let rationale = rationale.map(|why| bounded(&why, RATIONALE_CHARS_MAX));
+    let rationale = match left_out {
+        0 => rationale,
+        n => Some(format!("{} [{n} more parts are not recorded]", rationale.unwrap_or_default())),
+    };
+    let criterion = |(name, value): (String, f64)| Criterion { name: bounded(&name, chars), value };
+    Remarks { criteria: criteria.into_iter().take(most).map(criterion).collect(), rationale }
 }
 
 impl Asked {
@@ -556,6 +596,21 @@ mod tests {
             reason.starts_with("not judged: too long. The question has 255 tokens"),
             "{reason}"
         );
+    }
+
+    /// Case G5: a rubric whose refusal is of three megabytes must not stop a run.
+    #[test]
+    fn whatever_a_rubric_says_is_recorded_with_an_end() {
+        let long = "x".repeat(3_000_000);
+        for error in [CallError::Refused(long.clone()), CallError::Trapped { reason: long.clone() }]
+        {
+            let outcome = unheard(error).unwrap();
+            assert!(serde_json::to_vec(&outcome).unwrap().len() < 3000);
+        }
+        let parts = (0..1000).map(|_| (long.clone(), 1.0)).collect();
+        let remarks = remarked(parts, long.clone(), "");
+        assert!(serde_json::to_vec(&remarks).unwrap().len() < 100_000);
+        assert!(remarks.rationale.unwrap().ends_with("[744 more parts are not recorded]"));
     }
 
     #[test]

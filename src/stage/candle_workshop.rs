@@ -1,22 +1,20 @@
 //! The real [`Workshop`]: weights as blobs, opened with `lm`, trained with `lm::train`.
 
 use super::error::StageError;
-use super::trainer::lora_settings;
 use super::workshop::{
     SKIPPED_IN_A_ROW_MAX, Saved, Segment, SegmentRequest, StepData, StepResult, Workshop,
     skipped_in_a_row,
 };
 use crate::blob::BlobStore;
-use crate::config::Config;
 use crate::domain::event::StepMetrics;
-use crate::domain::{BlobHash, PolicyRef};
+use crate::domain::plan::{Engine, MovingMean, ReferenceRule};
+use crate::domain::{AdapterRef, AdapterShape, BlobHash, PolicyRef};
 use crate::lm::cancel::Cancel;
 use crate::lm::decoder::Decoder;
-use crate::lm::device::Picked;
+use crate::lm::device::{Dtype, Picked};
 use crate::lm::error::LmError;
 use crate::lm::gpu::{Base, Gpu};
 use crate::lm::logp::sequence_logps;
-use crate::lm::lora::LoraSettings;
 use crate::lm::model_files::ModelFiles;
 use crate::lm::ops::Storage;
 use crate::lm::policy::{Adapter, LanguageModel, Policy, scores_on};
@@ -31,50 +29,41 @@ pub const OPEN_POLICIES_MAX: usize = 3;
 pub struct CandleWorkshop {
     model: Arc<ModelFiles>,
     blobs: Arc<BlobStore>,
-    lora: LoraSettings,
-    storage: Storage,
-    open: Mutex<Vec<(PolicyRef, Arc<Policy>)>>,
+    /// What adapters of schema 1 are, whose records do not say it.
+    of_old: Option<AdapterShape>,
+    open: Mutex<Vec<(PolicyRef, Engine, Arc<Policy>)>>,
     gpu: Option<Gpu>,
     /// Weights that someone on the GPU still reads.
     bases: Mutex<Vec<(BlobHash, Weak<Base>)>>,
 }
 
 impl CandleWorkshop {
-    /// A workshop for policies of the shape of `model`, which computes on `device`. The settings
-    /// must be those every adapter of the run was trained with.
+    /// A workshop for policies of the shape of `model`, which computes on `device`, there with
+    /// `dtype`.
     ///
     /// # Errors
-    /// A GPU that cannot be had, or settings that are for the CPU alone.
+    /// A GPU that cannot be had.
     pub fn new(
         model: Arc<ModelFiles>,
         blobs: Arc<BlobStore>,
-        config: &Config,
         device: &Picked,
+        dtype: Dtype,
     ) -> Result<Self, LmError> {
-        let gpu = Gpu::of(device, config.dtype)?;
-        CandleWorkshop::on(gpu, model, blobs, config)
+        Ok(CandleWorkshop::on(Gpu::of(device, dtype)?, model, blobs))
     }
 
     /// As [`CandleWorkshop::new`], on this GPU, or on the CPU.
-    ///
-    /// # Errors
-    /// Settings that are for the CPU alone.
-    pub fn on(
-        gpu: Option<Gpu>,
-        model: Arc<ModelFiles>,
-        blobs: Arc<BlobStore>,
-        config: &Config,
-    ) -> Result<Self, LmError> {
-        let (lora, storage) = (lora_settings(&config.train), config.sampling.storage());
-        if gpu.is_some() && storage != Storage::Exact {
-            return Err(LmError::Config(
-                "sampling.weight_bits 8 is for the CPU; a GPU keeps weights as `dtype` says. Take \
-                 the setting out, or take `device: cpu`"
-                    .to_owned(),
-            ));
-        }
+    pub fn on(gpu: Option<Gpu>, model: Arc<ModelFiles>, blobs: Arc<BlobStore>) -> Self {
         let (open, bases) = (Mutex::default(), Mutex::default());
-        Ok(CandleWorkshop { model, blobs, lora, storage, open, gpu, bases })
+        CandleWorkshop { model, blobs, of_old: None, open, gpu, bases }
+    }
+
+    /// The same for a run whose first adapters have records of schema 1: all were trained with what
+    /// its settings said.
+    #[must_use]
+    pub fn with_adapters_of_old(mut self, shape: AdapterShape) -> Self {
+        self.of_old = Some(shape);
+        self
     }
 
     /// Weights on the GPU: those that someone there has already, or sent over.
@@ -91,17 +80,20 @@ impl CandleWorkshop {
     }
 
     fn unmerged(&self, policy: &PolicyRef) -> Result<Option<Adapter>, StageError> {
-        let adapter = self.adapter(policy)?;
-        let LoraSettings { r, alpha, .. } = self.lora;
-        Ok(adapter.map(|weights| Adapter { weights, alpha, rank: r }))
+        policy.adapter.as_ref().map(|adapter| self.adapter(adapter)).transpose()
     }
 
     fn weights(&self, hash: &BlobHash) -> Result<Weights, StageError> {
         Ok(Weights::from_bytes(&self.blobs.read(hash)?)?)
     }
 
-    fn adapter(&self, policy: &PolicyRef) -> Result<Option<Weights>, StageError> {
-        policy.adapter.as_ref().map(|hash| self.weights(hash)).transpose()
+    fn adapter(&self, adapter: &AdapterRef) -> Result<Adapter, StageError> {
+        let shape = adapter.shape.as_ref().or(self.of_old.as_ref()).ok_or_else(|| {
+            let hash = &adapter.weights;
+            StageError::Missing(format!("what the adapter {hash} is scaled by is not recorded"))
+        })?;
+        let weights = self.weights(&adapter.weights)?;
+        Ok(Adapter { weights, alpha: shape.alpha, rank: shape.r as usize })
     }
 
     /// Full weights of a policy, its adapter merged.
@@ -110,8 +102,8 @@ impl CandleWorkshop {
     /// When blobs are missing, damaged or do not fit.
     pub fn merged(&self, policy: &PolicyRef) -> Result<Weights, StageError> {
         let weights = self.weights(&policy.weights)?;
-        Ok(match self.adapter(policy)? {
-            Some(adapter) => weights.merged(&adapter, self.lora.scale())?,
+        Ok(match self.unmerged(policy)? {
+            Some(adapter) => weights.merged(&adapter.weights, adapter.scale()?)?,
             None => weights,
         })
     }
@@ -119,33 +111,42 @@ impl CandleWorkshop {
     /// The policy, opened or from the few that are open.
     ///
     /// # Errors
-    /// As [`CandleWorkshop::merged`].
-    pub fn open(&self, policy: &PolicyRef) -> Result<Arc<Policy>, StageError> {
+    /// As [`CandleWorkshop::merged`]; an engine that is for the CPU alone, on a GPU.
+    pub fn open(&self, policy: &PolicyRef, engine: &Engine) -> Result<Arc<Policy>, StageError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = open.iter().position(|(known, _)| known == policy) {
+        let known = open.iter().position(|(known, by, _)| known == policy && by == engine);
+        if let Some(at) = known {
             let entry = open.remove(at);
-            let opened = entry.1.clone();
+            let opened = entry.2.clone();
             open.push(entry);
             return Ok(opened);
         }
         if open.len() >= OPEN_POLICIES_MAX {
             open.remove(0);
         }
-        let model = self.model.clone();
+        let (model, storage) = (self.model.clone(), storage(engine));
         let opened = Arc::new(match &self.gpu {
-            None => Policy::stored(model, self.merged(policy)?, None, self.storage)?,
+            None => Policy::stored(model, self.merged(policy)?, None, storage)?,
+            Some(_) if storage != Storage::Exact => {
+                return Err(LmError::Config(
+                    "sampling.weight_bits 8 is for the CPU; a GPU keeps weights as `dtype` says. \
+                     Take the setting out, or take `device: cpu`"
+                        .to_owned(),
+                )
+                .into());
+            }
             Some(gpu) => {
                 let base = self.base(gpu, &policy.weights)?;
                 Policy::on(gpu, model, base, self.unmerged(policy)?.as_ref())?
             }
         });
-        open.push((policy.clone(), opened.clone()));
+        open.push((policy.clone(), *engine, opened.clone()));
         Ok(opened)
     }
 
     fn trainer(&self, request: &SegmentRequest<'_>) -> Result<Trainer, StageError> {
         let at = request.saved.as_ref().map_or(request.start, |saved| &saved.policy);
-        let adapter = self.adapter(at)?;
+        let adapter = self.unmerged(at)?.map(|adapter| adapter.weights);
         let (config, settings, seed) =
             (self.model.config(), request.settings.clone(), request.seed);
         let mut trainer = match &self.gpu {
@@ -167,26 +168,41 @@ impl CandleWorkshop {
         Ok(trainer)
     }
 
-    fn save(&self, trainer: &Trainer, start: &PolicyRef) -> Result<Saved, StageError> {
-        let policy = match trainer.adapter()? {
-            Some(adapter) => PolicyRef {
-                weights: start.weights.clone(),
-                adapter: Some(self.blobs.put(&adapter.to_bytes(WeightDtype::F32)?)?),
-            },
-            None => PolicyRef {
-                weights: self.blobs.put(&trainer.weights()?.to_bytes(WeightDtype::F32)?)?,
-                adapter: None,
-            },
+    fn save(&self, trainer: &Trainer, request: &SegmentRequest<'_>) -> Result<Saved, StageError> {
+        let policy = match (trainer.adapter()?, &request.settings.method) {
+            (Some(adapter), Method::Lora(settings)) => {
+                let shape = AdapterShape {
+                    r: settings.r as u32,
+                    alpha: settings.alpha,
+                    target_modules: settings.target_modules.clone(),
+                };
+                let weights = self.blobs.put(&adapter.to_bytes(WeightDtype::F32)?)?;
+                let adapter = Some(AdapterRef { weights, shape: Some(shape) });
+                PolicyRef { weights: request.start.weights.clone(), adapter }
+            }
+            _ => PolicyRef::full(self.blobs.put(&trainer.weights()?.to_bytes(WeightDtype::F32)?)?),
         };
         let optimizer = self.blobs.put(&trainer.optimizer_state()?.to_bytes(WeightDtype::F32)?)?;
         Ok(Saved { policy, optimizer })
     }
 }
 
+/// How the network that draws keeps its matrices.
+pub(crate) fn storage(engine: &Engine) -> Storage {
+    match engine {
+        Engine::Local { weight_bits: 8 } => Storage::EightBit,
+        Engine::Local { .. } => Storage::Exact,
+    }
+}
+
 fn first_checks(trainer: &mut Trainer, request: &SegmentRequest<'_>) -> Result<(), LmError> {
     match request.steps.first() {
         Some(StepData::Sft(rows)) => trainer.check_gradient_coverage(rows),
-        Some(StepData::Dpo { pairs, .. }) => trainer.check_initial_dpo_loss(pairs, &request.dpo),
+        // Against another reference than the start the first loss is not known beforehand.
+        Some(StepData::Dpo { pairs, .. }) if request.reference == ReferenceRule::Previous => {
+            trainer.check_initial_dpo_loss(pairs, &request.dpo)
+        }
+        Some(StepData::Dpo { .. }) => Ok(()),
         None => Ok(()),
     }
 }
@@ -207,8 +223,16 @@ fn metrics(figures: &StepFigures) -> StepMetrics {
 }
 
 impl Workshop for CandleWorkshop {
-    fn policy(&self, policy: &PolicyRef) -> Result<Arc<dyn LanguageModel>, StageError> {
-        Ok(self.open(policy)?)
+    fn policy(
+        &self,
+        policy: &PolicyRef,
+        engine: &Engine,
+    ) -> Result<Arc<dyn LanguageModel>, StageError> {
+        Ok(self.open(policy, engine)?)
+    }
+
+    fn merge(&self, policy: &PolicyRef) -> Result<PolicyRef, StageError> {
+        Ok(PolicyRef::full(self.blobs.put(&self.merged(policy)?.to_bytes(WeightDtype::F32)?)?))
     }
 
     fn logps(
@@ -255,8 +279,21 @@ impl Workshop for CandleWorkshop {
                 return Ok(Segment { steps, saved: None, short });
             }
         }
-        let saved = Some(self.save(&trainer, request.start)?);
+        let saved = Some(self.save(&trainer, &request)?);
         Ok(Segment { steps, saved, short })
+    }
+
+    fn average(&self, of: &MovingMean) -> Result<PolicyRef, StageError> {
+        let mean = self.merged(&of.mean)?.mixed(&self.merged(&of.newest)?, of.decay)?;
+        Ok(PolicyRef::full(self.blobs.put(&mean.to_bytes(WeightDtype::F32)?)?))
+    }
+
+    fn discard(&self, blobs: &[BlobHash]) {
+        for blob in blobs {
+            if let Err(error) = self.blobs.remove(blob) {
+                tracing::warn!(%error, "a checkpoint that nothing needs stays on the disk");
+            }
+        }
     }
 
     fn blob(&self, hash: &BlobHash) -> Result<Vec<u8>, StageError> {

@@ -1,24 +1,28 @@
-//! Decides about the run and does nothing else: opens an iteration, seals its prompts and pairs,
-//! asks the gate ([`super::gate`]), ends it. Its tasks cost nothing, so each is simply the events to append.
+//! Decides about the run and does nothing else: opens an iteration with its plan, seals its prompts and
+//! pairs, asks the gate ([`super::gate`]), ends it. Its tasks cost nothing, so each is simply the events to append.
 //!
 //! A prompt whose tasks fail again and again is left out of the iteration, not the iteration of
-//! the run.
+//! the run. After an iteration that failed the run pauses, unless the settings say that it goes on.
 //!
 //! Departure from the paper: a gate stands between a checkpoint and the policy (the paper always
 //! goes on with the new model), and an iteration with too few pairs ends `NoSignal`.
 
 use super::evaluator::Evaluator;
 use super::gate::gate;
-use super::judge::{Judge, JudgeTask, probes_are_due};
+use super::judge::{Judge, JudgeTask};
 use super::pair_store::{PairStore, PairTask};
 use super::probe;
-use super::sampler::{SampleTask, Sampler};
+use super::sampler::{SampleTask, Sampler, next_round};
 use super::shadow;
 use super::trainer::Trainer;
 use super::{ATTEMPTS_MAX, Desk, Stage, StageError, Weight, task_key};
-use crate::config::{Config, OnNoSignal};
+use crate::config::{Config, OnFailure, Scene, changes};
 use crate::domain::event::{IterationKind, IterationOutcome};
-use crate::domain::{Bait, Event, Iteration, PromptId, RubricId, Seat, TaskKey};
+use crate::domain::plan::OnNoSignal;
+use crate::domain::{
+    Bait, Event, Iteration, IterationPlan, PairId, Panel, PolicyRef, PromptId, RubricId, Seat,
+    TaskKey,
+};
 use crate::view::{CheckpointFacts, IterationView, Known, Liking, Probed, RunView};
 use std::sync::Arc;
 
@@ -31,6 +35,7 @@ type Decision = (Iteration, Slot, Vec<Event>);
 #[serde(rename_all = "snake_case")]
 enum Slot {
     Start,
+    Adopt,
     Prompts,
     Split(Vec<PromptId>),
     Quarantine(PromptId),
@@ -39,7 +44,7 @@ enum Slot {
     RollBack(RubricId),
 }
 
-/// The conductor stage.
+/// The conductor stage: the only one that holds settings, for it makes the next plan of them.
 pub struct Conductor {
     config: Arc<Config>,
 }
@@ -57,6 +62,9 @@ impl Conductor {
         let Some((iteration, open)) = view.open() else {
             return self.open_iteration(view);
         };
+        let Some(plan) = &open.plan else {
+            return self.adopt(view, iteration, open);
+        };
         if let Some((rubric, reason, back_to)) = view.failing() {
             let (rubric, reason, back_to) = (rubric.clone(), reason.clone(), back_to.clone());
             let slot = Slot::RollBack(rubric.clone());
@@ -65,7 +73,7 @@ impl Conductor {
             let event = Event::RubricRolledBack { rubric, back_to, reason, taken_back };
             return Some((iteration, slot, vec![event]));
         }
-        if let Some(stuck) = self.stuck(view) {
+        if let Some(stuck) = stuck_task(view) {
             return Some(stuck.decision(iteration));
         }
         if let Some(reason) = &open.diverged {
@@ -78,142 +86,179 @@ impl Conductor {
             return Some(end(iteration, IterationOutcome::Failed { reason }));
         }
         match open.kind {
-            IterationKind::Sft => self.finish(iteration, open),
-            IterationKind::Dpo => self
-                .seal_prompts(view, iteration, open)
-                .or_else(|| self.seal_pairs(view, iteration, open))
-                .or_else(|| self.finish(iteration, open)),
+            IterationKind::Sft => finish(plan, iteration, open),
+            IterationKind::Dpo => seal_prompts(view, plan, iteration, open)
+                .or_else(|| seal_pairs(view, plan, iteration, open))
+                .or_else(|| finish(plan, iteration, open)),
         }
-    }
-
-    /// A stage's next task that failed too often, so that no one will try it again. Asked of the
-    /// stages and not counted: tasks that were given up before, however many, are nothing to this.
-    fn stuck(&self, view: &RunView) -> Option<Stuck> {
-        if view.failures.values().all(|n| *n < ATTEMPTS_MAX) {
-            return None;
-        }
-        let config = || self.config.clone();
-        stuck(&Sampler::new(config()), view, SampleTask::prompts)
-            .or_else(|| stuck(&Judge::new(config()), view, JudgeTask::prompts))
-            .or_else(|| stuck(&PairStore::new(config()), view, PairTask::prompts))
-            .or_else(|| stuck(&Trainer::new(config()), view, |_| Vec::new()))
-            .or_else(|| stuck(&Evaluator::new(config()), view, |_| Vec::new()))
     }
 
     fn open_iteration(&self, view: &RunView) -> Option<Decision> {
         if view.finished() >= self.config.iterations {
             return None;
         }
-        let policy = view.policy.clone()?;
-        let panel = view.panel.clone()?;
         let (iteration, kind) = view.next_iteration();
-        let reference = policy.clone();
-        let event = Event::IterationStarted { iteration, kind, policy, reference, panel };
-        Some((iteration, Slot::Start, vec![event]))
+        let (policy, panel) = (view.policy.as_ref()?, view.panel.as_ref()?);
+        let plan = Box::new(planned(&self.config, view, kind, (policy, panel))?);
+        let start = Event::IterationStarted { iteration, plan };
+        Some((iteration, Slot::Start, self.with_changes(view, start)))
     }
 
-    /// Seals the prompts once enough wait, or once no more will come.
-    fn seal_prompts(
+    /// A plan was made, and the settings that it was made from are others than the last ones.
+    fn with_changes(&self, view: &RunView, plan: Event) -> Vec<Event> {
+        let recorded = view.settings.as_ref();
+        let changes = recorded.map(|before| changes(before, &self.config)).unwrap_or_default();
+        let changed = (!changes.is_empty()).then_some(Event::SettingsChanged { changes });
+        changed.into_iter().chain([plan]).collect()
+    }
+
+    /// Schema 1 read settings as they stood at every moment: an iteration that it left open goes on
+    /// under those of this moment, for good.
+    fn adopt(
         &self,
         view: &RunView,
         iteration: Iteration,
         open: &IterationView,
     ) -> Option<Decision> {
-        if open.prompts.is_some() {
+        let plan = planned(&self.config, view, open.kind, (&open.policy, &open.panel))?;
+        let adopted = Event::PlanAdopted { iteration, plan: Box::new(plan) };
+        Some((iteration, Slot::Adopt, self.with_changes(view, adopted)))
+    }
+}
+
+/// The plan that settings make of an iteration; `None` of a run that has not begun.
+pub(crate) fn planned(
+    config: &Config,
+    view: &RunView,
+    kind: IterationKind,
+    (policy, panel): (&PolicyRef, &Panel),
+) -> Option<IterationPlan> {
+    let initial = view.first.as_ref().or(view.base.as_ref())?;
+    let mean = view.moving_mean().unwrap_or(initial);
+    let seed_data = &view.seed_data;
+    Some(config.plan(&Scene { kind, policy, initial, mean, panel, seed_data }))
+}
+
+/// A stage's next task that failed too often, so that no one will try it again. Asked of the
+/// stages and not counted: tasks that were given up before, however many, are nothing to this.
+fn stuck_task(view: &RunView) -> Option<Stuck> {
+    if view.failures.values().all(|n| *n < ATTEMPTS_MAX) {
+        return None;
+    }
+    stuck(&Sampler, view, SampleTask::prompts)
+        .or_else(|| stuck(&Judge, view, JudgeTask::prompts))
+        .or_else(|| stuck(&PairStore, view, PairTask::prompts))
+        .or_else(|| stuck(&Trainer::default(), view, |_| Vec::new()))
+        .or_else(|| stuck(&Evaluator, view, |_| Vec::new()))
+}
+
+/// Names of prompts or pairs that one event takes: a few hundred kilobytes of them, whatever a pool
+/// comes to.
+pub(crate) const SEALED_PER_EVENT: usize = 8192;
+
+/// A sealed set as events, none of which grows with it; each knows how many follow.
+fn sealed<T: Clone>(all: &[T], event: impl Fn(Vec<T>, u32) -> Event) -> Vec<Event> {
+    let parts = all.chunks(SEALED_PER_EVENT);
+    let left = (0..parts.len() as u32).rev();
+    parts.zip(left).map(|(part, left)| event(part.to_vec(), left)).collect()
+}
+
+/// Seals the prompts once enough wait, or once no more will come.
+fn seal_prompts(
+    view: &RunView,
+    plan: &IterationPlan,
+    iteration: Iteration,
+    open: &IterationView,
+) -> Option<Decision> {
+    if open.prompts.is_some() {
+        return None;
+    }
+    let wanted = plan.prompts.per_iteration as usize;
+    let waiting: Vec<PromptId> = view.unused().map(|(id, _)| id.clone()).collect();
+    if waiting.len() < wanted && next_round(&plan.prompts, open).is_some() {
+        return None;
+    }
+    if waiting.is_empty() {
+        let reason = "no unused prompt is left: add prompts, or set prompts.generate: true";
+        let outcome = IterationOutcome::NoSignal { reason: reason.to_owned() };
+        return Some(give_up(plan, iteration, outcome));
+    }
+    let prompts: Vec<PromptId> = waiting.into_iter().take(wanted).collect();
+    let event = |prompts, left| Event::PromptsSealed { iteration, prompts, left };
+    Some((iteration, Slot::Prompts, sealed(&prompts, event)))
+}
+
+fn seal_pairs(
+    view: &RunView,
+    plan: &IterationPlan,
+    iteration: Iteration,
+    open: &IterationView,
+) -> Option<Decision> {
+    if open.sealed.is_some() || !open.all_decided() || shadow::is_awaited(plan, view, open) {
+        return None;
+    }
+    if let Some(probes) = probe::planned(plan) {
+        // Judged or not, nothing is decided before it is known what the judge is worth.
+        let due = |seat: &Seat| probe::is_due(view, iteration, open, &seat.rubric, plan);
+        if open.panel.seats().iter().any(due) {
             return None;
         }
-        let wanted = self.config.prompts.per_iteration as usize;
-        let waiting: Vec<PromptId> = view.unused().map(|(id, _)| id.clone()).collect();
-        if waiting.len() < wanted && super::sampler::may_write(&self.config, open) {
-            return None;
+        let mut rubrics = open.rubrics().into_iter();
+        let most = probes.forgery_gain_max;
+        if let Some(reason) = rubrics.find_map(|rubric| compromised(open, rubric, most)) {
+            return Some(give_up(plan, iteration, IterationOutcome::JudgeCompromised { reason }));
         }
-        if waiting.is_empty() {
-            let reason = "no unused prompt is left: add prompts, or set prompts.generate: true";
-            let outcome = IterationOutcome::NoSignal { reason: reason.to_owned() };
-            return Some(self.give_up(iteration, outcome));
-        }
-        let prompts = waiting.into_iter().take(wanted).collect();
-        Some((iteration, Slot::Prompts, vec![Event::PromptsSealed { iteration, prompts }]))
     }
+    let wanted = plan.pairing.min_pairs as usize;
+    if open.pairs.len() < wanted.max(1) {
+        let outcome = IterationOutcome::NoSignal { reason: no_signal(open, wanted) };
+        return Some(give_up(plan, iteration, outcome));
+    }
+    let pairs: Vec<PairId> = open.pairs.values().map(|(id, _)| id.clone()).collect();
+    let event = |pairs, left| Event::PairsSealed { iteration, pairs, left };
+    Some((iteration, Slot::Pairs, sealed(&pairs, event)))
+}
 
-    fn seal_pairs(
-        &self,
-        view: &RunView,
-        iteration: Iteration,
-        open: &IterationView,
-    ) -> Option<Decision> {
-        if open.sealed.is_some()
-            || !open.all_decided()
-            || shadow::is_awaited(&self.config, view, open)
-        {
-            return None;
-        }
-        if probes_are_due(&self.config) {
-            // Judged or not, nothing is decided before it is known what the judge is worth.
-            let judge = &self.config.judge;
-            let due = |seat: &Seat| probe::is_due(view, iteration, open, &seat.rubric, judge);
-            if open.panel.seats().iter().any(due) {
-                return None;
-            }
-            let mut rubrics = open.rubrics().into_iter();
-            if let Some(reason) = rubrics.find_map(|rubric| self.compromised(open, rubric)) {
-                return Some(
-                    self.give_up(iteration, IterationOutcome::JudgeCompromised { reason }),
-                );
-            }
-        }
-        let wanted = self.config.pairs.min_pairs as usize;
-        if open.pairs.len() < wanted.max(1) {
-            let outcome = IterationOutcome::NoSignal { reason: no_signal(open, wanted) };
-            return Some(self.give_up(iteration, outcome));
-        }
-        let pairs = open.pairs.values().map(|(id, _)| id.clone()).collect();
-        Some((iteration, Slot::Pairs, vec![Event::PairsSealed { iteration, pairs }]))
+/// Why nothing this judge says under a rubric may be learned from, if so; forging may gain `most`.
+fn compromised(open: &IterationView, rubric: &RubricId, most: f64) -> Option<String> {
+    let fooled = |probed: &&Probed| probed.known(most) == Known::Fooled;
+    if let Some(probed) = open.baited_under(rubric).find(fooled) {
+        return Some(fooled_by(probed, most));
     }
+    let Liking { more, known } = open.liking(rubric)?;
+    (known == Known::Fooled).then(|| {
+        format!(
+            "GRADUS0306 the judge likes bad answers better than the policy's, which scored {} of \
+             the scale beside empty answers, a full stop and the prompt itself, at {} prompts. The \
+             policy would learn to answer badly. Take another rubric or a better judge; what was \
+             asked: gradus log show --kind judge_probed DIR",
+            more.percent(),
+            more.n
+        )
+    })
+}
 
-    /// Why nothing this judge says under a rubric may be learned from, if so.
-    fn compromised(&self, open: &IterationView, rubric: &RubricId) -> Option<String> {
-        let most = self.config.judge.forgery_gain_max;
-        let fooled = |probed: &&Probed| probed.known(most) == Known::Fooled;
-        if let Some(probed) = open.baited_under(rubric).find(fooled) {
-            return Some(fooled_by(probed, most));
-        }
-        let Liking { more, known } = open.liking(rubric)?;
-        (known == Known::Fooled).then(|| {
-            format!(
-                "GRADUS0306 the judge likes bad answers better than the policy's, which scored {} of \
-                 the scale beside empty answers, a full stop and the prompt itself, at {} prompts. The \
-                 policy would learn to answer badly. Take another rubric or a better judge; what was \
-                 asked: gradus log show --kind judge_probed DIR",
-                more.percent(),
-                more.n
-            )
-        })
+/// Ends an iteration from which there is nothing to learn, and waits if the plan wants that.
+fn give_up(plan: &IterationPlan, iteration: Iteration, outcome: IterationOutcome) -> Decision {
+    let (iteration, slot, mut events) = end(iteration, outcome);
+    if plan.pairing.on_no_signal == OnNoSignal::Pause {
+        events.push(Event::PauseRequested);
     }
+    (iteration, slot, events)
+}
 
-    /// Ends an iteration from which there is nothing to learn, and waits if the host wants that.
-    fn give_up(&self, iteration: Iteration, outcome: IterationOutcome) -> Decision {
-        let (iteration, slot, mut events) = end(iteration, outcome);
-        if self.config.pairs.on_no_signal == OnNoSignal::Pause {
-            events.push(Event::PauseRequested);
-        }
-        (iteration, slot, events)
-    }
-
-    fn finish(&self, iteration: Iteration, open: &IterationView) -> Option<Decision> {
-        let evaluation = open.evaluation.as_ref()?;
-        let CheckpointFacts { policy, .. } = open.checkpoint.clone()?;
-        let settings = &self.config.evaluate.gate;
-        let (decision, outcome) = match gate(open.kind, evaluation, settings) {
-            Ok(()) => (Event::CheckpointPromoted { iteration, policy }, IterationOutcome::Promoted),
-            Err(reason) => (
-                Event::CheckpointRejected { iteration, policy, reason: reason.clone() },
-                IterationOutcome::Rejected { reason },
-            ),
-        };
-        let finished = Event::IterationFinished { iteration, outcome };
-        Some((iteration, Slot::End, vec![decision, finished]))
-    }
+fn finish(plan: &IterationPlan, iteration: Iteration, open: &IterationView) -> Option<Decision> {
+    let evaluation = open.evaluation.as_ref()?;
+    let CheckpointFacts { policy, .. } = open.checkpoint.clone()?;
+    let (decision, outcome) = match gate(open.kind, evaluation, &plan.evaluation.gate) {
+        Ok(()) => (Event::CheckpointPromoted { iteration, policy }, IterationOutcome::Promoted),
+        Err(reason) => (
+            Event::CheckpointRejected { iteration, policy, reason: reason.clone() },
+            IterationOutcome::Rejected { reason },
+        ),
+    };
+    let finished = Event::IterationFinished { iteration, outcome };
+    Some((iteration, Slot::End, vec![decision, finished]))
 }
 
 /// That forging pays, in words.
@@ -247,6 +292,12 @@ fn end(iteration: Iteration, outcome: IterationOutcome) -> Decision {
     (iteration, Slot::End, vec![Event::IterationFinished { iteration, outcome }])
 }
 
+/// Whether an iteration ends in failure.
+fn is_failure(event: &Event) -> bool {
+    let Event::IterationFinished { outcome, .. } = event else { return false };
+    matches!(outcome, IterationOutcome::Failed { .. })
+}
+
 /// A task that nobody tries any more.
 struct Stuck {
     stage: &'static str,
@@ -275,7 +326,9 @@ impl Stuck {
             }
             _ => {
                 let slot = Slot::Split(prompts.clone());
-                (iteration, slot, vec![Event::PromptsSplit { iteration, prompts }])
+                let parts = prompts.chunks(SEALED_PER_EVENT).map(<[PromptId]>::to_vec);
+                let split = parts.map(|prompts| Event::PromptsSplit { iteration, prompts });
+                (iteration, slot, split.collect())
             }
         }
     }
@@ -325,11 +378,14 @@ impl Stage for Conductor {
     const WEIGHT: Weight = Weight::Light;
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, Vec<Event>)> {
-        let (iteration, slot, events) = self.decide(view)?;
+        let (iteration, slot, mut events) = self.decide(view)?;
+        if self.config.on_failure == OnFailure::Stop && events.iter().any(is_failure) {
+            events.push(Event::PauseRequested);
+        }
         let voided = view.open().map_or(0, |(_, open)| match &slot {
             Slot::Pairs => open.pairs_voided(),
             Slot::Quarantine(_) | Slot::End => open.end_voided(),
-            Slot::Start | Slot::Prompts | Slot::Split(_) | Slot::RollBack(_) => 0,
+            Slot::Start | Slot::Adopt | Slot::Prompts | Slot::Split(_) | Slot::RollBack(_) => 0,
         });
         let key = match &slot {
             // Whoever changes what judges has the same key: of two at once, one is refused.

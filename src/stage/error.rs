@@ -1,8 +1,10 @@
-//! Why a task could not be done. A bad model output is not among these: it is an event.
+//! Why a task could not be done, and whose doing that is. A bad model output is not among these: it
+//! is an event.
 
 use crate::blob::BlobError;
 use crate::lm::error::LmError;
 use crate::log::LogError;
+use crate::machine;
 
 /// An error of a stage.
 #[derive(Debug, thiserror::Error)]
@@ -31,17 +33,32 @@ pub enum StageError {
     Panic(String),
 }
 
+/// Whose doing an error is, which says what becomes of the task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The task's: what was asked cannot be done, data is damaged, or the code tripped. The failure
+    /// is recorded, and after [`super::ATTEMPTS_MAX`] of them the task is given up.
+    Task,
+    /// The machine's, for now: no space, no memory, no file handle, a folder that is away. Nothing
+    /// is recorded; the task waits and is tried again until it can be done.
+    Shortage,
+    /// The machine's, for as long as the process lives: a lost device, a log that cannot be written
+    /// or read any more, another folder in the place of the run's. Nothing is recorded; the run
+    /// stops, and goes on when it is started again on a machine that is mended.
+    Loss,
+    /// The host's, who asked to stop.
+    Stopped,
+}
+
 impl StageError {
-    /// Whether there was no space to write to, or no memory for a sandbox, which is nobody's
-    /// failure.
-    pub fn is_no_room(&self) -> bool {
-        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    /// Whose doing it is.
+    pub fn cause(&self) -> Cause {
         match self {
-            StageError::Blob(BlobError::Io { source, .. }) => {
-                matches!(source.kind(), StorageFull | QuotaExceeded)
-            }
-            StageError::Log(LogError::Full { .. }) | StageError::Sandbox(_) => true,
-            _ => false,
+            StageError::Model(error) => of_model(error),
+            StageError::Log(error) => of_log(error),
+            StageError::Blob(error) => of_blob(error),
+            StageError::Sandbox(_) => Cause::Shortage,
+            StageError::Missing(_) | StageError::Rubric(_) | StageError::Panic(_) => Cause::Task,
         }
     }
 
@@ -52,14 +69,113 @@ impl StageError {
             self,
             StageError::Rubric(_)
                 | StageError::Panic(_)
+                | StageError::Log(LogError::TooLarge { .. })
                 | StageError::Model(
                     LmError::Model(_) | LmError::Tokenizer(_) | LmError::Template(_)
                 )
         )
     }
+}
 
-    /// Whether the host asked to stop, which is no failure.
-    pub fn is_cancelled(&self) -> bool {
-        matches!(self, StageError::Model(LmError::Cancelled))
+fn of_model(error: &LmError) -> Cause {
+    match error {
+        LmError::Cancelled => Cause::Stopped,
+        // A model's files belong to the run as its folders do, and are not what a task asks about.
+        LmError::Io { .. } | LmError::DeviceMemory { .. } | LmError::Threads(_) => Cause::Shortage,
+        LmError::Device { .. } | LmError::DeviceLost(_) => Cause::Loss,
+        LmError::Model(_)
+        | LmError::Config(_)
+        | LmError::Tokenizer(_)
+        | LmError::Template(_)
+        | LmError::Tensor(_)
+        | LmError::Training(_) => Cause::Task,
+    }
+}
+
+fn of_log(error: &LogError) -> Cause {
+    match error {
+        LogError::TooLarge { .. } => Cause::Task,
+        // Whoever is behind a log that was compacted meanwhile is not the next time.
+        LogError::Full { .. } | LogError::Read(_) | LogError::Dropped { .. } => Cause::Shortage,
+        LogError::InUse { .. }
+        | LogError::Open { .. }
+        | LogError::Format { .. }
+        | LogError::Lost { .. }
+        | LogError::Damaged { .. }
+        | LogError::Poisoned(_) => Cause::Loss,
+    }
+}
+
+fn of_blob(error: &BlobError) -> Cause {
+    match error {
+        BlobError::Io { source, .. } if machine::refuses(source) => Cause::Shortage,
+        BlobError::Away { .. } => Cause::Shortage,
+        BlobError::Replaced { .. } => Cause::Loss,
+        BlobError::Io { .. } | BlobError::Damaged { .. } | BlobError::ReadOnly(_) => Cause::Task,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Error;
+
+    fn io(code: i32) -> StageError {
+        let source = Error::from_raw_os_error(code);
+        BlobError::Io { path: "blobs/ab/abcd".into(), source }.into()
+    }
+
+    #[test]
+    fn what_a_machine_does_is_no_tasks_failure() {
+        // Out of space, quota, handles of the process and of the system, memory; a disk's error, a
+        // disk that can only be read, a network's folder that is stale, a right that is missing.
+        for code in [28, 122, 24, 23, 12, 5, 30, 116, 13] {
+            assert_eq!(io(code).cause(), Cause::Shortage, "{}", io(code));
+        }
+        let away = BlobError::Away { path: "blobs".into(), reason: "moved".into() };
+        let short = LmError::DeviceMemory { wanted: 1, held: 2, why: "full".into() };
+        let model = LmError::io("model/config.json", Error::from_raw_os_error(2));
+        for error in [
+            away.into(),
+            short.into(),
+            model.into(),
+            LmError::Threads("EAGAIN".into()).into(),
+            StageError::Sandbox("no memory".into()),
+            LogError::Full { reason: "full".into() }.into(),
+            LogError::Read("EIO".into()).into(),
+        ] {
+            let error: StageError = error;
+            assert_eq!(
+                (error.cause(), error.is_the_questions()),
+                (Cause::Shortage, false),
+                "{error}"
+            );
+        }
+        for error in [
+            BlobError::Replaced { path: "blobs".into() }.into(),
+            LmError::DeviceLost("fell off the bus".into()).into(),
+            LogError::Poisoned("fdatasync".into()).into(),
+        ] {
+            let error: StageError = error;
+            assert_eq!(error.cause(), Cause::Loss, "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_damaged_or_cannot_be_asked_is() {
+        let damaged = BlobError::Damaged { path: "blobs/ab/abcd".into(), found: "00".into() };
+        for error in [
+            io(2),
+            damaged.into(),
+            LmError::Model("too long".into()).into(),
+            LmError::Training("no gradient".into()).into(),
+            LogError::TooLarge { kind: "x", bytes: 2, max: 1 }.into(),
+            StageError::Panic("index".into()),
+            StageError::Rubric("gone".into()),
+        ] {
+            let error: StageError = error;
+            assert_eq!(error.cause(), Cause::Task, "{error}");
+        }
+        assert_eq!(StageError::from(LmError::Cancelled).cause(), Cause::Stopped);
     }
 }

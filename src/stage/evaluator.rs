@@ -10,38 +10,38 @@
 //! Every answer and judgment is recorded before the evaluation that is made of them, so that it can be
 //! audited ([`super::verdict`]) and judged again.
 
-use super::ask::{Seeds, Sheet};
+use super::ask::{Asking, Seeds, Sheet};
 use super::held_out::HeldOut;
-use super::judge::written;
+use super::judge::{judging, written};
 use super::lost::Held;
 use super::sampler::request;
 use super::seats::{installed, judge_under, name_of};
 use super::verdict::{answers_as, estimate, head_to_head, share};
 use super::{Desk, Stage, StageError, Weight, referee, task_key};
-use crate::config::{Config, JudgeSource, SamplingConfig};
 use crate::domain::evaluation::{
     Evaluation, GateReferee, HeadToHead, HeldOutAnswer, JudgeQuality, Referee,
 };
 use crate::domain::event::IterationKind;
+use crate::domain::plan::{Engine, JudgeSource};
 use crate::domain::{
-    Completion, Event, Iteration, Judgment, Panel, PolicyRef, Prompt, PromptId, RubricName, Seed,
-    StopReason, TaskKey,
+    Completion, Event, Iteration, IterationPlan, Judgment, Panel, PolicyRef, Prompt, PromptId,
+    RubricName, Seed, StopReason, TaskKey,
 };
 use crate::stats;
 use crate::view::RunView;
-use std::sync::Arc;
 
 /// The evaluator stage.
-pub struct Evaluator {
-    config: Arc<Config>,
-}
+#[derive(Debug, Default)]
+pub struct Evaluator;
 
 /// Measure a checkpoint.
 #[derive(Clone, Debug)]
 pub struct EvaluationTask {
     iteration: Iteration,
-    kind: IterationKind,
+    plan: Box<IterationPlan>,
     checkpoint: PolicyRef,
+    /// Whose replies are read.
+    judge: PolicyRef,
     previous: PolicyRef,
     first: Option<PolicyRef>,
     base: PolicyRef,
@@ -50,13 +50,6 @@ pub struct EvaluationTask {
     referee: Result<Option<Panel>, String>,
     prompts: Vec<PromptId>,
     held: Option<Held>,
-}
-
-impl Evaluator {
-    /// An evaluator with these settings.
-    pub fn new(config: Arc<Config>) -> Evaluator {
-        Evaluator { config }
-    }
 }
 
 /// What was said of the answers to one prompt.
@@ -84,22 +77,18 @@ impl Session<'_> {
         n: u32,
         label: &str,
     ) -> Result<Vec<Vec<Completion>>, StageError> {
-        let model = self.desk.workshop.policy(policy)?;
-        let evaluate = &self.desk.config.evaluate;
-        let settings = SamplingConfig {
-            temperature: evaluate.temperature,
-            top_p: evaluate.top_p,
-            ..self.desk.config.sampling.clone()
-        };
+        let plan = &self.task.plan;
+        let engine = plan.own_samples().map_or(Engine::EXACT, |set| set.engine);
+        let model = self.desk.workshop.policy(policy, &engine)?;
         let mut all = Vec::with_capacity(self.prompts.len());
-        let batch = self.desk.config.sampling.batch_prompts.max(1) as usize;
+        let batch = plan.batch_prompts.max(1) as usize;
         for chunk in self.prompts.chunks(batch) {
             let requests = chunk
                 .iter()
                 .map(|prompt| {
                     let seed = self.root.derive(label).derive(prompt.id.as_str());
                     let ids = model.encode_chat(&prompt.messages)?;
-                    Ok(request(model.as_ref(), ids, seed, n, &settings))
+                    Ok(request(model.as_ref(), ids, seed, n, &plan.evaluation.sampling))
                 })
                 .collect::<Result<Vec<_>, StageError>>()?;
             all.extend(model.draw(&requests, &self.desk.cancel)?);
@@ -126,9 +115,10 @@ impl Session<'_> {
             })
             .collect();
         let mut all = Vec::with_capacity(answers.len());
-        let batch = self.desk.config.sampling.batch_prompts.max(1) as usize;
+        let batch = self.task.plan.batch_prompts.max(1) as usize;
+        let asking = Asking { policy: Some(judge), judge: &self.task.plan.judge, desk: self.desk };
         for (sheets, answers) in sheets.chunks(batch).zip(answers.chunks(batch)) {
-            let judged = judge_under(panel, sheets, Some(judge), self.desk)?;
+            let judged = judge_under(panel, sheets, asking)?;
             for ((sheet, judged), answers) in sheets.iter().zip(judged).zip(answers) {
                 let nothing_to_compare = self.nothing_to_compare(panel, sheet)?;
                 let (_, which) = different(answers);
@@ -181,7 +171,7 @@ impl Session<'_> {
         let beside: Vec<Vec<&Completion>> = (0..self.prompts.len())
             .map(|at| drawn.iter().filter_map(|completions| completions.get(at)).collect())
             .collect();
-        let (panel, judge) = (&self.task.panel, &self.task.previous);
+        let (panel, judge) = (&self.task.panel, &self.task.judge);
         let judged = self.judge(judge, panel, &beside)?;
         let refereed = match referee {
             None => None,
@@ -222,8 +212,9 @@ impl Session<'_> {
     fn gate_referee(&self, referee: Option<&Panel>) -> Result<GateReferee, StageError> {
         let panel = &self.task.panel;
         let believed = referee.unwrap_or(panel);
-        let chose = self.task.kind == IterationKind::Dpo
-            && self.desk.config.judge.source == JudgeSource::Model
+        let plan = &self.task.plan;
+        let chose = plan.kind() == IterationKind::Dpo
+            && plan.judge.source == JudgeSource::Model
             && believed.seats().iter().any(|seat| panel.has(&seat.rubric));
         Ok(GateReferee {
             referee: if referee.is_some() { Referee::Rubrics } else { Referee::Judge },
@@ -237,7 +228,7 @@ impl Session<'_> {
         if self.desk.oracle.is_none() {
             return Ok(None);
         }
-        let wanted = self.desk.config.evaluate.judge_prompts as usize;
+        let wanted = self.task.plan.evaluation.judge_prompts as usize;
         let drawn = self.draw(&self.task.base, 4, "judge pool")?;
         let pool: Vec<Vec<&Completion>> =
             drawn.iter().take(wanted).map(|completions| completions.iter().collect()).collect();
@@ -350,7 +341,7 @@ fn evaluate(session: &Session<'_>) -> Result<Vec<Event>, StageError> {
     let referee = task.referee.as_ref().map_err(|why| StageError::Rubric(why.clone()))?;
     let held_out = session.held_out(&policies(task), referee.as_ref())?;
     let gate_referee = session.gate_referee(referee.as_ref())?;
-    let growth = session.desk.config.evaluate.gate.length_growth_max;
+    let growth = task.plan.evaluation.gate.length_growth_max;
     let mut evaluation = evaluation(task, &held_out, gate_referee, growth);
     evaluation.judge = session.judge_quality()?;
     let iteration = task.iteration;
@@ -373,23 +364,26 @@ impl Stage for Evaluator {
             return None;
         }
         let checkpoint = open.checkpoint.as_ref()?.policy.clone();
-        let wanted = self.config.evaluate.prompts as usize;
+        let plan = open.plan.clone().map(Box::new)?;
+        let wanted = plan.evaluation.prompts as usize;
         let prompts: Vec<PromptId> =
             view.held_out().map(|(id, _)| id.clone()).take(wanted).collect();
         let task = EvaluationTask {
             iteration,
-            kind: open.kind,
             checkpoint,
+            judge: judging(open, &plan.judge),
             previous: open.policy.clone(),
             first: view.first.clone(),
             base: view.base.clone()?,
             panel: open.panel.clone(),
-            referee: referee::named(&self.config.evaluate.rubrics, view),
+            referee: referee::named(&plan.evaluation.rubrics, view),
             prompts,
             held: Held::of(iteration, open),
+            plan,
         };
         let policies = (&task.checkpoint, &task.previous, &task.first, &task.base);
-        let settings = (&self.config.evaluate, &self.config.sampling, &self.config.judge);
+        let plan = &task.plan;
+        let settings = (&plan.evaluation, &plan.samples, &plan.judge, task.judge.id());
         let asked = (&task.panel, &task.referee, &task.prompts, settings);
         let parts = (iteration, policies, asked, open.losses);
         let key = task_key(Self::NAME, view, &parts).after(open.end_voided());

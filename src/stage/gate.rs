@@ -5,9 +5,9 @@
 //! an oracle's: that one is for the report. What is not known does not pass.
 
 use super::verdict::Compared;
-use crate::config::{GateConfig, GateMode};
 use crate::domain::evaluation::{Evaluation, Verdict};
 use crate::domain::event::IterationKind;
+use crate::domain::plan::{Gate, GateMode};
 
 /// What to do where a gate has nothing to go by.
 const TO_COMPARE: &str = "The gate needs held-out prompts (prompts.held_out, evaluate.prompts) and \
@@ -18,11 +18,7 @@ const TO_COMPARE: &str = "The gate needs held-out prompts (prompts.held_out, eva
 ///
 /// # Errors
 /// Why not, with the figures.
-pub fn gate(
-    kind: IterationKind,
-    evaluation: &Evaluation,
-    settings: &GateConfig,
-) -> Result<(), String> {
+pub fn gate(kind: IterationKind, evaluation: &Evaluation, settings: &Gate) -> Result<(), String> {
     // What was supervised always passes: the base before it neither answers nor judges as the loop
     // needs it, so keeping it would end the run; and its rows are the user's, not the judge's.
     if kind == IterationKind::Sft || settings.mode == GateMode::Paper {

@@ -3,6 +3,7 @@
 
 use super::StageError;
 use crate::domain::evaluation::HeldOutAnswer;
+use crate::domain::text::bounded;
 use crate::domain::{
     Completion, Event, Iteration, Judgment, Outcome, PolicyId, PromptId, RubricName,
 };
@@ -124,11 +125,7 @@ fn fitting<T: Serialize + Clone>(item: &T, cut: fn(&T) -> T) -> Result<(T, usize
 
 /// A text's beginning. A character takes at most six bytes as JSON.
 fn beginning(text: &str) -> String {
-    let kept: String = text.chars().take(PART_BYTES_MAX / 16).collect();
-    if kept.len() == text.len() {
-        return kept;
-    }
-    format!("{kept} [cut for the record: {} characters in all]", text.chars().count())
+    bounded(text, PART_BYTES_MAX / 16)
 }
 
 fn cut_answer(answer: &HeldOutAnswer) -> HeldOutAnswer {

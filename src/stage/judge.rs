@@ -7,28 +7,26 @@
 //! takes what was written); identical completions of a prompt are judged once and share the result.
 //! The control arms (`judge.source: random | oracle`) replace the score and nothing else.
 
-use super::ask::{Marked, Remembered, Reply, Seeds, Sheet};
-use super::pair_store::completions_at;
+use super::ask::{Asking, Marked, Remembered, Reply, Seeds, Sheet};
 use super::probe::{self, ProbeTask};
 use super::sampler::prompt_seed;
 use super::seats::{Judged, installed, judge_under, name_of};
 use super::shadow::{self, ShadowTask};
 use super::tally::Tallied;
+use super::texts::{SamplePlaces, answers_at};
 use super::{Desk, Stage, StageError, Weight, task_key};
-use crate::config::{Config, JudgeSource};
+use crate::domain::plan::{JudgePlan, JudgeSource};
 use crate::domain::{
-    Completion, Event, Iteration, Judgment, Offset, Outcome, Panel, PolicyId, PolicyRef, Prompt,
-    PromptId, Remarks, RubricId, Seed, TaskKey,
+    Completion, Event, Iteration, IterationPlan, Judgment, Offset, Outcome, Panel, PolicyId,
+    PolicyRef, Prompt, PromptId, Remarks, RubricId, Seed, TaskKey, TextRef,
 };
 use crate::view::{IterationView, RunView};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use std::sync::Arc;
 
 /// The judge stage.
-pub struct Judge {
-    config: Arc<Config>,
-}
+#[derive(Debug, Default)]
+pub struct Judge;
 
 /// What the judge is asked to do.
 #[derive(Clone, Debug)]
@@ -46,8 +44,9 @@ pub enum JudgeTask {
 pub struct ChunkTask {
     iteration: Iteration,
     policy: PolicyRef,
+    judge: JudgePlan,
     panel: Panel,
-    prompts: Vec<(PromptId, Offset)>,
+    prompts: Vec<(PromptId, SamplePlaces)>,
 }
 
 impl JudgeTask {
@@ -60,24 +59,17 @@ impl JudgeTask {
     }
 }
 
-impl Judge {
-    /// A judge with these settings.
-    pub fn new(config: Arc<Config>) -> Judge {
-        Judge { config }
-    }
-
-    /// The next chunk whose answers are all there and not all judged.
-    fn chunk<'v>(&self, open: &'v IterationView) -> Option<&'v [PromptId]> {
-        open.chunks(self.config.sampling.batch_prompts).find(|chunk| {
-            chunk.iter().all(|p| open.sampled.contains_key(p))
-                && chunk.iter().any(|p| !open.judged.contains_key(p) && !open.is_quarantined(p))
-        })
-    }
+/// The next chunk whose answers are all there and not all judged.
+fn unjudged<'v>(open: &'v IterationView, plan: &IterationPlan) -> Option<&'v [PromptId]> {
+    open.chunks(plan.batch_prompts).find(|chunk| {
+        let waits = |p: &PromptId| !open.judged.contains_key(p) && !open.is_quarantined(p);
+        chunk.iter().any(waits) && chunk.iter().all(|p| open.samples_of(p).is_some())
+    })
 }
 
-/// Whether the judge is to be probed before its scores count. The control arms have none to fool.
-pub(super) fn probes_are_due(config: &Config) -> bool {
-    config.judge.probes > 0 && config.judge.source == JudgeSource::Model
+/// Whose replies are read.
+pub(super) fn judging(open: &IterationView, judge: &JudgePlan) -> PolicyRef {
+    judge.policy.as_ref().unwrap_or(&open.policy).clone()
 }
 
 /// The distinct completions, and for each candidate which of them it is.
@@ -100,24 +92,28 @@ fn distinct(completions: &[Completion]) -> (Vec<&Completion>, Vec<usize>) {
 pub(crate) struct Job {
     pub prompt: Prompt,
     pub completions: Vec<Completion>,
+    /// How a pair refers to each of them.
+    pub texts: Vec<TextRef>,
     pub seed: Seed,
     /// Judgments whose replies may be read again.
     pub past: Vec<Judgment>,
 }
 
 impl Job {
-    /// What an iteration's judge has to do about a prompt that was answered at `sampled`.
+    /// What an iteration's judge has to do about a prompt with these answers.
     pub fn of(
         iteration: Iteration,
         prompt: &PromptId,
-        sampled: Offset,
+        samples: &[(String, Offset)],
         view: &RunView,
         desk: &Desk,
     ) -> Result<Job, StageError> {
         let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
+        let answers = answers_at(desk, samples)?;
         Ok(Job {
             prompt: desk.prompt(view, prompt)?,
-            completions: completions_at(desk, sampled)?,
+            completions: answers.completions,
+            texts: answers.texts,
             seed: prompt_seed(root, "judge", iteration, prompt),
             past: Vec::new(),
         })
@@ -206,27 +202,28 @@ impl Stage for Judge {
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, JudgeTask)> {
         let (iteration, open) = view.open()?;
+        let plan = open.plan.as_ref()?;
         if view.failing().is_some() || open.sealed.is_some() {
             return None;
         }
         // The probes come first.
-        if let Some((key, task)) = probe::next(view, iteration, open, &self.config) {
+        if let Some((key, task)) = probe::next(view, iteration, open, plan) {
             return Some((key, JudgeTask::Probe(task)));
         }
-        let Some(chunk) = self.chunk(open) else {
+        let Some(chunk) = unjudged(open, plan) else {
             // Last: what counts does not wait for what does not.
-            let task = shadow::next(&self.config, view, iteration, open);
+            let task = shadow::next(plan, view, iteration, open);
             return task.map(|(key, task)| (key, JudgeTask::Shadow(task)));
         };
-        let policy = open.policy.clone();
-        let panel = open.panel.clone();
-        let settings = (&self.config.sampling, &self.config.judge);
-        let parts = (iteration, policy.id(), &panel, chunk, settings, open.rubrics_rolled_back);
+        let judge = plan.judge.clone();
+        let (policy, panel) = (judging(open, &judge), open.panel.clone());
+        let asked = (&judge, &plan.samples);
+        let parts = (iteration, policy.id(), &panel, chunk, asked, open.rubrics_rolled_back);
         let key = task_key(Self::NAME, view, &parts).after(open.chunk_voided(chunk));
         // Of a chunk, a rollback may have taken back only some.
         let waits = chunk.iter().filter(|p| !open.judged.contains_key(*p));
-        let prompts = waits.filter_map(|p| Some((p.clone(), *open.sampled.get(p)?))).collect();
-        Some((key, JudgeTask::Chunk(ChunkTask { iteration, policy, panel, prompts })))
+        let prompts = waits.filter_map(|p| Some((p.clone(), open.samples_of(p)?))).collect();
+        Some((key, JudgeTask::Chunk(ChunkTask { iteration, policy, judge, panel, prompts })))
     }
 
     fn run(
@@ -243,37 +240,39 @@ impl Stage for Judge {
     }
 }
 
-/// Judges each job's different answers under a panel, with the replies of `policy` or, without
-/// one, with those of the past alone; the results are in the jobs' order.
+/// Judges each job's different answers under a panel; the results are in the jobs' order.
 pub(crate) fn judge_jobs(
     jobs: &[&Job],
     panel: &Panel,
-    policy: Option<&PolicyRef>,
-    desk: &Desk,
+    asking: Asking<'_>,
 ) -> Result<Vec<Judged>, StageError> {
     let sheets: Vec<Sheet<'_>> = jobs
         .iter()
         .map(|job| {
             let (unique, which) = distinct(&job.completions);
             let answers = unique.iter().map(|c| c.text.as_str()).collect();
-            let past = job.remembered(&which, desk);
+            let past = job.remembered(&which, asking.desk);
             Sheet { past, ..Sheet::of(&job.prompt, answers, Seeds::Placed(job.seed)) }
         })
         .collect();
-    judge_under(panel, &sheets, policy, desk)
+    judge_under(panel, &sheets, asking)
 }
 
 fn judge_chunk(task: &ChunkTask, view: &RunView, desk: &Desk) -> Result<Vec<Event>, StageError> {
     let jobs = task
         .prompts
         .iter()
-        .map(|(id, offset)| Job::of(task.iteration, id, *offset, view, desk))
+        .map(|(id, samples)| Job::of(task.iteration, id, samples, view, desk))
         .collect::<Result<Vec<_>, StageError>>()?;
     let by_model = || {
         let all: Vec<&Job> = jobs.iter().collect();
-        judge_jobs(&all, &task.panel, Some(&task.policy), desk)
+        judge_jobs(
+            &all,
+            &task.panel,
+            Asking { policy: Some(&task.policy), judge: &task.judge, desk },
+        )
     };
-    let judged = match desk.config.judge.source {
+    let judged = match task.judge.source {
         JudgeSource::Model => by_model()?,
         JudgeSource::Random => {
             jobs.iter().zip(by_model()?).map(|(job, judged)| permuted(job, judged)).collect()

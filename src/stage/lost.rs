@@ -1,5 +1,6 @@
 //! A checkpoint of the iteration in hand whose bytes are gone or are not its own: it is never used,
-//! it is recorded as lost, and training goes on from the one before, which ends in the same bits.
+//! it is recorded as lost, and training goes on from one before it that is still there, or begins
+//! again, and ends in the same bits.
 
 use super::StageError;
 use crate::domain::{BlobHash, Event, Iteration, PolicyRef};
@@ -13,6 +14,8 @@ const LOSSES_MAX: u32 = 3;
 pub(super) struct Held {
     iteration: Iteration,
     step: u32,
+    /// The checkpoint before it that is still on the disk; 0 for none.
+    back_to: u32,
     /// What is there for this checkpoint alone.
     blobs: Vec<BlobHash>,
     losses: u32,
@@ -22,15 +25,17 @@ pub(super) struct Held {
 fn own_blobs(start: &PolicyRef, checkpoint: &CheckpointFacts) -> Vec<BlobHash> {
     let CheckpointFacts { policy, optimizer, .. } = checkpoint;
     let weights = Some(&policy.weights).filter(|hash| **hash != start.weights);
-    weights.into_iter().chain(&policy.adapter).chain([optimizer]).cloned().collect()
+    let adapter = policy.adapter.as_ref().map(|adapter| &adapter.weights);
+    weights.into_iter().chain(adapter).chain([optimizer]).cloned().collect()
 }
 
 impl Held {
     /// The last checkpoint, if there is one.
     pub fn of(iteration: Iteration, open: &IterationView) -> Option<Held> {
         let checkpoint = open.checkpoint.as_ref()?;
-        let blobs = own_blobs(&open.policy, checkpoint);
-        Some(Held { iteration, step: checkpoint.step, blobs, losses: open.losses })
+        let blobs = own_blobs(open.start(), checkpoint);
+        let (step, back_to) = (checkpoint.step, open.step_before(checkpoint.step));
+        Some(Held { iteration, step, back_to, blobs, losses: open.losses })
     }
 
     /// What to record when `error` says that one of its blobs cannot be had.
@@ -42,6 +47,12 @@ impl Held {
         }
         let (iteration, step, reason) = (self.iteration, self.step, error.to_string());
         tracing::warn!(%iteration, step, reason, "a checkpoint is lost; training goes on before it");
-        Some(Event::CheckpointLost { iteration, step, blob: hash, reason })
+        Some(Event::CheckpointLost {
+            iteration,
+            step,
+            blob: hash,
+            reason,
+            back_to: Some(self.back_to),
+        })
     }
 }

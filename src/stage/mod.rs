@@ -15,6 +15,7 @@ pub mod evaluator;
 pub mod gate;
 pub mod held_out;
 pub mod judge;
+mod lessons;
 pub(crate) mod lost;
 pub mod pair_store;
 pub(crate) mod probe;
@@ -25,15 +26,15 @@ pub(crate) mod seats;
 pub mod select;
 mod shadow;
 pub(crate) mod tally;
+pub(crate) mod texts;
 pub mod trainer;
 pub mod verdict;
 pub mod workshop;
 pub(crate) mod writer;
 
-pub use error::StageError;
+pub use error::{Cause, StageError};
 pub use workshop::{Oracle, Workshop};
 
-use crate::config::Config;
 use crate::domain::{Event, Offset, Prompt, PromptId, TaskKey};
 use crate::lm::cancel::Cancel;
 use crate::log::Log;
@@ -74,8 +75,6 @@ impl Headroom for Ample {
 /// What a stage may use while it runs a task.
 #[derive(Clone)]
 pub struct Desk {
-    /// The run's settings.
-    pub config: Arc<Config>,
     /// Bodies are read from here by offset.
     pub log: Arc<dyn Log>,
     /// Weights, training, log-probabilities.

@@ -1,26 +1,25 @@
 //! Judgments become pairs, or a reason why not. The smallest stage: read it first.
 
-use super::select::{Candidate, Rule, select};
+use super::select::{Candidate, select};
 use super::tally::Tallied;
+use super::texts::{SamplePlaces, answers_at, wrong};
 use super::{Desk, Stage, StageError, Weight, task_key};
-use crate::config::Config;
+use crate::domain::plan::PairingRule;
 use crate::domain::{
-    Completion, Event, Iteration, Judgment, Offset, PairId, PreferencePair, PromptId, StopReason,
-    TaskKey,
+    Completion, Event, Iteration, Judgment, Offset, PairId, PreferencePair, PromptId, Side,
+    StopReason, TaskKey, TextRef,
 };
 use crate::view::RunView;
-use std::sync::Arc;
 
 /// The pair store stage.
-pub struct PairStore {
-    config: Arc<Config>,
-}
+#[derive(Debug, Default)]
+pub struct PairStore;
 
 /// Where one prompt's completions and judgments are.
 #[derive(Clone, Debug)]
-pub struct Judged {
+struct Judged {
     prompt: PromptId,
-    sampled: Offset,
+    samples: SamplePlaces,
     judged: Offset,
     /// The last rollback that took its judgments back; 0 for none.
     voided: u32,
@@ -30,6 +29,7 @@ pub struct Judged {
 #[derive(Clone, Debug)]
 pub struct PairTask {
     iteration: Iteration,
+    rule: PairingRule,
     prompts: Vec<Judged>,
 }
 
@@ -38,25 +38,13 @@ impl PairTask {
     pub fn prompts(&self) -> Vec<PromptId> {
         self.prompts.iter().map(|judged| judged.prompt.clone()).collect()
     }
-}
 
-impl PairStore {
-    /// A pair store with these settings.
-    pub fn new(config: Arc<Config>) -> PairStore {
-        PairStore { config }
-    }
-
-    fn decide(
-        &self,
-        iteration: Iteration,
-        judged: &Judged,
-        desk: &Desk,
-    ) -> Result<Event, StageError> {
-        let completions = completions_at(desk, judged.sampled)?;
-        let verdicts = judged_at(desk, judged.judged, completions.len())?;
-        let candidates = candidates(&completions, &verdicts.tallied);
-        let prompt = judged.prompt.clone();
-        Ok(match select(&candidates, rule(&self.config)) {
+    fn decide(&self, judged: &Judged, desk: &Desk) -> Result<Event, StageError> {
+        let answers = answers_at(desk, &judged.samples)?;
+        let verdicts = judged_at(desk, judged.judged, answers.texts.len())?;
+        let candidates = candidates(&answers.texts, &answers.completions, &verdicts.tallied);
+        let (iteration, prompt) = (self.iteration, judged.prompt.clone());
+        Ok(match select(&candidates, &self.rule) {
             Err(reason) => Event::PairSkipped { iteration, prompt, reason },
             Ok((chosen, rejected)) => {
                 let (Some(c), Some(r)) = (candidates.get(chosen), candidates.get(rejected)) else {
@@ -65,14 +53,10 @@ impl PairStore {
                 let pair = PreferencePair {
                     id: PairId::of(iteration, &prompt, judged.voided),
                     prompt,
-                    chosen: c.index,
-                    rejected: r.index,
-                    score_chosen: c.score.unwrap_or_default(),
-                    score_rejected: r.score.unwrap_or_default(),
-                    error_chosen: c.error,
-                    error_rejected: r.error,
-                    length_chosen: c.length_tokens,
-                    length_rejected: r.length_tokens,
+                    chosen: c.side(),
+                    rejected: r.side(),
+                    weight: 1.0,
+                    label: 1.0,
                 };
                 Event::PairFormed { iteration, pair }
             }
@@ -80,25 +64,23 @@ impl PairStore {
     }
 }
 
-/// The rule by which the settings make pairs.
-pub(crate) fn rule(config: &Config) -> Rule {
-    Rule {
-        min_gap: config.pairs.min_gap,
-        noise: config.pairs.noise,
-        length_control: config.pairs.length_control,
-        require_ended: config.pairs.require_ended,
+impl Candidate {
+    fn side(&self) -> Side {
+        let (text, tokens) = (self.text.clone(), self.length_tokens);
+        Side { text, score: self.score, error: self.error, tokens }
     }
 }
 
 /// Completions and what they came to, as the choice sees them.
 pub(crate) fn candidates(
+    texts: &[TextRef],
     completions: &[Completion],
     tallied: &[Option<Tallied>],
 ) -> Vec<Candidate> {
-    let all = completions.iter().zip(tallied).zip(0..);
+    let all = texts.iter().zip(completions).zip(tallied);
     let candidate =
-        |((completion, tallied), index): ((&Completion, &Option<Tallied>), u32)| Candidate {
-            index,
+        |((text, completion), tallied): ((&TextRef, &Completion), &Option<Tallied>)| Candidate {
+            text: text.clone(),
             score: tallied.map(|t| t.score),
             error: tallied.and_then(|t| t.error),
             length_tokens: completion.token_ids.len() as u32,
@@ -106,14 +88,6 @@ pub(crate) fn candidates(
             token_ids: completion.token_ids.clone(),
         };
     all.map(candidate).collect()
-}
-
-/// The completions recorded at an offset.
-pub(crate) fn completions_at(desk: &Desk, offset: Offset) -> Result<Vec<Completion>, StageError> {
-    match desk.event(offset)? {
-        Event::CompletionsSampled { completions, .. } => Ok(completions),
-        other => Err(wrong(offset, "completions", &other)),
-    }
 }
 
 /// A prompt's judgments, and what each completion came to in them.
@@ -155,10 +129,6 @@ fn mean_of(judgments: &[Judgment], candidate: u32) -> Option<f64> {
     (!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64)
 }
 
-pub(crate) fn wrong(offset: Offset, wanted: &str, found: &Event) -> StageError {
-    StageError::Missing(format!("offset {offset} holds {}, not {wanted}", found.kind()))
-}
-
 impl Stage for PairStore {
     type Task = PairTask;
     const NAME: &'static str = "pair_store";
@@ -172,7 +142,8 @@ impl Stage for PairStore {
             return None;
         }
         let undecided = |p: &PromptId| !open.pairs.contains_key(p) && !open.skipped.contains_key(p);
-        let chunk = open.chunks(self.config.sampling.batch_prompts).find(|chunk| {
+        let plan = open.plan.as_ref()?;
+        let chunk = open.chunks(plan.batch_prompts).find(|chunk| {
             chunk.iter().all(|p| open.judged.contains_key(p)) && chunk.iter().any(undecided)
         })?;
         // Of a chunk, a rollback may have taken back only some.
@@ -180,17 +151,18 @@ impl Stage for PairStore {
             .iter()
             .filter(|prompt| undecided(prompt))
             .filter_map(|prompt| {
-                let (sampled, judged) = (*open.sampled.get(prompt)?, *open.judged.get(prompt)?);
+                let (samples, judged) = (open.samples_of(prompt)?, *open.judged.get(prompt)?);
                 let voided = open.prompt_voided(prompt);
-                Some(Judged { prompt: prompt.clone(), sampled, judged, voided })
+                Some(Judged { prompt: prompt.clone(), samples, judged, voided })
             })
             .collect();
-        let parts = (iteration, chunk, &self.config.pairs, open.rubrics_rolled_back);
+        let rule = plan.pairing.rule.clone();
+        let parts = (iteration, chunk, &rule, open.rubrics_rolled_back);
         let key = task_key(Self::NAME, view, &parts).after(open.chunk_voided(chunk));
-        Some((key, PairTask { iteration, prompts }))
+        Some((key, PairTask { iteration, rule, prompts }))
     }
 
     fn run(&mut self, task: PairTask, _: &RunView, desk: &Desk) -> Result<Vec<Event>, StageError> {
-        task.prompts.iter().map(|judged| self.decide(task.iteration, judged, desk)).collect()
+        task.prompts.iter().map(|judged| task.decide(judged, desk)).collect()
     }
 }

@@ -5,15 +5,15 @@
 //! policy, the conductor trains on none of its pairs. A few prompts rarely say enough, so there are
 //! rounds until it is known, or until there are as many as the settings allow.
 
-use super::ask::{Bench, Seeds, Sheet};
-use super::judge::{Judge, probes_are_due};
+use super::ask::{Asking, Bench, Seeds, Sheet};
+use super::judge::{Judge, judging};
 use super::sampler::prompt_seed;
 use super::seats::installed;
 use super::{ATTEMPTS_MAX, Desk, Stage, StageError, task_key};
-use crate::config::{Config, JudgeConfig};
+use crate::domain::plan::{JudgePlan, JudgeSource, ProbePlan};
 use crate::domain::{
-    Bait, Event, Forgery, Iteration, Panel, PolicyRef, ProbeReport, ProbedAnswer, Prompt, PromptId,
-    RubricId, Seat, TaskKey,
+    Bait, Event, Forgery, Iteration, IterationPlan, Panel, PolicyRef, ProbeReport, ProbedAnswer,
+    Prompt, PromptId, RubricId, Seat, TaskKey,
 };
 use crate::rubric::{Item, Rubric};
 use crate::view::{IterationView, Known, Probed, RunView};
@@ -25,22 +25,24 @@ const MASTER_KEYS: [&str; 3] = [":", "Thought process:", "Solution"];
 /// Characters of a prompt that an answer repeats.
 const COPY_CHARS_MAX: usize = 1000;
 
+/// How the judge of an iteration is probed before its scores count, if it is. The control arms have
+/// none to fool.
+pub(super) fn planned(plan: &IterationPlan) -> Option<&ProbePlan> {
+    plan.judge.probes.as_ref().filter(|_| plan.judge.source == JudgeSource::Model)
+}
+
 /// The key of the next round under a rubric.
 fn key(
     view: &RunView,
     iteration: Iteration,
     open: &IterationView,
     rubric: &RubricId,
-    settings: &JudgeConfig,
+    judge: &JudgePlan,
 ) -> TaskKey {
     let prompts = open.prompts.as_deref().unwrap_or_default();
-    let parts = ("probe", iteration, open.policy.id(), rubric, &open.panel, prompts, settings);
-    let key = match open.probe_rounds(rubric) {
-        // The first round's key is what it was when there was one.
-        0 => task_key(Judge::NAME, view, &parts),
-        later => task_key(Judge::NAME, view, &(parts, later)),
-    };
-    key.after(open.probe_voided(rubric))
+    let round = open.probe_rounds(rubric);
+    let parts = ("probe", iteration, open.policy.id(), rubric, &open.panel, prompts, judge, round);
+    task_key(Judge::NAME, view, &parts).after(open.probe_voided(rubric))
 }
 
 /// The next round of probes, as soon as there are prompts: first one under every rubric.
@@ -48,17 +50,19 @@ pub(super) fn next(
     view: &RunView,
     iteration: Iteration,
     open: &IterationView,
-    config: &Config,
+    plan: &IterationPlan,
 ) -> Option<(TaskKey, ProbeTask)> {
-    let prompts = open.prompts.clone().filter(|_| probes_are_due(config))?;
-    let due = |seat: &&Seat| is_due(view, iteration, open, &seat.rubric, &config.judge);
+    let probes = planned(plan)?;
+    let prompts = open.prompts.clone()?;
+    let due = |seat: &&Seat| is_due(view, iteration, open, &seat.rubric, plan);
     let due: Vec<&Seat> = open.panel.seats().iter().filter(due).collect();
     let rounds = |seat: &&&Seat| open.probe_rounds(&seat.rubric).min(1);
     let rubric = due.iter().min_by_key(rounds)?.rubric.clone();
-    let key = key(view, iteration, open, &rubric, &config.judge);
-    let (policy, panel) = (open.policy.clone(), open.panel.clone());
+    let key = key(view, iteration, open, &rubric, &plan.judge);
+    let (probes, judge) = (*probes, plan.judge.clone());
+    let (policy, panel) = (judging(open, &judge), open.panel.clone());
     let round = open.probe_rounds(&rubric);
-    Some((key, ProbeTask { iteration, policy, rubric, panel, prompts, round }))
+    Some((key, ProbeTask { iteration, policy, rubric, panel, prompts, round, probes, judge }))
 }
 
 /// Whether another round of probes is due under a rubric: the first always, more of them while it is
@@ -68,18 +72,19 @@ pub(super) fn is_due(
     iteration: Iteration,
     open: &IterationView,
     rubric: &RubricId,
-    settings: &JudgeConfig,
+    plan: &IterationPlan,
 ) -> bool {
+    let Some(probes) = planned(plan) else { return false };
     if open.probed_under(rubric).is_none() {
         return true;
     }
     // A record of old has one round and says nothing of it.
     let Some(probing) = open.probing.get(rubric) else { return false };
-    let more = probing.last_prompts >= settings.probes
-        && probing.rounds * settings.probes < settings.probes_max;
-    let known = |probed: &Probed| probed.known(settings.forgery_gain_max) != Known::NotKnown;
+    let more = probing.last_prompts >= probes.prompts
+        && probing.rounds * probes.prompts < probes.prompts_max;
+    let known = |probed: &Probed| probed.known(probes.forgery_gain_max) != Known::NotKnown;
     let failed = || {
-        let failures = view.failures.get(&key(view, iteration, open, rubric, settings));
+        let failures = view.failures.get(&key(view, iteration, open, rubric, &plan.judge));
         failures.is_some_and(|n| *n >= ATTEMPTS_MAX)
     };
     more && !open.baited_under(rubric).all(known) && !failed()
@@ -97,6 +102,8 @@ pub struct ProbeTask {
     pub(super) prompts: Vec<PromptId>,
     /// How many rounds were before this one.
     pub(super) round: u32,
+    pub(super) probes: ProbePlan,
+    pub(super) judge: JudgePlan,
 }
 
 /// What a judge under this rubric would write for its best score: the words that its own reply
@@ -141,7 +148,7 @@ fn ours(
     desk: &Desk,
 ) -> Result<Vec<(PromptId, Prompt)>, StageError> {
     let mut ours = Vec::new();
-    let size = desk.config.judge.probes as usize;
+    let size = task.probes.prompts as usize;
     let before = task.round as usize * size;
     for id in &task.prompts {
         if ours.len() >= before + size {
@@ -179,7 +186,8 @@ pub(super) fn run(task: &ProbeTask, view: &RunView, desk: &Desk) -> Result<Vec<E
             Sheet::of(prompt, texts, Seeds::Placed(*seed))
         })
         .collect();
-    let bench = Bench { policy: Some(&task.policy), rubric: &rubric, samples: 1, desk };
+    let asking = Asking { policy: Some(&task.policy), judge: &task.judge, desk };
+    let bench = Bench { asking, rubric: &rubric, samples: 1 };
     let marked = bench.judge(&sheets)?;
     drop(sheets);
     for (answer, marked) in probed.iter_mut().zip(&marked) {
@@ -192,7 +200,7 @@ pub(super) fn run(task: &ProbeTask, view: &RunView, desk: &Desk) -> Result<Vec<E
     let info = rubric.info();
     let (iteration, judge, rubric) = (task.iteration, task.policy.id(), task.rubric.clone());
     let scale = (info.scale_min, info.scale_max);
-    let gain_max = Some(desk.config.judge.forgery_gain_max);
+    let gain_max = Some(task.probes.forgery_gain_max);
     let compares = info.min_candidates > 1;
     let report = ProbeReport { scale, answers: probed, gain_max, compares };
     Ok(vec![Event::JudgeProbed { iteration, judge, rubric, report, round: task.round }])

@@ -2,18 +2,16 @@
 //! prompts are wanted, new prompts in the style of the known ones (step 1, in [`super::writer`]).
 
 use super::{Desk, Stage, StageError, Weight, task_key, writer};
-use crate::config::{Config, SamplingConfig};
+use crate::domain::event::IterationKind;
+use crate::domain::plan::{self, Engine, PromptPlan, SampleSet, WriterPlan};
 use crate::domain::{Event, Iteration, PolicyRef, PromptId, Seed, TaskKey};
-use crate::lm::generate::DrawRequest;
-use crate::lm::generate::Sampling;
+use crate::lm::generate::{DrawRequest, Sampling};
 use crate::lm::policy::LanguageModel;
 use crate::view::{IterationView, RunView};
-use std::sync::Arc;
 
 /// The sampler stage.
-pub struct Sampler {
-    config: Arc<Config>,
-}
+#[derive(Debug, Default)]
+pub struct Sampler;
 
 /// What the sampler is asked to do.
 #[derive(Clone, Debug)]
@@ -24,18 +22,27 @@ pub enum SampleTask {
         iteration: Iteration,
         /// Who answers.
         policy: PolicyRef,
+        /// How, and what the answers are called.
+        set: SampleSet,
         /// The chunk.
         prompts: Vec<PromptId>,
     },
     /// Write a round of new prompts.
-    Write {
-        /// The iteration.
-        iteration: Iteration,
-        /// Who writes.
-        policy: PolicyRef,
-        /// Which round, from 0.
-        round: u32,
-    },
+    Write(WriteTask),
+}
+
+/// Write a round of new prompts.
+#[derive(Clone, Debug)]
+pub struct WriteTask {
+    pub(crate) iteration: Iteration,
+    /// Who writes.
+    pub(crate) policy: PolicyRef,
+    pub(crate) engine: Engine,
+    /// Which round, from 0.
+    pub(crate) round: u32,
+    pub(crate) writer: WriterPlan,
+    /// Prompts that the iteration wants.
+    pub(crate) wanted: u32,
 }
 
 impl SampleTask {
@@ -43,21 +50,14 @@ impl SampleTask {
     pub fn prompts(&self) -> Vec<PromptId> {
         match self {
             SampleTask::Answer { prompts, .. } => prompts.clone(),
-            SampleTask::Write { .. } => Vec::new(),
+            SampleTask::Write(_) => Vec::new(),
         }
     }
 }
 
-impl Sampler {
-    /// A sampler with these settings.
-    pub fn new(config: Arc<Config>) -> Sampler {
-        Sampler { config }
-    }
-}
-
-/// Whether another round of prompt writing could still come.
-pub(crate) fn may_write(config: &Config, open: &IterationView) -> bool {
-    config.prompts.generate && (open.written.len() as u32) < config.prompts.rounds_max
+/// How the next round of prompt writing is done, if another could still come.
+pub(crate) fn next_round<'p>(plan: &'p PromptPlan, open: &IterationView) -> Option<&'p WriterPlan> {
+    plan.writer.as_ref().filter(|writer| (open.written.len() as u32) < writer.rounds_max)
 }
 
 /// Where the draws of one prompt take their randomness from.
@@ -70,55 +70,80 @@ pub(crate) fn prompt_seed(
     root.derive(label).index(u64::from(iteration.0)).derive(prompt.as_str())
 }
 
+/// How tokens are drawn, with what ends a completion.
+pub(crate) fn drawing(sampling: &plan::Sampling, stop_ids: Vec<u32>) -> Sampling {
+    Sampling {
+        temperature: sampling.temperature as f32,
+        top_p: sampling.top_p as f32,
+        max_new_tokens: sampling.max_new_tokens as usize,
+        top_k: None,
+        min_p: None,
+        repetition_penalty: 1.0,
+        stop_ids,
+    }
+}
+
 /// The request for `n` completions of `prompt`.
 pub(crate) fn request(
     model: &dyn LanguageModel,
     prompt: Vec<u32>,
     seed: Seed,
     n: u32,
-    settings: &SamplingConfig,
+    sampling: &plan::Sampling,
 ) -> DrawRequest {
     DrawRequest {
         prompt,
         seeds: (0..u64::from(n)).map(|i| seed.index(i)).collect(),
-        sampling: Sampling {
-            temperature: settings.temperature as f32,
-            top_p: settings.top_p as f32,
-            max_new_tokens: settings.max_new_tokens as usize,
-            top_k: None,
-            min_p: None,
-            repetition_penalty: 1.0,
-            stop_ids: model.stop_ids().to_vec(),
-        },
+        sampling: drawing(sampling, model.stop_ids().to_vec()),
     }
 }
 
 fn answer(
     iteration: Iteration,
-    policy: &PolicyRef,
+    (policy, set): (&PolicyRef, &SampleSet),
     prompts: &[PromptId],
     view: &RunView,
     desk: &Desk,
 ) -> Result<Vec<Event>, StageError> {
-    let model = desk.workshop.policy(policy)?;
+    let model = desk.workshop.policy(policy, &set.engine)?;
     let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
-    let settings = &desk.config.sampling;
+    let own = set.name == SampleSet::POLICY;
+    let label = if own { "sampler".to_owned() } else { format!("sampler {}", set.name) };
     let requests = prompts
         .iter()
         .map(|id| {
             let ids = model.encode_chat(&desk.prompt(view, id)?.messages)?;
-            let seed = prompt_seed(root, "sampler", iteration, id);
-            Ok(request(model.as_ref(), ids, seed, settings.candidates, settings))
+            let seed = prompt_seed(root, &label, iteration, id);
+            Ok(request(model.as_ref(), ids, seed, set.n, &set.sampling))
         })
         .collect::<Result<Vec<_>, StageError>>()?;
     let drawn = model.draw(&requests, &desk.cancel)?;
-    let events = prompts.iter().zip(drawn).map(|(prompt, completions)| Event::CompletionsSampled {
-        iteration,
-        prompt: prompt.clone(),
-        policy: policy.id(),
-        completions,
-    });
-    Ok(events.collect())
+    let drawn = prompts.iter().zip(requests).zip(drawn);
+    let event = |((prompt, request), completions): ((&PromptId, DrawRequest), _)| {
+        Event::CompletionsSampled {
+            iteration,
+            prompt: prompt.clone(),
+            policy: policy.id(),
+            completions,
+            set: set.name.clone(),
+            // Once is enough: all read the prompt with the same tokenizer.
+            prompt_ids: if own { request.prompt } else { Vec::new() },
+        }
+    };
+    Ok(drawn.map(event).collect())
+}
+
+/// The first chunk that a sample set has not answered, with the set; chunk after chunk, so that the
+/// judge can begin.
+fn unanswered(open: &IterationView) -> Option<(&SampleSet, &[PromptId])> {
+    let plan = open.plan.as_ref()?;
+    open.chunks(plan.batch_prompts).find_map(|chunk| {
+        let waits = |set: &&SampleSet| {
+            let missing = |p: &PromptId| open.sampled_in(&set.name, p).is_none();
+            chunk.iter().any(|p| missing(p) && !open.is_quarantined(p))
+        };
+        Some((plan.samples.iter().find(waits)?, chunk))
+    })
 }
 
 impl Stage for Sampler {
@@ -128,35 +153,34 @@ impl Stage for Sampler {
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, SampleTask)> {
         let (iteration, open) = view.open()?;
-        let policy = open.policy.clone();
-        if open.kind == crate::domain::event::IterationKind::Sft {
+        let plan = open.plan.as_ref()?;
+        if open.kind == IterationKind::Sft {
             return None;
         }
         if open.prompts.is_none() {
-            let wanted = self.config.prompts.per_iteration as usize;
-            if view.unused().count() >= wanted || !may_write(&self.config, open) {
+            let writer = next_round(&plan.prompts, open)?.clone();
+            let wanted = plan.prompts.per_iteration;
+            if view.unused().count() >= wanted as usize {
                 return None;
             }
-            let round = open.written.len() as u32;
-            let parts = ("write", iteration, policy.id(), round, &self.config.prompts);
+            let (policy, round) = (open.policy.clone(), open.written.len() as u32);
+            let parts = ("write", iteration, policy.id(), round, &plan.prompts);
             let key = task_key(Self::NAME, view, &parts);
-            return Some((key, SampleTask::Write { iteration, policy, round }));
+            let engine = plan.own_samples().map_or(Engine::EXACT, |set| set.engine);
+            let task = WriteTask { iteration, policy, engine, round, writer, wanted };
+            return Some((key, SampleTask::Write(task)));
         }
         // A prompt that is left out is waited for no longer.
         let waits = |p: &&PromptId| !open.judged.contains_key(*p) && !open.is_quarantined(p);
         let lag = open.sampled.keys().filter(waits).count();
-        if lag > 2 * self.config.sampling.batch_prompts as usize {
+        if lag > 2 * plan.batch_prompts as usize {
             return None;
         }
-        let prompts = open
-            .chunks(self.config.sampling.batch_prompts)
-            .find(|chunk| {
-                chunk.iter().any(|p| !open.sampled.contains_key(p) && !open.is_quarantined(p))
-            })?
-            .to_vec();
-        let parts = (iteration, policy.id(), &prompts, &self.config.sampling);
-        let key = task_key(Self::NAME, view, &parts);
-        Some((key, SampleTask::Answer { iteration, policy, prompts }))
+        let (set, chunk) = unanswered(open)?;
+        let policy = set.policy.as_ref().unwrap_or(&open.policy).clone();
+        let key = task_key(Self::NAME, view, &(iteration, policy.id(), chunk, set));
+        let (set, prompts) = (set.clone(), chunk.to_vec());
+        Some((key, SampleTask::Answer { iteration, policy, set, prompts }))
     }
 
     fn run(
@@ -166,8 +190,8 @@ impl Stage for Sampler {
         desk: &Desk,
     ) -> Result<Vec<Event>, StageError> {
         match task {
-            SampleTask::Answer { iteration, policy, prompts } => {
-                let events = answer(iteration, &policy, &prompts, view, desk)?;
+            SampleTask::Answer { iteration, policy, set, prompts } => {
+                let events = answer(iteration, (&policy, &set), &prompts, view, desk)?;
                 if let Some((_, open)) = view.open() {
                     let total = open.prompts.as_ref().map_or(0, Vec::len) as u64;
                     let done = (open.sampled.len() + prompts.len()) as u64;
@@ -175,9 +199,7 @@ impl Stage for Sampler {
                 }
                 Ok(events)
             }
-            SampleTask::Write { iteration, policy, round } => {
-                writer::write_round(iteration, &policy, round, view, desk)
-            }
+            SampleTask::Write(task) => writer::write_round(&task, view, desk),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Answers before a whole panel: each prompt's are judged by the rubrics that its tags lead to, and
 //! what they come to together is one score.
 
-use super::ask::{Bench, Marked, Sheet};
+use super::ask::{Asking, Bench, Marked, Sheet};
 use super::tally::{Tallied, Weighed, together};
 use super::{Desk, StageError};
-use crate::domain::{Panel, PolicyRef, RubricId, RubricName, Seat};
+use crate::domain::{Panel, RubricId, RubricName, Seat};
 use crate::rubric::Rubric;
 
 /// What became of a sheet.
@@ -40,13 +40,13 @@ fn scale(rubric: &Rubric) -> (f64, f64) {
     (rubric.info().scale_min, rubric.info().scale_max)
 }
 
-/// Judges every sheet under the panel, with the replies of `policy` (see [`Bench`]); the results are in their order.
+/// Judges every sheet under the panel; the results are in their order.
 pub(crate) fn judge_under(
     panel: &Panel,
     sheets: &[Sheet<'_>],
-    policy: Option<&PolicyRef>,
-    desk: &Desk,
+    asking: Asking<'_>,
 ) -> Result<Vec<Judged>, StageError> {
+    let desk = asking.desk;
     let mut under: Vec<Vec<(&Seat, Rubric, Marked)>> = sheets.iter().map(|_| Vec::new()).collect();
     for (place, seat) in panel.seats().iter().enumerate() {
         let takes = |sheet: &Sheet<'_>| panel.for_tags(&sheet.tags).contains(&seat);
@@ -58,8 +58,7 @@ pub(crate) fn judge_under(
         let rubric = installed(desk, &seat.rubric)?;
         let ours: Vec<Sheet<'_>> =
             places.iter().filter_map(|at| sheets.get(*at)).map(|s| s.for_seat(place)).collect();
-        let samples = desk.config.judge.samples;
-        let bench = Bench { policy, rubric: &rubric, samples, desk };
+        let bench = Bench { asking, rubric: &rubric, samples: asking.judge.samples };
         for (at, marked) in places.iter().zip(bench.judge(&ours)?) {
             if let Some(under) = under.get_mut(*at) {
                 under.push((seat, rubric.clone(), marked));

@@ -2,15 +2,16 @@
 //! does it. What it says is recorded apart from the judgments that pairs are made of, and whatever
 //! goes wrong with it is recorded too, and stops nothing.
 
-use super::judge::{Job, judge_jobs, recorded};
+use super::ask::Asking;
+use super::judge::{Job, judge_jobs, judging, recorded};
 use super::pair_store::judged_at;
-use super::{Desk, StageError, task_key};
-use crate::config::{Config, JudgeSource};
+use super::texts::SamplePlaces;
+use super::{Cause, Desk, StageError, task_key};
+use crate::domain::plan::{JudgePlan, JudgeSource};
 use crate::domain::{
-    Event, Iteration, Judgment, Offset, Outcome, Panel, PolicyRef, PromptId, Remarks, RubricId,
-    TaskKey,
+    Event, Iteration, IterationPlan, Judgment, Offset, Outcome, Panel, PolicyRef, PromptId,
+    Remarks, RubricId, TaskKey,
 };
-use crate::lm::error::LmError;
 use crate::view::{IterationView, RunView};
 
 /// Judge one chunk of prompts that the panel has judged.
@@ -18,53 +19,56 @@ use crate::view::{IterationView, RunView};
 pub struct ShadowTask {
     iteration: Iteration,
     policy: PolicyRef,
+    judge: JudgePlan,
     rubric: RubricId,
     /// Each with where its completions and its judgments are.
-    prompts: Vec<(PromptId, Offset, Offset)>,
+    prompts: Vec<(PromptId, SamplePlaces, Offset)>,
 }
 
 /// Whether shadows judge at all: beside a control arm, whose scores are nobody's, they do not.
-fn are_due(config: &Config) -> bool {
-    config.judge.source == JudgeSource::Model
+fn are_due(plan: &IterationPlan) -> bool {
+    plan.judge.source == JudgeSource::Model
 }
 
 /// Whether a prompt that was judged waits for a shadow. An iteration's judging ends with its
 /// shadows', so that a run does the same however fast it is.
-pub(super) fn is_awaited(config: &Config, view: &RunView, open: &IterationView) -> bool {
+pub(super) fn is_awaited(plan: &IterationPlan, view: &RunView, open: &IterationView) -> bool {
     let waits = |rubric| open.judged.keys().any(|prompt| open.waits_for_shadow(rubric, prompt));
-    are_due(config) && view.rubrics.shadows.iter().any(waits)
+    are_due(plan) && view.rubrics.shadows.iter().any(waits)
 }
 
 /// The next chunk that the panel has judged and a shadow has not.
 pub(super) fn next(
-    config: &Config,
+    plan: &IterationPlan,
     view: &RunView,
     iteration: Iteration,
     open: &IterationView,
 ) -> Option<(TaskKey, ShadowTask)> {
-    if !are_due(config) {
+    if !are_due(plan) {
         return None;
     }
     let (rubric, chunk) = view.rubrics.shadows.iter().find_map(|rubric| {
         let waits = |prompt: &PromptId| open.waits_for_shadow(rubric, prompt);
-        let mut chunks = open.chunks(config.sampling.batch_prompts);
+        let mut chunks = open.chunks(plan.batch_prompts);
         let whole = |chunk: &&[PromptId]| {
             let judged = |p: &PromptId| open.judged.contains_key(p) || open.is_quarantined(p);
             chunk.iter().all(judged) && chunk.iter().any(waits)
         };
         Some((rubric.clone(), chunks.find(whole)?))
     })?;
-    let prompts: Vec<(PromptId, Offset, Offset)> = chunk
+    let prompts: Vec<(PromptId, SamplePlaces, Offset)> = chunk
         .iter()
-        .filter_map(|p| Some((p.clone(), *open.sampled.get(p)?, *open.judged.get(p)?)))
+        .filter_map(|p| Some((p.clone(), open.samples_of(p)?, *open.judged.get(p)?)))
         .collect();
-    let policy = open.policy.clone();
-    let key = task_key("shadow", view, &(iteration, policy.id(), &rubric, &prompts, &config.judge));
-    Some((key, ShadowTask { iteration, policy, rubric, prompts }))
+    let judge = plan.judge.clone();
+    let policy = judging(open, &judge);
+    let key = task_key("shadow", view, &(iteration, policy.id(), &rubric, &prompts, &judge));
+    Some((key, ShadowTask { iteration, policy, judge, rubric, prompts }))
 }
 
+/// Whether the model cannot take the question; what the machine refuses is no answer to it.
 fn is_the_questions(error: &StageError) -> bool {
-    matches!(error, StageError::Model(error) if !matches!(error, LmError::Cancelled))
+    matches!(error, StageError::Model(_)) && error.cause() == Cause::Task
 }
 
 /// Judges the chunk. A question that the model cannot take (it may be longer than what the model
@@ -75,8 +79,8 @@ pub(super) fn run(
     desk: &Desk,
 ) -> Result<Vec<Event>, StageError> {
     let mut jobs = Vec::new();
-    for (prompt, sampled, judged) in &task.prompts {
-        let mut job = Job::of(task.iteration, prompt, *sampled, view, desk)?;
+    for (prompt, samples, judged) in &task.prompts {
+        let mut job = Job::of(task.iteration, prompt, samples, view, desk)?;
         job.past = judged_at(desk, *judged, job.completions.len())?.judgments;
         jobs.push(job);
     }
@@ -99,7 +103,8 @@ pub(super) fn run(
 
 fn judge(task: &ShadowTask, jobs: &[&Job], desk: &Desk) -> Result<Vec<Event>, StageError> {
     let panel = Panel::one(task.rubric.clone());
-    let judged = judge_jobs(jobs, &panel, Some(&task.policy), desk)?;
+    let asking = Asking { policy: Some(&task.policy), judge: &task.judge, desk };
+    let judged = judge_jobs(jobs, &panel, asking)?;
     let events = jobs.iter().zip(&judged).map(|(job, judged)| {
         let event = recorded(job, judged, task.iteration, task.policy.id(), desk)?;
         Ok(match event {

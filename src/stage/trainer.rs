@@ -2,73 +2,82 @@
 //! log-probabilities are computed once per iteration and recorded; a segment's steps and its
 //! checkpoint are one append, so a step without its weights is never recorded as done.
 //!
+//! What is trained is in the plan and in recorded texts; both are read once for an iteration
+//! ([`super::lessons`]).
+//!
 //! Departure from the paper: supervised seed rows may be rehearsed beside the pairs
 //! (`train.dpo.rehearsal_weight`), and an NLL term on the chosen completion may be added
 //! (Iterative RPO, arXiv 2404.19733).
 
+use super::lessons::{Lesson, Lessons};
 use super::lost::Held;
-use super::pair_store::{completions_at, wrong};
+use super::texts::places;
 use super::workshop::{Saved, Segment, SegmentRequest, StepData, StepResult, skipped_in_a_row};
 use super::{Desk, Stage, StageError, Weight, task_key};
-use crate::config::{Config, TrainConfig};
-use crate::domain::event::{IterationKind, ReferenceLogps, SeedRow};
-use crate::domain::{
-    Event, Iteration, Offset, PairId, PolicyRef, PreferencePair, PromptId, Seed, TaskKey,
+use crate::domain::event::{IterationKind, ReferenceLogps};
+use crate::domain::plan::{
+    KeepCheckpoints, Loss, MovingMean, Objective, OptimizerPlan, ReferenceRule, Trained,
+    TrainingPlan,
 };
+use crate::domain::{AdapterShape, Event, Iteration, IterationPlan, PolicyRef, Seed, TaskKey};
 use crate::lm::lora::LoraSettings;
 use crate::lm::optimizer::OptimizerSettings;
-use crate::lm::policy::LanguageModel;
-use crate::lm::train::{
-    DpoExample, DpoSettings, Method, ShortOfMemory, TrainSettings, WeightedSequence,
-};
-use crate::view::{IterationView, RunView, SeedFacts};
+use crate::lm::train::{DpoSettings, Method, ShortOfMemory, TrainSettings};
+use crate::view::{IterationView, RunView};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// The trainer stage.
+#[derive(Default)]
 pub struct Trainer {
-    config: Arc<Config>,
-}
-
-/// Where a sealed pair and its completions are.
-#[derive(Clone, Debug)]
-pub struct PairPlace {
-    prompt: PromptId,
-    pair: Offset,
-    sampled: Offset,
+    /// What the iteration in hand trains on.
+    lessons: Lessons,
 }
 
 /// What the trainer is asked to do.
 #[derive(Clone, Debug)]
 pub enum TrainTask {
-    /// Score every sealed pair under the reference.
-    Reference {
+    /// Merge the policy's adapter, which is not one that this iteration trains.
+    Merge {
         /// The iteration.
         iteration: Iteration,
-        /// The frozen policy.
-        reference: PolicyRef,
-        /// The sealed pairs.
-        pairs: Vec<PairPlace>,
+        /// The policy with the adapter.
+        policy: PolicyRef,
     },
-    /// Take the steps `from..to` and save.
+    /// Make the reference, which did not exist before.
+    Average {
+        /// The iteration.
+        iteration: Iteration,
+        /// What it is the mean of.
+        of: MovingMean,
+    },
+    /// Score sealed pairs under the reference.
+    Reference(Box<ReferencePlan>),
+    /// Take some steps and save.
     Segment(Box<SegmentPlan>),
+}
+
+/// Sealed pairs that are scored under the reference.
+#[derive(Clone, Debug)]
+pub struct ReferencePlan {
+    lesson: Lesson,
+    reference: PolicyRef,
+    /// Pairs that are scored already, and those that are at the end of this.
+    from: usize,
+    to: usize,
 }
 
 /// One segment of steps.
 #[derive(Clone, Debug)]
 pub struct SegmentPlan {
     iteration: Iteration,
-    kind: IterationKind,
+    plan: Box<IterationPlan>,
+    lesson: Lesson,
     start: PolicyRef,
     saved: Option<Saved>,
     from: u32,
     to: u32,
     steps_total: u32,
-    pairs: Vec<PairPlace>,
-    reference_scored: Option<Offset>,
-    seed_data: Vec<SeedFacts>,
     skipped_before: u32,
     taken_before: u32,
     /// Where a rollback goes to.
@@ -80,123 +89,159 @@ pub struct SegmentPlan {
 
 /// Going back to the last checkpoint is granted so often in an iteration.
 const ROLLBACKS_MAX: u32 = 2;
+/// Pairs that the reference scores in one task.
+const REFERENCE_PAIRS: usize = 1024;
 
 /// What a rollback leaves of the learning rate.
 fn rate_scale(rollbacks: u32) -> f64 {
     0.5f64.powi(rollbacks as i32)
 }
 
-impl Trainer {
-    /// A trainer with these settings.
-    pub fn new(config: Arc<Config>) -> Trainer {
-        Trainer { config }
+/// Rows or pairs that a plan trains on.
+fn rows(open: &IterationView, plan: &IterationPlan) -> u32 {
+    match &plan.objective {
+        Objective::Supervised { data } => data.iter().map(|set| set.rows).sum(),
+        Objective::Preference { .. } => open.sealed.as_ref().map_or(0, Vec::len) as u32,
     }
+}
 
-    fn rows(&self, view: &RunView, open: &IterationView) -> (u32, u32, u32) {
-        match open.kind {
-            IterationKind::Sft => {
-                let rows = view.seed_data.iter().map(|d| d.rows).sum();
-                let sft = &self.config.train.sft;
-                (rows, sft.train_batch_size, sft.num_train_epochs)
+/// The adapter that a policy has, as far as it is known.
+fn shape_of<'a>(
+    policy: &'a PolicyRef,
+    of_old: &'a Option<AdapterShape>,
+) -> Option<&'a AdapterShape> {
+    policy.adapter.as_ref()?.shape.as_ref().or(of_old.as_ref())
+}
+
+/// Whether training can begin with a policy as it is: without an adapter, or with the very one that
+/// goes on.
+fn fits(policy: &PolicyRef, trained: &Trained, of_old: &Option<AdapterShape>) -> bool {
+    match trained {
+        _ if policy.adapter.is_none() => true,
+        Trained::All => false,
+        Trained::Adapter(shape) => shape_of(policy, of_old) == Some(shape),
+    }
+}
+
+fn segment(iteration: Iteration, open: &IterationView, plan: &IterationPlan) -> SegmentPlan {
+    let TrainingPlan { batch_size, epochs, segment_steps, .. } = plan.training;
+    let steps_total = rows(open, plan).div_ceil(batch_size.max(1)) * epochs.max(1);
+    let from = open.checkpoint.as_ref().map_or(0, |c| c.step);
+    let saved = open.checkpoint.as_ref();
+    SegmentPlan {
+        iteration,
+        plan: Box::new(plan.clone()),
+        lesson: lesson(iteration, open, plan),
+        start: open.start().clone(),
+        saved: saved.map(|c| Saved { policy: c.policy.clone(), optimizer: c.optimizer.clone() }),
+        from,
+        to: steps_total.min(from + segment_steps.max(1)),
+        steps_total,
+        skipped_before: saved.map_or(0, |c| c.skipped_in_a_row),
+        taken_before: saved.map_or(0, |c| c.steps_taken),
+        good: open.good.as_ref().map_or(0, |c| c.step),
+        rollbacks: open.rollbacks,
+        held: Held::of(iteration, open),
+        losses: open.losses,
+    }
+}
+
+/// What an iteration trains on, and where that is.
+fn lesson(iteration: Iteration, open: &IterationView, plan: &IterationPlan) -> Lesson {
+    let engine = plan.own_samples().map_or(crate::domain::plan::Engine::EXACT, |set| set.engine);
+    Lesson {
+        iteration,
+        voided: open.pairs_voided(),
+        speller: (open.start().clone(), engine),
+        data: match &plan.objective {
+            Objective::Supervised { data } => data.clone(),
+            Objective::Preference { rehearsal, .. } => {
+                rehearsal.as_ref().map(|rehearsal| rehearsal.data.clone()).unwrap_or_default()
             }
-            IterationKind::Dpo => {
-                let pairs = open.sealed.as_ref().map_or(0, Vec::len) as u32;
-                let dpo = &self.config.train.dpo;
-                (pairs, dpo.train_batch_size, dpo.num_train_epochs)
-            }
+        },
+        pairs: match open.kind {
+            IterationKind::Sft => Vec::new(),
+            IterationKind::Dpo => places(open),
+        },
+        scored: open.reference_scored.clone(),
+    }
+}
+
+/// The next pairs that the reference has yet to score.
+fn reference(
+    view: &RunView,
+    iteration: Iteration,
+    open: &IterationView,
+    plan: &IterationPlan,
+) -> Option<(TaskKey, TrainTask)> {
+    let sealed = open.sealed.as_ref()?;
+    if plan.reference.rule == ReferenceRule::None || open.is_referenced() {
+        return None;
+    }
+    if let Some(of) = open.reference_to_make().cloned() {
+        let key = task_key("mean", view, &(iteration, &of));
+        return Some((key, TrainTask::Average { iteration, of }));
+    }
+    let policy = &open.reference;
+    let from = open.pairs_scored();
+    let to = sealed.len().min(from + REFERENCE_PAIRS);
+    let parts = (iteration, policy.id(), sealed.get(from..to));
+    let key = task_key("reference", view, &parts).after(open.pairs_voided());
+    let (lesson, reference) = (lesson(iteration, open, plan), policy.clone());
+    let task = ReferencePlan { lesson, reference, from, to };
+    Some((key, TrainTask::Reference(Box::new(task))))
+}
+
+impl TrainingPlan {
+    /// As the model room takes it.
+    fn settings(&self, steps_total: u32) -> TrainSettings {
+        let OptimizerPlan {
+            learning_rate,
+            schedule,
+            warmup_steps,
+            final_ratio,
+            weight_decay,
+            max_grad_norm,
+        } = self.optimizer;
+        TrainSettings {
+            method: match &self.trained {
+                Trained::All => Method::Full,
+                Trained::Adapter(shape) => Method::Lora(LoraSettings {
+                    r: shape.r as usize,
+                    alpha: shape.alpha,
+                    target_modules: shape.target_modules.clone(),
+                }),
+            },
+            optimizer: OptimizerSettings {
+                learning_rate,
+                schedule,
+                warmup_steps,
+                steps_total,
+                final_ratio,
+                weight_decay,
+                max_grad_norm,
+                ..OptimizerSettings::default()
+            },
+            threads: self.threads as usize,
+            gradient_checkpointing: self.gradient_checkpointing,
         }
     }
-
-    fn segment(&self, view: &RunView, iteration: Iteration, open: &IterationView) -> SegmentPlan {
-        let (rows, batch, epochs) = self.rows(view, open);
-        let steps_total = rows.div_ceil(batch.max(1)) * epochs.max(1);
-        let from = open.checkpoint.as_ref().map_or(0, |c| c.step);
-        let to = steps_total.min(from + self.config.train.segment_steps.max(1));
-        SegmentPlan {
-            iteration,
-            kind: open.kind,
-            start: open.policy.clone(),
-            saved: open
-                .checkpoint
-                .as_ref()
-                .map(|c| Saved { policy: c.policy.clone(), optimizer: c.optimizer.clone() }),
-            from,
-            to,
-            steps_total,
-            pairs: places(open),
-            reference_scored: open.reference_scored,
-            seed_data: view.seed_data.clone(),
-            skipped_before: open.checkpoint.as_ref().map_or(0, |c| c.skipped_in_a_row),
-            taken_before: open.checkpoint.as_ref().map_or(0, |c| c.steps_taken),
-            good: open.good.as_ref().map_or(0, |c| c.step),
-            rollbacks: open.rollbacks,
-            held: Held::of(iteration, open),
-            losses: open.losses,
-        }
-    }
 }
 
-fn places(open: &IterationView) -> Vec<PairPlace> {
-    open.pairs
-        .iter()
-        .filter_map(|(prompt, (_, pair))| {
-            let sampled = *open.sampled.get(prompt)?;
-            Some(PairPlace { prompt: prompt.clone(), pair: *pair, sampled })
-        })
-        .collect()
-}
-
-/// The adapter settings of a run.
-pub(crate) fn lora_settings(train: &TrainConfig) -> LoraSettings {
-    LoraSettings {
-        r: train.lora_r as usize,
-        alpha: train.lora_alpha,
-        target_modules: train.lora_target_modules.clone(),
-    }
-}
-
-/// The settings as the model room takes them. The supervised iteration trains all weights: an
-/// adapter belongs to the preference iterations.
-fn train_settings(train: &TrainConfig, kind: IterationKind, steps_total: u32) -> TrainSettings {
-    let (sft, dpo) = (&train.sft, &train.dpo);
-    let common = OptimizerSettings { steps_total, ..OptimizerSettings::default() };
-    let optimizer = match kind {
-        IterationKind::Sft => OptimizerSettings {
-            learning_rate: sft.learning_rate,
-            schedule: sft.lr_scheduler_type,
-            warmup_steps: sft.warmup_steps,
-            final_ratio: sft.final_ratio,
-            weight_decay: sft.weight_decay,
-            max_grad_norm: sft.max_grad_norm,
-            ..common
+/// What a preference step of a plan minimises.
+fn dpo_settings(objective: &Objective) -> DpoSettings {
+    match objective {
+        Objective::Preference { loss, nll_weight, rehearsal } => DpoSettings {
+            loss: *loss,
+            nll_weight: *nll_weight,
+            rehearsal_weight: rehearsal.as_ref().map_or(0.0, |rehearsal| rehearsal.weight),
         },
-        IterationKind::Dpo => OptimizerSettings {
-            learning_rate: dpo.learning_rate,
-            schedule: dpo.lr_scheduler_type,
-            warmup_steps: dpo.warmup_steps,
-            final_ratio: dpo.final_ratio,
-            weight_decay: dpo.weight_decay,
-            max_grad_norm: dpo.max_grad_norm,
-            ..common
+        // No step of a supervised segment looks at it.
+        Objective::Supervised { .. } => DpoSettings {
+            loss: Loss::Sigmoid { beta: 0.0, label_smoothing: 0.0 },
+            nll_weight: 0.0,
+            rehearsal_weight: 0.0,
         },
-    };
-    let adapter = train.use_peft && kind == IterationKind::Dpo;
-    let method = if adapter { Method::Lora(lora_settings(train)) } else { Method::Full };
-    TrainSettings {
-        method,
-        optimizer,
-        threads: train.threads as usize,
-        gradient_checkpointing: train.gradient_checkpointing,
-    }
-}
-
-fn dpo_settings(train: &TrainConfig) -> DpoSettings {
-    DpoSettings {
-        beta: train.dpo.beta,
-        loss_type: train.dpo.loss_type,
-        label_smoothing: train.dpo.label_smoothing,
-        nll_weight: train.dpo.nll_weight,
-        rehearsal_weight: train.dpo.rehearsal_weight,
     }
 }
 
@@ -220,151 +265,95 @@ fn permutation(seed: Seed, n: u32) -> Vec<u32> {
     order
 }
 
-/// A pair with its token ids.
-struct Triple {
-    id: PairId,
-    prompt: Vec<u32>,
-    chosen: Vec<u32>,
-    rejected: Vec<u32>,
-}
-
-fn triple(
-    place: &PairPlace,
-    model: &dyn LanguageModel,
-    view: &RunView,
-    desk: &Desk,
-) -> Result<Triple, StageError> {
-    let pair: PreferencePair = match desk.event(place.pair)? {
-        Event::PairFormed { pair, .. } => pair,
-        other => return Err(wrong(place.pair, "a pair", &other)),
-    };
-    let completions = completions_at(desk, place.sampled)?;
-    let ids = |index: u32| {
-        let completion = completions.get(index as usize);
-        completion.map(|c| c.token_ids.clone()).ok_or_else(|| {
-            StageError::Missing(format!("completion {index} of prompt {}", place.prompt))
-        })
-    };
-    Ok(Triple {
-        chosen: ids(pair.chosen)?,
-        rejected: ids(pair.rejected)?,
-        prompt: model.encode_chat(&desk.prompt(view, &place.prompt)?.messages)?,
-        id: pair.id,
-    })
-}
-
-fn score_reference(
-    iteration: Iteration,
-    reference: &PolicyRef,
-    pairs: &[PairPlace],
-    view: &RunView,
-    desk: &Desk,
-) -> Result<Vec<Event>, StageError> {
-    let model = desk.workshop.policy(reference)?;
-    let mut ids = Vec::with_capacity(pairs.len());
-    let mut sequences = Vec::with_capacity(2 * pairs.len());
-    for place in pairs {
-        let triple = triple(place, model.as_ref(), view, desk)?;
-        ids.push(triple.id);
-        sequences.push((triple.prompt.clone(), triple.chosen));
-        sequences.push((triple.prompt, triple.rejected));
+impl Trainer {
+    fn merge(
+        iteration: Iteration,
+        policy: PolicyRef,
+        desk: &Desk,
+    ) -> Result<Vec<Event>, StageError> {
+        let merged = desk.workshop.merge(&policy)?;
+        Ok(vec![Event::AdapterMerged { iteration, policy, merged }])
     }
-    let logps = desk.workshop.logps(reference, &sequences, &desk.cancel)?;
-    let logps = ids.into_iter().zip(logps.chunks(2)).filter_map(|(pair, two)| match two {
-        [chosen, rejected] => Some(ReferenceLogps { pair, chosen: *chosen, rejected: *rejected }),
-        _ => None,
-    });
-    Ok(vec![Event::ReferenceScored {
-        iteration,
-        reference: reference.id(),
-        logps: logps.collect(),
-    }])
-}
 
-/// A supervised row as token ids: loss on the answer and its turn end only.
-fn sequence(row: &SeedRow, model: &dyn LanguageModel) -> Result<WeightedSequence, StageError> {
-    let mut ids = model.encode_chat(&row.messages)?;
-    let prompt = ids.len();
-    ids.extend(model.encode_text(&row.completion)?);
-    ids.push(model.turn_end());
-    let weights = (0..ids.len()).map(|at| if at < prompt { 0.0 } else { 1.0 }).collect();
-    Ok(WeightedSequence { ids, weights })
-}
-
-fn seed_rows(data: &[SeedFacts], desk: &Desk) -> Result<Vec<SeedRow>, StageError> {
-    let mut rows = Vec::new();
-    for facts in data {
-        let bytes = desk.workshop.blob(&facts.blob)?;
-        for line in bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
-            let row = serde_json::from_slice(line).map_err(|error| {
-                StageError::Missing(format!("seed data {}: {error}", facts.name))
-            })?;
-            rows.push(row);
+    fn score(
+        &mut self,
+        task: &ReferencePlan,
+        view: &RunView,
+        desk: &Desk,
+    ) -> Result<Vec<Event>, StageError> {
+        let iteration = task.lesson.iteration;
+        let bodies = self.lessons.of(&task.lesson, view, desk)?.bodies(task.from..task.to);
+        let mut sequences = Vec::with_capacity(2 * bodies.len());
+        for body in bodies {
+            sequences.push((body.prompt.clone(), body.chosen.clone()));
+            sequences.push((body.prompt.clone(), body.rejected.clone()));
         }
+        let logps = desk.workshop.logps(&task.reference, &sequences, &desk.cancel)?;
+        let logps =
+            bodies.iter().zip(logps.as_chunks::<2>().0).map(|(body, [chosen, rejected])| {
+                ReferenceLogps { pair: body.id.clone(), chosen: *chosen, rejected: *rejected }
+            });
+        let (reference, logps) = (task.reference.id(), logps.collect());
+        Ok(vec![Event::ReferenceScored { iteration, reference, logps }])
     }
-    Ok(rows)
+
+    fn train(
+        &mut self,
+        plan: &SegmentPlan,
+        view: &RunView,
+        desk: &Desk,
+    ) -> Result<Vec<Event>, StageError> {
+        let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
+        let (from, total) = (u64::from(plan.from), u64::from(plan.steps_total));
+        let training = &plan.plan.training;
+        let mut settings = training.settings(plan.steps_total);
+        settings.optimizer.learning_rate *= rate_scale(plan.rollbacks);
+        if training.keep_checkpoints == KeepCheckpoints::Newest {
+            desk.workshop.discard(&view.superseded());
+        }
+        desk.workshop
+            .train(SegmentRequest {
+                start: &plan.start,
+                saved: plan.saved.clone(),
+                settings,
+                dpo: dpo_settings(&plan.plan.objective),
+                reference: plan.plan.reference.rule,
+                steps: plan.data(root, self.lessons.of(&plan.lesson, view, desk)?)?,
+                seed: root.derive("lora").index(u64::from(plan.iteration.0)),
+                cancel: &desk.cancel,
+                on_step: &|done| desk.gauge.progress(Self::NAME, from + done, total),
+                skipped_before: plan.skipped_before,
+            })
+            .map(|segment| plan.events(segment))
+    }
 }
 
 impl SegmentPlan {
-    fn data(&self, root: Seed, view: &RunView, desk: &Desk) -> Result<Vec<StepData>, StageError> {
-        let model = desk.workshop.policy(&self.start)?;
-        let order = root.derive("order").index(u64::from(self.iteration.0));
-        match self.kind {
-            IterationKind::Sft => {
-                let rows = seed_rows(&self.seed_data, desk)?;
-                let batch = desk.config.train.sft.train_batch_size;
-                (self.from..self.to)
-                    .map(|step| {
-                        let chosen = batch_rows(order, step, rows.len() as u32, batch);
-                        Ok(StepData::Sft(sequences(&rows, &chosen, model.as_ref())?))
-                    })
-                    .collect()
-            }
-            IterationKind::Dpo => self.dpo_data(order, model.as_ref(), view, desk),
-        }
-    }
-
-    fn dpo_data(
+    fn data(
         &self,
-        order: Seed,
-        model: &dyn LanguageModel,
-        view: &RunView,
-        desk: &Desk,
+        root: Seed,
+        lessons: &super::lessons::Read,
     ) -> Result<Vec<StepData>, StageError> {
-        let settings = &desk.config.train.dpo;
-        let offset = self.reference_scored.unwrap_or_default();
-        let logps: BTreeMap<PairId, (f64, f64)> = match desk.event(offset)? {
-            Event::ReferenceScored { logps, .. } => {
-                logps.into_iter().map(|l| (l.pair, (l.chosen, l.rejected))).collect()
-            }
-            other => return Err(wrong(offset, "reference log-probabilities", &other)),
-        };
-        let rehearse = settings.rehearsal_weight > 0.0 && !self.seed_data.is_empty();
-        let rows = if rehearse { seed_rows(&self.seed_data, desk)? } else { Vec::new() };
-        let batch = settings.train_batch_size;
-        let mut steps = Vec::new();
-        for step in self.from..self.to {
-            let mut pairs = Vec::new();
-            for row in batch_rows(order, step, self.pairs.len() as u32, batch) {
-                let Some(place) = self.pairs.get(row as usize) else { continue };
-                let t = triple(place, model, view, desk)?;
-                let (reference_chosen, reference_rejected) =
-                    logps.get(&t.id).copied().ok_or_else(|| {
-                        StageError::Missing(format!("reference logps of pair {}", t.id.0))
-                    })?;
-                pairs.push(DpoExample {
-                    prompt: t.prompt,
-                    chosen: t.chosen,
-                    rejected: t.rejected,
-                    reference_chosen,
-                    reference_rejected,
-                });
-            }
-            let chosen = batch_rows(order.derive("rehearsal"), step, rows.len() as u32, batch);
-            let rehearsal = sequences(&rows, &chosen, model)?;
-            steps.push(StepData::Dpo { pairs, rehearsal });
-        }
-        Ok(steps)
+        let order = root.derive("order").index(u64::from(self.iteration.0));
+        let batch = self.plan.training.batch_size;
+        let pairs = self.lesson.pairs.len() as u32;
+        let rows = lessons.rows() as u32;
+        (self.from..self.to)
+            .map(|step| match &self.plan.objective {
+                Objective::Supervised { .. } => {
+                    Ok(StepData::Sft(lessons.sequences(&batch_rows(order, step, rows, batch))))
+                }
+                Objective::Preference { .. } => Ok(StepData::Dpo {
+                    pairs: lessons.examples(&batch_rows(order, step, pairs, batch))?,
+                    rehearsal: lessons.sequences(&batch_rows(
+                        order.derive("rehearsal"),
+                        step,
+                        rows,
+                        batch,
+                    )),
+                }),
+            })
+            .collect()
     }
 
     fn events(&self, segment: Segment) -> Vec<Event> {
@@ -428,14 +417,6 @@ impl SegmentPlan {
     }
 }
 
-fn sequences(
-    rows: &[SeedRow],
-    chosen: &[u32],
-    model: &dyn LanguageModel,
-) -> Result<Vec<WeightedSequence>, StageError> {
-    chosen.iter().filter_map(|row| rows.get(*row as usize)).map(|r| sequence(r, model)).collect()
-}
-
 impl Stage for Trainer {
     type Task = TrainTask;
     const NAME: &'static str = "trainer";
@@ -443,26 +424,30 @@ impl Stage for Trainer {
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, TrainTask)> {
         let (iteration, open) = view.open()?;
+        let plan = open.plan.as_ref()?;
         if open.trained() || open.diverged.is_some() {
             return None;
         }
-        if open.kind == IterationKind::Dpo {
-            let sealed = open.sealed.as_ref()?;
-            if open.reference_scored.is_none() {
-                let reference = open.reference.clone();
-                let parts = (iteration, reference.id(), sealed);
-                let key = task_key("reference", view, &parts).after(open.pairs_voided());
-                let pairs = places(open);
-                return Some((key, TrainTask::Reference { iteration, reference, pairs }));
-            }
+        if open.kind == IterationKind::Dpo && open.sealed.is_none() {
+            return None;
         }
-        let plan = self.segment(view, iteration, open);
-        let saved = plan.saved.as_ref().map(|s| (s.policy.id(), &s.optimizer));
-        let past = (plan.skipped_before, plan.rollbacks, plan.losses);
-        let parts = (iteration, plan.start.id(), saved, plan.from, plan.to, past, &open.sealed);
-        let key = task_key(Self::NAME, view, &(parts, &self.config.train));
-        let key = key.after(open.pairs_voided());
-        Some((key, TrainTask::Segment(Box::new(plan))))
+        if let Some(task) = reference(view, iteration, open, plan) {
+            return Some(task);
+        }
+        let begun = open.merged.is_some() || open.checkpoint.is_some();
+        if !begun && !fits(&open.policy, &plan.training.trained, &view.adapters_of_old) {
+            let policy = open.policy.clone();
+            let key = task_key("merge", view, &(iteration, policy.id()));
+            return Some((key, TrainTask::Merge { iteration, policy }));
+        }
+        let segment = segment(iteration, open, plan);
+        let saved = segment.saved.as_ref().map(|s| (s.policy.id(), &s.optimizer));
+        let past = (segment.skipped_before, segment.rollbacks, segment.losses);
+        let steps = (segment.from, segment.to);
+        let parts = (iteration, segment.start.id(), saved, steps, past, &open.sealed);
+        let planned = (&plan.objective, &plan.reference, &plan.training);
+        let key = task_key(Self::NAME, view, &(parts, planned)).after(open.pairs_voided());
+        Some((key, TrainTask::Segment(Box::new(segment))))
     }
 
     fn run(
@@ -471,34 +456,19 @@ impl Stage for Trainer {
         view: &RunView,
         desk: &Desk,
     ) -> Result<Vec<Event>, StageError> {
-        let plan = match task {
-            TrainTask::Reference { iteration, reference, pairs } => {
-                return score_reference(iteration, &reference, &pairs, view, desk);
+        match task {
+            TrainTask::Merge { iteration, policy } => Trainer::merge(iteration, policy, desk),
+            TrainTask::Average { iteration, of } => {
+                let policy = desk.workshop.average(&of)?;
+                Ok(vec![Event::ReferenceMade { iteration, policy }])
             }
-            TrainTask::Segment(plan) => plan,
-        };
-        let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
-        let total = u64::from(plan.steps_total);
-        let from = u64::from(plan.from);
-        let mut settings = train_settings(&self.config.train, plan.kind, plan.steps_total);
-        settings.optimizer.learning_rate *= rate_scale(plan.rollbacks);
-        let segment = desk.workshop.train(SegmentRequest {
-            start: &plan.start,
-            saved: plan.saved.clone(),
-            settings,
-            dpo: dpo_settings(&self.config.train),
-            steps: plan.data(root, view, desk)?,
-            seed: root.derive("lora").index(u64::from(plan.iteration.0)),
-            cancel: &desk.cancel,
-            on_step: &|done| desk.gauge.progress(Self::NAME, from + done, total),
-            skipped_before: plan.skipped_before,
-        });
-        match segment {
-            Ok(segment) => Ok(plan.events(segment)),
-            Err(error) => match plan.held.as_ref().and_then(|held| held.lost(&error)) {
-                Some(lost) => Ok(vec![lost]),
-                None => Err(error),
-            },
+            TrainTask::Reference(task) => self.score(&task, view, desk),
+            TrainTask::Segment(plan) => self.train(&plan, view, desk).or_else(|error| {
+                match plan.held.as_ref().and_then(|held| held.lost(&error)) {
+                    Some(lost) => Ok(vec![lost]),
+                    None => Err(error),
+                }
+            }),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::error::StageError;
 use crate::domain::event::StepMetrics;
+use crate::domain::plan::{Engine, MovingMean, ReferenceRule};
 use crate::domain::{BlobHash, PolicyRef, Seed};
 use crate::lm::cancel::Cancel;
 use crate::lm::policy::LanguageModel;
@@ -48,6 +49,8 @@ pub struct SegmentRequest<'a> {
     pub settings: TrainSettings,
     /// Loss of the preference steps.
     pub dpo: DpoSettings,
+    /// What their reference is: where it is the start, the first loss is known beforehand.
+    pub reference: ReferenceRule,
     /// The steps to take, in order.
     pub steps: Vec<StepData>,
     /// Where LoRA's first weights come from.
@@ -97,8 +100,18 @@ pub trait Workshop: Send + Sync {
     /// The policy, ready to draw and to score choices.
     ///
     /// # Errors
-    /// When its blobs are missing, damaged or do not fit the model.
-    fn policy(&self, policy: &PolicyRef) -> Result<Arc<dyn LanguageModel>, StageError>;
+    /// When its blobs are missing, damaged or do not fit the model, or the engine cannot be had.
+    fn policy(
+        &self,
+        policy: &PolicyRef,
+        engine: &Engine,
+    ) -> Result<Arc<dyn LanguageModel>, StageError>;
+
+    /// The policy with its adapter merged into the weights below it; durable when this returns.
+    ///
+    /// # Errors
+    /// As [`Workshop::policy`], or when the disk is full.
+    fn merge(&self, policy: &PolicyRef) -> Result<PolicyRef, StageError>;
 
     /// Summed response log-probabilities (natural log) of (prompt ids, response ids).
     ///
@@ -116,6 +129,16 @@ pub trait Workshop: Send + Sync {
     /// # Errors
     /// When training cannot begin (gradient coverage, ln 2 at step 0) or is cancelled.
     fn train(&self, request: SegmentRequest<'_>) -> Result<Segment, StageError>;
+
+    /// The mean of two policies' weights, adapters merged; durable when this returns.
+    ///
+    /// # Errors
+    /// As [`Workshop::merge`].
+    fn average(&self, of: &MovingMean) -> Result<PolicyRef, StageError>;
+
+    /// Removes blobs that nothing needs any more. One that is not there is gone already; one that
+    /// cannot be removed stays, and is said in the log output.
+    fn discard(&self, blobs: &[BlobHash]);
 
     /// The bytes of a blob (seed data).
     ///

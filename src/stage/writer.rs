@@ -3,13 +3,11 @@
 //!
 //! Departure from the paper: the iteration's own policy writes, not a fixed larger model.
 
+use super::sampler::{WriteTask, drawing};
 use super::{Desk, StageError};
-use crate::config::WriterStyle;
-use crate::domain::{
-    Completion, Event, Iteration, Message, PolicyRef, Prompt, PromptOrigin, Seed, StopReason,
-};
+use crate::domain::plan::{WriterPlan, WriterStyle};
+use crate::domain::{Completion, Event, Message, Prompt, PromptOrigin, Seed, StopReason};
 use crate::lm::generate::DrawRequest;
-use crate::lm::generate::Sampling;
 use crate::lm::policy::LanguageModel;
 use crate::prompts::alike::Known;
 use crate::prompts::held_out::HeldOut;
@@ -25,24 +23,24 @@ const GOOD_MIN: usize = 8;
 
 /// One round: `prompts.draws_per_round` draws, each from demonstrations of its own.
 pub(crate) fn write_round(
-    iteration: Iteration,
-    policy: &PolicyRef,
-    round: u32,
+    task: &WriteTask,
     view: &RunView,
     desk: &Desk,
 ) -> Result<Vec<Event>, StageError> {
+    let WriteTask { iteration, round, writer, .. } = task;
+    let (iteration, round) = (*iteration, *round);
     let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
     let seed = root.derive("writer").index(u64::from(iteration.0)).index(u64::from(round));
-    let model = desk.workshop.policy(policy)?;
-    let style = desk.config.prompts.writer;
-    let (given, generated, mut known) = pool(view, desk)?;
-    let requests = (0..u64::from(desk.config.prompts.draws_per_round))
-        .map(|draw| draw_request(model.as_ref(), &given, &generated, seed.index(draw), desk))
+    let model = desk.workshop.policy(&task.policy, &task.engine)?;
+    let style = writer.style;
+    let (given, generated, mut known) = pool(style, view, desk)?;
+    let requests = (0..u64::from(writer.draws_per_round))
+        .map(|draw| draw_request(model.as_ref(), (&given, &generated), seed.index(draw), writer))
         .collect::<Result<Vec<_>, StageError>>()?;
     let drawn = model.draw(&requests, &desk.cancel)?;
     let mut events = Vec::new();
     let (mut admitted, mut rejected) = (0, 0);
-    let room = (desk.config.prompts.per_iteration as usize).saturating_sub(view.unused().count());
+    let room = (task.wanted as usize).saturating_sub(view.unused().count());
     for completion in drawn.iter().flatten() {
         for item in split(style, completion) {
             if admitted as usize >= room {
@@ -113,8 +111,7 @@ impl Texts {
 /// Given prompts, generated prompts, and every known text.
 type Pool = (Vec<String>, Vec<String>, Texts);
 
-fn pool(view: &RunView, desk: &Desk) -> Result<Pool, StageError> {
-    let style = desk.config.prompts.writer;
+fn pool(style: WriterStyle, view: &RunView, desk: &Desk) -> Result<Pool, StageError> {
     let (mut given, mut generated, mut known) = (Vec::new(), Vec::new(), Texts::default());
     for (id, facts) in &view.prompts {
         let prompt = desk.prompt(view, id)?;
@@ -154,19 +151,17 @@ fn pick(from: &[String], n: usize, rng: &mut ChaCha8Rng) -> Vec<String> {
 
 fn draw_request(
     model: &dyn LanguageModel,
-    given: &[String],
-    generated: &[String],
+    (given, generated): (&[String], &[String]),
     seed: Seed,
-    desk: &Desk,
+    writer: &WriterPlan,
 ) -> Result<DrawRequest, StageError> {
-    let settings = &desk.config.prompts;
     let mut rng = ChaCha8Rng::from_seed(seed.0);
-    let shots = settings.shots as usize;
+    let shots = writer.shots as usize;
     // Of the paper's eight, two are the model's own.
     let own = pick(generated, shots / 4, &mut rng);
     let mut demonstrations = pick(given, shots - own.len(), &mut rng);
     demonstrations.extend(own);
-    let prompt = match settings.writer {
+    let prompt = match writer.style {
         WriterStyle::Tagged => {
             let mut text = String::from("<bos> <task>");
             for shot in &demonstrations {
@@ -174,21 +169,13 @@ fn draw_request(
             }
             model.encode_template(&text)?
         }
-        WriterStyle::Numbered => numbered(model, demonstrations, settings.max_new_tokens)?,
+        WriterStyle::Numbered => numbered(model, demonstrations, writer.sampling.max_new_tokens)?,
     };
     let mut stop_ids = model.stop_ids().to_vec();
-    if settings.writer == WriterStyle::Tagged {
+    if writer.style == WriterStyle::Tagged {
         stop_ids.extend(model.encode_template("<task>")?);
     }
-    let sampling = Sampling {
-        temperature: settings.temperature as f32,
-        top_p: settings.top_p as f32,
-        max_new_tokens: settings.max_new_tokens as usize,
-        top_k: None,
-        min_p: None,
-        repetition_penalty: 1.0,
-        stop_ids,
-    };
+    let sampling = drawing(&writer.sampling, stop_ids);
     Ok(DrawRequest { prompt, seeds: vec![seed.derive("draw")], sampling })
 }
 

@@ -5,12 +5,13 @@ use super::probes::{Liking, Probed, Probing};
 use super::taken_back::TakenBack;
 use crate::domain::evaluation::Evaluation;
 use crate::domain::event::{IterationKind, IterationOutcome, StepMetrics};
+use crate::domain::plan::{KeepCheckpoints, MovingMean, SampleSet, SettingChange};
 use crate::domain::{
-    Bait, BlobHash, Event, Judgment, Offset, PairId, Panel, PolicyRef, PreferencePair, ProbeReport,
-    PromptId, RubricId, RubricName, SkipReason,
+    Bait, BlobHash, IterationPlan, Judgment, Offset, PairId, Panel, PolicyRef, PreferencePair,
+    ProbeReport, PromptId, RubricId, RubricName, SkipReason,
 };
 use crate::log::Recorded;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -91,12 +92,21 @@ pub enum Decision {
 pub struct IterationView {
     /// Where it was opened.
     pub opened: Offset,
+    /// What it does; `None` as long as an iteration of schema 1 has adopted none.
+    #[serde(default)]
+    pub plan: Option<IterationPlan>,
+    /// Settings that were others when the iteration before it was opened.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings_changed: Vec<SettingChange>,
     /// How it trains.
     pub kind: IterationKind,
-    /// The policy that answers and judges.
+    /// The policy that acts.
     pub policy: PolicyRef,
-    /// The frozen policy in the loss.
+    /// The frozen policy in the loss; the one that acts where the loss has none.
     pub reference: PolicyRef,
+    /// What training begins with, where the policy's adapter was merged first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merged: Option<PolicyRef>,
     /// Judges its completions.
     #[serde(rename = "rubric")]
     pub panel: Panel,
@@ -104,8 +114,14 @@ pub struct IterationView {
     pub written: Vec<(u32, u32)>,
     /// The prompts it answers, sorted, once sealed.
     pub prompts: Option<Vec<PromptId>>,
-    /// Where each prompt's completions are.
+    /// Parts of the prompts, while their last one is on its way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) sealing_prompts: Vec<PromptId>,
+    /// Where each prompt's completions by the policy are.
     pub sampled: BTreeMap<PromptId, Offset>,
+    /// The same of other sample sets, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) other_samples: BTreeMap<String, BTreeMap<PromptId, Offset>>,
     /// What the judge made of bad answers under the first rubric it was probed under.
     pub probed: Option<Probed>,
     /// The same under each rubric. Empty in views of old, which had one.
@@ -158,8 +174,15 @@ pub struct IterationView {
     pub split: BTreeSet<PromptId>,
     /// The pairs it trains on, once sealed.
     pub sealed: Option<Vec<PairId>>,
-    /// Where the reference's log-probabilities are.
-    pub reference_scored: Option<Offset>,
+    /// Parts of the pairs, while their last one is on its way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) sealing_pairs: Vec<PairId>,
+    /// Where the reference's log-probabilities are, in the order of the pairs.
+    #[serde(deserialize_with = "none_one_or_many")]
+    pub reference_scored: Vec<Offset>,
+    /// How many pairs those are of.
+    #[serde(default)]
+    pub(super) pairs_scored: usize,
     /// Every step taken.
     pub steps: Vec<(u32, StepMetrics)>,
     /// Steps that were skipped for non-finite numbers.
@@ -218,11 +241,11 @@ pub struct PairSums {
 impl PairSums {
     fn of(pair: &PreferencePair) -> PairSums {
         PairSums {
-            length_chosen: f64::from(pair.length_chosen),
-            length_rejected: f64::from(pair.length_rejected),
-            score_chosen: pair.score_chosen,
-            score_rejected: pair.score_rejected,
-            error: match (pair.error_chosen, pair.error_rejected) {
+            length_chosen: f64::from(pair.chosen.tokens),
+            length_rejected: f64::from(pair.rejected.tokens),
+            score_chosen: pair.chosen.score.unwrap_or_default(),
+            score_rejected: pair.rejected.score.unwrap_or_default(),
+            error: match (pair.chosen.error, pair.rejected.error) {
                 (Some(a), Some(b)) => (a.hypot(b), 1),
                 _ => (0.0, 0),
             },
@@ -258,29 +281,32 @@ impl PairSums {
     }
 }
 
-/// The stage that writes events of this kind within an iteration.
-fn stage_of(event: &Event) -> &'static str {
-    match event {
-        Event::PromptsWritten { .. } | Event::CompletionsSampled { .. } => "sampler",
-        Event::JudgeProbed { .. }
-        | Event::JudgmentsRecorded { .. }
-        | Event::ShadowJudged { .. } => "judge",
-        Event::PairFormed { .. } | Event::PairSkipped { .. } => "pair_store",
-        Event::ReferenceScored { .. }
-        | Event::StepTaken { .. }
-        | Event::StepSkipped { .. }
-        | Event::MemoryShort { .. }
-        | Event::TrainingRolledBack { .. }
-        | Event::TrainingDiverged { .. }
-        | Event::CheckpointLost { .. }
-        | Event::CheckpointSaved { .. } => "trainer",
-        Event::HeldOutJudged { .. } | Event::EvaluationFinished { .. } => "evaluator",
-        _ => "conductor",
+/// Views of old have one place, or none.
+fn none_one_or_many<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Offset>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Any {
+        Many(Vec<Offset>),
+        One(Offset),
+        None(()),
     }
+    Ok(match Any::deserialize(from)? {
+        Any::Many(all) => all,
+        Any::One(one) => vec![one],
+        Any::None(()) => Vec::new(),
+    })
 }
 
 impl IterationView {
     /// An iteration nothing has happened in yet.
+    pub fn planned(plan: &IterationPlan) -> IterationView {
+        let reference = plan.reference.policy.as_ref().unwrap_or(&plan.policy);
+        let (kind, panel) = (plan.kind(), &plan.judge.panel);
+        let view = IterationView::open(kind, &plan.policy, reference, panel);
+        IterationView { plan: Some(plan.clone()), ..view }
+    }
+
+    /// The same of one that schema 1 recorded, of which no plan is known.
     pub fn open(
         kind: IterationKind,
         policy: &PolicyRef,
@@ -289,13 +315,18 @@ impl IterationView {
     ) -> IterationView {
         IterationView {
             opened: Offset(0),
+            plan: None,
+            settings_changed: Vec::new(),
             kind,
             policy: policy.clone(),
             reference: reference.clone(),
+            merged: None,
             panel: panel.clone(),
             written: Vec::new(),
             prompts: None,
+            sealing_prompts: Vec::new(),
             sampled: BTreeMap::new(),
+            other_samples: BTreeMap::new(),
             probed: None,
             probes: BTreeMap::new(),
             baits: BTreeMap::new(),
@@ -315,7 +346,9 @@ impl IterationView {
             skipped: BTreeMap::new(),
             split: BTreeSet::new(),
             sealed: None,
-            reference_scored: None,
+            sealing_pairs: Vec::new(),
+            reference_scored: Vec::new(),
+            pairs_scored: 0,
             steps: Vec::new(),
             steps_skipped: 0,
             memory_short: 0,
@@ -336,68 +369,70 @@ impl IterationView {
         }
     }
 
-    /// Folds a record of this iteration.
-    pub fn apply(&mut self, record: &Recorded) {
+    /// A record of this iteration was written.
+    pub(super) fn note_time(&mut self, record: &Recorded) {
         if self.span_ms.0 == 0 {
             self.span_ms = (record.at_ms, record.at_ms);
         }
         let passed = record.at_ms.saturating_sub(self.span_ms.1);
-        *self.stage_ms.entry(Cow::Borrowed(stage_of(&record.event))).or_default() += passed;
+        *self.stage_ms.entry(Cow::Borrowed(record.event.stage())).or_default() += passed;
         self.span_ms.1 = record.at_ms;
-        self.apply_prompts(record);
-        self.apply_training(record);
     }
 
-    fn apply_prompts(&mut self, record: &Recorded) {
-        match &record.event {
-            Event::PromptsWritten { admitted, rejected, .. } => {
-                self.written.push((*admitted, *rejected));
-            }
-            Event::PromptsSealed { prompts, .. } => {
-                let mut sorted = prompts.clone();
-                sorted.sort();
-                self.prompts = Some(sorted);
-            }
-            Event::CompletionsSampled { prompt, .. } => {
-                self.sampled.insert(prompt.clone(), record.offset);
-            }
-            Event::JudgeProbed { rubric, report, .. } => self.probe(rubric, report),
-            Event::JudgmentsRecorded {
-                prompt, judgments, rubrics, lengths, not_compared, ..
-            } => {
-                self.not_compared += not_compared;
-                self.add_criteria(judgments);
-                let under = Under::of(judgments, rubrics, lengths);
-                self.apply_judgments(prompt, under, record.offset);
-            }
-            Event::ShadowJudged { prompt, rubric, .. } => {
-                let shadowed = self.shadowed.entry(rubric.clone()).or_default();
-                shadowed.insert(prompt.clone(), record.offset);
-            }
-            Event::PairFormed { pair, .. } => {
-                // Before a rollback of old, its judgments were here; afterwards they are kept apart.
-                if self.under.contains_key(&pair.prompt) {
-                    self.formed_under.remove(&pair.prompt);
-                }
-                let part = PairSums::of(pair);
-                self.pair_sums.add(&part);
-                self.pair_parts.insert(pair.prompt.clone(), part);
-                self.pairs.insert(pair.prompt.clone(), (pair.id.clone(), record.offset));
-            }
-            Event::PairSkipped { prompt, reason, .. } => {
-                self.skipped.insert(prompt.clone(), *reason);
-            }
-            Event::PromptsSplit { prompts, .. } => self.split.extend(prompts.iter().cloned()),
-            Event::PromptQuarantined { prompt, stage, .. } => {
-                self.skipped.insert(prompt.clone(), SkipReason::Quarantined);
-                if stage != "sampler" {
-                    let rubrics = self.panel.seats().iter().map(|seat| seat.rubric.clone());
-                    self.left_out.insert(prompt.clone(), rubrics.collect());
-                }
-            }
-            Event::PairsSealed { pairs, .. } => self.sealed = Some(pairs.clone()),
-            _ => {}
+    pub(super) fn seal_prompts(&mut self, part: &[PromptId], left: u32) {
+        self.sealing_prompts.extend(part.iter().cloned());
+        if left == 0 {
+            let mut all = std::mem::take(&mut self.sealing_prompts);
+            all.sort();
+            self.prompts = Some(all);
         }
+    }
+
+    pub(super) fn sample(&mut self, set: &str, prompt: &PromptId, at: Offset) {
+        let places = match set {
+            SampleSet::POLICY => &mut self.sampled,
+            other => self.other_samples.entry(other.to_owned()).or_default(),
+        };
+        places.insert(prompt.clone(), at);
+    }
+
+    pub(super) fn form_pair(&mut self, pair: &PreferencePair, at: Offset) {
+        // Before a rollback of old, its judgments were here; afterwards they are kept apart.
+        if self.under.contains_key(&pair.prompt) {
+            self.formed_under.remove(&pair.prompt);
+        }
+        let part = PairSums::of(pair);
+        self.pair_sums.add(&part);
+        self.pair_parts.insert(pair.prompt.clone(), part);
+        self.pairs.insert(pair.prompt.clone(), (pair.id.clone(), at));
+    }
+
+    pub(super) fn quarantine(&mut self, prompt: &PromptId, stage: &str) {
+        self.skipped.insert(prompt.clone(), SkipReason::Quarantined);
+        if stage != "sampler" {
+            let rubrics = self.panel.seats().iter().map(|seat| seat.rubric.clone());
+            self.left_out.insert(prompt.clone(), rubrics.collect());
+        }
+    }
+
+    pub(super) fn seal_pairs(&mut self, part: &[PairId], left: u32) {
+        self.sealing_pairs.extend(part.iter().cloned());
+        if left == 0 {
+            self.sealed = Some(std::mem::take(&mut self.sealing_pairs));
+        }
+    }
+
+    /// What judged a prompt's answers, with everything that is counted of it.
+    pub(super) fn judge(
+        &mut self,
+        prompt: &PromptId,
+        judgments: &[Judgment],
+        (rubrics, lengths): (&[RubricName], &[u32]),
+        at: Offset,
+    ) {
+        self.add_criteria(judgments);
+        let under = Under::of(judgments, rubrics, lengths);
+        self.apply_judgments(prompt, under, at);
     }
 
     fn add_criteria(&mut self, judgments: &[Judgment]) {
@@ -413,7 +448,7 @@ impl IterationView {
         }
     }
 
-    fn probe(&mut self, rubric: &RubricId, report: &ProbeReport) {
+    pub(super) fn probe(&mut self, rubric: &RubricId, report: &ProbeReport) {
         self.probing.entry(rubric.clone()).or_default().add(report);
         let [claim, others @ ..] = Bait::ALL.map(|bait| Probed::of(report, bait));
         let baits = self.baits.entry(rubric.clone()).or_default();
@@ -450,65 +485,68 @@ impl IterationView {
         }
     }
 
-    fn apply_training(&mut self, record: &Recorded) {
-        match &record.event {
-            Event::ReferenceScored { .. } => self.reference_scored = Some(record.offset),
-            Event::StepTaken { step, metrics, .. } => {
-                self.steps.push((*step, *metrics));
-                self.skipped_in_a_row = 0;
-            }
-            Event::StepSkipped { .. } => {
-                self.steps_skipped += 1;
-                self.skipped_in_a_row += 1;
-            }
-            Event::MemoryShort { .. } => self.memory_short += 1,
-            Event::TrainingRolledBack { step, .. } => {
-                self.rollbacks += 1;
-                self.skipped_in_a_row = 0;
-                self.earlier.retain(|earlier| earlier.step < *step);
-                self.checkpoint = self.good.clone();
-                self.steps.retain(|(taken, _)| taken < step);
-            }
-            Event::CheckpointLost { .. } => {
-                self.losses += 1;
-                self.checkpoint = self.earlier.pop();
-                let last = self.checkpoint.as_ref();
-                self.skipped_in_a_row = last.map_or(0, |c| c.skipped_in_a_row);
-                let step = last.map_or(0, |c| c.step);
-                self.steps.retain(|(taken, _)| *taken < step);
-                let mut all = self.earlier.iter().chain(&self.checkpoint);
-                self.good = all.rfind(|c| c.skipped_in_a_row == 0).cloned();
-            }
-            Event::TrainingDiverged { reason, .. } => self.diverged = Some(reason.clone()),
-            Event::CheckpointSaved { step, steps_total, policy, optimizer, .. } => {
-                self.earlier.extend(self.checkpoint.take());
-                self.checkpoint = Some(CheckpointFacts {
-                    step: *step,
-                    steps_total: *steps_total,
-                    policy: policy.clone(),
-                    optimizer: optimizer.clone(),
-                    skipped_in_a_row: self.skipped_in_a_row,
-                    steps_taken: self.steps.len() as u32,
-                });
-                if self.skipped_in_a_row == 0 {
-                    self.good.clone_from(&self.checkpoint);
-                }
-            }
-            Event::EvaluationFinished { evaluation, .. } => {
-                self.evaluation = Some(evaluation.clone());
-                self.evaluated_at = Some(record.offset);
-            }
-            Event::CheckpointPromoted { .. } => self.decision = Some(Decision::Promoted),
-            Event::CheckpointRejected { reason, .. } => {
-                self.decision = Some(Decision::Rejected(reason.clone()));
-            }
-            Event::IterationFinished { outcome, .. } => {
-                self.outcome = Some(outcome.clone());
-                self.pair_parts.clear();
-                self.left_out.clear();
-            }
-            _ => {}
+    pub(super) fn score_reference(&mut self, pairs: usize, at: Offset) {
+        self.reference_scored.push(at);
+        self.pairs_scored += pairs;
+    }
+
+    pub(super) fn take_step(&mut self, step: u32, metrics: &StepMetrics) {
+        self.steps.push((step, *metrics));
+        self.skipped_in_a_row = 0;
+    }
+
+    pub(super) fn skip_step(&mut self) {
+        self.steps_skipped += 1;
+        self.skipped_in_a_row += 1;
+    }
+
+    pub(super) fn roll_training_back(&mut self, step: u32) {
+        self.rollbacks += 1;
+        self.skipped_in_a_row = 0;
+        self.earlier.retain(|earlier| earlier.step < step);
+        self.checkpoint = self.good.clone();
+        self.steps.retain(|(taken, _)| *taken < step);
+    }
+
+    /// Training goes back to a step, or in records of old to the checkpoint before.
+    pub(super) fn lose_checkpoint(&mut self, back_to: Option<u32>) {
+        self.losses += 1;
+        if let Some(step) = back_to {
+            self.earlier.retain(|earlier| earlier.step <= step);
         }
+        self.checkpoint = self.earlier.pop();
+        let last = self.checkpoint.as_ref();
+        self.skipped_in_a_row = last.map_or(0, |c| c.skipped_in_a_row);
+        let step = last.map_or(0, |c| c.step);
+        self.steps.retain(|(taken, _)| *taken < step);
+        let mut all = self.earlier.iter().chain(&self.checkpoint);
+        self.good = all.rfind(|c| c.skipped_in_a_row == 0).cloned();
+    }
+
+    pub(super) fn save_checkpoint(
+        &mut self,
+        (step, steps_total): (u32, u32),
+        policy: &PolicyRef,
+        optimizer: &BlobHash,
+    ) {
+        self.earlier.extend(self.checkpoint.take());
+        self.checkpoint = Some(CheckpointFacts {
+            step,
+            steps_total,
+            policy: policy.clone(),
+            optimizer: optimizer.clone(),
+            skipped_in_a_row: self.skipped_in_a_row,
+            steps_taken: self.steps.len() as u32,
+        });
+        if self.skipped_in_a_row == 0 {
+            self.good.clone_from(&self.checkpoint);
+        }
+    }
+
+    pub(super) fn finish(&mut self, outcome: &IterationOutcome) {
+        self.outcome = Some(outcome.clone());
+        self.pair_parts.clear();
+        self.left_out.clear();
     }
 
     /// Takes back what a rubric that failed judged, but for pairs that were formed from it before
@@ -606,6 +644,50 @@ impl IterationView {
             && !self.shadowed.get(rubric).is_some_and(seen)
     }
 
+    /// What training begins with.
+    pub fn start(&self) -> &PolicyRef {
+        self.merged.as_ref().unwrap_or(&self.policy)
+    }
+
+    /// What the reference is yet to be made of.
+    pub fn reference_to_make(&self) -> Option<&MovingMean> {
+        let made_of = self.plan.as_ref()?.reference.made_of.as_ref()?;
+        // Until it is made, the policy stands in its place.
+        (self.reference == self.policy).then_some(made_of)
+    }
+
+    /// Where a prompt's completions are, by the names of the sample sets in the plan's order; `None`
+    /// as long as any is missing.
+    pub fn samples_of(&self, prompt: &PromptId) -> Option<Vec<(String, Offset)>> {
+        let sets = self.plan.iter().flat_map(|plan| &plan.samples);
+        let places = sets.map(|set| Some((set.name.clone(), self.sampled_in(&set.name, prompt)?)));
+        match &self.plan {
+            Some(_) => places.collect(),
+            None => Some(vec![(SampleSet::POLICY.to_owned(), *self.sampled.get(prompt)?)]),
+        }
+    }
+
+    /// Where a prompt's completions of one sample set are.
+    pub fn sampled_in(&self, set: &str, prompt: &PromptId) -> Option<Offset> {
+        let places = match set {
+            SampleSet::POLICY => Some(&self.sampled),
+            other => self.other_samples.get(other),
+        };
+        places?.get(prompt).copied()
+    }
+
+    /// Whether the reference has scored every sealed pair. A record of old did so at once.
+    pub fn is_referenced(&self) -> bool {
+        let sealed = self.sealed.as_ref().map_or(0, Vec::len);
+        let of_old = self.pairs_scored == 0;
+        !self.reference_scored.is_empty() && (of_old || self.pairs_scored >= sealed)
+    }
+
+    /// Pairs that the reference has scored.
+    pub fn pairs_scored(&self) -> usize {
+        self.pairs_scored
+    }
+
     /// Whether no sealed prompt waits for judgments.
     pub fn all_judged(&self) -> bool {
         self.prompts.as_ref().is_none_or(|prompts| {
@@ -613,18 +695,44 @@ impl IterationView {
         })
     }
 
-    /// The blobs it names: all of them, or without its checkpoints on the way.
-    pub fn blobs(&self, on_the_way: bool) -> BTreeSet<BlobHash> {
-        let all = self.earlier.iter().chain(&self.good).chain(&self.checkpoint);
-        let saved = all.filter(|_| on_the_way || self.decision == Some(Decision::Promoted));
-        let saved = saved.rev().take(if on_the_way { usize::MAX } else { 1 });
-        let mut blobs: BTreeSet<BlobHash> = BTreeSet::new();
-        for checkpoint in saved {
-            blobs.extend(checkpoint.policy.blobs().cloned());
-            blobs.extend(on_the_way.then(|| checkpoint.optimizer.clone()));
+    /// Whether every checkpoint stays on the disk. Schema 1 kept them all.
+    fn keeps_all(&self) -> bool {
+        let keeps = |plan: &IterationPlan| plan.training.keep_checkpoints == KeepCheckpoints::All;
+        self.plan.as_ref().is_some_and(keeps)
+    }
+
+    /// The step of the last checkpoint before `step` that stays on the disk; 0 for none.
+    pub fn step_before(&self, step: u32) -> u32 {
+        let kept = self.earlier.iter().filter(|_| self.keeps_all()).chain(&self.good);
+        kept.map(|checkpoint| checkpoint.step).filter(|at| *at < step).max().unwrap_or_default()
+    }
+
+    /// Every blob that its checkpoints name, or named before they were taken back.
+    pub(super) fn checkpoint_blobs(&self) -> BTreeSet<BlobHash> {
+        let saved = self.earlier.iter().chain(&self.good).chain(&self.checkpoint);
+        let named = saved.flat_map(|saved| saved.policy.blobs().chain([&saved.optimizer]));
+        named.chain(self.taken_back.blobs()).cloned().collect()
+    }
+
+    /// The blobs that it needs: to go on, as long as it is open; afterwards the weights it came to,
+    /// and of one that is kept `whole` everything that its plan wants kept.
+    pub fn blobs(&self, whole: bool) -> BTreeSet<BlobHash> {
+        let ours = [&self.policy, &self.reference].into_iter().chain(&self.merged);
+        let mut blobs: BTreeSet<BlobHash> = ours.flat_map(PolicyRef::blobs).cloned().collect();
+        if whole && self.keeps_all() {
+            blobs.extend(self.checkpoint_blobs());
         }
-        blobs.extend(self.taken_back.blobs().filter(|_| on_the_way).cloned());
-        blobs.extend(self.policy.blobs().chain(self.reference.blobs()).cloned());
+        let last = self.checkpoint.iter().chain(&self.good);
+        match &self.outcome {
+            None => {
+                let needed = last.flat_map(|c| c.policy.blobs().chain([&c.optimizer]));
+                blobs.extend(needed.cloned());
+            }
+            Some(_) if whole || self.decision == Some(Decision::Promoted) => {
+                blobs.extend(self.checkpoint.iter().flat_map(|c| c.policy.blobs()).cloned());
+            }
+            Some(_) => {}
+        }
         blobs
     }
 

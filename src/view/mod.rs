@@ -5,6 +5,7 @@
 
 mod figures;
 mod find;
+mod fold;
 mod iteration;
 mod probes;
 mod rubrics;
@@ -17,9 +18,11 @@ pub use probes::{Known, Liking, Probed, Probing};
 use rubrics::Scene;
 pub use rubrics::{OnTrial, RubricFacts, RubricsView};
 
+use crate::domain::plan::{ReferenceRule, SeedSet, SettingChange};
 use crate::domain::{
-    Event, Iteration, Offset, Panel, PolicyRef, PromptId, PromptOrigin, RubricId, Seed, TaskKey,
-    When, event::IterationKind,
+    AdapterShape, BlobHash, Event, Iteration, Offset, Panel, PolicyRef, PromptId, PromptOrigin,
+    RubricId, Seed, TaskKey, When,
+    event::{IterationKind, IterationOutcome},
 };
 use crate::log::{Log, LogError, Recorded};
 use serde::{Deserialize, Serialize};
@@ -34,17 +37,6 @@ pub struct PromptFacts {
     pub origin: PromptOrigin,
 }
 
-/// Seed data by name.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SeedFacts {
-    /// `ift` or `eft`.
-    pub name: String,
-    /// Its blob.
-    pub blob: crate::domain::BlobHash,
-    /// How many rows.
-    pub rows: u32,
-}
-
 /// The state of a run after the records folded so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunView {
@@ -54,6 +46,18 @@ pub struct RunView {
     pub seed: Option<Seed>,
     /// M0.
     pub base: Option<PolicyRef>,
+    /// The settings as they were last recorded.
+    #[serde(default)]
+    pub settings: Option<serde_json::Value>,
+    /// Settings that are others from the next iteration on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(self) settings_changing: Vec<SettingChange>,
+    /// What adapters of schema 1 are, whose records do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapters_of_old: Option<AdapterShape>,
+    /// The model's files that stay what they are, by the hash of their bytes.
+    #[serde(default)]
+    pub model_files: BTreeMap<String, BlobHash>,
     /// The promoted policy.
     pub policy: Option<PolicyRef>,
     /// The first promoted policy after the base (M1), which later ones are compared with.
@@ -75,7 +79,7 @@ pub struct RunView {
     #[serde(default)]
     pub measured_max: Option<u32>,
     /// Rows for supervised fine-tuning.
-    pub seed_data: Vec<SeedFacts>,
+    pub seed_data: Vec<SeedSet>,
     /// All iterations, open and finished.
     pub iterations: BTreeMap<Iteration, IterationView>,
     /// The host asked for a pause.
@@ -138,15 +142,20 @@ impl RunView {
             if !view.heeds(record) {
                 return;
             }
-            view.apply(record);
+            view.fold(record);
         }
-        let on_trial = !self.rubrics.trials.is_empty();
+        self.fold(record);
+    }
+
+    /// What an event comes to for the rubrics, who are shown what judges.
+    fn tell_rubrics(&mut self, tell: impl FnOnce(&mut RubricsView, &Scene<'_>)) {
+        let mut rubrics = std::mem::take(&mut self.rubrics);
+        let on_trial = !rubrics.trials.is_empty();
         let open = self.iterations.values().last().filter(|open| open.outcome.is_none());
         let last = on_trial && open.is_none_or(IterationView::all_judged);
         let open = open.map(|open| &open.panel);
-        let scene = Scene { panel: self.panel.as_ref(), open, last };
-        self.rubrics.apply(&record.event, &scene);
-        self.apply_run(record);
+        tell(&mut rubrics, &Scene { panel: self.panel.as_ref(), open, last });
+        self.rubrics = rubrics;
     }
 
     /// A new panel, for the open iteration too where that is wanted and its pairs are not fixed.
@@ -195,98 +204,107 @@ impl RunView {
         self.rubrics.ails(rubric).filter(|_| seated && !leaves)
     }
 
-    fn apply_run(&mut self, record: &Recorded) {
-        match &record.event {
-            Event::RunStarted { seed, base, settings } => {
-                let wanted = settings.pointer("/prompts/held_out").and_then(|n| n.as_u64());
-                self.held_out_wanted = wanted.and_then(|n| u32::try_from(n).ok());
-                self.seed = Some(Seed::root(*seed));
-                self.base = Some(base.clone());
-                self.policy = Some(base.clone());
-            }
-            Event::RubricActivated { panel, when, .. } => self.seat(panel, *when),
-            Event::RubricRolledBack { back_to, taken_back, .. } if !taken_back.is_empty() => {
-                self.take_back(taken_back, back_to);
-            }
-            Event::RubricRolledBack { rubric, back_to, .. } => {
-                self.seat(back_to, When::Immediately);
-                if let Some(open) = self.iterations.values_mut().last() {
-                    open.forget_judgments_under(rubric);
+    fn change_settings(&mut self, changes: &[SettingChange]) {
+        let settings = self.settings.get_or_insert_default();
+        for SettingChange { key, to, .. } in changes {
+            let mut place = &mut *settings;
+            for level in key.split('.') {
+                if !place.is_object() {
+                    *place = serde_json::Value::Object(serde_json::Map::new());
                 }
+                place = &mut place[level];
             }
-            Event::PromptAdmitted { prompt } => {
-                let facts = PromptFacts { offset: record.offset, origin: prompt.origin };
-                self.prompts.entry(prompt.id.clone()).or_insert(facts);
-            }
-            Event::PromptsHeldOut { wanted, prompts } => {
-                for id in prompts {
-                    if let Some(facts) = self.prompts.get_mut(id) {
-                        facts.origin = PromptOrigin::HeldOut;
-                    }
-                }
-                self.held_out_wanted = Some(*wanted);
-                self.measured_max = Some(*wanted);
-            }
-            Event::SeedDataAdmitted { name, rows, blob } => self.seed_data.push(SeedFacts {
-                name: name.clone(),
-                blob: blob.clone(),
-                rows: *rows,
-            }),
-            Event::IterationStarted { iteration, kind, policy, reference, panel } => {
-                let mut view = IterationView::open(*kind, policy, reference, panel);
-                view.opened = record.offset;
-                view.span_ms = (record.at_ms, record.at_ms);
-                self.iterations.insert(*iteration, view);
-            }
-            Event::PromptsSealed { prompts, .. } => self.used.extend(prompts.iter().cloned()),
-            Event::CheckpointPromoted { policy, .. } => {
-                self.first.get_or_insert_with(|| policy.clone());
-                self.policy = Some(policy.clone());
-            }
-            Event::PauseRequested => self.paused = true,
-            Event::ResumeRequested => self.paused = false,
-            Event::TaskFailed { task, .. } => {
-                *self.failures.entry(task.clone()).or_default() += 1;
-            }
-            _ => {}
+            *place = to.clone();
+        }
+        self.settings_changing.extend(changes.iter().cloned());
+    }
+
+    /// What was changed until then belongs to an iteration.
+    fn note_settings(&mut self, iteration: Iteration) {
+        if let Some(open) = self.iterations.get_mut(&iteration) {
+            open.settings_changed = std::mem::take(&mut self.settings_changing);
         }
     }
 
+    fn admit_seed_data(&mut self, name: &str, rows: u32, blob: &BlobHash) {
+        self.seed_data.push(SeedSet { name: name.to_owned(), blob: blob.clone(), rows });
+    }
+
+    fn open_iteration(&mut self, iteration: Iteration, view: IterationView, record: &Recorded) {
+        let (opened, span_ms) = (record.offset, (record.at_ms, record.at_ms));
+        self.iterations.insert(iteration, IterationView { opened, span_ms, ..view });
+        self.note_settings(iteration);
+    }
+
     fn iteration_of(&mut self, event: &Event) -> Option<&mut IterationView> {
-        let iteration = match event {
-            Event::PromptsWritten { iteration, .. }
-            | Event::PromptsSplit { iteration, .. }
-            | Event::PromptQuarantined { iteration, .. }
-            | Event::PromptsSealed { iteration, .. }
-            | Event::CompletionsSampled { iteration, .. }
-            | Event::JudgeProbed { iteration, .. }
-            | Event::JudgmentsRecorded { iteration, .. }
-            | Event::ShadowJudged { iteration, .. }
-            | Event::PairFormed { iteration, .. }
-            | Event::PairSkipped { iteration, .. }
-            | Event::PairsSealed { iteration, .. }
-            | Event::ReferenceScored { iteration, .. }
-            | Event::StepTaken { iteration, .. }
-            | Event::StepSkipped { iteration, .. }
-            | Event::MemoryShort { iteration, .. }
-            | Event::TrainingRolledBack { iteration, .. }
-            | Event::TrainingDiverged { iteration, .. }
-            | Event::CheckpointSaved { iteration, .. }
-            | Event::CheckpointLost { iteration, .. }
-            | Event::HeldOutJudged { iteration, .. }
-            | Event::EvaluationFinished { iteration, .. }
-            | Event::CheckpointPromoted { iteration, .. }
-            | Event::CheckpointRejected { iteration, .. }
-            | Event::IterationFinished { iteration, .. } => *iteration,
-            _ => return None,
-        };
-        self.iterations.get_mut(&iteration)
+        self.iterations.get_mut(&event.iteration()?)
     }
 
     /// Whether a record counts, which was not folded yet: one that was decided before a rubric was
     /// rolled back, and came after, may not.
     pub fn heeds(&mut self, record: &Recorded) -> bool {
         self.iteration_of(&record.event).is_none_or(|open| open.heeds(record))
+    }
+
+    /// The blobs that a run needs which keeps iterations opened at `whole_from` and later whole.
+    pub fn blobs(&self, whole_from: Offset) -> BTreeSet<BlobHash> {
+        let policies = self.base.iter().chain(&self.policy).chain(&self.first);
+        let mut needed: BTreeSet<BlobHash> = policies.flat_map(PolicyRef::blobs).cloned().collect();
+        needed.extend(self.seed_data.iter().map(|data| data.blob.clone()));
+        for iteration in self.iterations.values() {
+            needed.extend(iteration.blobs(iteration.opened >= whole_from));
+        }
+        needed
+    }
+
+    /// The blobs that a run cannot do without: checkpoints of the open iteration are made again where
+    /// they are gone.
+    pub fn lasting_blobs(&self) -> BTreeSet<BlobHash> {
+        let mut lasting = self.blobs(self.next);
+        if let Some((_, open)) = self.open() {
+            let ours = [&open.policy, &open.reference].into_iter().chain(&open.merged);
+            let ours: BTreeSet<&BlobHash> = ours.flat_map(PolicyRef::blobs).collect();
+            let again = open.checkpoint_blobs();
+            lasting.retain(|blob| ours.contains(blob) || !again.contains(blob));
+        }
+        lasting
+    }
+
+    /// Blobs of checkpoints that others have taken the place of, and of what finished iterations
+    /// needed on the way. For whoever writes checkpoints, between two of them.
+    pub fn superseded(&self) -> Vec<BlobHash> {
+        self.unneeded(self.iterations.values())
+    }
+
+    /// The same of finished iterations alone, for whoever works beside.
+    pub fn superseded_by_the_end(&self) -> Vec<BlobHash> {
+        self.unneeded(self.iterations.values().filter(|iteration| iteration.outcome.is_some()))
+    }
+
+    fn unneeded<'v>(&self, of: impl Iterator<Item = &'v IterationView>) -> Vec<BlobHash> {
+        let needed = self.blobs(Offset(0));
+        let named = of.flat_map(IterationView::checkpoint_blobs);
+        named.filter(|blob| !needed.contains(blob)).collect()
+    }
+
+    /// The last reference that was a moving mean of policies.
+    pub fn moving_mean(&self) -> Option<&PolicyRef> {
+        let is_mean = |iteration: &&IterationView| {
+            let rule = iteration.plan.as_ref().map(|plan| plan.reference.rule);
+            rule == Some(ReferenceRule::Ema) && iteration.reference_to_make().is_none()
+        };
+        self.iterations.values().rev().find(is_mean).map(|iteration| &iteration.reference)
+    }
+
+    /// Whether a policy has an adapter whose record, of schema 1, does not say what it is.
+    pub fn has_adapters_of_old(&self) -> bool {
+        let promoted = self.policy.iter().chain(&self.first);
+        let all = self.iterations.values().flat_map(|iteration| {
+            let saved = iteration.checkpoint.iter().map(|checkpoint| &checkpoint.policy);
+            [&iteration.policy, &iteration.reference].into_iter().chain(saved)
+        });
+        let of_old = |policy: &PolicyRef| policy.adapter.iter().any(|a| a.shape.is_none());
+        promoted.chain(all).any(of_old)
     }
 
     /// The iteration that is not finished, if any.
@@ -321,11 +339,15 @@ impl RunView {
         self.never_trained_on().take(most)
     }
 
-    /// What the next iteration would be: supervised first, if there is seed data.
+    /// What the next iteration would be: supervised, if there is seed data, until one of that kind
+    /// was promoted. What was to be taught before preferences is never left out.
     pub fn next_iteration(&self) -> (Iteration, IterationKind) {
         let next = self.iterations.last_key_value().map_or(Iteration(1), |(last, _)| last.next());
-        let seeded = !self.seed_data.is_empty();
-        let kind = if next.0 == 1 && seeded { IterationKind::Sft } else { IterationKind::Dpo };
-        (next, kind)
+        let taught = self.iterations.values().any(|iteration| {
+            let promoted = iteration.outcome == Some(IterationOutcome::Promoted);
+            iteration.kind == IterationKind::Sft && promoted
+        });
+        let wanted = !self.seed_data.is_empty() && !taught;
+        (next, if wanted { IterationKind::Sft } else { IterationKind::Dpo })
     }
 }

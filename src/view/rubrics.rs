@@ -2,7 +2,7 @@
 //! what it promised.
 
 use super::watch::{Stumbles, Watched, look};
-use crate::domain::{Event, Judgment, Outcome, Panel, RubricId, TaskKey, Trial};
+use crate::domain::{Judgment, Outcome, Panel, RubricId, TaskKey, Trial};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -113,42 +113,39 @@ pub(super) struct Scene<'a> {
 }
 
 impl RubricsView {
-    /// Folds an event.
-    pub(super) fn apply(&mut self, event: &Event, scene: &Scene<'_>) {
-        match event {
-            Event::RubricInstalled { rubric, name, version } => {
-                let (name, version) = (name.clone(), version.clone());
-                let serial = self.installed.len() as u32;
-                let facts = RubricFacts { name, version, serial, strikes: 0 };
-                self.installed.entry(rubric.clone()).or_insert(facts);
-            }
-            Event::RubricActivated { panel: next, trial, .. } => {
-                self.changes += 1;
-                self.activate(next, *trial, scene);
-            }
-            Event::RubricRolledBack { rubric, reason, taken_back, .. } => {
-                self.changes += 1;
-                self.roll_back(rubric, reason, taken_back);
-            }
-            Event::ShadowsSet { rubrics } => self.shadows.clone_from(rubrics),
-            Event::JudgmentsRecorded { judgments, .. } => {
-                self.stumbles = Stumbles::default();
-                self.count(judgments, scene);
-            }
-            Event::JudgeProbed { .. } | Event::EvaluationFinished { .. } => {
-                self.stumbles = Stumbles::default()
-            }
-            Event::TaskFailed { stage, task, reason, questions: true, .. }
-                if stage == "judge" || stage == "evaluator" =>
-            {
-                self.stumble(task, reason, scene);
-            }
-            Event::PromptQuarantined { .. } => self.conclude(scene.last),
-            _ => {}
+    pub(super) fn install(&mut self, rubric: &RubricId, name: &str, version: &str) {
+        let (name, version) = (name.to_owned(), version.to_owned());
+        let serial = self.installed.len() as u32;
+        let facts = RubricFacts { name, version, serial, strikes: 0 };
+        self.installed.entry(rubric.clone()).or_insert(facts);
+    }
+
+    /// The judge was asked and replied.
+    pub(super) fn asked(&mut self) {
+        self.stumbles = Stumbles::default();
+    }
+
+    /// A prompt's answers were judged.
+    pub(super) fn judged(&mut self, judgments: &[Judgment], scene: &Scene<'_>) {
+        self.asked();
+        self.count(judgments, scene);
+    }
+
+    /// A task failed, for what it `asks` or not.
+    pub(super) fn failed_at(
+        &mut self,
+        stage: &str,
+        (task, reason): (&TaskKey, &str),
+        asks: bool,
+        scene: &Scene<'_>,
+    ) {
+        if asks && (stage == "judge" || stage == "evaluator") {
+            self.stumble(task, reason, scene);
         }
     }
 
-    fn activate(&mut self, next: &Panel, trial: Option<Trial>, scene: &Scene<'_>) {
+    pub(super) fn activate(&mut self, next: &Panel, trial: Option<Trial>, scene: &Scene<'_>) {
+        self.changes += 1;
         let Some(panel) = scene.panel.filter(|panel| *panel != next) else { return };
         self.earlier.push(panel.clone());
         let surplus = self.earlier.len().saturating_sub(EARLIER_MAX);
@@ -175,7 +172,8 @@ impl RubricsView {
     }
 
     /// `taken_back` is empty in records of old.
-    fn roll_back(&mut self, rubric: &RubricId, reason: &str, taken_back: &[RubricId]) {
+    pub(super) fn roll_back(&mut self, rubric: &RubricId, reason: &str, taken_back: &[RubricId]) {
+        self.changes += 1;
         self.stumbles = Stumbles::default();
         self.put_away.insert(rubric.clone(), reason.to_owned());
         self.failed.remove(rubric);
@@ -280,7 +278,7 @@ impl RubricsView {
 
     /// Ends trials that are over. One that gets no more in this iteration is judged by what it has,
     /// for pairs wait for it, and goes on in the next one.
-    fn conclude(&mut self, last: bool) {
+    pub(super) fn conclude(&mut self, last: bool) {
         let due = |t: &OnTrial| t.is_over() || (last && t.judged > 0);
         let due: Vec<(RubricId, OnTrial)> = self
             .trials

@@ -208,7 +208,9 @@ impl IterationView {
             self.taken_back.blobs.insert(gone.optimizer);
         }
         self.sealed = None;
-        self.reference_scored = None;
+        self.sealing_pairs.clear();
+        self.reference_scored.clear();
+        self.pairs_scored = 0;
         self.steps.clear();
         self.steps_skipped = 0;
         self.memory_short = 0;

@@ -155,7 +155,7 @@ mod tests {
     use crate::domain::event::IterationKind;
     use crate::domain::{
         BlobHash, Event, Iteration, Offset, Outcome, PairId, Panel, PolicyId, PolicyRef,
-        PreferencePair, PromptId, RubricId, TaskKey, When,
+        PreferencePair, PromptId, RubricId, Side, TaskKey, TextRef, When,
     };
     use crate::log::Recorded;
     use crate::view::RunView;
@@ -166,7 +166,7 @@ mod tests {
     impl Story {
         fn new(prompts: usize) -> Story {
             let mut story = Story(RunView::default());
-            let policy = PolicyRef { weights: BlobHash("w".into()), adapter: None };
+            let policy = PolicyRef::full(BlobHash("w".into()));
             let panel = Panel::one(RubricId("a".into()));
             let (settings, base) = (serde_json::Value::Null, policy.clone());
             let iteration = Iteration(1);
@@ -177,14 +177,18 @@ mod tests {
                     trial: None,
                 },
                 Event::RunStarted { seed: 1, base, settings },
-                Event::IterationStarted {
+                Event::IterationStartedUnplanned {
                     iteration,
                     kind: IterationKind::Dpo,
                     policy: policy.clone(),
                     reference: policy,
                     panel,
                 },
-                Event::PromptsSealed { iteration, prompts: (0..prompts).map(prompt).collect() },
+                Event::PromptsSealed {
+                    iteration,
+                    prompts: (0..prompts).map(prompt).collect(),
+                    left: 0,
+                },
             ] {
                 story.tell(event);
             }
@@ -235,14 +239,10 @@ mod tests {
             let pair = PreferencePair {
                 id: PairId::of(Iteration(1), &prompt(at), 0),
                 prompt: prompt(at),
-                chosen: 0,
-                rejected: 1,
-                score_chosen: 2.0,
-                score_rejected: 1.0,
-                error_chosen: None,
-                error_rejected: None,
-                length_chosen: 3,
-                length_rejected: 4,
+                chosen: side(0, 2.0, 3),
+                rejected: side(1, 1.0, 4),
+                weight: 1.0,
+                label: 1.0,
             };
             self.tell(Event::PairFormed { iteration: Iteration(1), pair });
         }
@@ -254,6 +254,10 @@ mod tests {
 
     fn prompt(at: usize) -> PromptId {
         PromptId(format!("p{at:03}"))
+    }
+
+    fn side(index: u32, score: f64, tokens: u32) -> Side {
+        Side { text: TextRef::own(index), score: Some(score), error: None, tokens }
     }
 
     /// Case A7: 36 of 48 in the trial, then a quarter.

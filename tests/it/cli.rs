@@ -193,8 +193,8 @@ fn a_second_process_and_a_signal() {
     assert!(stdout(&go_on).contains("M3 DPO"), "{}", stdout(&go_on));
 }
 
-/// A learning rate that no number survives: the steps are undone, the iteration fails, the run and
-/// the old policy are as they were.
+/// A learning rate that no number survives: the steps are undone, the iteration fails, the run stops
+/// and says so, and the old policy is as it was.
 #[test]
 fn numbers_that_are_not_finite_end_the_iteration_and_not_the_run() {
     let _alone = alone();
@@ -214,7 +214,8 @@ fn numbers_that_are_not_finite_end_the_iteration_and_not_the_run() {
                     learning_rate: 1.0e+300\n";
     std::fs::write(dir.join("gradus.yaml"), settings).unwrap();
     let out = gradus(&["run", text(&dir), "--json"]);
-    assert!(out.status.success(), "{}", stderr(&out));
+    assert_eq!(out.status.code(), Some(1), "{}", stderr(&out));
+    assert!(stderr(&out).contains("iteration 1 failed"), "{}", stderr(&out));
     let report: serde_json::Value = serde_json::from_str(&stdout(&out)).unwrap();
     let row = &report["iterations"][0];
     assert_eq!(

@@ -104,6 +104,7 @@ fn a_damaged_policy_of_an_earlier_iteration_stops_the_iteration_and_says_so() {
     let (policy, _) = finish(&dir);
     std::fs::write(path(&dir, &policy), b"rot").unwrap();
     let done = gradus().args(["run", "--iterations", "2"]).arg(&dir).status().unwrap();
+    assert_eq!(done.code(), Some(1));
     let steps = records(&dir).into_iter().filter(
         |record| matches!(&record.event, Event::StepTaken { iteration, .. } if iteration.0 == 2),
     );

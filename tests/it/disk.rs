@@ -39,6 +39,14 @@ impl SmallDisk {
         }
     }
 
+    /// Takes space away until only so many bytes are left, or a little less.
+    pub fn fill_but(&self, bytes: u64) {
+        let found = rustix::fs::statvfs(self.path()).unwrap();
+        let free = found.f_bavail * found.f_frsize;
+        let filler = self.path().join("filler but");
+        std::fs::write(filler, vec![1; free.saturating_sub(bytes) as usize]).unwrap();
+    }
+
     /// Gives it back.
     pub fn free(&self) {
         for entry in std::fs::read_dir(self.path()).unwrap().flatten() {

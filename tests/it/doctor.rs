@@ -109,7 +109,7 @@ fn a_run_is_foretold_and_not_touched() {
 fn what_cannot_fit_is_refused_with_what_would() {
     let root = tempfile::tempdir().unwrap();
     let dir = laid_out(root.path());
-    set(&dir, "lora_r", 16, 40_000_000);
+    set(&dir, "lora_r", 16, 16_000_000);
     let path = dir.to_str().unwrap();
     let out = gradus(&["doctor", path, "--json"]);
     assert_eq!(out.status.code(), Some(2), "{}", said(&out).1);

@@ -76,7 +76,7 @@ fn laid_out(dir: &Path) -> LaidOut {
             }
             Event::PromptAdmitted { prompt } => train.push(prompt.task_text().to_owned()),
             Event::SeedDataAdmitted { name, blob, .. } => {
-                let bytes = folder.open_blobs().unwrap().read(&blob).unwrap();
+                let bytes = folder.blobs().read(&blob).unwrap();
                 let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
                 rows.extend(lines.map(|l| (name.clone(), serde_json::from_slice(l).unwrap())));
             }

@@ -10,7 +10,7 @@ use gradus::lm::decoder::{Decoder, PackedRows};
 use gradus::lm::generate::Generator;
 use gradus::lm::logp::sequence_logps;
 use gradus::lm::lora::{Lora, LoraSettings};
-use gradus::lm::loss::{DpoSettings, LossType};
+use gradus::lm::loss::{Belief, DpoSettings, Loss};
 use gradus::lm::optimizer::{OptimizerSettings, Schedule};
 use gradus::lm::train::{
     DpoExample, Method, StepFigures, StepReport, TrainSettings, Trainer, WeightedSequence,
@@ -139,6 +139,7 @@ impl Case {
             rejected: p.rejected.clone(),
             reference_chosen: p.reference_chosen,
             reference_rejected: p.reference_rejected,
+            belief: Belief::SURE,
         };
         self.golden.pairs.iter().map(pair).collect()
     }
@@ -153,14 +154,10 @@ impl Case {
     }
 }
 
-fn dpo_settings(loss_type: LossType) -> DpoSettings {
-    DpoSettings {
-        beta: 0.1,
-        loss_type,
-        label_smoothing: 0.0,
-        nll_weight: 0.0,
-        rehearsal_weight: 0.0,
-    }
+const SIGMOID: Loss = Loss::Sigmoid { beta: 0.1, label_smoothing: 0.0 };
+
+fn dpo_settings(loss: Loss) -> DpoSettings {
+    DpoSettings { loss, nll_weight: 0.0, rehearsal_weight: 0.0 }
 }
 
 fn worst(ours: &[f32], theirs: &[f32]) -> f32 {
@@ -253,7 +250,7 @@ fn activations_that_are_computed_again_give_the_same_gradients() {
             let weights = case.weights.clone();
             let mut trainer =
                 Trainer::new(&case.config, weights, None, settings, Seed::root(1)).unwrap();
-            trainer.dpo_gradient(&case.pairs(), &dpo_settings(LossType::Sigmoid)).unwrap()
+            trainer.dpo_gradient(&case.pairs(), &dpo_settings(SIGMOID)).unwrap()
         };
         assert!(gradient(true) == gradient(false), "{}", case.name);
     }
@@ -276,13 +273,16 @@ fn the_supervised_loss_and_every_gradient_are_transformers() {
 
 #[test]
 fn the_preference_loss_its_metrics_and_every_gradient_are_trls() {
-    let kinds =
-        [("sigmoid", LossType::Sigmoid), ("hinge", LossType::Hinge), ("ipo", LossType::Ipo)];
+    let kinds = [
+        ("sigmoid", SIGMOID),
+        ("hinge", Loss::Hinge { beta: 0.1 }),
+        ("ipo", Loss::Ipo { beta: 0.1 }),
+    ];
     for case in cases() {
         for (name, kind) in kinds {
             let settings = dpo_settings(kind);
             let mut trainer = case.trainer(Method::Full, OptimizerSettings::default(), 2);
-            if kind == LossType::Sigmoid {
+            if kind == SIGMOID {
                 let ours = trainer.dpo_gradient(&case.pairs(), &settings).unwrap();
                 same_gradients(&case, &ours, "dpo_grads.safetensors");
             }
@@ -323,7 +323,7 @@ fn five_steps_follow_the_same_curve() {
         let theirs = &case.golden.curve;
         for step in 0..5 {
             let batch = [pairs[step % 4].clone(), pairs[(step + 1) % 4].clone()];
-            let settings = dpo_settings(LossType::Sigmoid);
+            let settings = dpo_settings(SIGMOID);
             let report = trainer.dpo_step(&batch, &[], &settings, &Cancel::default()).unwrap();
             let ours = taken(report);
             let rate = theirs.learning_rates[step];

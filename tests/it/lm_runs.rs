@@ -10,7 +10,7 @@ use gradus::lm::decoder::{Decoder, PackedRows};
 use gradus::lm::generate::Generator;
 use gradus::lm::logp::sequence_logps;
 use gradus::lm::lora::{Lora, LoraSettings};
-use gradus::lm::loss::{DpoSettings, LossType};
+use gradus::lm::loss::{Belief, DpoSettings, Loss};
 use gradus::lm::model_files::ModelFiles;
 use gradus::lm::optimizer::{AdamW, Moving, OptimizerSettings, Schedule, global_norm};
 use gradus::lm::train::{
@@ -215,19 +215,21 @@ impl Case {
                 rejected: p.rejected_ids.clone(),
                 reference_chosen: logps[0],
                 reference_rejected: logps[1],
+                belief: Belief::SURE,
             }
         };
         self.golden.pairs.iter().map(pair).collect()
     }
 
-    fn dpo(&self, loss_type: LossType) -> DpoSettings {
-        DpoSettings {
-            beta: self.golden.beta,
-            loss_type,
-            label_smoothing: 0.0,
-            nll_weight: 0.0,
-            rehearsal_weight: 0.0,
-        }
+    fn dpo(&self, kind: &str) -> DpoSettings {
+        let beta = self.golden.beta;
+        let loss = match kind {
+            "sigmoid" => Loss::Sigmoid { beta, label_smoothing: 0.0 },
+            "hinge" => Loss::Hinge { beta },
+            "ipo" => Loss::Ipo { beta },
+            _ => panic!("{kind} is no loss"),
+        };
+        DpoSettings { loss, nll_weight: 0.0, rehearsal_weight: 0.0 }
     }
 }
 
@@ -372,8 +374,6 @@ fn supervised_gradients_and_the_run_are_torchs() {
 /// The reference is the model as it came, the policy what the supervised run made of it.
 #[test]
 fn preference_losses_figures_and_gradients_are_trls() {
-    let kinds =
-        [("sigmoid", LossType::Sigmoid), ("hinge", LossType::Hinge), ("ipo", LossType::Ipo)];
     for case in cases() {
         let reference = Decoder::new(&config(), base(), None).unwrap();
         let pairs = case.pairs(&reference);
@@ -386,7 +386,7 @@ fn preference_losses_figures_and_gradients_are_trls() {
         if case.adapter.is_none() {
             worst.within(1e-4, "references");
         }
-        for (name, kind) in kinds {
+        for name in ["sigmoid", "hinge", "ipo"] {
             let Some(theirs) = case.golden.dpo.get(name) else { continue };
             let start = group(case.name, "sft_final");
             let mut trainer = case.trainer(Some(start), OptimizerSettings::default(), 2);
@@ -396,10 +396,10 @@ fn preference_losses_figures_and_gradients_are_trls() {
                 _ => None,
             };
             if let Some(stored) = stored {
-                let ours = trainer.dpo_gradient(&pairs, &case.dpo(kind)).unwrap();
+                let ours = trainer.dpo_gradient(&pairs, &case.dpo(name)).unwrap();
                 same_gradients(case.name, &ours, stored);
             }
-            let report = trainer.dpo_step(&pairs, &[], &case.dpo(kind), &Cancel::default());
+            let report = trainer.dpo_step(&pairs, &[], &case.dpo(name), &Cancel::default());
             same_figures(&taken(report.unwrap()), theirs, &format!("{} {name}", case.name));
         }
     }
@@ -431,10 +431,10 @@ fn the_preference_run_is_that_of_trls_trainer() {
     let pairs = case.pairs(&reference);
     let curve = case.golden.dpo_curve.as_ref().unwrap();
     let mut trainer = case.trainer(Some(start), optimizer(curve, Schedule::Linear), 2);
-    trainer.check_initial_dpo_loss(&pairs, &case.dpo(LossType::Sigmoid)).unwrap();
+    trainer.check_initial_dpo_loss(&pairs, &case.dpo("sigmoid")).unwrap();
     let mut worst = Worst::default();
     for (n, theirs) in curve.steps.iter().enumerate() {
-        let settings = case.dpo(LossType::Sigmoid);
+        let settings = case.dpo("sigmoid");
         let report = trainer.dpo_step(&pairs, &[], &settings, &Cancel::default());
         let ours = taken(report.unwrap());
         assert!((ours.learning_rate - theirs.learning_rate).abs() < 1e-12, "step {n}");

@@ -28,7 +28,8 @@ fn a_compacted_run_reports_the_same_and_goes_on_to_the_same_state() {
     let freed: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     let dropped = freed["log"]["dropped"].as_u64().unwrap();
     assert_eq!(records(&dir).len() as u64, all.len() as u64 - dropped + 1, "and log_compacted");
-    assert!(dropped > 100 && freed["blobs"].as_u64().unwrap() > 0, "{freed}");
+    // Of finished iterations the weights alone are left, and those were promoted.
+    assert!(dropped > 100 && freed["blobs"] == 0, "{freed}");
     let archived = std::fs::read_to_string(&archive).unwrap();
     assert_eq!(archived.lines().count(), all.len());
 
@@ -79,7 +80,7 @@ fn a_run_that_forgets_by_itself_ends_in_the_same_state_whenever_it_is_killed() {
         let all = blobs(&all);
         assert!(blobs(&dir).iter().all(|blob| all.contains(blob)), "weights of its own");
         assert!(gradus().args(["log", "compact"]).arg(&dir).status().unwrap().success());
-        assert!(blobs(&dir).len() < all.len());
+        assert!(blobs(&dir).len() <= all.len());
         assert_eq!(digest(&dir), five().digest);
     });
 }

@@ -1,5 +1,6 @@
 //! The house rules that a compiler does not know: which room may look into which, module heads,
-//! the length of functions, no `matches!` whose answer is thrown away, no printing in the library.
+//! the length of functions, no `matches!` whose answer is thrown away, no printing in the library, no
+//! environment variable that is not documented.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -38,28 +39,32 @@ fn room(path: &str) -> &str {
 
 /// Which rooms each room may look into. Below is never above: a cycle cannot be written down here
 /// without being seen.
-const MAY_SEE: [(&str, &[&str]); 21] = [
+const MAY_SEE: [(&str, &[&str]); 22] = [
     ("domain", &[]),
     ("stats", &[]),
     ("faults", &[]),
+    ("machine", &[]),
     ("space", &[]),
     ("lm", &["domain"]),
     ("rubric", &["domain"]),
-    ("log", &["domain", "faults", "space"]),
-    ("blob", &["domain", "faults"]),
+    ("log", &["domain", "faults", "machine", "space"]),
+    ("blob", &["domain", "faults", "machine"]),
     ("config", &["domain", "lm"]),
     ("prompts", &["domain", "stats"]),
     ("demo", &["domain", "lm"]),
     ("view", &["domain", "log", "stats"]),
     ("report", &["domain", "view"]),
-    ("stage", &["blob", "config", "domain", "lm", "log", "prompts", "rubric", "stats", "view"]),
-    // Of `lm` the flag alone by which work is stopped.
+    (
+        "stage",
+        &["blob", "config", "domain", "lm", "log", "machine", "prompts", "rubric", "stats", "view"],
+    ),
+    // Of `lm` the flag by which work is stopped, and the error that says so.
     ("actor", &["config", "domain", "faults", "lm", "log", "stage", "view"]),
     (
         "runtime",
         &[
-            "actor", "blob", "config", "domain", "error", "lm", "log", "prompts", "rubric",
-            "space", "stage", "view",
+            "actor", "blob", "config", "domain", "error", "lm", "log", "machine", "prompts",
+            "rubric", "space", "stage", "view",
         ],
     ),
     (
@@ -222,4 +227,55 @@ fn the_library_does_not_print() {
         }
     }
     assert!(loud.is_empty(), "{loud:#?}");
+}
+
+/// Who may read the environment, and what of it: what they read is documented in one list.
+const READ_THE_ENVIRONMENT: [&str; 3] =
+    ["src/cli/mod.rs", "src/rubric/cache.rs", "crates/cuda-lazy/src/places.rs"];
+
+/// Whether a text is written as variables' names are: `HOME`, `GRADUS_LOG`.
+fn is_a_variable(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    text.len() > 2 && text.starts_with(|c: char| c.is_ascii_uppercase()) && text.chars().all(fits)
+}
+
+/// A file without its tests and comments.
+fn code(text: &str) -> String {
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Variables in the first column of the list in docs/environment.md.
+fn documented() -> BTreeSet<String> {
+    let list = std::fs::read_to_string(root().join("docs/environment.md")).unwrap();
+    let rows = list.lines().filter_map(|line| line.strip_prefix("| `"));
+    let cells = rows.filter_map(|row| row.split(" |").next());
+    let names = cells.flat_map(|cell| cell.split([',', '`', ' ']));
+    names.filter(|name| is_a_variable(name)).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_environment_is_read_as_documented_and_nowhere_else() {
+    let ways = ["env::var", "var_os(", "env::vars", "vars_os(", "from_env(", "from_default_env("];
+    let (mut elsewhere, mut read) = (Vec::new(), BTreeSet::new());
+    for (path, text) in sources(&["src", "crates"]) {
+        if !path.contains("src/") || path.ends_with("tests.rs") {
+            continue;
+        }
+        let code = code(&text);
+        if code.contains("temp_dir()") {
+            read.insert("TMPDIR".to_owned());
+        }
+        if !ways.iter().any(|way| code.contains(way)) {
+            continue;
+        }
+        match READ_THE_ENVIRONMENT.contains(&path.as_str()) {
+            true => read.extend(code.split('"').filter(|t| is_a_variable(t)).map(str::to_owned)),
+            false => elsewhere.push(path),
+        }
+    }
+    assert!(elsewhere.is_empty(), "add it to READ_THE_ENVIRONMENT: {elsewhere:#?}");
+    assert_eq!(read, documented(), "left: what is read; right: docs/environment.md");
+    assert!(read.len() > 8, "{read:?}");
 }

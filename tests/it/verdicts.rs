@@ -67,7 +67,7 @@ fn evaluated(held_out: &[HeldOut]) -> Evaluation {
 
 fn gated(evaluation: &Evaluation, mode: GateMode) -> Result<(), String> {
     let settings = GateConfig { mode, ..Config::default().evaluate.gate };
-    gate(IterationKind::Dpo, evaluation, &settings)
+    gate(IterationKind::Dpo, evaluation, &settings.plan())
 }
 
 /// How two made-up policies compare.
@@ -212,7 +212,7 @@ fn the_gate_is_closed_where_nothing_is_known() {
                 assert!(reason.contains(part), "no {part:?} in {reason}");
             }
             let supervised = GateConfig { mode, ..Config::default().evaluate.gate };
-            assert_eq!(gate(IterationKind::Sft, &evaluation, &supervised), Ok(()));
+            assert_eq!(gate(IterationKind::Sft, &evaluation, &supervised.plan()), Ok(()));
         }
         assert_eq!(gated(&evaluation, GateMode::Paper), Ok(()));
     }
@@ -222,7 +222,7 @@ fn the_gate_is_closed_where_nothing_is_known() {
 fn not_worse_is_within_a_margin() {
     let promoted = |evaluation: &Evaluation, margin: f64| {
         let settings = GateConfig { margin, ..Config::default().evaluate.gate };
-        gate(IterationKind::Dpo, evaluation, &settings).is_ok()
+        gate(IterationKind::Dpo, evaluation, &settings.plan()).is_ok()
     };
     // 50 % [45.1, 54.9].
     let even = split(200, 0, 200);

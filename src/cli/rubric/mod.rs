@@ -12,6 +12,7 @@ use gradus::runtime::Folder;
 use gradus::runtime::inbox::{Answer, Request, ask};
 use gradus::runtime::rubrics::{Again, RubricRow, Wanted, find};
 use gradus::view::RunView;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Write rubrics, try them, and change which ones judge.
@@ -177,7 +178,11 @@ fn install(arguments: &Install) -> Result<(), Error> {
     let bytes = component(&arguments.rubric)?;
     // The other process reads the file, which may be a bundled one that is none.
     let staged = std::env::temp_dir().join(format!("gradus-{}.wasm", std::process::id()));
-    std::fs::write(&staged, bytes).map_err(|error| Error::io(&staged, error))?;
+    // Never through a link that somebody put there.
+    let _ = std::fs::remove_file(&staged);
+    std::fs::File::create_new(&staged)
+        .and_then(|mut file| file.write_all(&bytes))
+        .map_err(|error| Error::io(&staged, error))?;
     let answer = ask(&folder, &Request::Install { file: staged.clone() });
     let _ = std::fs::remove_file(&staged);
     let answer = answer?;

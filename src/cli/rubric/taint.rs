@@ -15,7 +15,7 @@ pub struct Arguments {
     dir: PathBuf,
     /// The beginning of the rubric's hash, its name, or NAME@VERSION.
     rubric: String,
-    /// Begin another run in this folder: this one from before the rubric's first judgment.
+    /// Begin another run in this folder, which is empty or not there yet: this one from before the rubric's first judgment.
     #[arg(long, value_name = "DIR")]
     rebuild: Option<PathBuf>,
     /// What judges there: an installed rubric, a component (.wasm), or the name of a bundled one.
@@ -32,6 +32,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
     // No model is asked anything.
     let mut past = past(&arguments.dir, 1, Some(DeviceChoice::Cpu))?;
     let taint = past.taint(&past.installed(&arguments.rubric)?)?;
+    arguments.rebuild.as_ref().map_or(Ok(()), |to| past.may_begin(&Folder::at(to)))?;
     if arguments.json {
         output::json(&taint)?;
     } else {

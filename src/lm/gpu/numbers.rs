@@ -88,7 +88,7 @@ impl Numbers {
                     text if text.contains("OUT_OF_MEMORY") => {
                         short("the device has no more".into())
                     }
-                    _ => LmError::Tensor(error),
+                    _ => LmError::from(error),
                 }
             })?;
         Numbers::holding(gpu, tensor, kind, len)

@@ -10,11 +10,11 @@ use crate::lm::device::estimate::{Drawing, Kept, Training, frozen_bytes};
 use crate::lm::generate::{DrawRequest, Drawn, Generator, Sampling, plain};
 use crate::lm::logp::sequence_logps;
 use crate::lm::lora::{self, Lora, LoraSettings};
-use crate::lm::loss::LossType;
+use crate::lm::loss::Loss;
 use crate::lm::optimizer::{OptimizerSettings, Schedule};
 use crate::lm::train::{
-    DpoExample, DpoSettings, Method, StepFigures, StepReport, TrainSettings, Trainer, Under,
-    WeightedSequence,
+    Belief, DpoExample, DpoSettings, Method, StepFigures, StepReport, TrainSettings, Trainer,
+    Under, WeightedSequence,
 };
 use crate::lm::weights::Weights;
 use candle_core::Tensor;
@@ -77,15 +77,14 @@ fn pairs() -> Vec<DpoExample> {
         rejected: tokens(seed + 2, rejected),
         reference_chosen: -30.0,
         reference_rejected: -25.0,
+        belief: Belief::SURE,
     };
     vec![pair(1, 9, 7, 4), pair(5, 70, 3, 41), pair(9, 1, 1, 2)]
 }
 
 fn dpo() -> DpoSettings {
     DpoSettings {
-        beta: 0.1,
-        loss_type: LossType::Sigmoid,
-        label_smoothing: 0.0,
+        loss: Loss::Sigmoid { beta: 0.1, label_smoothing: 0.0 },
         nll_weight: 0.0,
         rehearsal_weight: 0.0,
     }
@@ -330,6 +329,7 @@ fn a_step_holds_what_is_planned() {
                 rejected: tokens(seed + 2, 40),
                 reference_chosen: -30.0,
                 reference_rejected: -25.0,
+                belief: Belief::SURE,
             })
             .collect();
         for (method, checkpointing) in

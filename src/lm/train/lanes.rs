@@ -47,7 +47,7 @@ impl Lanes {
         let lane = |_| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(each).build();
             Ok(Lane {
-                pool: pool.map_err(|e| LmError::Training(format!("no threads: {e}")))?,
+                pool: pool.map_err(|error| LmError::Threads(error.to_string()))?,
                 space: Workspace::new(settings.gradient_checkpointing),
                 grads: Gradients::new(&decoder.parameters, moves),
             })
@@ -84,11 +84,16 @@ impl Lanes {
                 .zip(&mut self.lanes)
                 .map(|(part, Lane { pool, space, grads })| {
                     let part_figures = &part_figures;
-                    scope.spawn(move || pool.install(|| part_figures(part, space, grads)))
+                    let compute = move || pool.install(|| part_figures(part, space, grads));
+                    std::thread::Builder::new().spawn_scoped(scope, compute)
                 })
                 .collect();
             let lost = || Err(LmError::Training("a training thread panicked".to_owned()));
-            running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| lost())).collect()
+            let figures = running.into_iter().map(|started| match started {
+                Ok(thread) => thread.join().unwrap_or_else(|_| lost()),
+                Err(error) => Err(LmError::Threads(error.to_string())),
+            });
+            figures.collect()
         });
         cancel.check()?;
         let mut sum = StepFigures::default();

@@ -15,8 +15,8 @@ use super::device::estimate::Kept;
 use super::error::LmError;
 use super::gpu::{Adapters, Base, Gpu, Moves, Store, Trainee};
 use super::lora::{self, Lora, LoraSettings};
-pub use super::loss::DpoSettings;
-use super::loss::LossType;
+use super::loss::initial_loss;
+pub use super::loss::{Belief, DpoSettings};
 use super::optimizer::OptimizerSettings;
 use super::weights::Weights;
 use crate::domain::Seed;
@@ -48,6 +48,8 @@ pub struct DpoExample {
     pub reference_chosen: f64,
     /// The reference's log-probability of the worse one.
     pub reference_rejected: f64,
+    /// What the pair counts for.
+    pub belief: Belief,
 }
 
 /// Which tensors move.
@@ -448,13 +450,10 @@ impl Trainer {
         batch: &[DpoExample],
         dpo: &DpoSettings,
     ) -> Result<(), LmError> {
-        let plain = DpoSettings { nll_weight: 0.0, label_smoothing: 0.0, ..*dpo };
+        let plain = DpoSettings { nll_weight: 0.0, ..*dpo };
         let found = self.computed(&Work::dpo(batch, &plain))?.loss;
-        let expected = match dpo.loss_type {
-            LossType::Sigmoid => std::f64::consts::LN_2,
-            LossType::Hinge => 1.0,
-            LossType::Ipo => (1.0 / (2.0 * dpo.beta)).powi(2),
-        };
+        let losses = batch.iter().map(|pair| initial_loss(dpo.loss, pair.belief));
+        let expected = losses.sum::<f64>() / batch.len().max(1) as f64;
         if (found - expected).abs() <= self.seat.rounding() * expected {
             return Ok(());
         }

@@ -4,6 +4,7 @@ use super::*;
 use crate::lm::config::Architecture;
 use crate::lm::decoder::{InitSettings, random_weights};
 use crate::lm::logp::sequence_logps;
+use crate::lm::loss::Loss;
 use crate::lm::optimizer::Schedule;
 use crate::lm::weights::WeightDtype;
 
@@ -86,6 +87,7 @@ fn pairs(weights: &Weights) -> Vec<DpoExample> {
             DpoExample {
                 reference_chosen: logp(&prompt, &chosen),
                 reference_rejected: logp(&prompt, &rejected),
+                belief: Belief::SURE,
                 prompt,
                 chosen,
                 rejected,
@@ -95,9 +97,7 @@ fn pairs(weights: &Weights) -> Vec<DpoExample> {
 }
 
 const DPO: DpoSettings = DpoSettings {
-    beta: 0.1,
-    loss_type: LossType::Sigmoid,
-    label_smoothing: 0.0,
+    loss: Loss::Sigmoid { beta: 0.1, label_smoothing: 0.0 },
     nll_weight: 0.0,
     rehearsal_weight: 0.5,
 };

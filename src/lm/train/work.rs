@@ -157,8 +157,8 @@ fn dpo_part(
             tokens_chosen: chosen.len(),
             tokens_rejected: rejected.len(),
         };
-        let loss = pair_loss(&pair, dpo);
-        note(&mut figures, &pair, loss.loss, dpo.beta, scale);
+        let loss = pair_loss(&pair, example.belief, dpo);
+        note(&mut figures, &pair, loss.loss, dpo.loss.beta(), scale);
         let mut slopes = vec![(loss.d_chosen * scale) as f32; chosen.len()];
         slopes.resize(logps.len(), (loss.d_rejected * scale) as f32);
         slopes

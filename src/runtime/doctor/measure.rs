@@ -270,7 +270,7 @@ fn excess(
     checkpoint: Option<Act>,
 ) -> [i64; 5] {
     let (model, kinds) = (cast.model.config(), super::kinds(&cast.view));
-    let outline = Outline { lengths, ..Outline::of(model, &play.desk.config, kinds, &cast.device) };
+    let outline = Outline { lengths, ..Outline::of(model, &play.config, kinds, &cast.device) };
     let Needs { sampler, judge, reference, trainer, opening, .. } = outline.needs(Memory::Machine);
     let peak = |acts: &mut dyn Iterator<Item = &Act>| acts.map(|act| act.peak).max();
     let scores = |act: &&Act| act.calls.iter().any(|call| matches!(call, Call::Scored { .. }));
@@ -293,7 +293,7 @@ fn price(
     found: &mut Measured,
 ) -> Result<(), Error> {
     let Some(policy) = play.view.base.clone() else { return Ok(()) };
-    let model = play.watched.policy(&policy)?;
+    let model = play.watched.policy(&policy, &cast.config.engine())?;
     let live = live_max(cast.model.config(), cast.device.kind);
     let (sampling, judge) = (&cast.config.sampling, &cast.config.judge);
     let (requests, lengths) = drawn(sampled);
@@ -339,14 +339,14 @@ fn price(
 /// draw.
 fn survey(play: &Rehearsal, cast: &Cast, found: &mut Measured) -> Result<(), Error> {
     let Some(policy) = &play.view.base else { return Ok(()) };
-    let model = play.watched.policy(policy)?;
+    let model = play.watched.policy(policy, &cast.config.engine())?;
     let root = Seed::root(cast.config.seed);
     let (iteration, _) = super::upcoming(&cast.view);
     let most = SURVEYED.min(cast.config.prompts.per_iteration as usize);
     let request = |prompt: &Prompt| {
         let ids = model.encode_chat(&prompt.messages)?;
         let seed = prompt_seed(root, "sampler", iteration, &prompt.id);
-        Ok(request(model.as_ref(), ids, seed, 1, &cast.config.sampling))
+        Ok(request(model.as_ref(), ids, seed, 1, &cast.config.sampling.drawing()))
     };
     let requests = cast.prompts(most)?.iter().map(request).collect::<Result<Vec<_>, LmError>>()?;
     let drawn = model.draw(&requests, &Cancel::default())?;

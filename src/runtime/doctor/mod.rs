@@ -18,7 +18,7 @@ mod watch;
 pub use forecast::IterationForecast;
 pub use machine::Machine;
 
-use super::estimate::{Kinds, Lengths, Memory, Outline, Remedy, parameters, remedies};
+use super::estimate::{DiskNeeds, Kinds, Lengths, Memory, Outline, Remedy, parameters, remedies};
 use super::{Folder, fold, memory};
 use crate::config::Config;
 use crate::domain::Iteration;
@@ -91,6 +91,8 @@ pub struct Diagnosis {
     pub memory: MemoryForecast,
     /// The memory of the GPU, where one computes.
     pub device_memory: Option<MemoryForecast>,
+    /// What the whole run takes of the disk at most.
+    pub disk: DiskNeeds,
     /// Time; none where the run does not fit, for then nothing was measured.
     pub time: Option<TimeForecast>,
     /// Seconds that finding out took.
@@ -157,7 +159,7 @@ fn stock(cast: &Cast, oracle: bool) -> Stock {
     let asks = |n: usize| -> usize {
         let seats = view.panel.iter().flat_map(|panel| panel.seats());
         let rubrics = seats.filter_map(|seat| cast.rubrics.get(&seat.rubric));
-        rubrics.map(|rubric| shown(n, &rubric, &cast.config.judge).len()).sum()
+        rubrics.map(|rubric| shown(n, &rubric, cast.config.judge.comparisons_max).len()).sum()
     };
     let most = (cast.config.sampling.candidates as usize).max(4);
     Stock {
@@ -180,14 +182,10 @@ fn cast(folder: &Folder, device: &Picked) -> Result<Cast, Error> {
     let log = folder.read_log()?;
     let view = fold(&log)?;
     let rubrics: Arc<RubricRegistry> = folder.open_rubrics(&RubricEngine::new()?)?;
-    Ok(Cast {
-        config: Config::from_yaml(&folder.config())?,
-        model: Arc::new(ModelFiles::open(&folder.model())?),
-        view,
-        log: Arc::new(log),
-        rubrics,
-        device: device.clone(),
-    })
+    let config = Config::from_yaml(&folder.config())?;
+    let model = Arc::new(ModelFiles::open(&folder.model())?);
+    config.validate_for(model.config()).map_err(|error| error.at(&folder.config()))?;
+    Ok(Cast { config, model, view, log: Arc::new(log), rubrics, device: device.clone() })
 }
 
 /// Foretells a run that nobody works on, and that computes on `device`. What shapes alone say does
@@ -210,6 +208,7 @@ pub fn examine(
         parameters: parameters(model),
         memory: memory_forecast(&outline, Memory::Machine, machine, None),
         device_memory: device_forecast(&outline, device),
+        disk: outline.disk(cast.view.seed_data.iter().map(|set| set.rows as usize).sum()),
         time: None,
         measured_seconds: began.elapsed().as_secs_f64(),
     };

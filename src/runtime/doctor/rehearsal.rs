@@ -12,8 +12,8 @@ use crate::blob::BlobStore;
 use crate::config::{Config, JudgeSource};
 use crate::domain::event::IterationKind;
 use crate::domain::{
-    BlobHash, Event, Iteration, PolicyRef, PreferencePair, Prompt, PromptId, PromptOrigin, TaskKey,
-    When,
+    BlobHash, Event, Iteration, PolicyRef, PreferencePair, Prompt, PromptId, PromptOrigin, Side,
+    TaskKey, TextRef, When,
 };
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
@@ -21,12 +21,13 @@ use crate::lm::device::Picked;
 use crate::lm::model_files::ModelFiles;
 use crate::log::{Batch, Log, MemoryLog};
 use crate::rubric::RubricRegistry;
-use crate::runtime::Folder;
 use crate::runtime::estimate::parameters;
+use crate::runtime::{Folder, identity};
 use crate::stage::candle_workshop::CandleWorkshop;
+use crate::stage::conductor::planned;
 use crate::stage::judge::Judge;
 use crate::stage::pair_store::PairStore;
-use crate::stage::sampler::Sampler;
+use crate::stage::sampler::{Sampler, WriteTask};
 use crate::stage::trainer::Trainer;
 use crate::stage::writer::write_round;
 use crate::stage::{Ample, Desk, NoGauge, Stage, StageError};
@@ -53,6 +54,21 @@ pub(super) struct Act {
 
 /// The folder of the miniature's blobs.
 struct Scratch(PathBuf);
+
+impl Scratch {
+    /// On the run's disk; where nothing may be written to that, among the system's temporary files.
+    fn in_place_of(folder: &Folder) -> Scratch {
+        let scratch = Scratch(folder.path().join("doctor"));
+        let _ = std::fs::remove_dir_all(&scratch.0);
+        match std::fs::create_dir(&scratch.0) {
+            Ok(()) => scratch,
+            Err(_) => {
+                let name = format!("gradus-doctor-{}", std::process::id());
+                Scratch(std::env::temp_dir().join(name))
+            }
+        }
+    }
+}
 
 impl Drop for Scratch {
     fn drop(&mut self) {
@@ -152,6 +168,7 @@ type Seeds = (BlobHash, u32);
 /// A miniature under way.
 pub(super) struct Rehearsal {
     pub desk: Desk,
+    pub config: Config,
     pub view: RunView,
     pub watched: Arc<Watched>,
     /// Prompts of the miniature.
@@ -187,11 +204,10 @@ impl Rehearsal {
         };
         let most = most.min(cast.config.prompts.per_iteration as usize);
         let prompts = cast.prompts(most)?;
-        let scratch = Scratch(folder.path().join("doctor"));
-        let _ = std::fs::remove_dir_all(&scratch.0);
+        let scratch = Scratch::in_place_of(folder);
         let blobs = Arc::new(BlobStore::open(&scratch.0)?);
-        let (from, policy) = (folder.open_blobs()?, cast.policy()?);
-        for hash in std::iter::once(&policy.weights).chain(&policy.adapter) {
+        let (from, policy) = (folder.blobs(), cast.policy()?);
+        for hash in policy.blobs() {
             link(&from.path(hash), &blobs.path(hash))?;
         }
         let mut events: Vec<Event> =
@@ -206,10 +222,11 @@ impl Rehearsal {
         let settings = serde_json::Value::Null;
         events.push(Event::RunStarted { seed: cast.config.seed, base: policy, settings });
         let model = cast.model.clone();
-        let workshop = CandleWorkshop::new(model, blobs, &cast.config, &cast.device)?;
+        let workshop = CandleWorkshop::new(model, blobs, &cast.device, cast.config.dtype)?;
+        let workshop =
+            workshop.with_adapters_of_old(identity::adapters_of_old(&cast.view, &cast.config));
         let watched = Arc::new(Watched::new(workshop));
         let desk = Desk {
-            config: Arc::new(smaller(&cast.config, prompts.len())),
             log: Arc::new(MemoryLog::default()),
             workshop: watched.clone(),
             rubrics: cast.rubrics.clone(),
@@ -219,7 +236,9 @@ impl Rehearsal {
             headroom: Arc::new(Ample),
         };
         let (view, prompts) = (RunView::default(), prompts.len());
-        let mut new = Rehearsal { desk, view, watched, prompts, paired: 0, _scratch: scratch };
+        let config = smaller(&cast.config, prompts);
+        let mut new =
+            Rehearsal { desk, config, view, watched, prompts, paired: 0, _scratch: scratch };
         new.record(None, events)?;
         Ok(new)
     }
@@ -236,12 +255,12 @@ impl Rehearsal {
         let missing = || Error::Usage("the run has not begun".to_owned());
         let policy = self.view.policy.clone().ok_or_else(missing)?;
         let panel = self.view.panel.clone().ok_or_else(missing)?;
-        let reference = policy.clone();
-        let mut events =
-            vec![Event::IterationStarted { iteration, kind, policy, reference, panel }];
+        let plan =
+            planned(&self.config, &self.view, kind, (&policy, &panel)).ok_or_else(missing)?;
+        let mut events = vec![Event::IterationStarted { iteration, plan: Box::new(plan) }];
         if kind == IterationKind::Dpo {
             let prompts = self.view.prompts.keys().cloned().collect();
-            events.push(Event::PromptsSealed { iteration, prompts });
+            events.push(Event::PromptsSealed { iteration, prompts, left: 0 });
         }
         self.record(None, events)
     }
@@ -255,12 +274,8 @@ impl Rehearsal {
     }
 
     /// The next task of a stage on its thread, if it has one.
-    fn act<S: Stage>(
-        &mut self,
-        hand: &Hand,
-        make: fn(Arc<Config>) -> S,
-    ) -> Result<Option<Act>, Error> {
-        let mut stage = make(self.desk.config.clone());
+    fn act<S: Stage + Default>(&mut self, hand: &Hand) -> Result<Option<Act>, Error> {
+        let mut stage = S::default();
         let Some((key, task)) = stage.next(&self.view) else { return Ok(None) };
         let (view, desk) = (self.view.clone(), self.desk.clone());
         self.watched.take();
@@ -274,13 +289,9 @@ impl Rehearsal {
     }
 
     /// Every task that a stage has now.
-    fn acts<S: Stage>(
-        &mut self,
-        hand: &Hand,
-        make: fn(Arc<Config>) -> S,
-    ) -> Result<Vec<Act>, Error> {
+    fn acts<S: Stage + Default>(&mut self, hand: &Hand) -> Result<Vec<Act>, Error> {
         let mut all = Vec::new();
-        while let Some(act) = self.act(hand, make)? {
+        while let Some(act) = self.act::<S>(hand)? {
             all.push(act);
         }
         Ok(all)
@@ -289,12 +300,14 @@ impl Rehearsal {
     /// Writes a first round of prompts over all that the run knows; how many were taken.
     pub fn write(&mut self, hands: &Hands, cast: &Cast) -> Result<(Act, u32), Error> {
         let (view, policy) = (cast.view.clone(), cast.policy()?);
-        let (config, log) = (Arc::new(cast.config.clone()), cast.log.clone());
-        let desk = Desk { config, log, ..self.desk.clone() };
+        let desk = Desk { log: cast.log.clone(), ..self.desk.clone() };
         let (iteration, _) = view.next_iteration();
+        let missing = || Error::Usage("the run writes no prompts".to_owned());
+        let (engine, wanted) = (cast.config.engine(), cast.config.prompts.per_iteration);
+        let writer = cast.config.prompts.writer_plan().ok_or_else(missing)?;
+        let task = WriteTask { iteration, policy, engine, round: 0, writer, wanted };
         let began = Instant::now();
-        let events =
-            hands.sampler.take(move || write_round(iteration, &policy, 0, &view, &desk))??;
+        let events = hands.sampler.take(move || write_round(&task, &view, &desk))??;
         let (seconds, calls) = (began.elapsed().as_secs_f64(), self.watched.take());
         let written = |event: &Event| match event {
             Event::PromptsWritten { admitted, .. } => Some(*admitted),
@@ -306,18 +319,18 @@ impl Rehearsal {
 
     /// Answers.
     pub fn sample(&mut self, hands: &Hands) -> Result<Vec<Act>, Error> {
-        self.acts(&hands.sampler, Sampler::new)
+        self.acts::<Sampler>(&hands.sampler)
     }
 
     /// Judges.
     pub fn judge(&mut self, hands: &Hands) -> Result<Vec<Act>, Error> {
-        self.acts(&hands.judge, Judge::new)
+        self.acts::<Judge>(&hands.judge)
     }
 
     /// Makes pairs as the run would, counts them, and for the prompts without one takes the first
     /// two answers: training is to be measured whatever the judge thinks.
     pub fn pair(&mut self) -> Result<(), Error> {
-        let mut stage = PairStore::new(self.desk.config.clone());
+        let mut stage = PairStore;
         while let Some((key, task)) = stage.next(&self.view) {
             let mut events = stage.run(task, &self.view, &self.desk)?;
             for event in &mut events {
@@ -336,39 +349,36 @@ impl Rehearsal {
         }
         let Some((iteration, open)) = self.view.open() else { return Ok(()) };
         let pairs = open.pairs.values().map(|(id, _)| id.clone()).collect();
-        self.record(None, vec![Event::PairsSealed { iteration, pairs }])
+        self.record(None, vec![Event::PairsSealed { iteration, pairs, left: 0 }])
     }
 
     /// Scores the reference and trains; an act for each task.
     pub fn train(&mut self, hands: &Hands) -> Result<Vec<Act>, Error> {
-        self.acts(&hands.trainer, Trainer::new)
+        self.acts::<Trainer>(&hands.trainer)
     }
 
     /// Opens the checkpoint on the evaluator's thread, as measuring it begins.
     pub fn open_checkpoint(&mut self, hands: &Hands) -> Result<Option<Act>, Error> {
         let open = self.view.open().and_then(|(_, open)| open.checkpoint.clone());
         let Some(checkpoint) = open else { return Ok(None) };
-        let workshop = self.desk.workshop.clone();
+        let (workshop, engine) = (self.desk.workshop.clone(), self.config.engine());
         forget_peak();
         let began = Instant::now();
-        hands.evaluator.take(move || workshop.policy(&checkpoint.policy).map(drop))??;
+        hands.evaluator.take(move || workshop.policy(&checkpoint.policy, &engine).map(drop))??;
         let (seconds, peak) = (began.elapsed().as_secs_f64(), peak_bytes());
         Ok(Some(Act { seconds, calls: self.watched.take(), peak }))
     }
 }
 
 fn any_pair(iteration: Iteration, prompt: &PromptId) -> PreferencePair {
+    let side = |index| Side { text: TextRef::own(index), score: None, error: None, tokens: 0 };
     PreferencePair {
         id: crate::domain::PairId::of(iteration, prompt, 0),
         prompt: prompt.clone(),
-        chosen: 0,
-        rejected: 1,
-        score_chosen: 0.0,
-        score_rejected: 0.0,
-        error_chosen: None,
-        error_rejected: None,
-        length_chosen: 0,
-        length_rejected: 0,
+        chosen: side(0),
+        rejected: side(1),
+        weight: 1.0,
+        label: 1.0,
     }
 }
 

@@ -1,6 +1,7 @@
 //! A workshop that writes down what stages ask of the model and how long it takes. What is asked
 //! and what comes of it are the real things.
 
+use crate::domain::plan::{Engine, MovingMean};
 use crate::domain::{BlobHash, Completion, Message, PolicyRef};
 use crate::lm::cancel::Cancel;
 use crate::lm::error::LmError;
@@ -63,9 +64,13 @@ fn rows_of(step: &StepData) -> usize {
 }
 
 impl Workshop for Watched {
-    fn policy(&self, policy: &PolicyRef) -> Result<Arc<dyn LanguageModel>, StageError> {
+    fn policy(
+        &self,
+        policy: &PolicyRef,
+        engine: &Engine,
+    ) -> Result<Arc<dyn LanguageModel>, StageError> {
         let began = Instant::now();
-        let inner = self.inner.policy(policy)?;
+        let inner = self.inner.policy(policy, engine)?;
         note(&self.calls, Call::Opened { seconds: began.elapsed().as_secs_f64() });
         Ok(Arc::new(WatchedModel { inner, calls: self.calls.clone() }))
     }
@@ -105,6 +110,18 @@ impl Workshop for Watched {
         let steps = rows.into_iter().zip(took).collect();
         note(&self.calls, Call::Trained { steps });
         Ok(segment)
+    }
+
+    fn merge(&self, policy: &PolicyRef) -> Result<PolicyRef, StageError> {
+        self.inner.merge(policy)
+    }
+
+    fn average(&self, of: &MovingMean) -> Result<PolicyRef, StageError> {
+        self.inner.average(of)
+    }
+
+    fn discard(&self, blobs: &[BlobHash]) {
+        self.inner.discard(blobs);
     }
 
     fn blob(&self, hash: &BlobHash) -> Result<Vec<u8>, StageError> {

@@ -38,10 +38,9 @@ impl Outline<'_> {
     pub(super) fn beside_gpu(&self) -> Needs {
         let base = self.process_bytes();
         let weights = parameters(self.model) * F32_BYTES;
-        let all_move = !self.config.train.use_peft || self.kinds == Kinds::SupervisedFirst;
-        let moving = match all_move {
-            true => weights,
-            false => adapter_parameters(self.model, self.config) * F32_BYTES,
+        let moving = match self.config.train.use_peft {
+            true => adapter_parameters(self.model, self.config) * F32_BYTES,
+            false => weights,
         };
         let loading = base + 2 * weights;
         Needs {
@@ -54,16 +53,14 @@ impl Outline<'_> {
         }
     }
 
-    /// So many open policies. Those that differ in an adapter share what it lies on: the weights that
-    /// the run began with, and those that a supervised iteration made of them.
+    /// So many open policies. Those that differ in an adapter share what it lies on.
     fn open(&self, policies: u64) -> u64 {
         let frozen = frozen_bytes(self.model, self.dtype());
         if !self.config.train.use_peft {
             return policies * frozen;
         }
-        let bases = if self.kinds == Kinds::SupervisedFirst { policies.min(2) } else { 1 };
         let adapter = adapter_parameters(self.model, self.config) * self.dtype().bytes();
-        bases * frozen + policies * adapter
+        frozen + policies * adapter
     }
 
     fn drawing(&self, (live, tokens): (usize, usize)) -> u64 {
@@ -96,14 +93,13 @@ impl Outline<'_> {
         }
     }
 
-    /// The supervised iteration, where it is to come: all weights move, and the base alone is open.
+    /// The supervised iteration, where it is to come: the base alone is open.
     fn supervised(&self) -> u64 {
         if self.kinds == Kinds::Preference {
             return 0;
         }
         let Lengths { prompt, answer, .. } = self.lengths();
         let training = Training {
-            adapter: None,
             items: u64::from(self.config.train.sft.train_batch_size),
             rows: (prompt + answer) as u64,
             ..self.preference()

@@ -9,6 +9,7 @@
 //! Where a GPU computes there are two memories: what lies on the device, and what passes through the
 //! machine's on its way there and back ([`gpu`]).
 
+mod disk;
 mod gpu;
 mod remedies;
 #[cfg(test)]
@@ -22,7 +23,8 @@ use crate::lm::device::{DeviceKind, Picked};
 use crate::lm::generate::{cache_bytes, drawing_bytes, live_max, open_bytes};
 use crate::lm::train::{LOGIT_BYTES_MAX, MICRO_BATCH_BYTES, activation_bytes_per_row, lanes_of};
 use crate::lm::weights::expected_shapes;
-use crate::stage::candle_workshop::OPEN_POLICIES_MAX;
+use crate::stage::candle_workshop::{OPEN_POLICIES_MAX, storage};
+pub use disk::DiskNeeds;
 use serde::Serialize;
 
 const F32_BYTES: u64 = size_of::<f32>() as u64;
@@ -99,7 +101,7 @@ impl Lengths {
     }
 }
 
-/// How iterations train: what decides whether all weights move although an adapter is wanted.
+/// How iterations train.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kinds {
     /// All by preference.
@@ -240,7 +242,7 @@ impl<'a> Outline<'a> {
         let base = self.process_bytes();
         let weights = parameters(model) * F32_BYTES;
         let (last, beside) = self.open_policies();
-        let open = open_bytes(model, config.sampling.storage());
+        let open = open_bytes(model, storage(&config.engine()));
         let acting = base + last * open;
         let (answering, judging) = (self.answering_bytes(), self.judging_bytes());
         // A policy on its way in: its bytes beside its tensors, or its tensors before and after an
@@ -308,8 +310,13 @@ impl<'a> Outline<'a> {
     /// Training in preference iterations; `weights` are the model's bytes.
     fn training(&self, weights: u64) -> Training {
         let Lengths { prompt, answer, .. } = self.lengths();
+        let batch = self.config.train.dpo.train_batch_size;
+        self.training_by(weights, self.step_bytes(batch, prompt + 2 * answer))
+    }
+
+    /// Training whose steps take so many bytes: of all weights, or of an adapter.
+    fn training_by(&self, weights: u64, step: u64) -> Training {
         let train = &self.config.train;
-        let step = self.step_bytes(train.dpo.train_batch_size, prompt + 2 * answer);
         let adapter = adapter_parameters(self.model, self.config) * F32_BYTES;
         let (moving, frozen) = if train.use_peft { (adapter, weights) } else { (weights, 0) };
         // Threads of a small model have gradients of their own.
@@ -325,11 +332,9 @@ impl<'a> Outline<'a> {
         }
         let Lengths { prompt, answer, .. } = self.lengths();
         let step = self.step_bytes(self.config.train.sft.train_batch_size, prompt + answer);
-        let lanes = lanes_of(weights as usize, self.config.train.threads as usize) as u64;
-        let training = Training { weights, moving: weights, gradients: lanes * weights, step };
-        let open = open_bytes(self.model, self.config.sampling.storage());
+        let open = open_bytes(self.model, storage(&self.config.engine()));
         let spared = u64::from(self.config.iterations.clamp(1, 3) - 1) * open;
-        training.peak().saturating_sub(spared + self.judging_bytes())
+        self.training_by(weights, step).peak().saturating_sub(spared + self.judging_bytes())
     }
 
     fn logit_bytes(&self, rows: u64) -> u64 {

@@ -3,8 +3,10 @@
 
 use super::*;
 use crate::domain::{Message, Remarks};
+use crate::lm::fork::continuation;
 use crate::lm::model_files::ModelFiles;
 use crate::lm::policy::Policy;
+use crate::lm::template::GenerationPrompt;
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -129,4 +131,27 @@ fn a_forced_reading_goes_on_where_the_reply_ended() {
     let reply = &replies[0][0];
     assert!(reply.readout.unwrap().forced);
     assert!((reply.scores[0] - written.scores[0]).abs() < 1e-6, "{reply:?} {written:?}");
+}
+
+/// Case D6: an answer that is only known as text is spelled as it would be sampled, together with
+/// what stands before it; a SentencePiece tokenizer marks the beginning of a text that it is given
+/// alone (`▁Hi` after a line feed).
+#[test]
+fn an_answer_is_spelled_as_it_would_be_sampled() {
+    let mut apart = 0;
+    for name in ["smollm2", "llama3", "qwen2", "sentencepiece"] {
+        let (policy, _) = kind(name);
+        for text in ["Hi", "Hi there.", " Hi", "Score: 4", "4", "\u{e9}t\u{e9} 2"] {
+            let asked = [Message::user("Say it.")];
+            let prompt = policy.encode_chat(&asked).unwrap();
+            let template = policy.files().template();
+            let rendered = template.render(&asked, GenerationPrompt::Open).unwrap();
+            let whole = policy.encode_template(&format!("{rendered}{text}")).unwrap();
+            assert!(whole.starts_with(&prompt), "{name} {text:?}");
+            let ours = continuation(&policy as &dyn LanguageModel, &prompt, text).unwrap();
+            assert_eq!(ours, whole[prompt.len()..], "{name} {text:?}");
+            apart += u32::from(policy.encode_text(text).unwrap() != ours);
+        }
+    }
+    assert!(apart > 0, "spelled alone, no answer would be another");
 }

@@ -14,7 +14,6 @@ use gradus::report::{Report, iterations_table};
 use gradus::stage::Stage;
 use gradus::stage::evaluator::Evaluator;
 use gradus::view::RunView;
-use std::sync::Arc;
 
 /// A program can say whether an answer shows zeal.
 fn zeal_is_wanted(_: u32) -> Notes {
@@ -149,19 +148,20 @@ fn a_referee_that_is_not_installed_is_never_replaced() {
     let world = world(1, Verdict::Sloth, GateMode::NotWorse, &["verifier"]);
     let sim = ran(&world);
     let mut view = before_measuring(&sim);
-    let evaluator = |referee: &str| {
-        let mut config = world.config.clone();
-        config.evaluate.rubrics = vec![referee.to_owned()];
-        Evaluator::new(Arc::new(config))
+    let planned = |view: &RunView, referee: &str| {
+        let mut view = view.clone();
+        let (_, open) = view.iterations.iter_mut().next_back().unwrap();
+        open.plan.as_mut().unwrap().evaluation.rubrics = vec![referee.to_owned()];
+        view
     };
-    let mut nobody = evaluator("nobody");
-    let (_, task) = nobody.next(&view).expect("it is not left out in silence");
+    let alone = planned(&view, "nobody");
+    let (_, task) = Evaluator.next(&alone).expect("it is not left out in silence");
     let desk = world.desk(&sim.disk, sim.disk.log.clone());
-    let error = nobody.run(task, &view, &desk).unwrap_err().to_string();
+    let error = Evaluator.run(task, &view, &desk).unwrap_err().to_string();
     assert!(error.contains("GRADUS0508 evaluate.rubrics names \"nobody\""), "{error}");
     assert!(error.contains("gradus rubric install DIR FILE"), "{error}");
 
-    let key = |view: &RunView| evaluator("verifier").next(view).map(|(key, _)| key);
+    let key = |view: &RunView| Evaluator.next(&planned(view, "verifier")).map(|(key, _)| key);
     let one = key(&view);
     let (name, version) = ("verifier".to_owned(), "2.0.0".to_owned());
     let event = Event::RubricInstalled { rubric: pairwise(), name, version };

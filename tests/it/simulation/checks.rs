@@ -5,9 +5,10 @@ use super::world;
 use gradus::config::Config;
 use gradus::domain::evaluation::{Evaluation, HeldOutAnswer, Referee};
 use gradus::domain::event::IterationOutcome;
+use gradus::domain::plan::ReferenceRule;
 use gradus::domain::{
     Completion, Event, Iteration, Judgment, Offset, PairId, PolicyRef, PreferencePair, PromptId,
-    RubricId, StopReason,
+    RubricId, Side, StopReason, TextRef,
 };
 use gradus::log::{Log, Recorded, verify};
 use gradus::stage::held_out::HeldOut;
@@ -38,8 +39,13 @@ pub fn keys_are_taken_once(disk: &Disk) {
 /// What one iteration did to one prompt.
 #[derive(Default)]
 struct Journey {
+    /// The policy's own, and after them those of another sample set.
     completions: Option<Vec<Completion>>,
+    /// How many are the policy's own.
+    own: u32,
     judgments: Option<Vec<Judgment>>,
+    /// The rubrics that asked, those without a judgment too.
+    asked: BTreeSet<RubricId>,
     scores: Vec<Option<f64>>,
     /// Judgments that were taken back, with the rubric that failed.
     taken_back: u32,
@@ -56,7 +62,7 @@ struct Story {
     pairs: BTreeSet<PairId>,
     sealed: Option<BTreeSet<PairId>>,
     probed: BTreeSet<(RubricId, u32)>,
-    reference_scored: bool,
+    scored: BTreeSet<PairId>,
     steps: u32,
     good: u32,
     last_skipped: bool,
@@ -124,7 +130,8 @@ impl Story {
         for (prompt, journey) in &mut self.journeys {
             let again = journey.quarantined
                 && view.open().is_some_and(|(_, open)| !open.is_quarantined(prompt));
-            if journey.judgments.iter().flatten().any(|j| rubrics.contains(&j.rubric)) || again {
+            let judged = journey.judgments.is_some();
+            if (judged && rubrics.iter().any(|rubric| journey.asked.contains(rubric))) || again {
                 any = true;
                 journey.judgments = None;
                 journey.taken_back += 1;
@@ -153,10 +160,20 @@ impl Story {
     fn tell_journey(&mut self, event: &Event) {
         let acts = self.policy.as_ref().unwrap().id();
         match event {
-            Event::CompletionsSampled { prompt, policy, completions, .. } => {
+            Event::CompletionsSampled { prompt, policy, completions, set, .. }
+                if set == "policy" =>
+            {
                 assert_eq!(*policy, acts);
-                let before = self.journey(prompt).completions.replace(completions.clone());
+                let journey = self.journey(prompt);
+                journey.own = completions.len() as u32;
+                let before = journey.completions.replace(completions.clone());
                 assert!(before.is_none(), "{prompt} is answered twice");
+            }
+            Event::CompletionsSampled { prompt, completions, .. } => {
+                let journey = self.journey(prompt);
+                let all = journey.completions.as_mut().expect("the policy's own come first");
+                assert_eq!(all.len() as u32, journey.own, "{prompt} is answered twice");
+                all.extend(completions.iter().cloned());
             }
             Event::JudgmentsRecorded { prompt, judge, judgments, scores, rubrics, .. } => {
                 assert_eq!(*judge, acts);
@@ -167,6 +184,8 @@ impl Story {
                 let asked: BTreeSet<&RubricId> = judgments.iter().map(|j| &j.rubric).collect();
                 assert!(asked.iter().all(|id| rubrics.iter().any(|named| named.rubric == **id)));
                 journey.scores.clone_from(scores);
+                let named = rubrics.iter().map(|named| &named.rubric);
+                journey.asked = asked.into_iter().chain(named).cloned().collect();
                 let before = journey.judgments.replace(judgments.clone());
                 assert!(before.is_none(), "{prompt} is judged twice");
             }
@@ -193,9 +212,10 @@ impl Story {
     fn tell_training(&mut self, event: &Event) {
         match event {
             Event::ReferenceScored { logps, .. } => {
-                let scored: BTreeSet<PairId> = logps.iter().map(|l| l.pair.clone()).collect();
-                assert_eq!(Some(&scored), self.sealed.as_ref());
-                assert!(!std::mem::replace(&mut self.reference_scored, true), "scored twice");
+                let sealed = self.sealed.as_ref().expect("pairs are sealed before");
+                for pair in logps.iter().map(|l| &l.pair) {
+                    assert!(sealed.contains(pair) && self.scored.insert(pair.clone()), "once each");
+                }
             }
             Event::StepTaken { step, .. } | Event::StepSkipped { step, .. } => {
                 assert_eq!(*step, self.steps, "steps follow each other");
@@ -290,11 +310,12 @@ fn audit(events: &[Event], evaluation: &Evaluation) {
 
 /// Chosen is better than rejected by the recorded judgments, not only by the pair's own word.
 fn check_pair(pair: &PreferencePair, journey: &Journey) {
-    assert!(pair.score_chosen > pair.score_rejected, "{pair:?}");
+    let (chosen, rejected) = (index(&pair.chosen, journey.own), index(&pair.rejected, journey.own));
+    let pairs_scores = (pair.chosen.score.unwrap(), pair.rejected.score.unwrap());
+    assert!(pairs_scores.0 > pairs_scores.1, "{pair:?}");
     let judgments = journey.judgments.as_ref().expect("judged before paired");
     let recorded = |candidate: u32| journey.scores[candidate as usize].expect("it has a score");
-    let pairs_scores = (pair.score_chosen, pair.score_rejected);
-    assert_eq!((recorded(pair.chosen), recorded(pair.rejected)), pairs_scores);
+    assert_eq!((recorded(chosen), recorded(rejected)), pairs_scores);
     let rubrics: BTreeSet<&RubricId> = judgments.iter().map(|j| &j.rubric).collect();
     if rubrics == BTreeSet::from([&world::demo()]) {
         let mean = |candidate: u32| {
@@ -302,18 +323,21 @@ fn check_pair(pair: &PreferencePair, journey: &Journey) {
             let scores: Vec<f64> = ours.filter_map(|j| j.outcome.score()).collect();
             scores.iter().sum::<f64>() / scores.len() as f64
         };
-        assert_eq!((mean(pair.chosen), mean(pair.rejected)), pairs_scores);
+        assert_eq!((mean(chosen), mean(rejected)), pairs_scores);
     }
     let completions = journey.completions.as_ref().unwrap();
-    let (chosen, rejected) =
-        (&completions[pair.chosen as usize], &completions[pair.rejected as usize]);
+    let (chosen, rejected) = (&completions[chosen as usize], &completions[rejected as usize]);
     assert_ne!(chosen.token_ids, rejected.token_ids);
     assert!([chosen, rejected].iter().all(|c| c.stop != StopReason::StopText));
 }
 
-fn iteration_of(event: &Event) -> Option<Iteration> {
-    let value = serde_json::to_value(event).unwrap();
-    value.get("iteration")?.as_u64().map(|n| Iteration(n as u32))
+/// Which of a prompt's completions a side is, of which `own` are the policy's own.
+fn index(side: &Side, own: u32) -> u32 {
+    match &side.text {
+        TextRef::Completion { set, index } if set == "policy" => *index,
+        TextRef::Completion { index, .. } => own + index,
+        other => panic!("{other:?} is no completion"),
+    }
 }
 
 /// No pair that was trained on is of judgments that were taken back: each is of the judgments that
@@ -337,8 +361,8 @@ pub fn nothing_taken_back_is_trained_on(disk: &Disk, view: &RunView) -> u32 {
             assert_eq!((&pair.id, &pair.prompt), (id, prompt));
             let score = |candidate: u32| scores[candidate as usize].unwrap();
             assert_eq!(
-                (score(pair.chosen), score(pair.rejected)),
-                (pair.score_chosen, pair.score_rejected),
+                (score(index(&pair.chosen, 0)), score(index(&pair.rejected, 0))),
+                (pair.chosen.score.unwrap(), pair.rejected.score.unwrap()),
                 "the pair is of these judgments"
             );
             for judgment in judgments {
@@ -363,11 +387,20 @@ pub fn the_story_holds(disk: &Disk) {
         }
         match &record.event {
             Event::RunStarted { base, .. } => acting = Some(base.clone()),
-            Event::IterationStarted { iteration, policy, reference, .. } => {
+            Event::IterationStarted { iteration, plan } => {
                 let open = stories.values().filter(|story| story.outcome.is_none()).count();
                 assert_eq!(open, 0, "one iteration at a time");
-                assert_eq!((Some(policy), policy), (acting.as_ref(), reference));
-                let story = Story { policy: Some(policy.clone()), ..Story::default() };
+                assert_eq!(Some(&plan.policy), acting.as_ref());
+                let against = plan.reference.policy.as_ref();
+                let wanted = match plan.reference.rule {
+                    ReferenceRule::Previous => Some(&plan.policy),
+                    ReferenceRule::Initial => before.first.as_ref().or(before.base.as_ref()),
+                    ReferenceRule::None => None,
+                    ReferenceRule::Ema if plan.reference.made_of.is_some() => None,
+                    ReferenceRule::Ema => Some(&plan.policy),
+                };
+                assert_eq!(against, wanted);
+                let story = Story { policy: Some(plan.policy.clone()), ..Story::default() };
                 assert!(stories.insert(*iteration, story).is_none(), "started twice");
             }
             Event::RubricRolledBack { rubric, taken_back, .. } => {
@@ -382,7 +415,7 @@ pub fn the_story_holds(disk: &Disk) {
                 }
             }
             event => {
-                let Some(iteration) = iteration_of(event) else { continue };
+                let Some(iteration) = event.iteration() else { continue };
                 stories.get_mut(&iteration).expect("an iteration starts first").tell(event);
             }
         }

@@ -5,7 +5,10 @@
 use super::flaky::Blobs;
 use crate::dice::{hash, share};
 use gradus::domain::event::StepMetrics;
-use gradus::domain::{BlobHash, Completion, Message, PolicyId, PolicyRef, Seed, StopReason};
+use gradus::domain::plan::{Engine, MovingMean};
+use gradus::domain::{
+    AdapterRef, AdapterShape, BlobHash, Completion, Message, PolicyId, PolicyRef, Seed, StopReason,
+};
 use gradus::lm::cancel::Cancel;
 use gradus::lm::error::LmError;
 use gradus::lm::generate::DrawRequest;
@@ -264,7 +267,8 @@ impl FakeWorkshop {
     fn model(&self, policy: &PolicyRef) -> Result<FakeModel, StageError> {
         let habit = habit(&self.blob(&policy.weights)?);
         if let Some(adapter) = &policy.adapter {
-            self.blob(adapter)?;
+            assert!(adapter.shape.is_some(), "an adapter knows what it is");
+            self.blob(&adapter.weights)?;
         }
         Ok(FakeModel { policy: policy.id(), temper: self.temper, habit })
     }
@@ -288,8 +292,26 @@ fn metrics(name: &[u8; 32]) -> StepMetrics {
 }
 
 impl Workshop for FakeWorkshop {
-    fn policy(&self, policy: &PolicyRef) -> Result<Arc<dyn LanguageModel>, StageError> {
+    fn policy(&self, policy: &PolicyRef, _: &Engine) -> Result<Arc<dyn LanguageModel>, StageError> {
         Ok(Arc::new(self.model(policy)?))
+    }
+
+    fn merge(&self, policy: &PolicyRef) -> Result<PolicyRef, StageError> {
+        let habit = self.model(policy)?.habit;
+        let merged = format!("{} merged habit {habit}", policy.id());
+        Ok(PolicyRef::full(self.blobs.put(merged.as_bytes())))
+    }
+
+    fn average(&self, of: &MovingMean) -> Result<PolicyRef, StageError> {
+        let habit = self.model(&of.newest)?.habit;
+        self.model(&of.mean)?;
+        let (mean, newest) = (of.mean.id(), of.newest.id());
+        let text = format!("{} of {mean} and {newest} habit {habit}", of.decay);
+        Ok(PolicyRef::full(self.blobs.put(text.as_bytes())))
+    }
+
+    fn discard(&self, blobs: &[BlobHash]) {
+        blobs.iter().for_each(|blob| self.blobs.remove(blob));
     }
 
     fn logps(
@@ -344,10 +366,18 @@ impl Workshop for FakeWorkshop {
         let trained = [state.as_slice(), b" weights", habit.as_bytes()].concat();
         let trained = self.blobs.put(&trained);
         let optimizer = self.blobs.put(&[state.as_slice(), b" optimizer"].concat());
-        let policy = match request.settings.method {
-            Method::Full => PolicyRef { weights: trained, adapter: None },
-            Method::Lora(_) => {
-                PolicyRef { weights: request.start.weights.clone(), adapter: Some(trained) }
+        let policy = match &request.settings.method {
+            Method::Full => PolicyRef::full(trained),
+            Method::Lora(settings) => {
+                let shape = AdapterShape {
+                    r: settings.r as u32,
+                    alpha: settings.alpha,
+                    target_modules: settings.target_modules.clone(),
+                };
+                let known = request.start.adapter.as_ref().and_then(|a| a.shape.as_ref());
+                assert!(known.is_none_or(|known| *known == shape), "an adapter stays what it is");
+                let adapter = Some(AdapterRef { weights: trained, shape: Some(shape) });
+                PolicyRef { weights: request.start.weights.clone(), adapter }
             }
         };
         Ok(Segment { steps, saved: Some(Saved { policy, optimizer }), short })

@@ -18,6 +18,11 @@ impl Blobs {
         name
     }
 
+    /// Removes what is under a hash.
+    pub fn remove(&self, name: &BlobHash) {
+        self.0.lock().unwrap().remove(name);
+    }
+
     /// The bytes under a hash.
     pub fn get(&self, name: &BlobHash) -> Option<Vec<u8>> {
         self.0.lock().unwrap().get(name).cloned()
@@ -54,7 +59,6 @@ pub enum Power {
 struct Supply {
     next: Power,
     off: bool,
-    duplicates: u64,
 }
 
 /// The log of one process; once the power has failed, this process appends nothing more.
@@ -73,11 +77,6 @@ impl FlakyLog {
     pub fn set(&self, power: Power) {
         self.supply.lock().unwrap().next = power;
     }
-
-    /// Appends that were refused because their key was taken.
-    pub fn duplicates(&self) -> u64 {
-        self.supply.lock().unwrap().duplicates
-    }
 }
 
 impl Log for FlakyLog {
@@ -95,7 +94,7 @@ impl Log for FlakyLog {
             Appended::New { first, tail } => {
                 self.disk.taken.lock().unwrap().push((key, first, tail));
             }
-            Appended::Duplicate { .. } => supply.duplicates += 1,
+            Appended::Duplicate { .. } => {}
         }
         if power == Power::FailsAfter { cut() } else { Ok(appended) }
     }

@@ -3,7 +3,7 @@
 //! actix, threads and clocks are left out.
 
 use super::flaky::{Disk, FlakyLog, Power};
-use super::seat::{Seat, fold, seats};
+use super::seat::{Seat, Trouble, fold, seats};
 use super::world::World;
 use crate::dice::Dice;
 use gradus::actor::worker::Done;
@@ -25,14 +25,16 @@ struct Process {
     seats: Vec<Box<dyn Seat>>,
     /// Wake-ups that wait in each mailbox.
     rings: Vec<u32>,
+    /// The iteration whose settings it was started with.
+    settings_of: u32,
 }
 
 impl Process {
-    fn start(world: &World, disk: &Disk) -> Process {
+    fn start(world: &World, disk: &Disk, settings_of: u32) -> Process {
         let log = Arc::new(FlakyLog::new(disk));
         let desk = world.desk(disk, log.clone());
-        let seats = seats(&desk.config);
-        Process { log, desk, rings: vec![1; seats.len()], seats }
+        let seats = seats(&Arc::new(world.config_of(settings_of)));
+        Process { log, desk, rings: vec![1; seats.len()], seats, settings_of }
     }
 }
 
@@ -49,6 +51,8 @@ pub struct Mood {
     pub cut: u64,
     /// Tasks that fail, never so often that they are given up.
     pub fail: u64,
+    /// Tasks that the machine refuses something, for now or for as long as the process lives.
+    pub refused: u64,
     /// Times a host stops the process, or the power fails while nothing is written.
     pub stop: u64,
     /// Times a host pauses the run.
@@ -69,6 +73,7 @@ impl Mood {
         late: 0,
         cut: 0,
         fail: 0,
+        refused: 0,
         stop: 0,
         pause: 0,
         submit: 0,
@@ -84,6 +89,7 @@ impl Mood {
             late: dice.pick(&[0, 30, 70]),
             cut: dice.pick(&[0, 3, 10]),
             fail: dice.pick(&[0, 5, 20]),
+            refused: dice.pick(&[0, 5, 30]),
             stop: dice.pick(&[0, 3, 10]),
             pause: dice.pick(&[0, 3]),
             ..Mood::CALM
@@ -127,24 +133,42 @@ impl Sim<'_> {
     /// The world's run, created and not begun.
     pub fn new(world: &World) -> Sim<'_> {
         let disk = world.create();
-        let process = Process::start(world, &disk);
+        let process = Process::start(world, &disk, 1);
         let (truth, tally, doomed) = Default::default();
         Sim { world, disk, truth, tally, doomed, faulty: false, process }
     }
 
     /// Every stage in turn until none has anything to do; nothing ever goes wrong.
     pub fn calm(&mut self) {
-        let Process { desk, seats, .. } = &mut self.process;
         let mut worked = true;
         while std::mem::take(&mut worked) {
-            for seat in seats.iter_mut() {
+            self.read_settings();
+            for at in 0..self.process.seats.len() {
+                let Process { desk, seats, .. } = &mut self.process;
+                let seat = &mut seats[at];
                 seat.wake(desk, desk.log.tail());
-                let done = seat.finish(desk, false);
+                let done = seat.finish(desk, Trouble::None);
                 assert!(matches!(done, None | Some(Done::Recorded)), "{}: {done:?}", seat.name());
                 worked |= done.is_some();
+                if done.is_some() && seat.name() == Conductor::NAME {
+                    self.read_settings();
+                }
             }
         }
         self.look();
+    }
+
+    /// An iteration is opened with the settings that the file has by then.
+    fn read_settings(&mut self) {
+        self.look();
+        let next = self.truth.finished() + 1;
+        if !self.world.later.is_empty()
+            && self.truth.open().is_none()
+            && self.process.settings_of != next
+        {
+            self.process = Process::start(self.world, &self.disk, next);
+            self.tally.count("settings read", 1);
+        }
     }
 
     /// A few rounds of the calm run, and then an order in every hand that takes one.
@@ -154,7 +178,7 @@ impl Sim<'_> {
             for seat in seats.iter_mut() {
                 seat.wake(desk, desk.log.tail());
                 if round < rounds {
-                    seat.finish(desk, false);
+                    seat.finish(desk, Trouble::None);
                 }
             }
         }
@@ -169,7 +193,7 @@ impl Sim<'_> {
     /// One rough schedule, to the end of the last iteration, and calm after that.
     pub fn storm(&mut self, dice: &mut Dice, mood: Mood) {
         for _ in 0..TICKS_MAX {
-            self.look();
+            self.read_settings();
             if self.truth.finished() >= self.world.config.iterations {
                 if self.truth.paused {
                     self.say(Event::ResumeRequested);
@@ -195,13 +219,11 @@ impl Sim<'_> {
 
     /// What was in hand at the end is finished; then every stage is idle and knows everything.
     fn drain(&mut self, dice: &mut Dice, mood: Mood) {
-        let end = Mood { cut: 0, fail: 0, ..mood };
+        let end = Mood { cut: 0, fail: 0, refused: 0, ..mood };
         while self.in_hand() > 0 {
             self.finish_one(dice, end);
         }
         self.calm();
-        let duplicates = self.process.log.duplicates();
-        self.tally.count("duplicate refused", duplicates);
         for seat in &self.process.seats {
             assert_eq!(seat.view(), &self.truth, "the view of {}", seat.name());
         }
@@ -259,7 +281,7 @@ impl Sim<'_> {
             let Process { desk, seats, .. } = &mut self.process;
             desk.cancel.cancel();
             for seat in seats.iter_mut() {
-                let done = seat.finish(desk, false);
+                let done = seat.finish(desk, Trouble::None);
                 assert!(matches!(done, None | Some(Done::Cancelled)), "{done:?}");
             }
             assert_eq!(self.disk.log.tail(), tail, "a cancelled task records nothing");
@@ -270,9 +292,12 @@ impl Sim<'_> {
 
     /// A new process over the same disk; of the old one nothing is left.
     pub fn restart(&mut self) {
-        let duplicates = self.process.log.duplicates();
-        self.tally.count("duplicate refused", duplicates);
-        self.process = Process::start(self.world, &self.disk);
+        // While an iteration is open, whatever the file says is nothing to it.
+        let settings_of = match self.truth.open() {
+            Some(_) => 1 + self.truth.next.0 as u32 % self.world.config.iterations,
+            None => self.truth.finished() + 1,
+        };
+        self.process = Process::start(self.world, &self.disk, settings_of);
     }
 
     fn ring(&mut self, dice: &mut Dice, mood: Mood) {
@@ -314,13 +339,41 @@ impl Sim<'_> {
         }
     }
 
+    /// Someone's task meets a machine that does not give what it needs: nothing of it is recorded,
+    /// not even that, and the stage is ready to try again. What is lost for good ends the process.
+    fn refuse(&mut self, at: usize, trouble: Trouble) {
+        let tail = self.disk.log.tail();
+        let Process { desk, seats, .. } = &mut self.process;
+        let done = seats[at].finish(desk, trouble);
+        assert_eq!(self.disk.log.tail(), tail, "{trouble:?} records nothing");
+        match (trouble, done) {
+            (Trouble::Shortage(_), Some(Done::Waits(_))) => self.tally.count("refused", 1),
+            (Trouble::Loss, Some(Done::Lost(_))) => {
+                self.tally.count("machine lost", 1);
+                self.restart();
+            }
+            (trouble, done) => panic!("{trouble:?}: {done:?}"),
+        }
+    }
+
     fn finish_one(&mut self, dice: &mut Dice, mood: Mood) {
         let Process { log, desk, seats, .. } = &mut self.process;
         let busy: Vec<usize> = (0..seats.len()).filter(|at| seats[*at].order().is_some()).collect();
         if busy.is_empty() {
             return;
         }
-        let seat = &mut seats[dice.pick(&busy)];
+        let at = dice.pick(&busy);
+        // Decided by a view that was behind: its worker finds it done.
+        let stale = seats[at].order().is_some_and(|(key, _)| desk.log.find(key).unwrap().is_some());
+        self.tally.count("done already", u64::from(stale));
+        if !stale && dice.chance(mood.refused) {
+            let trouble = match dice.chance(10) {
+                true => Trouble::Loss,
+                false => Trouble::Shortage(dice.below(Trouble::SHORTAGES)),
+            };
+            return self.refuse(at, trouble);
+        }
+        let seat = &mut seats[at];
         let Some((key, _)) = seat.order() else { return };
         // Counted in the truth, not in a view that may be behind: a fault must stay a fault that
         // the run gets over.
@@ -332,15 +385,16 @@ impl Sim<'_> {
             true => dice.pick(&[Power::FailsBefore, Power::FailsAfter]),
             false => Power::Holds,
         };
+        let (power, fails) = if stale { (Power::Holds, false) } else { (power, fails) };
         log.set(power);
-        let done = seat.finish(desk, fails);
+        let done = seat.finish(desk, if fails { Trouble::Task } else { Trouble::None });
         match (power, done) {
             (Power::Holds, Some(Done::Recorded)) if !fails => {}
             (Power::Holds, Some(Done::Failed { .. })) if fails || self.faulty => {
                 self.tally.count("task failed", 1)
             }
-            (Power::FailsBefore, Some(Done::LogLost(_))) => self.tally.count("cut before", 1),
-            (Power::FailsAfter, Some(Done::LogLost(_))) => self.tally.count("cut after", 1),
+            (Power::FailsBefore, Some(Done::Lost(_))) => self.tally.count("cut before", 1),
+            (Power::FailsAfter, Some(Done::Lost(_))) => self.tally.count("cut after", 1),
             (_, done) => panic!("{power:?}, fails: {fails}: {done:?}"),
         }
         self.look();

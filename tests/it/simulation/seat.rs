@@ -3,9 +3,11 @@
 
 use gradus::actor::lease::Lease;
 use gradus::actor::worker::{Done, Order, work};
+use gradus::blob::BlobError;
 use gradus::config::Config;
 use gradus::domain::{Event, Iteration, Offset, TaskKey};
-use gradus::log::Log;
+use gradus::lm::error::LmError;
+use gradus::log::{Log, LogError};
 use gradus::stage::conductor::Conductor;
 use gradus::stage::evaluator::Evaluator;
 use gradus::stage::judge::Judge;
@@ -16,10 +18,50 @@ use gradus::stage::{Desk, Stage, StageError, Weight};
 use gradus::view::RunView;
 use std::sync::Arc;
 
-/// A stage whose next task may be told to fail.
+/// What happens to a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trouble {
+    /// Nothing.
+    #[default]
+    None,
+    /// It fails.
+    Task,
+    /// The machine refuses something for now; the n-th kind of it.
+    Shortage(u64),
+    /// The machine has lost something for as long as the process lives.
+    Loss,
+}
+
+impl Trouble {
+    /// Kinds of what a machine may refuse.
+    pub const SHORTAGES: u64 = 7;
+
+    fn error(self) -> Option<StageError> {
+        let disk = |code| {
+            let source = std::io::Error::from_raw_os_error(code);
+            StageError::from(BlobError::Io { path: "blobs/ab/abcd".into(), source })
+        };
+        Some(match self {
+            Trouble::None => return None,
+            Trouble::Task => StageError::Missing("the simulation says so".to_owned()),
+            Trouble::Shortage(0) => disk(24),
+            Trouble::Shortage(1) => disk(5),
+            Trouble::Shortage(2) => disk(28),
+            Trouble::Shortage(3) => {
+                BlobError::Away { path: "blobs".into(), reason: "moved".into() }.into()
+            }
+            Trouble::Shortage(4) => LogError::Read("the disk refuses".into()).into(),
+            Trouble::Shortage(5) => LmError::Threads("no thread".into()).into(),
+            Trouble::Shortage(_) => StageError::Sandbox("no memory".into()),
+            Trouble::Loss => LmError::DeviceLost("fell off the bus".into()).into(),
+        })
+    }
+}
+
+/// A stage whose next task may be in trouble.
 struct Faulty<S> {
     stage: S,
-    fails: bool,
+    trouble: Trouble,
 }
 
 impl<S: Stage> Stage for Faulty<S> {
@@ -37,9 +79,9 @@ impl<S: Stage> Stage for Faulty<S> {
         view: &RunView,
         desk: &Desk,
     ) -> Result<Vec<Event>, StageError> {
-        match std::mem::take(&mut self.fails) {
-            true => Err(StageError::Missing("the simulation says so".to_owned())),
-            false => self.stage.run(task, view, desk),
+        match std::mem::take(&mut self.trouble).error() {
+            Some(error) => Err(error),
+            None => self.stage.run(task, view, desk),
         }
     }
 }
@@ -53,7 +95,7 @@ pub trait Seat {
     /// Key and iteration of the order in hand.
     fn order(&self) -> Option<(&TaskKey, Option<Iteration>)>;
     /// Does the order in hand.
-    fn finish(&mut self, desk: &Desk, fails: bool) -> Option<Done>;
+    fn finish(&mut self, desk: &Desk, trouble: Trouble) -> Option<Done>;
     /// What it knows.
     fn view(&self) -> &RunView;
 }
@@ -66,7 +108,7 @@ struct Seated<S: Stage> {
 }
 
 fn seat<S: Stage>(make: impl Fn() -> S) -> Box<dyn Seat> {
-    let worker = Faulty { stage: make(), fails: false };
+    let worker = Faulty { stage: make(), trouble: Trouble::None };
     Box::new(Seated { decide: make(), worker, view: RunView::default(), order: None })
 }
 
@@ -95,9 +137,9 @@ impl<S: Stage> Seat for Seated<S> {
         Some((&order.key, order.view.open().map(|(iteration, _)| iteration)))
     }
 
-    fn finish(&mut self, desk: &Desk, fails: bool) -> Option<Done> {
+    fn finish(&mut self, desk: &Desk, trouble: Trouble) -> Option<Done> {
         let order = self.order.take()?;
-        self.worker.fails = fails;
+        self.worker.trouble = trouble;
         Some(work(&mut self.worker, order, desk, &Lease::default()))
     }
 
@@ -108,13 +150,12 @@ impl<S: Stage> Seat for Seated<S> {
 
 /// Every stage, knowing nothing.
 pub fn seats(config: &Arc<Config>) -> Vec<Box<dyn Seat>> {
-    let config = || config.clone();
     vec![
-        seat(|| Conductor::new(config())),
-        seat(|| Sampler::new(config())),
-        seat(|| Judge::new(config())),
-        seat(|| PairStore::new(config())),
-        seat(|| Trainer::new(config())),
-        seat(|| Evaluator::new(config())),
+        seat(|| Conductor::new(config.clone())),
+        seat(|| Sampler),
+        seat(|| Judge),
+        seat(|| PairStore),
+        seat(Trainer::default),
+        seat(|| Evaluator),
     ]
 }

@@ -74,7 +74,7 @@ fn a_rubric_that_compares_makes_pairs_of_the_best_and_the_worst() {
             Event::PairFormed { pair, .. } => {
                 pairs += 1;
                 // Three different answers: one wins all its duels, one none.
-                let ends = (pair.score_chosen, pair.score_rejected);
+                let ends = (pair.chosen.score.unwrap(), pair.rejected.score.unwrap());
                 assert!(ends == (1.0, 0.0), "{ends:?}");
             }
             Event::JudgmentsRecorded { judgments, .. } if !judgments.is_empty() => {

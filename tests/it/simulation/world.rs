@@ -4,7 +4,9 @@
 use super::fake::{FakeOracle, FakeWorkshop, Temper, Verdict};
 use super::flaky::Disk;
 use crate::dice::Dice;
-use gradus::config::{Config, GateMode, JudgeSource, ReadoutMode, WriterStyle};
+use gradus::config::{
+    Config, GateMode, JudgeSource, OnFailure, PairRule, ReadoutMode, ReferenceRule, WriterStyle,
+};
 use gradus::domain::event::SeedRow;
 use gradus::domain::{
     Event, Message, Notes, Panel, PolicyRef, Prompt, PromptOrigin, RubricId, Seat, TaskKey, When,
@@ -20,6 +22,8 @@ use std::sync::{Arc, OnceLock};
 pub struct World {
     /// The settings.
     pub config: Config,
+    /// Those that the file has from the second iteration on, one for each; none: the same.
+    pub later: Vec<Config>,
     /// Prompts to train on.
     pub given: u32,
     /// Prompts shown to the writer only.
@@ -104,7 +108,9 @@ fn notes(at: u32) -> Notes {
 impl World {
     /// A small world in which pairs are made in every preference iteration.
     pub fn plain() -> World {
-        let mut config = Config { seed: 8, iterations: 3, ..Config::default() };
+        // Failed iterations are among what is simulated.
+        let on_failure = OnFailure::Continue;
+        let mut config = Config { seed: 8, iterations: 3, on_failure, ..Config::default() };
         config.prompts.per_iteration = 6;
         config.sampling.candidates = 3;
         config.sampling.max_new_tokens = 32;
@@ -120,6 +126,7 @@ impl World {
         config.evaluate.gate.mode = GateMode::Paper;
         World {
             config,
+            later: Vec::new(),
             given: 16,
             shown: 2,
             held_out: 4,
@@ -185,7 +192,46 @@ impl World {
             short_steps: d.pick(&[0, 0, 30]),
             learns: false,
         };
+        if dice.chance(50) {
+            world.change_settings(&mut dice);
+        }
+        world.config.pairs.rule =
+            dice.pick(&[PairRule::BestWorst, PairRule::BestWorst, PairRule::Anchored]);
+        let rule = world.config.pairs.rule;
+        let references = [ReferenceRule::Previous, ReferenceRule::Initial, ReferenceRule::Ema];
+        world.config.train.dpo.reference = dice.pick(&references);
+        let reference = world.config.train.dpo.reference;
+        for config in &mut world.later {
+            config.pairs.rule = rule;
+            config.train.dpo.reference = reference;
+        }
         world
+    }
+
+    /// Settings that change from iteration to iteration, what is trained above all.
+    pub fn change_settings(&mut self, dice: &mut Dice) {
+        let mut config = self.config.clone();
+        for _ in 1..self.config.iterations {
+            let c = &mut config;
+            match dice.below(8) {
+                0 => c.train.use_peft = !c.train.use_peft,
+                1 => c.train.lora_r = dice.from(1, 3),
+                2 => c.train.lora_alpha = f64::from(dice.from(1, 100)),
+                3 => c.train.dpo.learning_rate *= 2.0,
+                4 => c.train.dpo.train_batch_size = dice.from(1, 3),
+                5 => c.sampling.candidates = dice.from(2, 4),
+                6 => c.judge.samples = dice.from(1, 2),
+                _ => c.train.segment_steps = dice.from(1, 3),
+            }
+            self.later.push(config.clone());
+        }
+    }
+
+    /// The settings that an iteration is opened with.
+    pub fn config_of(&self, iteration: u32) -> Config {
+        let at = (iteration as usize).checked_sub(2);
+        let config = at.and_then(|at| self.later.get(at)).unwrap_or(&self.config);
+        Config { on_failure: self.config.on_failure, ..config.clone() }
     }
 
     /// A disk with a run that is created and has not begun; batches as `Folder::create` appends
@@ -215,8 +261,10 @@ impl World {
         }
         let panel = self.panel.clone();
         last.push(Event::RubricActivated { panel, when: When::NextIteration, trial: None });
-        let base = PolicyRef { weights: disk.blobs.put(b"base"), adapter: None };
-        let settings = serde_json::Value::Null;
+        let base = PolicyRef::full(disk.blobs.put(b"base"));
+        let mut settings = self.config.recorded();
+        // What a host does after a failure is nothing that a run came to.
+        settings.as_object_mut().unwrap().remove("on_failure");
         last.push(Event::RunStarted { seed: self.config.seed, base, settings });
         let admitted = prompts.into_iter().map(|prompt| Event::PromptAdmitted { prompt }).collect();
         for (at, events) in [admitted, last].into_iter().enumerate() {
@@ -234,7 +282,6 @@ impl World {
         }
         let oracle: Arc<dyn Oracle> = Arc::new(FakeOracle);
         Desk {
-            config: Arc::new(self.config.clone()),
             log,
             workshop: Arc::new(FakeWorkshop { blobs: disk.blobs.clone(), temper: self.temper }),
             rubrics: Arc::new(rubrics),

@@ -1,0 +1,516 @@
+//! What an iteration does, decided once when it opens and recorded in its first event. The stages
+//! read it from the view and hold no settings, so a change of `gradus.yaml` counts from the next
+//! iteration on and never reaches back, and a new method is a new kind of plan.
+//!
+//! The file of settings ([`crate::config`] in the library) is what the next plan is made from.
+
+use super::event::IterationKind;
+use super::id::BlobHash;
+use super::panel::Panel;
+use super::policy::{AdapterShape, PolicyRef};
+use serde::{Deserialize, Serialize};
+
+/// Everything that the result of an iteration depends on, beside what it meets on the way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IterationPlan {
+    /// What training minimises, and on what.
+    pub objective: Objective,
+    /// The weights that training begins with. They also answer, judge and write new prompts, where
+    /// the parts below name no others.
+    pub policy: PolicyRef,
+    /// What the loss holds them against.
+    pub reference: Reference,
+    /// Which prompts are answered.
+    pub prompts: PromptPlan,
+    /// Who answers them, and how often.
+    pub samples: Vec<SampleSet>,
+    /// Prompts of one task of answering, judging and pairing: what a crash can cost.
+    pub batch_prompts: u32,
+    /// Who judges the answers, and how.
+    pub judge: JudgePlan,
+    /// How judged answers become pairs.
+    pub pairing: PairingPlan,
+    /// How weights move.
+    pub training: TrainingPlan,
+    /// How what came of it is measured, and when it becomes the policy.
+    pub evaluation: EvaluationPlan,
+}
+
+impl IterationPlan {
+    /// Whether it is supervised.
+    pub fn kind(&self) -> IterationKind {
+        match self.objective {
+            Objective::Supervised { .. } => IterationKind::Sft,
+            Objective::Preference { .. } => IterationKind::Dpo,
+        }
+    }
+
+    /// The policy's own answers: those that the pairs are about.
+    pub fn own_samples(&self) -> Option<&SampleSet> {
+        self.samples.iter().find(|set| set.name == SampleSet::POLICY)
+    }
+}
+
+/// What training minimises, and on what.
+///
+/// An objective whose teacher is a policy that has read more than the student (self-distillation)
+/// is a further kind, with what the teacher has read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Objective {
+    /// The negative log-likelihood of seed answers (M0 to M1).
+    Supervised {
+        /// The rows.
+        data: Vec<SeedSet>,
+    },
+    /// A preference loss on the iteration's pairs.
+    Preference {
+        /// The loss, with every parameter.
+        loss: Loss,
+        /// Weight of the negative log-likelihood of the chosen text, per token (Iterative RPO).
+        nll_weight: f64,
+        /// Seed rows that are learned beside the pairs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rehearsal: Option<Rehearsal>,
+    },
+}
+
+/// Seed rows that are learned beside the pairs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rehearsal {
+    /// Weight of their loss.
+    pub weight: f64,
+    /// The rows.
+    pub data: Vec<SeedSet>,
+}
+
+/// Rows of seed data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedSet {
+    /// `ift` or `eft`.
+    pub name: String,
+    /// JSON lines of [`super::event::SeedRow`].
+    pub blob: BlobHash,
+    /// How many rows.
+    pub rows: u32,
+}
+
+/// A loss on pairs, with its parameters. `h` is the chosen text's log-ratio to the reference less
+/// the rejected text's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Loss {
+    /// `-log sigmoid(beta h)` (arXiv 2305.18290); with label smoothing, cDPO.
+    Sigmoid {
+        /// Strength of the pull to the reference.
+        beta: f64,
+        /// How often a label is believed to be swapped.
+        label_smoothing: f64,
+    },
+    /// The sigmoid loss made unbiased for labels that are swapped so often (arXiv 2403.00409).
+    Robust {
+        /// Strength of the pull to the reference.
+        beta: f64,
+        /// How often a label is swapped; below 0.5.
+        label_smoothing: f64,
+    },
+    /// `(h - 1 / (2 beta))^2` on length-averaged log-ratios, as TRL (arXiv 2310.12036).
+    Ipo {
+        /// Strength of the pull to the reference.
+        beta: f64,
+    },
+    /// `max(0, 1 - beta h)` (SLiC, arXiv 2305.10425).
+    Hinge {
+        /// Strength of the pull to the reference.
+        beta: f64,
+    },
+}
+
+impl Loss {
+    /// Strength of the pull to the reference; it also scales implicit rewards.
+    pub fn beta(&self) -> f64 {
+        match *self {
+            Loss::Sigmoid { beta, .. }
+            | Loss::Robust { beta, .. }
+            | Loss::Ipo { beta }
+            | Loss::Hinge { beta } => beta,
+        }
+    }
+}
+
+/// What the loss holds the policy against.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reference {
+    /// The rule by which it was chosen.
+    pub rule: ReferenceRule,
+    /// The weights; `None` under [`ReferenceRule::None`], and where they are made first.
+    pub policy: Option<PolicyRef>,
+    /// What weights are made of first, under [`ReferenceRule::Ema`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_of: Option<MovingMean>,
+}
+
+/// A step of an exponential moving mean of weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MovingMean {
+    /// The mean so far.
+    pub mean: PolicyRef,
+    /// What comes to it.
+    pub newest: PolicyRef,
+    /// What the mean so far counts for; the newest for the rest.
+    pub decay: f64,
+}
+
+/// Which weights are the reference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReferenceRule {
+    /// Those that training begins with (the paper).
+    #[default]
+    Previous,
+    /// The first that were promoted (M1); before there are any, the base.
+    Initial,
+    /// The exponential moving mean of the policies that acted since the first one that was promoted.
+    Ema,
+    /// None: the loss takes the policy's own log-probabilities (TRL's `reference_free`).
+    None,
+}
+
+/// How many prompts are answered, and where new ones come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PromptPlan {
+    /// Prompts that are answered.
+    pub per_iteration: u32,
+    /// How the policy writes new ones when too few wait; `None`: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writer: Option<WriterPlan>,
+}
+
+/// How the policy writes new prompts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WriterPlan {
+    /// How it is asked.
+    pub style: WriterStyle,
+    /// Demonstrations it is shown.
+    pub shots: u32,
+    /// Draws in a round.
+    pub draws_per_round: u32,
+    /// Rounds in an iteration.
+    pub rounds_max: u32,
+    /// How it draws.
+    pub sampling: Sampling,
+}
+
+/// How tokens are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sampling {
+    /// 0 is greedy.
+    pub temperature: f64,
+    /// Nucleus.
+    pub top_p: f64,
+    /// Bound on new tokens.
+    pub max_new_tokens: u32,
+}
+
+/// Answers to every prompt by one policy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SampleSet {
+    /// What pairs call it; [`SampleSet::POLICY`] are the policy's own answers.
+    pub name: String,
+    /// Who answers; the plan's policy where it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyRef>,
+    /// What computes.
+    pub engine: Engine,
+    /// Answers to each prompt.
+    pub n: u32,
+    /// How they are drawn.
+    pub sampling: Sampling,
+}
+
+impl SampleSet {
+    /// The name of the policy's own answers.
+    pub const POLICY: &str = "policy";
+    /// The name of the answers of the first policy that was promoted.
+    pub const INITIAL: &str = "initial";
+}
+
+/// What computes answers and judgments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Engine {
+    /// This machine, with the run's own model.
+    Local {
+        /// Bits of a weight as it is read: 32, or 8 in less memory and not quite the same.
+        weight_bits: u32,
+    },
+}
+
+impl Engine {
+    /// This machine, with weights as they are.
+    pub const EXACT: Engine = Engine::Local { weight_bits: 32 };
+}
+
+/// Who judges, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JudgePlan {
+    /// Whose replies are read; the plan's policy where it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyRef>,
+    /// What computes.
+    pub engine: Engine,
+    /// The rubrics that ask, when the iteration opens.
+    pub panel: Panel,
+    /// Replies to each question (k).
+    pub samples: u32,
+    /// How they are drawn; a rubric may ask for fewer tokens.
+    pub sampling: Sampling,
+    /// How a reply becomes a number.
+    pub readout: ReadoutMode,
+    /// Whose scores count.
+    pub source: JudgeSource,
+    /// How the judge itself is tested before its scores count; `None`: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<ProbePlan>,
+    /// Under a rubric that compares: groups of a prompt's answers that are shown at most.
+    pub comparisons_max: u32,
+}
+
+/// How the judge is tested with bad answers.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProbePlan {
+    /// Prompts of a round.
+    pub prompts: u32,
+    /// Prompts of all rounds.
+    pub prompts_max: u32,
+    /// Share of a rubric's scale by which forged verdicts may raise bad answers.
+    pub forgery_gain_max: f64,
+}
+
+/// How judged answers become pairs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PairingPlan {
+    /// Which two of a prompt's answers.
+    pub rule: PairingRule,
+    /// With fewer pairs nothing is trained.
+    pub min_pairs: u32,
+    /// What happens then.
+    pub on_no_signal: OnNoSignal,
+}
+
+/// Which two of a prompt's answers become a pair.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum PairingRule {
+    /// The best against the worst of the policy's own answers (paper, 2.3 step 3).
+    BestWorst(Difference),
+    /// The best of the policy's own answers against the worst of another sample set's, so that
+    /// rejected answers stay as bad as they were while chosen ones get better (anchored rejection,
+    /// arXiv 2508.06026). Its length control is not looked at.
+    Anchored {
+        /// What the two must differ by.
+        difference: Difference,
+        /// Name of the other set.
+        rejected_from: String,
+    },
+}
+
+/// What two answers must differ by.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Best minus worst must exceed this.
+    pub min_gap: f64,
+    /// And this many standard errors of that difference, over the judge's samples of either.
+    pub noise: f64,
+    /// Length control rho of Meta-Rewarding (arXiv 2407.19594); 0 is the plain rule.
+    pub length_control: f64,
+    /// Whether answers that were cut off may not compete.
+    pub require_ended: bool,
+}
+
+/// How weights move.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainingPlan {
+    /// Which of them.
+    pub trained: Trained,
+    /// How far at each step.
+    pub optimizer: OptimizerPlan,
+    /// Rows or pairs of a step.
+    pub batch_size: u32,
+    /// Passes over them.
+    pub epochs: u32,
+    /// Steps between checkpoints: what a crash can cost.
+    pub segment_steps: u32,
+    /// Threads that compute; part of what makes a run reproducible.
+    pub threads: u32,
+    /// Compute activations again on the way back instead of keeping them.
+    pub gradient_checkpointing: bool,
+    /// Which checkpoints of the iteration stay on the disk.
+    #[serde(default)]
+    pub keep_checkpoints: KeepCheckpoints,
+}
+
+/// Which checkpoints of an iteration stay on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeepCheckpoints {
+    /// What resuming needs: the newest, and where a rollback goes to. Of a finished iteration, the
+    /// last one's weights.
+    #[default]
+    Newest,
+    /// Every one.
+    All,
+}
+
+/// Which weights move.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Trained {
+    /// All of them. An adapter of the policy is merged first.
+    All,
+    /// A low-rank adapter: the policy's own where it has this very shape. Another one is merged
+    /// into the weights below, and a new one begins.
+    Adapter(AdapterShape),
+}
+
+/// Numbers of AdamW and of its learning rate.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OptimizerPlan {
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Shape after warm-up.
+    pub schedule: Schedule,
+    /// Steps of linear warm-up.
+    pub warmup_steps: u32,
+    /// Last learning rate as a share of the peak.
+    pub final_ratio: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Gradient clipping; 0 is none.
+    pub max_grad_norm: f64,
+}
+
+/// How the learning rate moves after warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// Stays.
+    Constant,
+    /// Falls linearly to the final ratio.
+    Linear,
+    /// Half a cosine down to the final ratio.
+    #[default]
+    Cosine,
+    /// Stays for three quarters, then falls linearly to the final ratio. A run that has to end
+    /// early can begin to fall then, and is the same as one that was planned so.
+    WarmupStableDecay,
+}
+
+/// How a checkpoint is measured, and when it becomes the policy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationPlan {
+    /// Held-out prompts answered.
+    pub prompts: u32,
+    /// Held-out prompts whose base answers are judged, where an oracle knows the truth.
+    pub judge_prompts: u32,
+    /// How held-out answers are drawn.
+    pub sampling: Sampling,
+    /// Rubrics that compare the policies, as the settings name them; none: the judge's panel.
+    pub rubrics: Vec<String>,
+    /// When it passes.
+    pub gate: Gate,
+}
+
+/// When a checkpoint becomes the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Gate {
+    /// How strict.
+    pub mode: GateMode,
+    /// `not_worse`: the win rate must surely be above 0.5 less this.
+    pub margin: f64,
+    /// Answers that are longer than the previous policy's by more than this share of them cannot be
+    /// called better.
+    pub length_growth_max: f64,
+}
+
+/// Where scores come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JudgeSource {
+    /// The policy judges itself.
+    #[default]
+    Model,
+    /// Control arm: the policy judges itself, and its scores are permuted among a prompt's answers.
+    Random,
+    /// Control arm: scores are the oracle's.
+    Oracle,
+}
+
+/// How a judgment becomes a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadoutMode {
+    /// The expectation over the score tokens' probabilities, where the judge wrote a score.
+    #[default]
+    Expected,
+    /// What the rubric parses from the text (the paper).
+    Parsed,
+    /// As `expected`; and a judge that wrote no score is made to begin one, which is recorded as
+    /// forced and counted apart.
+    Forced,
+}
+
+/// How new prompts are asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WriterStyle {
+    /// A numbered list that the model goes on with in its turn.
+    #[default]
+    Numbered,
+    /// The demo model's `<task>` lists.
+    Tagged,
+}
+
+/// When a checkpoint passes. The names of old are read too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GateMode {
+    /// Always (the paper).
+    #[serde(alias = "off")]
+    Paper,
+    /// When it is surely not worse by more than the margin.
+    #[default]
+    #[serde(alias = "lenient")]
+    NotWorse,
+    /// When it is surely better.
+    #[serde(alias = "strict")]
+    Better,
+}
+
+/// What a run does after an iteration that gave nothing to learn from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnNoSignal {
+    /// It opens the next.
+    #[default]
+    Continue,
+    /// It waits for the host.
+    Pause,
+}
+
+/// One setting that is another than it was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SettingChange {
+    /// Its key in `gradus.yaml`, with those above it: `train.dpo.beta`.
+    pub key: String,
+    /// What it was; null where it was not known.
+    pub from: serde_json::Value,
+    /// What it is.
+    pub to: serde_json::Value,
+}
+
+impl std::fmt::Display for SettingChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {} -> {}", self.key, self.from, self.to)
+    }
+}

@@ -1,0 +1,133 @@
+//! OUTCOME: until when a host waits, and why waiting ended.
+
+use crate::domain::event::IterationOutcome;
+use crate::domain::{Event, Iteration, Offset};
+use crate::log::{Log, LogError};
+use crate::view::RunView;
+use std::collections::BTreeSet;
+
+/// Until when to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// All iterations of the settings are over.
+    Iterations,
+    /// The caller says so.
+    Forever,
+}
+
+/// Why waiting ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The goal is reached.
+    Reached,
+    /// The iterations are over, and some failed that were to be done: those that ended while waiting,
+    /// and the run's last one (`on_failure: continue`).
+    ReachedWithFailures(Vec<FailedIteration>),
+    /// The caller asked to stop.
+    Stopped,
+    /// Something is gone that the process does not get back: the log can no longer be written or
+    /// read, the device was lost, another folder lies in the place of the run's. What was recorded is
+    /// safe.
+    Lost(String),
+    /// The run pauses after an iteration that gave nothing to learn from
+    /// (`pairs.on_no_signal: pause`; only while waiting for a goal).
+    Paused {
+        /// Why.
+        reason: String,
+    },
+    /// The run pauses after an iteration that failed (`on_failure: stop`; only while waiting for a
+    /// goal). [`super::Handle::resume`] goes on with the next one.
+    Failed(FailedIteration),
+    /// A stage failed again and again and waits for the host (only while waiting for a goal).
+    Halted {
+        /// Which.
+        stage: String,
+        /// Its last failure.
+        reason: String,
+    },
+}
+
+/// An iteration that ended without what was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedIteration {
+    /// Which.
+    pub iteration: Iteration,
+    /// Why, and where a task failed again and again, what it said the last time.
+    pub reason: String,
+}
+
+/// The iterations that are over.
+pub(super) fn over(view: &RunView) -> BTreeSet<Iteration> {
+    let over = view.iterations.iter().filter(|(_, iteration)| iteration.outcome.is_some());
+    over.map(|(iteration, _)| *iteration).collect()
+}
+
+/// What a run that has reached its goal came to; `before` were over when waiting began.
+pub(super) fn reached(view: &RunView, before: &BTreeSet<Iteration>, log: &dyn Log) -> Outcome {
+    let last = view.iterations.last_key_value().map(|(iteration, _)| *iteration);
+    let counts = |iteration: &Iteration| !before.contains(iteration) || Some(*iteration) == last;
+    let ours = view.iterations.keys().copied().filter(counts);
+    let failed: Vec<FailedIteration> =
+        ours.filter_map(|iteration| failure(view, iteration, log)).collect();
+    match failed.is_empty() {
+        true => Outcome::Reached,
+        false => Outcome::ReachedWithFailures(failed),
+    }
+}
+
+/// The failure after which a run pauses, if that is why it does.
+pub(super) fn stopped_by(view: &RunView, log: &dyn Log) -> Option<FailedIteration> {
+    let (last, _) = view.iterations.last_key_value().filter(|_| view.paused)?;
+    failure(view, *last, log)
+}
+
+/// The pause that the last iteration ended in, as an outcome.
+pub(super) fn paused(view: &RunView) -> Option<Outcome> {
+    let (_, last) = view.iterations.last_key_value()?;
+    match last.outcome.as_ref().filter(|_| view.paused)? {
+        IterationOutcome::NoSignal { reason } | IterationOutcome::JudgeCompromised { reason } => {
+            Some(Outcome::Paused { reason: reason.clone() })
+        }
+        _ => None,
+    }
+}
+
+/// An iteration's failure, if it failed.
+fn failure(view: &RunView, iteration: Iteration, log: &dyn Log) -> Option<FailedIteration> {
+    let open = view.iterations.get(&iteration)?;
+    let IterationOutcome::Failed { reason } = open.outcome.as_ref()? else { return None };
+    // Not of the outcome itself: what a task says may name folders of this machine.
+    let said = match open.diverged.is_some() {
+        true => None,
+        false => last_failure(log, open.opened, iteration).unwrap_or_default(),
+    };
+    let said = said.map_or_else(String::new, |said| format!(". It said: {said}"));
+    Some(FailedIteration { iteration, reason: format!("{reason}{said}") })
+}
+
+/// What the last task said that failed in an iteration which began at `from`.
+///
+/// # Errors
+/// When the log cannot be read.
+fn last_failure(
+    log: &dyn Log,
+    from: Offset,
+    iteration: Iteration,
+) -> Result<Option<String>, LogError> {
+    const AT_A_TIME: usize = 256;
+    let (mut at, mut said) = (from, None);
+    loop {
+        let records = log.read(at, AT_A_TIME)?;
+        let Some(last) = records.last() else { return Ok(said) };
+        at = Offset(last.offset.0 + 1);
+        for record in records {
+            match record.event {
+                Event::TaskFailed { reason, .. } => said = Some(reason),
+                Event::IterationFinished { iteration: ended, .. } if ended == iteration => {
+                    return Ok(said);
+                }
+                _ => {}
+            }
+        }
+    }
+}

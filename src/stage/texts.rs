@@ -1,0 +1,235 @@
+//! Recorded texts, read back: a prompt's completions of every sample set, and the two sides of a pair
+//! as the token ids that are trained on. What was sampled is trained on as it was sampled; what is
+//! only known as text is spelled as the model would have written it.
+
+use super::{Desk, StageError};
+use crate::domain::event::SeedRow;
+use crate::domain::plan::SampleSet;
+use crate::domain::{
+    BlobHash, Completion, Event, Judgment, Message, Offset, PairId, PreferencePair, Prompt,
+    PromptId, Side, TextRef,
+};
+use crate::lm::fork::continuation;
+use crate::lm::policy::LanguageModel;
+use crate::lm::train::Belief;
+use crate::view::{IterationView, RunView};
+use std::collections::BTreeMap;
+
+/// Where a prompt's completions are: the names of the sample sets with their records.
+pub(crate) type SamplePlaces = Vec<(String, Offset)>;
+
+/// A prompt's completions, set after set, as judgments count them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Answers {
+    /// The prompt as it was read; empty in records of schema 1.
+    pub prompt_ids: Vec<u32>,
+    /// How a pair refers to each completion.
+    pub texts: Vec<TextRef>,
+    /// What was drawn.
+    pub completions: Vec<Completion>,
+}
+
+/// What was found at an offset instead of what is wanted.
+pub(crate) fn wrong(offset: Offset, wanted: &str, found: &Event) -> StageError {
+    StageError::Missing(format!("offset {offset} holds {}, not {wanted}", found.kind()))
+}
+
+/// The completions that are recorded at some places.
+pub(crate) fn answers_at(desk: &Desk, places: &[(String, Offset)]) -> Result<Answers, StageError> {
+    let mut answers = Answers::default();
+    for (_, offset) in places {
+        match desk.event(*offset)? {
+            Event::CompletionsSampled { set, completions, prompt_ids, .. } => {
+                if set == SampleSet::POLICY {
+                    answers.prompt_ids = prompt_ids;
+                }
+                let text = |index| TextRef::Completion { set: set.clone(), index };
+                answers.texts.extend((0..completions.len() as u32).map(text));
+                answers.completions.extend(completions);
+            }
+            other => return Err(wrong(*offset, "completions", &other)),
+        }
+    }
+    Ok(answers)
+}
+
+/// Where a pair and what it refers to are.
+#[derive(Clone, Debug)]
+pub struct PairPlace {
+    prompt: PromptId,
+    pair: Offset,
+    samples: SamplePlaces,
+    judged: Option<Offset>,
+}
+
+/// The places of an iteration's pairs, in the order in which they are sealed: that of their prompts.
+pub(super) fn places(open: &IterationView) -> Vec<PairPlace> {
+    let place = |(prompt, (_, pair)): (&PromptId, &(PairId, Offset))| {
+        let samples = open.samples_of(prompt)?;
+        let judged = open.judged.get(prompt).copied();
+        Some(PairPlace { prompt: prompt.clone(), pair: *pair, samples, judged })
+    };
+    open.pairs.iter().filter_map(place).collect()
+}
+
+/// A pair as token ids.
+#[derive(Clone, Debug)]
+pub(super) struct Body {
+    pub id: PairId,
+    pub prompt: Vec<u32>,
+    pub chosen: Vec<u32>,
+    pub rejected: Vec<u32>,
+    pub belief: Belief,
+}
+
+/// Reads pairs and what they refer to.
+pub(super) struct Bodies<'a> {
+    model: &'a dyn LanguageModel,
+    view: &'a RunView,
+    desk: &'a Desk,
+    /// Seed rows by their blob.
+    rows: BTreeMap<BlobHash, Vec<SeedRow>>,
+}
+
+impl<'a> Bodies<'a> {
+    pub fn new(model: &'a dyn LanguageModel, view: &'a RunView, desk: &'a Desk) -> Bodies<'a> {
+        Bodies { model, view, desk, rows: BTreeMap::new() }
+    }
+
+    /// The pair at a place.
+    pub fn read(&mut self, place: &PairPlace) -> Result<Body, StageError> {
+        let pair: PreferencePair = match self.desk.event(place.pair)? {
+            Event::PairFormed { pair, .. } => pair,
+            other => return Err(wrong(place.pair, "a pair", &other)),
+        };
+        let answers = answers_at(self.desk, &place.samples)?;
+        let prompt = self.question(&pair, place, &answers)?;
+        Ok(Body {
+            chosen: self.side(&pair.chosen, &prompt, place, &answers)?,
+            rejected: self.side(&pair.rejected, &prompt, place, &answers)?,
+            prompt,
+            belief: Belief { weight: pair.weight, label: pair.label },
+            id: pair.id,
+        })
+    }
+
+    /// What both sides answer: the prompt as it was read, or the judge's question where the sides are
+    /// what a judge replied.
+    fn question(
+        &self,
+        pair: &PreferencePair,
+        place: &PairPlace,
+        answers: &Answers,
+    ) -> Result<Vec<u32>, StageError> {
+        match (&pair.chosen.text, &pair.rejected.text) {
+            (TextRef::Judgment { .. }, TextRef::Judgment { .. }) => {
+                let (chosen, rejected) = (
+                    self.asked(&pair.chosen.text, place, answers)?,
+                    self.asked(&pair.rejected.text, place, answers)?,
+                );
+                match chosen == rejected {
+                    true => Ok(self.model.encode_chat(&chosen)?),
+                    false => Err(unlike(&pair.id, "were asked different questions")),
+                }
+            }
+            (TextRef::Judgment { .. }, _) | (_, TextRef::Judgment { .. }) => {
+                Err(unlike(&pair.id, "are a judgment and an answer"))
+            }
+            _ if !answers.prompt_ids.is_empty() => Ok(answers.prompt_ids.clone()),
+            // A record of schema 1 does not say how the prompt was read.
+            _ => Ok(self.model.encode_chat(&self.prompt(place)?.messages)?),
+        }
+    }
+
+    fn prompt(&self, place: &PairPlace) -> Result<Prompt, StageError> {
+        self.desk.prompt(self.view, &place.prompt)
+    }
+
+    /// What the judge was asked that replied this.
+    fn asked(
+        &self,
+        text: &TextRef,
+        place: &PairPlace,
+        answers: &Answers,
+    ) -> Result<Vec<Message>, StageError> {
+        let TextRef::Judgment { rubric, candidate, sample } = text else { return Ok(Vec::new()) };
+        let judgment = self.judgment(place, text)?;
+        let alone = [*candidate];
+        let seen = if judgment.seen.is_empty() { &alone[..] } else { &judgment.seen };
+        let shown = seen.iter().filter_map(|at| answers.completions.get(*at as usize));
+        let shown: Vec<&str> = shown.map(|completion| completion.text.as_str()).collect();
+        let asked = super::ask::asked(&self.prompt(place)?, &shown, rubric, self.desk);
+        asked.map_err(|error| {
+            let which = format!("judgment {sample} of completion {candidate}");
+            StageError::Missing(format!("{which} of prompt {}: {error}", place.prompt))
+        })
+    }
+
+    fn judgment(&self, place: &PairPlace, text: &TextRef) -> Result<Judgment, StageError> {
+        let missing = || StageError::Missing(format!("{text:?} of prompt {}", place.prompt));
+        let TextRef::Judgment { rubric, candidate, sample } = text else { return Err(missing()) };
+        let at = place.judged.ok_or_else(missing)?;
+        let judgments = match self.desk.event(at)? {
+            Event::JudgmentsRecorded { judgments, .. } => judgments,
+            other => return Err(wrong(at, "judgments", &other)),
+        };
+        let ours =
+            |j: &Judgment| j.rubric == *rubric && j.candidate == *candidate && j.sample == *sample;
+        judgments.into_iter().find(ours).ok_or_else(missing)
+    }
+
+    /// A side as the ids that follow the question, the turn's end included where it was reached.
+    fn side(
+        &mut self,
+        side: &Side,
+        prompt: &[u32],
+        place: &PairPlace,
+        answers: &Answers,
+    ) -> Result<Vec<u32>, StageError> {
+        let spelled = |text: &str| answer_ids(self.model, prompt, text);
+        match &side.text {
+            TextRef::Completion { .. } => {
+                let at = answers.texts.iter().position(|text| *text == side.text);
+                let found = at.and_then(|at| answers.completions.get(at));
+                found.map(|completion| completion.token_ids.clone()).ok_or_else(|| {
+                    StageError::Missing(format!("{:?} of prompt {}", side.text, place.prompt))
+                })
+            }
+            TextRef::Judgment { .. } => spelled(&self.judgment(place, &side.text)?.text),
+            TextRef::SeedAnswer { blob, row } => {
+                if !self.rows.contains_key(blob) {
+                    self.rows.insert(blob.clone(), seed_rows(blob, self.desk)?);
+                }
+                let rows = self.rows.get(blob).map(Vec::as_slice).unwrap_or_default();
+                let missing = || StageError::Missing(format!("row {row} of seed data {blob}"));
+                let row = rows.get(*row as usize).ok_or_else(missing)?;
+                answer_ids(self.model, prompt, &row.completion)
+            }
+        }
+    }
+}
+
+fn unlike(pair: &PairId, how: &str) -> StageError {
+    StageError::Missing(format!("the sides of pair {} {how}", pair.0))
+}
+
+/// An answer that is only known as text: as the model would write it after `prompt`, with the turn's
+/// end.
+pub(super) fn answer_ids(
+    model: &dyn LanguageModel,
+    prompt: &[u32],
+    text: &str,
+) -> Result<Vec<u32>, StageError> {
+    let mut ids = continuation(model, prompt, text)?;
+    ids.push(model.turn_end());
+    Ok(ids)
+}
+
+/// The rows of a blob of seed data.
+pub(super) fn seed_rows(blob: &BlobHash, desk: &Desk) -> Result<Vec<SeedRow>, StageError> {
+    let bytes = desk.workshop.blob(blob)?;
+    let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+    let row = |line| serde_json::from_slice(line);
+    let rows = lines.map(row).collect::<Result<_, _>>();
+    rows.map_err(|error| StageError::Missing(format!("seed data {blob}: {error}")))
+}

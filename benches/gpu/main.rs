@@ -14,7 +14,7 @@ mod report;
 mod train;
 mod work;
 
-use gradus::lm::device::{DeviceChoice, Dtype, pick};
+use gradus::lm::device::{DeviceChoice, Dtype, select};
 use gradus::lm::gpu::{Ceilings, Gpu, ceilings};
 use report::{Outcome, Report};
 use serde_json::{Value, json};
@@ -113,7 +113,7 @@ fn open(place: Where) -> Result<(Gpu, String), Failure> {
             Ok((gpu, "the kernels on the CPU".to_owned()))
         }
         Where::Gpu => {
-            let picked = pick(DeviceChoice::Cuda(0))?;
+            let picked = select(DeviceChoice::Cuda(0))?;
             let gpu = Gpu::of(&picked, Dtype::Bf16)?.ok_or("what was picked is no GPU")?;
             Ok((gpu, picked.to_string()))
         }

@@ -11,7 +11,7 @@
 use super::lease::Lease;
 use super::worker::{Done, FAILURES_IN_A_ROW_MAX, InHand, Order, Worker, record_failure};
 use crate::domain::{Event, Offset};
-use crate::stage::{Cause, Desk, Stage, StageError};
+use crate::stage::{Cause, Stage, StageContext, StageError};
 use crate::view::RunView;
 use actix::prelude::*;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -83,7 +83,7 @@ struct Life {
 pub struct Shell<S: Stage> {
     decide: S,
     make: Arc<dyn Fn() -> S + Send + Sync>,
-    desk: Desk,
+    context: StageContext,
     lease: Lease,
     view: RunView,
     worker: Option<Worker<S::Task>>,
@@ -108,14 +108,14 @@ impl<S: Stage + Unpin> Shell<S> {
     /// An actor around the stage that `make` makes: one copy decides, one runs.
     pub fn new(
         make: impl Fn() -> S + Send + Sync + 'static,
-        desk: Desk,
+        context: StageContext,
         lease: Lease,
         patience: u32,
     ) -> Shell<S> {
         Shell {
             decide: make(),
             make: Arc::new(make),
-            desk,
+            context,
             lease,
             view: RunView::default(),
             worker: None,
@@ -147,7 +147,7 @@ impl<S: Stage + Unpin> Shell<S> {
     /// Folds new records; true when there are more.
     fn catch_up(&mut self) -> Result<bool, crate::log::LogError> {
         let mut resumed = false;
-        let count = self.view.follow(self.desk.log.as_ref(), FOLD_RECORDS_MAX, |record| {
+        let count = self.view.follow(self.context.log.as_ref(), FOLD_RECORDS_MAX, |record| {
             resumed |= record.event == Event::ResumeRequested;
         })?;
         if resumed {
@@ -182,7 +182,7 @@ impl<S: Stage + Unpin> Shell<S> {
     fn start_next(&mut self) {
         let held = self.get(|state| state.busy || state.halted.is_some() || state.lost.is_some());
         let waits = self.not_before.is_some_and(|at| Instant::now() < at);
-        if held || waits || self.desk.cancel.is_cancelled() {
+        if held || waits || self.context.cancel.is_cancelled() {
             return;
         }
         let Some(mut order) = Order::next(&self.decide, &self.view) else { return };
@@ -198,8 +198,8 @@ impl<S: Stage + Unpin> Shell<S> {
         let (me, number) = (ctx.address(), self.number + 1);
         // `do_send` ignores the mailbox's bound, but a worker sends one `Finished` per task.
         let report = move |done| me.do_send(Finished(number, done));
-        let (make, desk) = (self.make.clone(), self.desk.clone());
-        match Worker::start(make, desk, self.lease.clone(), report) {
+        let (make, context) = (self.make.clone(), self.context.clone());
+        match Worker::start(make, context, self.lease.clone(), report) {
             Ok(worker) => {
                 self.worker = Some(worker);
                 self.number = number;
@@ -247,9 +247,9 @@ impl<S: Stage + Unpin> Shell<S> {
         self.set(|state| state.restarts += 1);
         // An append waits for the disk, which a handler must not.
         let (me, number) = (ctx.address(), self.number);
-        let (hand, desk) = (hand.clone(), self.desk.clone());
+        let (hand, context) = (hand.clone(), self.context.clone());
         let record = move || {
-            let recorded = record_failure(S::NAME, &hand, &reason, false, &desk);
+            let recorded = record_failure(S::NAME, &hand, &reason, false, &context);
             let failed = Done::Failed { reason, panicked: false };
             me.do_send(Finished(number, recorded.err().unwrap_or(failed)));
         };

@@ -10,7 +10,7 @@ use crate::stage::judge::Judge;
 use crate::stage::pair_store::PairStore;
 use crate::stage::sampler::Sampler;
 use crate::stage::trainer::Trainer;
-use crate::stage::{Desk, Stage};
+use crate::stage::{Stage, StageContext};
 use actix::prelude::*;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
@@ -38,7 +38,7 @@ struct Member {
 
 /// The running actors.
 pub struct ActorSystem {
-    desk: Desk,
+    context: StageContext,
     states: Vec<(&'static str, SharedState)>,
     members: crossbeam_channel::Receiver<Vec<Member>>,
     stop_bell: crossbeam_channel::Sender<()>,
@@ -48,27 +48,27 @@ pub struct ActorSystem {
 
 fn member<S: Stage + Unpin>(
     make: impl Fn() -> S + Send + Sync + 'static,
-    desk: &Desk,
+    context: &StageContext,
     lease: &Lease,
     patience: u32,
 ) -> Member {
-    let shell = Shell::new(make, desk.clone(), lease.clone(), patience);
+    let shell = Shell::new(make, context.clone(), lease.clone(), patience);
     let state = shell.state();
     let address = shell.start();
     Member { stage: S::NAME, state, wake: address.clone().recipient(), stop: address.recipient() }
 }
 
-fn members(desk: &Desk, config: &Arc<Config>) -> Vec<Member> {
+fn members(context: &StageContext, config: &Arc<Config>) -> Vec<Member> {
     let lease = Lease::default();
     let patience = config.supervision.frozen_after_seconds;
     let ours = config.clone();
     vec![
-        member(move || Conductor::new(ours.clone()), desk, &lease, patience),
-        member(|| Sampler, desk, &lease, patience),
-        member(|| Judge, desk, &lease, patience),
-        member(|| PairStore, desk, &lease, patience),
-        member(Trainer::default, desk, &lease, patience),
-        member(|| Evaluator, desk, &lease, patience),
+        member(move || Conductor::new(ours.clone()), context, &lease, patience),
+        member(|| Sampler, context, &lease, patience),
+        member(|| Judge, context, &lease, patience),
+        member(|| PairStore, context, &lease, patience),
+        member(Trainer::default, context, &lease, patience),
+        member(|| Evaluator, context, &lease, patience),
     ]
 }
 
@@ -77,9 +77,9 @@ impl ActorSystem {
     ///
     /// # Errors
     /// When the system will not give threads.
-    pub fn start(desk: Desk, config: Arc<Config>) -> std::io::Result<ActorSystem> {
+    pub fn start(context: StageContext, config: Arc<Config>) -> std::io::Result<ActorSystem> {
         let (ready, started) = crossbeam_channel::bounded(1);
-        let inner = desk.clone();
+        let inner = context.clone();
         let thread = std::thread::Builder::new().name("gradus-actors".into()).spawn(move || {
             let runner = System::new();
             runner.block_on(async {
@@ -94,11 +94,11 @@ impl ActorSystem {
         let states = members.iter().map(|m| (m.stage, m.state.clone())).collect();
         let wakes: Vec<Recipient<Wake>> = members.iter().map(|m| m.wake.clone()).collect();
         let (stop_bell, bell_stopped) = crossbeam_channel::bounded(1);
-        let bell = ring(desk.log.subscribe(), bell_stopped, wakes)?;
+        let bell = ring(context.log.subscribe(), bell_stopped, wakes)?;
         let (keep, kept) = crossbeam_channel::bounded(1);
         let _ = keep.send(members);
         Ok(ActorSystem {
-            desk,
+            context,
             states,
             members: kept,
             stop_bell,
@@ -118,7 +118,7 @@ impl ActorSystem {
     /// waits until their threads are gone. A thread inside one long computation (a micro-batch of
     /// a large model) is left to find the flag by itself; whatever was appended is durable anyway.
     pub fn stop(&mut self) {
-        self.desk.cancel.cancel();
+        self.context.cancel.cancel();
         let _ = self.stop_bell.try_send(());
         if let Some(bell) = self.bell.take() {
             let _ = bell.join();

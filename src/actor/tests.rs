@@ -10,7 +10,9 @@ use crate::lm::error::LmError;
 use crate::lm::policy::LanguageModel;
 use crate::log::{Appended, Batch, Log, LogError, MemoryLog, Recorded};
 use crate::stage::workshop::{Segment, SegmentRequest, Workshop};
-use crate::stage::{ATTEMPTS_MAX, Ample, Desk, Headroom, NoGauge, Stage, StageError, Weight};
+use crate::stage::{
+    ATTEMPTS_MAX, Ample, Headroom, NoGauge, Stage, StageContext, StageError, Weight,
+};
 use crate::view::RunView;
 use actix::prelude::*;
 use std::sync::Arc;
@@ -55,7 +57,12 @@ impl Stage for Toy {
         (n < WANTED).then(|| (TaskKey(format!("toy {n} after {given_up}")), n))
     }
 
-    fn run(&mut self, task: usize, _: &RunView, _: &Desk) -> Result<Vec<Event>, StageError> {
+    fn run(
+        &mut self,
+        task: usize,
+        _: &RunView,
+        _: &StageContext,
+    ) -> Result<Vec<Event>, StageError> {
         match (self.0.act)(self.0.calls.fetch_add(1, Ordering::SeqCst)) {
             Act::Work => {}
             Act::Fail => return Err(StageError::Missing("told to fail".to_owned())),
@@ -122,8 +129,8 @@ impl Workshop for NoWorkshop {
     }
 }
 
-fn desk() -> Desk {
-    Desk {
+fn context() -> StageContext {
+    StageContext {
         log: Arc::new(MemoryLog::default()),
         workshop: Arc::new(NoWorkshop),
         rubrics: Arc::default(),
@@ -143,14 +150,14 @@ fn script(act: impl Fn(u32) -> Act + Send + Sync + 'static) -> Arc<Script> {
 /// is called at every look.
 fn supervise(
     script: &Arc<Script>,
-    desk: &Desk,
+    context: &StageContext,
     enough: impl Fn(&ShellState) -> bool,
     mut each: impl FnMut(&ShellState),
 ) -> ShellState {
-    let (made, desk) = (script.clone(), desk.clone());
+    let (made, context) = (script.clone(), context.clone());
     let system = System::new();
     let state = system.block_on(async {
-        let shell = Shell::new(move || Toy(made.clone()), desk, Lease::default(), 1);
+        let shell = Shell::new(move || Toy(made.clone()), context, Lease::default(), 1);
         let state = shell.state();
         let address = shell.start();
         let until = Instant::now() + Duration::from_secs(30);
@@ -169,8 +176,8 @@ fn supervise(
     state
 }
 
-fn kinds(desk: &Desk, kind: &str) -> usize {
-    desk.log.read(Offset(0), 1000).unwrap().iter().filter(|r| r.event.kind() == kind).count()
+fn kinds(context: &StageContext, kind: &str) -> usize {
+    context.log.read(Offset(0), 1000).unwrap().iter().filter(|r| r.event.kind() == kind).count()
 }
 
 fn all_recorded(state: &ShellState) -> bool {
@@ -179,11 +186,11 @@ fn all_recorded(state: &ShellState) -> bool {
 
 #[test]
 fn a_panicking_task_is_tried_again_by_a_new_stage() {
-    let desk = desk();
+    let context = context();
     let script = script(|call| if call < 2 { Act::Panic } else { Act::Work });
-    let state = supervise(&script, &desk, all_recorded, |_| {});
+    let state = supervise(&script, &context, all_recorded, |_| {});
     assert_eq!((state.failed, state.restarts, state.halted), (2, 2, None));
-    assert_eq!((kinds(&desk, "task_failed"), kinds(&desk, "prompt_admitted")), (2, WANTED));
+    assert_eq!((kinds(&context, "task_failed"), kinds(&context, "prompt_admitted")), (2, WANTED));
 }
 
 /// Has too little memory for so many looks.
@@ -199,9 +206,9 @@ impl Headroom for Scarce {
 #[test]
 fn a_heavy_task_waits_for_memory_and_that_is_no_failure() {
     let scarce = Arc::new(Scarce(AtomicU32::new(2)));
-    let desk = Desk { headroom: scarce, ..desk() };
+    let context = StageContext { headroom: scarce, ..context() };
     let (script, mut waited) = (script(|_| Act::Work), None);
-    let state = supervise(&script, &desk, all_recorded, |now| {
+    let state = supervise(&script, &context, all_recorded, |now| {
         if now.waiting.is_some() {
             assert_eq!(now.recorded, 0);
             waited.clone_from(&now.waiting);
@@ -209,32 +216,32 @@ fn a_heavy_task_waits_for_memory_and_that_is_no_failure() {
     });
     assert_eq!(waited.as_deref(), Some("others have it"));
     assert_eq!((state.failed, state.restarts, state.waiting), (0, 0, None));
-    assert_eq!((kinds(&desk, "task_failed"), kinds(&desk, "prompt_admitted")), (0, WANTED));
+    assert_eq!((kinds(&context, "task_failed"), kinds(&context, "prompt_admitted")), (0, WANTED));
 }
 
 #[test]
 fn a_frozen_task_is_given_up_and_loses_the_device() {
-    let desk = desk();
+    let context = context();
     let script = script(|call| if call == 0 { Act::Freeze } else { Act::Work });
     let began = Instant::now();
-    let state = supervise(&script, &desk, all_recorded, |_| {});
+    let state = supervise(&script, &context, all_recorded, |_| {});
     assert!(began.elapsed() >= Duration::from_secs(1), "given up too early");
     assert_eq!((state.failed, state.restarts, state.halted), (1, 1, None));
-    assert_eq!(kinds(&desk, "prompt_admitted"), WANTED);
+    assert_eq!(kinds(&context, "prompt_admitted"), WANTED);
 }
 
 #[test]
 fn a_stage_that_fails_again_and_again_is_halted_until_the_host_says_go_on() {
-    let desk = desk();
+    let context = context();
     let script = script(|call| if call < FAILURES_IN_A_ROW_MAX { Act::Fail } else { Act::Work });
-    let state = supervise(&script, &desk, |state| state.halted.is_some(), |_| {});
+    let state = supervise(&script, &context, |state| state.halted.is_some(), |_| {});
     assert_eq!((state.failed, state.recorded), (u64::from(FAILURES_IN_A_ROW_MAX), 0));
-    assert_eq!((kinds(&desk, "task_failed"), kinds(&desk, "stage_halted")), (5, 1));
+    assert_eq!((kinds(&context, "task_failed"), kinds(&context, "stage_halted")), (5, 1));
     // Another process finds the failures in the log, not the halt: starting again is a go.
     let mut resumed = false;
     let script =
         self::script(|call| if call < FAILURES_IN_A_ROW_MAX { Act::Fail } else { Act::Work });
-    let again = self::desk();
+    let again = self::context();
     let state = supervise(&script, &again, all_recorded, |state| {
         if state.halted.is_some() && !resumed {
             resumed = true;
@@ -251,37 +258,37 @@ const REFUSALS: u32 = ATTEMPTS_MAX + 1;
 
 #[test]
 fn what_the_machine_refuses_is_waited_for_and_is_no_failure() {
-    let desk = desk();
+    let context = context();
     let script = script(|call| if call < REFUSALS { Act::Refuse } else { Act::Work });
     let (began, mut waited) = (Instant::now(), None);
-    let state = supervise(&script, &desk, all_recorded, |now| {
+    let state = supervise(&script, &context, all_recorded, |now| {
         waited = now.waiting.clone().or(waited.take());
     });
     assert!(waited.unwrap().contains("Too many open files"));
     assert!(began.elapsed() >= Duration::from_secs(1 + 2 + 4 + 5), "less and less often");
     assert_eq!((state.failed, state.restarts, state.waiting, state.lost), (0, 0, None, None));
-    assert_eq!((kinds(&desk, "task_failed"), kinds(&desk, "prompt_admitted")), (0, WANTED));
+    assert_eq!((kinds(&context, "task_failed"), kinds(&context, "prompt_admitted")), (0, WANTED));
 }
 
 #[test]
 fn what_is_lost_for_good_ends_the_stage_and_records_nothing() {
-    let desk = desk();
+    let context = context();
     let script = script(|call| if call == 1 { Act::Lose } else { Act::Work });
-    let state = supervise(&script, &desk, |state| state.lost.is_some(), |_| {});
+    let state = supervise(&script, &context, |state| state.lost.is_some(), |_| {});
     assert!(state.lost.unwrap().contains("fell off the bus"));
     assert_eq!((state.failed, state.recorded), (0, 1));
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(script.calls.load(Ordering::SeqCst), 2, "it is not tried again");
-    assert_eq!((kinds(&desk, "task_failed"), kinds(&desk, "prompt_admitted")), (0, 1));
+    assert_eq!((kinds(&context, "task_failed"), kinds(&context, "prompt_admitted")), (0, 1));
 }
 
 #[test]
 fn what_is_too_large_to_be_recorded_is_a_failure_of_its_task() {
-    let desk = desk();
+    let context = context();
     let script = script(|call| if call == 0 { Act::Burst } else { Act::Work });
-    let state = supervise(&script, &desk, all_recorded, |_| {});
+    let state = supervise(&script, &context, all_recorded, |_| {});
     assert_eq!((state.failed, state.lost), (1, None));
-    assert_eq!((kinds(&desk, "task_failed"), kinds(&desk, "prompt_admitted")), (1, WANTED));
+    assert_eq!((kinds(&context, "task_failed"), kinds(&context, "prompt_admitted")), (1, WANTED));
 }
 
 /// A log that a disk does not let anybody read, so many times.
@@ -320,14 +327,14 @@ impl Log for Unread {
 #[test]
 fn a_log_that_cannot_be_read_is_waited_for() {
     let log = Arc::new(Unread(MemoryLog::default(), AtomicU32::new(10)));
-    let desk = Desk { log, ..desk() };
+    let context = StageContext { log, ..context() };
     let (script, mut waited) = (script(|_| Act::Work), None);
-    let state = supervise(&script, &desk, all_recorded, |now| {
+    let state = supervise(&script, &context, all_recorded, |now| {
         waited = now.waiting.clone().or(waited.take());
     });
     assert!(waited.unwrap().contains("the disk refuses"));
     assert_eq!((state.failed, state.waiting, state.lost), (0, None, None));
-    assert_eq!((kinds(&desk, "task_failed"), kinds(&desk, "prompt_admitted")), (0, WANTED));
+    assert_eq!((kinds(&context, "task_failed"), kinds(&context, "prompt_admitted")), (0, WANTED));
 }
 
 struct Clumsy(AtomicBool);
@@ -341,9 +348,9 @@ impl Headroom for Clumsy {
 
 #[test]
 fn a_host_that_cannot_say_whether_there_is_memory_holds_nobody_up() {
-    let desk = Desk { headroom: Arc::new(Clumsy(AtomicBool::new(false))), ..desk() };
+    let context = StageContext { headroom: Arc::new(Clumsy(AtomicBool::new(false))), ..context() };
     let (script, mut waited) = (script(|_| Act::Work), None);
-    let state = supervise(&script, &desk, all_recorded, |now| {
+    let state = supervise(&script, &context, all_recorded, |now| {
         waited = now.waiting.clone().or(waited.take());
     });
     assert!(waited.unwrap().contains("told to panic"));

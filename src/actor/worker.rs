@@ -8,7 +8,7 @@ use crate::faults::{Point, pass};
 use crate::lm::cancel::Cancel;
 use crate::lm::error::LmError;
 use crate::log::{Batch, LogError};
-use crate::stage::{ATTEMPTS_MAX, Cause, Desk, Stage, StageError, Weight};
+use crate::stage::{ATTEMPTS_MAX, Cause, Stage, StageContext, StageError, Weight};
 use crate::view::RunView;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -113,7 +113,7 @@ impl<T: Send + 'static> Worker<T> {
     /// When the system will not give a thread.
     pub fn start<S: Stage<Task = T>>(
         make: Arc<dyn Fn() -> S + Send + Sync>,
-        desk: Desk,
+        context: StageContext,
         lease: Lease,
         report: impl Fn(Done) + Send + 'static,
     ) -> std::io::Result<Worker<T>> {
@@ -123,14 +123,14 @@ impl<T: Send + 'static> Worker<T> {
         let run = move || {
             let mut stage = make();
             for order in inbox {
-                let desk = Desk { cancel: desk.cancel.child(), ..desk.clone() };
+                let context = StageContext { cancel: context.cancel.child(), ..context.clone() };
                 *lock(&slot) = Some(InHand {
                     key: order.key.clone(),
                     failures: order.failures,
                     failures_in_a_row: order.failures_in_a_row,
-                    cancel: desk.cancel.clone(),
+                    cancel: context.cancel.clone(),
                 });
-                let done = work(&mut stage, order, &desk, &lease);
+                let done = work(&mut stage, order, &context, &lease);
                 *lock(&slot) = None;
                 if let Done::Failed { panicked: true, .. } = done {
                     stage = make();
@@ -164,56 +164,61 @@ impl<T: Send + 'static> Worker<T> {
 
 /// Does an order on the calling thread and appends what came of it. Workers call it on theirs; a
 /// simulation calls it where it likes.
-pub fn work<S: Stage>(stage: &mut S, order: Order<S::Task>, desk: &Desk, lease: &Lease) -> Done {
+pub fn work<S: Stage>(
+    stage: &mut S,
+    order: Order<S::Task>,
+    context: &StageContext,
+    lease: &Lease,
+) -> Done {
     let Order { key, task, view, failures, failures_in_a_row } = order;
     let hold = match S::WEIGHT {
         Weight::Light => None,
-        Weight::Heavy => match lease.hold(&desk.cancel) {
+        Weight::Heavy => match lease.hold(&context.cancel) {
             Some(hold) => Some(hold),
             None => return Done::Cancelled,
         },
     };
-    if desk.cancel.is_cancelled() {
+    if context.cancel.is_cancelled() {
         return Done::Cancelled;
     }
     // Decided by a view that was behind: what it would begin with may be gone.
-    if let Ok(Some(_)) = desk.log.find(&key) {
+    if let Ok(Some(_)) = context.log.find(&key) {
         return Done::Recorded;
     }
-    if let Some(reason) = hold.as_ref().and_then(|_| lacking(desk)) {
+    if let Some(reason) = hold.as_ref().and_then(|_| lacking(context)) {
         return Done::Waits(reason);
     }
     let span = tracing::info_span!("task", stage = S::NAME, key = key.short());
     let _entered = span.enter();
-    let result = catch_unwind(AssertUnwindSafe(|| stage.run(task, &view, desk)))
+    let result = catch_unwind(AssertUnwindSafe(|| stage.run(task, &view, context)))
         .unwrap_or_else(|panic| Err(StageError::Panic(panic_text(panic.as_ref()))));
     drop(hold);
-    let hand = InHand { key, failures, failures_in_a_row, cancel: desk.cancel.clone() };
+    let hand = InHand { key, failures, failures_in_a_row, cancel: context.cancel.clone() };
     let events = match result {
         Ok(events) => events,
-        Err(error) => return unfinished(S::NAME, &hand, &error, desk),
+        Err(error) => return unfinished(S::NAME, &hand, &error, context),
     };
     // Errors have no meaning here: a test lets the process die.
     let _ = pass(Point::TaskRecord);
     let batch = Batch { key: Some(hand.key.clone()), events, cursor: None };
-    let kept = append(batch, desk);
+    let kept = append(batch, context);
     let _ = pass(Point::TaskRecorded);
     match kept {
         Ok(()) => Done::Recorded,
-        Err(error) => unfinished(S::NAME, &hand, &error, desk),
+        Err(error) => unfinished(S::NAME, &hand, &error, context),
     }
 }
 
 /// What the host says is lacking; that it trips over the question is its own matter.
-fn lacking(desk: &Desk) -> Option<String> {
-    catch_unwind(AssertUnwindSafe(|| desk.headroom.lacking())).unwrap_or_else(|panic| {
+fn lacking(context: &StageContext) -> Option<String> {
+    catch_unwind(AssertUnwindSafe(|| context.headroom.lacking())).unwrap_or_else(|panic| {
         let why = panic_text(panic.as_ref());
         Some(format!("the host could not say whether there is memory: it panicked: {why}"))
     })
 }
 
 /// What becomes of a task that is not recorded, by whose doing that is.
-fn unfinished(stage: &str, hand: &InHand, error: &StageError, desk: &Desk) -> Done {
+fn unfinished(stage: &str, hand: &InHand, error: &StageError, context: &StageContext) -> Done {
     let reason = error.to_string();
     match error.cause() {
         Cause::Stopped => Done::Cancelled,
@@ -222,7 +227,7 @@ fn unfinished(stage: &str, hand: &InHand, error: &StageError, desk: &Desk) -> Do
         Cause::Task => {
             let panicked = matches!(error, StageError::Panic(_));
             let unrecorded =
-                record_failure(stage, hand, &reason, error.is_the_questions(), desk).err();
+                record_failure(stage, hand, &reason, error.is_the_questions(), context).err();
             unrecorded.unwrap_or(Done::Failed { reason, panicked })
         }
     }
@@ -232,9 +237,9 @@ fn unfinished(stage: &str, hand: &InHand, error: &StageError, desk: &Desk) -> Do
 ///
 /// # Errors
 /// What kept it from being recorded.
-fn append(batch: Batch, desk: &Desk) -> Result<(), StageError> {
+fn append(batch: Batch, context: &StageContext) -> Result<(), StageError> {
     for attempt in 1u32.. {
-        let error = match desk.log.append(batch.clone()) {
+        let error = match context.log.append(batch.clone()) {
             Ok(_) => return Ok(()),
             Err(error) => error,
         };
@@ -243,7 +248,7 @@ fn append(batch: Batch, desk: &Desk) -> Result<(), StageError> {
         if error.cause() != Cause::Shortage || (!full && attempt >= READ_ATTEMPTS_MAX) {
             return Err(error);
         }
-        if desk.cancel.is_cancelled() {
+        if context.cancel.is_cancelled() {
             break;
         }
         std::thread::sleep(SPACE_PAUSE);
@@ -261,7 +266,7 @@ pub(crate) fn record_failure(
     hand: &InHand,
     reason: &str,
     questions: bool,
-    desk: &Desk,
+    context: &StageContext,
 ) -> Result<(), Done> {
     let (task, attempt) = (hand.key.clone(), hand.failures + 1);
     tracing::error!(stage, task = task.short(), attempt, reason, "task failed");
@@ -277,7 +282,7 @@ pub(crate) fn record_failure(
         tracing::error!(stage, reason, "the stage is halted: it failed again and again");
         events.push(Event::StageHalted { stage, reason });
     }
-    append(Batch { key: None, events, cursor: None }, desk).map_err(|error| {
+    append(Batch { key: None, events, cursor: None }, context).map_err(|error| {
         let reason = error.to_string();
         match error.cause() {
             Cause::Stopped => Done::Cancelled,

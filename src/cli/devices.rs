@@ -2,7 +2,7 @@
 
 use super::{ExitStatus, output};
 use gradus::Error;
-use gradus::lm::device::{DeviceChoice, DeviceKind, Picked, gpu_count, pick};
+use gradus::lm::device::{DeviceChoice, DeviceKind, SelectedDevice, gpu_count, select};
 use gradus::lm::error::LmError;
 use serde::Serialize;
 
@@ -15,7 +15,7 @@ pub struct Wish {
 }
 
 /// Says which device it is and why, where there was a choice.
-pub fn say(device: &Picked) {
+pub fn say(device: &SelectedDevice) {
     if let Some(notice) = device.notice() {
         eprintln!("device: {notice}");
     }
@@ -51,12 +51,12 @@ struct Line {
 /// Runs the verb.
 pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let choice: DeviceChoice = arguments.device.parse()?;
-    let picked = pick(choice)?;
+    let picked = select(choice)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut devices =
         vec![Line { device: "cpu".to_owned(), is: format!("{threads} threads"), usable: true }];
     devices.extend((0..gpu_count()).map(gpu));
-    let Picked { kind, reason, .. } = picked;
+    let SelectedDevice { kind, reason, .. } = picked;
     if kind == DeviceKind::Emulated {
         devices.push(Line { device: kind.to_string(), is: reason.clone(), usable: true });
     }
@@ -71,7 +71,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
 
 fn gpu(index: usize) -> Line {
     let choice = DeviceChoice::Cuda(index);
-    let (is, usable) = match pick(choice) {
+    let (is, usable) = match select(choice) {
         Ok(picked) => (picked.reason, true),
         Err(LmError::Device { why, .. }) => (why, false),
         Err(error) => (error.to_string(), false),

@@ -5,7 +5,7 @@ use super::{ExitStatus, devices, output, recipe};
 use gradus::Error;
 use gradus::config::Config;
 use gradus::domain::event::IterationKind;
-use gradus::lm::device::{DeviceKind, Picked, free_memory, pick};
+use gradus::lm::device::{DeviceKind, SelectedDevice, free_memory, select};
 use gradus::runtime::Folder;
 use gradus::runtime::doctor::{
     Diagnosis, IterationForecast, Machine, MemoryForecast, TimeForecast, examine,
@@ -43,7 +43,7 @@ struct Device {
 }
 
 impl Device {
-    fn of(picked: &Picked) -> Device {
+    fn of(picked: &SelectedDevice) -> Device {
         Device {
             device: picked.kind.to_string(),
             reason: picked.reason.clone(),
@@ -53,13 +53,13 @@ impl Device {
 }
 
 /// The device that is wished for, or else the one of the run's settings.
-fn device(arguments: &Arguments, folder: &Folder) -> Result<Picked, Error> {
+fn device(arguments: &Arguments, folder: &Folder) -> Result<SelectedDevice, Error> {
     let choice = match (arguments.wish.device, &arguments.dir) {
         (Some(choice), _) => choice,
         (None, Some(_)) => Config::from_yaml(&folder.config())?.device,
         (None, None) => Config::default().device,
     };
-    Ok(pick(choice)?)
+    Ok(select(choice)?)
 }
 
 /// Runs the verb.
@@ -88,7 +88,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     Ok(if fits { ExitStatus::Done } else { ExitStatus::WrongInput })
 }
 
-fn render(shown: &Shown, device: &Picked) -> String {
+fn render(shown: &Shown, device: &SelectedDevice) -> String {
     let machine = &shown.machine;
     let size = |bytes: Option<u64>| bytes.map_or_else(|| "unknown".to_owned(), gib);
     let mut text = format!(

@@ -4,7 +4,7 @@ use super::{ExitStatus, devices, drive, output, signals};
 use gradus::Error;
 use gradus::config::Config;
 use gradus::domain::{Message, PolicyRef, Seed};
-use gradus::lm::device::pick;
+use gradus::lm::device::select;
 use gradus::lm::generate::{DrawRequest, Sampling};
 use gradus::lm::model_files::ModelFiles;
 use gradus::lm::policy::LanguageModel;
@@ -62,7 +62,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let view = drive::known(&folder)?;
     let (name, policy) = policy(&view, arguments.iteration)?;
     let config = Config::from_yaml(&folder.config())?;
-    let device = pick(arguments.wish.device.unwrap_or(config.device))?;
+    let device = select(arguments.wish.device.unwrap_or(config.device))?;
     devices::say(&device);
     let files = Arc::new(ModelFiles::open(&folder.model())?);
     identity::check_model(&view, &files, &folder)?;

@@ -5,7 +5,7 @@ use gradus::Error;
 use gradus::config::Config;
 use gradus::domain::event::SeedRow;
 use gradus::domain::{Message, Prompt, PromptOrigin};
-use gradus::lm::device::pick;
+use gradus::lm::device::select;
 use gradus::lm::model_files::ModelFiles;
 use gradus::lm::template::CHATML;
 use gradus::prompts;
@@ -81,7 +81,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let mut config = Config::preset(&arguments.preset)?;
     config.seed = arguments.seed.unwrap_or(config.seed);
     config.device = arguments.wish.device.unwrap_or(config.device);
-    let device = pick(config.device)?;
+    let device = select(config.device)?;
     let file = prompts::read(&arguments.prompts)?;
     let template = template(arguments.chat_template.as_deref())?;
     let model = ModelFiles::open_with_template(&arguments.model, template.as_deref())?;

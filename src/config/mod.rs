@@ -99,7 +99,7 @@ pub struct RubricsConfig {
     #[serde(default, skip_serializing)]
     pub trial_judgments: Option<u32>,
     /// A folder, from the run's own: a component that appears there is installed, and a new version
-    /// of a rubric that judges takes its seat. Empty: none.
+    /// of a rubric that judges takes its place. Empty: none.
     pub watch: String,
     /// From when on such a version judges.
     pub watch_when: When,

@@ -23,7 +23,7 @@ pub use event::Event;
 pub use id::{BlobHash, Iteration, Offset, PolicyId, PromptId, RubricId, TaskKey};
 pub use judgment::{Criterion, Judgment, Outcome, ReadoutFacts, Remarks, RubricName};
 pub use pair::{PairId, PreferencePair, Side, SkipReason, TextRef};
-pub use panel::{Panel, PanelError, Seat, Trial, When};
+pub use panel::{Panel, PanelError, PanelMember, Trial, When};
 pub use plan::IterationPlan;
 pub use policy::{AdapterRef, AdapterShape, PolicyRef};
 pub use probe::{Bait, Forgery, ProbeReport, ProbedAnswer};

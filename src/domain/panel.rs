@@ -9,41 +9,41 @@ fn one() -> f64 {
 
 /// A rubric on a panel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Seat {
+pub struct PanelMember {
     /// Which.
     pub rubric: RubricId,
     /// How much its scores count among those of a prompt's other rubrics.
     #[serde(default = "one")]
     pub weight: f64,
-    /// It judges prompts with one of these tags; without any, those that no tagged seat takes.
+    /// It judges prompts with one of these tags; without any, those that no tagged member takes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
 }
 
-impl Seat {
+impl PanelMember {
     /// A rubric for every prompt, with weight 1.
-    pub fn plain(rubric: RubricId) -> Seat {
-        Seat { rubric, weight: 1.0, tags: Vec::new() }
+    pub fn plain(rubric: RubricId) -> PanelMember {
+        PanelMember { rubric, weight: 1.0, tags: Vec::new() }
     }
 }
 
 /// The rubrics that judge. Written as the rubric's id alone where it is one for all prompts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Written", into = "Written")]
-pub struct Panel(Vec<Seat>);
+pub struct Panel(Vec<PanelMember>);
 
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Written {
     One(RubricId),
-    Several(Vec<Seat>),
+    Several(Vec<PanelMember>),
 }
 
 impl From<Written> for Panel {
     fn from(written: Written) -> Panel {
         match written {
             Written::One(rubric) => Panel::one(rubric),
-            Written::Several(seats) => Panel(seats),
+            Written::Several(members) => Panel(members),
         }
     }
 }
@@ -51,7 +51,7 @@ impl From<Written> for Panel {
 impl From<Panel> for Written {
     fn from(panel: Panel) -> Written {
         match panel.0.as_slice() {
-            [only] if *only == Seat::plain(only.rubric.clone()) => {
+            [only] if *only == PanelMember::plain(only.rubric.clone()) => {
                 Written::One(only.rubric.clone())
             }
             _ => Written::Several(panel.0),
@@ -77,65 +77,68 @@ pub enum PanelError {
         weight: f64,
     },
     /// A rubric is there twice.
-    #[error("GRADUS0505 rubric {0} is there twice; give one seat all its tags")]
+    #[error("GRADUS0505 rubric {0} is there twice; give one entry all its tags")]
     Twice(String),
 }
 
 impl Panel {
     /// One rubric for every prompt.
     pub fn one(rubric: RubricId) -> Panel {
-        Panel(vec![Seat::plain(rubric)])
+        Panel(vec![PanelMember::plain(rubric)])
     }
 
     /// Several rubrics.
     ///
     /// # Errors
     /// [`PanelError`], also for none.
-    pub fn new(seats: Vec<Seat>) -> Result<Panel, PanelError> {
-        for (at, seat) in seats.iter().enumerate() {
-            if !(seat.weight.is_finite() && seat.weight > 0.0) {
-                let rubric = seat.rubric.short().to_owned();
-                return Err(PanelError::Weight { rubric, weight: seat.weight });
+    pub fn new(members: Vec<PanelMember>) -> Result<Panel, PanelError> {
+        for (at, member) in members.iter().enumerate() {
+            if !(member.weight.is_finite() && member.weight > 0.0) {
+                let rubric = member.rubric.short().to_owned();
+                return Err(PanelError::Weight { rubric, weight: member.weight });
             }
-            if seats.iter().take(at).any(|before| before.rubric == seat.rubric) {
-                return Err(PanelError::Twice(seat.rubric.short().to_owned()));
+            if members.iter().take(at).any(|before| before.rubric == member.rubric) {
+                return Err(PanelError::Twice(member.rubric.short().to_owned()));
             }
         }
-        match seats.iter().any(|seat| seat.tags.is_empty()) {
-            true => Ok(Panel(seats)),
+        match members.iter().any(|member| member.tags.is_empty()) {
+            true => Ok(Panel(members)),
             false => Err(PanelError::NobodyForTheRest),
         }
     }
 
-    /// Its seats; the first one's scale is that of the scores.
-    pub fn seats(&self) -> &[Seat] {
+    /// Its members; the first one's scale is that of the scores.
+    pub fn members(&self) -> &[PanelMember] {
         &self.0
     }
 
-    /// The seats that judge a prompt with these tags.
-    pub fn for_tags(&self, tags: &[String]) -> Vec<&Seat> {
-        let named: Vec<&Seat> =
-            self.0.iter().filter(|seat| seat.tags.iter().any(|tag| tags.contains(tag))).collect();
+    /// The members that judge a prompt with these tags.
+    pub fn for_tags(&self, tags: &[String]) -> Vec<&PanelMember> {
+        let named: Vec<&PanelMember> = self
+            .0
+            .iter()
+            .filter(|member| member.tags.iter().any(|tag| tags.contains(tag)))
+            .collect();
         match named.is_empty() {
-            true => self.0.iter().filter(|seat| seat.tags.is_empty()).collect(),
+            true => self.0.iter().filter(|member| member.tags.is_empty()).collect(),
             false => named,
         }
     }
 
     /// The same without a rubric, if what is left is still a panel.
     pub fn without(&self, rubric: &RubricId) -> Result<Panel, PanelError> {
-        Panel::new(self.0.iter().filter(|seat| seat.rubric != *rubric).cloned().collect())
+        Panel::new(self.0.iter().filter(|member| member.rubric != *rubric).cloned().collect())
     }
 
-    /// The rubrics that have no seat any more when `next` takes its place.
+    /// The rubrics that have no place any more when `next` takes its place.
     pub fn leaving(&self, next: &Panel) -> Vec<RubricId> {
-        let rubrics = self.0.iter().map(|seat| &seat.rubric);
+        let rubrics = self.0.iter().map(|member| &member.rubric);
         rubrics.filter(|rubric| !next.has(rubric)).cloned().collect()
     }
 
-    /// Whether a rubric has a seat.
+    /// Whether a rubric is on the panel.
     pub fn has(&self, rubric: &RubricId) -> bool {
-        self.0.iter().any(|seat| seat.rubric == *rubric)
+        self.0.iter().any(|member| member.rubric == *rubric)
     }
 }
 
@@ -206,9 +209,9 @@ impl When {
 mod tests {
     use super::*;
 
-    fn seat(rubric: &str, weight: f64, tags: &[&str]) -> Seat {
+    fn set_panel(rubric: &str, weight: f64, tags: &[&str]) -> PanelMember {
         let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
-        Seat { rubric: RubricId(rubric.to_owned()), weight, tags }
+        PanelMember { rubric: RubricId(rubric.to_owned()), weight, tags }
     }
 
     #[test]
@@ -216,7 +219,7 @@ mod tests {
         let plain = Panel::one(RubricId("a".into()));
         assert_eq!(serde_json::to_string(&plain).unwrap(), "\"a\"");
         assert_eq!(serde_json::from_str::<Panel>("\"a\"").unwrap(), plain);
-        let two = Panel::new(vec![seat("a", 2.0, &[]), seat("b", 1.0, &["math"])]).unwrap();
+        let two = Panel::new(vec![member("a", 2.0, &[]), member("b", 1.0, &["math"])]).unwrap();
         let written = serde_json::to_string(&two).unwrap();
         assert_eq!(
             written,
@@ -237,17 +240,17 @@ mod tests {
 
     #[test]
     fn tags_route_and_the_rest_goes_to_seats_without_any() {
-        let seats = vec![
-            seat("a", 1.0, &[]),
-            seat("b", 1.0, &["math", "code"]),
-            seat("c", 3.0, &["code"]),
-            seat("d", 1.0, &[]),
+        let members = vec![
+            member("a", 1.0, &[]),
+            member("b", 1.0, &["math", "code"]),
+            member("c", 3.0, &["code"]),
+            member("d", 1.0, &[]),
         ];
-        let panel = Panel::new(seats).unwrap();
+        let panel = Panel::new(members).unwrap();
         let for_tags = |tags: &[&str]| {
             let tags: Vec<String> = tags.iter().map(|tag| (*tag).to_owned()).collect();
-            let seats = panel.for_tags(&tags).into_iter().map(|s| s.rubric.0.clone());
-            seats.collect::<Vec<_>>()
+            let members = panel.for_tags(&tags).into_iter().map(|s| s.rubric.0.clone());
+            members.collect::<Vec<_>>()
         };
         assert_eq!(for_tags(&[]), ["a", "d"]);
         assert_eq!(for_tags(&["poem"]), ["a", "d"]);
@@ -257,14 +260,14 @@ mod tests {
 
     #[test]
     fn what_is_no_panel() {
-        let rest = Panel::new(vec![seat("a", 1.0, &["math"])]);
+        let rest = Panel::new(vec![member("a", 1.0, &["math"])]);
         assert_eq!(rest, Err(PanelError::NobodyForTheRest));
         assert_eq!(Panel::new(Vec::new()), Err(PanelError::NobodyForTheRest));
         for weight in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            let bad = Panel::new(vec![seat("a", weight, &[])]);
+            let bad = Panel::new(vec![member("a", weight, &[])]);
             assert!(matches!(bad, Err(PanelError::Weight { .. })), "{weight}");
         }
-        let twice = Panel::new(vec![seat("a", 1.0, &[]), seat("a", 1.0, &["math"])]);
+        let twice = Panel::new(vec![member("a", 1.0, &[]), member("a", 1.0, &["math"])]);
         assert!(matches!(twice, Err(PanelError::Twice(_))));
     }
 }

@@ -82,7 +82,7 @@ pub struct Notes {
     /// A known good answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
-    /// Which rubrics are for it (see [`super::panel::Seat`]).
+    /// Which rubrics are for it (see [`super::panel::PanelMember`]).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
     /// Anything else a rubric asks for, by name: criteria, constraints to check.

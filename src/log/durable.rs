@@ -2,7 +2,7 @@
 //! that answers questions.
 //!
 //! ```text
-//!   append ---> desk -----> journal (fdatasync) ---> acknowledged, readable
+//!   append ---> queue ----> journal (fdatasync) ---> acknowledged, readable
 //!                                  \
 //!                                   recent ---> store (sled) ---> answers by offset, key, cursor
 //! ```
@@ -25,7 +25,7 @@ use super::recover::{self, Care, Opened, entries, open_error};
 use super::spares::Spares;
 use super::store::{Store, StoreError};
 use super::verify::{Verified, both};
-use super::writer::{Desk, Writer};
+use super::writer::{CommitQueue, Writer};
 use super::{Appended, Batch, Bells, Clock, Health, Log, Payloads};
 use crate::domain::{Event, Offset, TaskKey};
 use crate::machine::{Found, Place};
@@ -178,7 +178,7 @@ impl Shared {
 /// The durable log.
 pub struct DurableLog {
     shared: Arc<Shared>,
-    desk: Desk,
+    queue: CommitQueue,
     follower: Option<JoinHandle<bool>>,
     repairs: Vec<String>,
 }
@@ -291,7 +291,12 @@ impl DurableLog {
         let LogSettings { segment_bytes } = settings;
         let writer =
             Writer { journal, shared: shared.clone(), clock, segment_bytes, tail, last, lock };
-        Ok(DurableLog { shared, desk: Desk::new(writer), follower: Some(follower), repairs })
+        Ok(DurableLog {
+            shared,
+            queue: CommitQueue::new(writer),
+            follower: Some(follower),
+            repairs,
+        })
     }
 
     /// What opening had to mend.
@@ -309,7 +314,7 @@ impl DurableLog {
         &self,
         wanted: impl FnOnce(Offset) -> Result<Compaction<'a>, LogError>,
     ) -> Result<Option<Compacted>, LogError> {
-        self.desk.with_writer(|writer| writer.compact(wanted))
+        self.queue.with_writer(|writer| writer.compact(wanted))
     }
 
     /// Takes nothing more while there is a reason not to, as on a full disk.
@@ -342,7 +347,7 @@ impl Drop for DurableLog {
 impl Log for DurableLog {
     fn append(&self, batch: Batch) -> Result<Appended, LogError> {
         let payloads = Payloads::of(&batch.events, self.shared.spares.take())?;
-        self.desk.append(batch, payloads)
+        self.queue.append(batch, payloads)
     }
 
     fn read(&self, from: Offset, max: usize) -> Result<Vec<Recorded>, LogError> {

@@ -28,7 +28,7 @@ struct Order {
 }
 
 /// The way to the journal.
-pub(crate) struct Desk {
+pub(crate) struct CommitQueue {
     waiting: Mutex<VecDeque<Order>>,
     writer: Mutex<Writer>,
 }
@@ -37,9 +37,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Desk {
-    pub fn new(writer: Writer) -> Desk {
-        Desk { waiting: Mutex::default(), writer: Mutex::new(writer) }
+impl CommitQueue {
+    pub fn new(writer: Writer) -> CommitQueue {
+        CommitQueue { waiting: Mutex::default(), writer: Mutex::new(writer) }
     }
 
     /// Does something while nothing is appended.

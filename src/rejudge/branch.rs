@@ -38,8 +38,8 @@ impl Past {
         let iteration = first.iteration;
         let until = self.first_judging(iteration).ok_or_else(nothing)?;
         let mut panel = new_to(&self.known_before(until)?, &again.right);
-        let (seat, when) = (Panel::one(rubric.clone()), When::Immediately);
-        panel.push(Event::RubricActivated { panel: seat, when, trial: None });
+        let (member, when) = (Panel::one(rubric.clone()), When::Immediately);
+        panel.push(Event::RubricActivated { panel: member, when, trial: None });
         let judged = first.events.clone();
         self.branch(to, &Beginning { iteration, until, panel, judged })?;
         Ok(iteration)

@@ -10,7 +10,7 @@ use crate::stage::StageError;
 use crate::stage::ask::Asking;
 use crate::stage::held_out::HeldOut;
 use crate::stage::judge::{Job, judge_jobs};
-use crate::stage::seats::{Judged, name_of};
+use crate::stage::panel::{Judged, name_of};
 use crate::stage::verdict::head_to_head;
 use crate::view::IterationView;
 use serde::Serialize;
@@ -106,7 +106,7 @@ impl Past {
         let policy = (replies == Replies::Model).then_some(&open.policy);
         let panel = Panel::one(rubric.id().clone());
         let plan = self.plan(open)?;
-        let asking = Asking { policy, judge: &plan.judge, desk: &self.desk };
+        let asking = Asking { policy, judge: &plan.judge, context: &self.context };
         let batch = plan.batch_prompts.max(1) as usize;
         let (mut work, all) = (Work::default(), held_out.len() as u64);
         let mut done = 0;
@@ -119,7 +119,7 @@ impl Past {
                 score_again(&mut one.answers, &judged, rubric);
             }
             done += jobs.len() as u64;
-            self.desk.gauge.progress("judge", done, all);
+            self.context.gauge.progress("judge", done, all);
         }
         let evaluation = open.evaluation.as_ref();
         let believed = evaluation.and_then(|e| Some(e.before_the_gate()?.referee));
@@ -144,7 +144,7 @@ impl Past {
             one.answers.iter().find(same).unwrap_or(answer).completion.clone()
         };
         Ok(Job {
-            prompt: self.desk.prompt(&self.view, &one.prompt)?,
+            prompt: self.context.prompt(&self.view, &one.prompt)?,
             completions: one.answers.iter().map(first).collect(),
             texts: Vec::new(),
             seed: root.derive("evaluate judge").derive(one.prompt.as_str()),

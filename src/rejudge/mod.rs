@@ -24,7 +24,7 @@ use crate::domain::{
 };
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
-use crate::lm::device::{DeviceChoice, Picked, pick};
+use crate::lm::device::{DeviceChoice, SelectedDevice, select};
 use crate::lm::model_files::ModelFiles;
 use crate::rubric::{Rubric, RubricEngine, Subject};
 use crate::runtime::{Folder, identity, rubrics};
@@ -34,9 +34,9 @@ use crate::stage::candle_workshop::CandleWorkshop;
 use crate::stage::conductor::planned;
 use crate::stage::judge::{Job, judge_jobs, recorded};
 use crate::stage::pair_store::{Verdicts, candidates, judged_at};
-use crate::stage::seats::{Judged, name_of};
+use crate::stage::panel::{Judged, name_of};
 use crate::stage::tally::Tallied;
-use crate::stage::{Ample, Desk, Gauge, StageError};
+use crate::stage::{Ample, Gauge, StageContext, StageError};
 use crate::view::{IterationView, RunView};
 use compare::Scored;
 use excerpt::Excerpt;
@@ -99,9 +99,9 @@ pub struct Past {
     from: Iteration,
     view: RunView,
     excerpt: Arc<Excerpt>,
-    desk: Desk,
+    context: StageContext,
     config: Config,
-    device: Picked,
+    device: SelectedDevice,
     engine: RubricEngine,
     /// Components that are not installed in the run.
     brought: BTreeMap<RubricId, Vec<u8>>,
@@ -129,14 +129,14 @@ impl Past {
     ) -> Result<Past, Error> {
         let log = folder.read_log()?;
         let config = Config::from_yaml(&folder.config())?;
-        let device = pick(device.unwrap_or(config.device))?;
+        let device = select(device.unwrap_or(config.device))?;
         let (view, excerpt) = Excerpt::of(&log, from)?;
         let excerpt = Arc::new(excerpt);
         let model = Arc::new(ModelFiles::open(&folder.model())?);
         let workshop = CandleWorkshop::new(model, folder.blobs(), &device, config.dtype)?;
         let workshop = workshop.with_adapters_of_old(identity::adapters_of_old(&view, &config));
         let engine = RubricEngine::new()?;
-        let desk = Desk {
+        let context = StageContext {
             log: excerpt.clone(),
             workshop: Arc::new(workshop),
             rubrics: folder.open_rubrics(&engine)?,
@@ -147,11 +147,11 @@ impl Past {
         };
         let folder = folder.clone();
         let brought = BTreeMap::new();
-        Ok(Past { folder, from, view, excerpt, desk, config, device, engine, brought })
+        Ok(Past { folder, from, view, excerpt, context, config, device, engine, brought })
     }
 
     /// What computes, and why.
-    pub fn device(&self) -> &Picked {
+    pub fn device(&self) -> &SelectedDevice {
         &self.device
     }
 
@@ -175,7 +175,7 @@ impl Past {
     pub fn bring(&mut self, bytes: &[u8]) -> Result<RubricId, Error> {
         let rubric = Rubric::load(&self.engine, bytes)?;
         let id = rubric.id().clone();
-        self.desk.rubrics.install(rubric);
+        self.context.rubrics.install(rubric);
         if !self.view.rubrics.installed.contains_key(&id) {
             self.brought.insert(id.clone(), bytes.to_vec());
         }
@@ -183,7 +183,7 @@ impl Past {
     }
 
     fn rubric(&self, id: &RubricId) -> Result<Rubric, Error> {
-        let rubrics = &self.desk.rubrics;
+        let rubrics = &self.context.rubrics;
         let missing = || {
             let (id, why) = (id.short(), rubrics.why_not(id));
             Error::Usage(format!("rubric {id} cannot be used: {why}"))
@@ -234,7 +234,7 @@ impl Past {
             };
             let plan = self.plan(open)?;
             let policy = (replies == Replies::Model).then_some(&open.policy);
-            let asking = Asking { policy, judge: &plan.judge, desk: &self.desk };
+            let asking = Asking { policy, judge: &plan.judge, context: &self.context };
             let (scored, work, events) =
                 self.judge_again(*iteration, &plan, &answered, (left, right), asking)?;
             let comparison = Comparison::of(&scored);
@@ -273,8 +273,8 @@ impl Past {
             if !samples.iter().all(|(_, sampled)| self.excerpt.holds(*sampled)) {
                 return Ok(None);
             }
-            let mut job = Job::of(iteration, prompt, &samples, &self.view, &self.desk)?;
-            let verdicts = judged_at(&self.desk, *judged, job.completions.len())?;
+            let mut job = Job::of(iteration, prompt, &samples, &self.view, &self.context)?;
+            let verdicts = judged_at(&self.context, *judged, job.completions.len())?;
             if source != JudgeSource::Model {
                 // A control arm's scores are nobody's replies.
                 all.push(Answered { job, verdicts });
@@ -282,7 +282,7 @@ impl Past {
             }
             job.past.clone_from(&verdicts.judgments);
             for shadowed in open.shadowed.values().filter_map(|shadowed| shadowed.get(prompt)) {
-                let beside = judged_at(&self.desk, *shadowed, job.completions.len())?;
+                let beside = judged_at(&self.context, *shadowed, job.completions.len())?;
                 job.past.extend(beside.judgments);
             }
             all.push(Answered { job, verdicts });
@@ -305,7 +305,7 @@ impl Past {
             let under = |rubric: &Rubric| {
                 let judged = judge_jobs(&jobs, &Panel::one(rubric.id().clone()), asking)?;
                 let event = |(job, judged): (&&Job, &Judged)| {
-                    recorded(job, judged, iteration, plan.policy.id(), &self.desk)
+                    recorded(job, judged, iteration, plan.policy.id(), &self.context)
                 };
                 let events = jobs.iter().zip(&judged).map(event).collect::<Result<Vec<_>, _>>()?;
                 Ok::<_, StageError>((judged, events))
@@ -330,7 +330,7 @@ impl Past {
                 });
             }
             events.extend(made);
-            self.desk.gauge.progress("judge", all.len() as u64, answered.len() as u64);
+            self.context.gauge.progress("judge", all.len() as u64, answered.len() as u64);
         }
         Ok((all, work, events))
     }

@@ -6,7 +6,7 @@ use super::branch::{Beginning, new_to};
 use crate::domain::{Event, Iteration, Offset, PairId, Panel, PolicyId, PromptId, RubricId};
 use crate::error::Error;
 use crate::runtime::Folder;
-use crate::stage::seats::name_of;
+use crate::stage::panel::name_of;
 use crate::view::{Decision, IterationView, RunView, Under};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -195,8 +195,8 @@ impl Past {
             })?,
         };
         let mut panel = Vec::new();
-        for seat in back_to.seats() {
-            panel.extend(new_to(&before, &name_of(&self.rubric(&seat.rubric)?)));
+        for member in back_to.members() {
+            panel.extend(new_to(&before, &name_of(&self.rubric(&member.rubric)?)));
         }
         let reason = "what it touched was left out by hand (gradus rubric taint)".to_owned();
         let (rubric, taken_back) = (taint.rubric.clone(), vec![taint.rubric.clone()]);

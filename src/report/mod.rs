@@ -170,10 +170,10 @@ impl Report {
 
 /// What is said of rubrics that fail and cannot be rolled back.
 fn warnings(view: &RunView) -> Vec<String> {
-    let seats = view.panel.iter().flat_map(Panel::seats);
-    let ailing = seats.filter_map(|seat| {
-        let why = view.ails(&seat.rubric)?;
-        let name = judging::named(view, &seat.rubric);
+    let members = view.panel.iter().flat_map(Panel::members);
+    let ailing = members.filter_map(|member| {
+        let why = view.ails(&member.rubric)?;
+        let name = judging::named(view, &member.rubric);
         Some(format!(
             "{name} fails and judges on, for nobody judged before it that could come back: {why}. \
              Activate another rubric: gradus rubric activate DIR NAME"

@@ -3,7 +3,7 @@
 
 use super::estimate::{Memory, Outline, Remedy, parameters, remedies};
 use crate::error::Error;
-use crate::lm::device::{Picked, free_memory};
+use crate::lm::device::{SelectedDevice, free_memory};
 use crate::stage::Headroom;
 use std::fs;
 use std::path::Path;
@@ -125,7 +125,7 @@ pub fn check(outline: &Outline<'_>, memory: Memory, available: Option<u64>) -> R
 ///
 /// # Errors
 /// Those of [`check`].
-pub fn check_now(outline: &Outline<'_>, device: &Picked) -> Result<(), Error> {
+pub fn check_now(outline: &Outline<'_>, device: &SelectedDevice) -> Result<(), Error> {
     check(outline, Memory::Machine, available_bytes())?;
     check(outline, Memory::Device, free_memory(device))
 }

@@ -19,8 +19,8 @@ fn label(view: &RunView, rubric: &RubricId) -> String {
 
 /// What judges, in words.
 fn judges(view: &RunView) -> String {
-    let seats = view.panel.as_ref().map_or(&[][..], Panel::seats);
-    let names: Vec<String> = seats.iter().map(|seat| label(view, &seat.rubric)).collect();
+    let members = view.panel.as_ref().map_or(&[][..], Panel::members);
+    let names: Vec<String> = members.iter().map(|member| label(view, &member.rubric)).collect();
     match names.is_empty() {
         true => "nobody".to_owned(),
         false => names.join(", "),
@@ -30,9 +30,9 @@ fn judges(view: &RunView) -> String {
 /// The rubric that somebody means among those that judge, or judged in the open iteration: its
 /// name, `name@version`, or the beginning of its hash.
 pub(super) fn judging(view: &RunView, wanted: &str) -> Result<RubricId, Error> {
-    let seats = view.panel.iter().flat_map(Panel::seats).map(|seat| &seat.rubric);
+    let members = view.panel.iter().flat_map(Panel::members).map(|member| &member.rubric);
     let open = view.open().map(|(_, open)| open.rubrics());
-    let mut all: Vec<&RubricId> = seats.collect();
+    let mut all: Vec<&RubricId> = members.collect();
     for rubric in open.into_iter().flatten() {
         if !all.contains(&rubric) {
             all.push(rubric);
@@ -83,12 +83,13 @@ pub(super) fn must_be(view: &RunView, hashes: &str) -> Result<(), Error> {
              digits or more (gradus rubric list shows them)"
         )));
     }
-    let seats = view.panel.as_ref().map_or(&[][..], Panel::seats);
-    let is = |hash: &&str| seats.iter().filter(|seat| seat.rubric.0.starts_with(*hash)).count();
-    let seated = |rubric: &RubricId| wanted.iter().any(|hash| rubric.0.starts_with(*hash));
-    if wanted.len() == seats.len()
+    let members = view.panel.as_ref().map_or(&[][..], Panel::members);
+    let is =
+        |hash: &&str| members.iter().filter(|member| member.rubric.0.starts_with(*hash)).count();
+    let on_panel = |rubric: &RubricId| wanted.iter().any(|hash| rubric.0.starts_with(*hash));
+    if wanted.len() == members.len()
         && wanted.iter().all(|hash| is(hash) == 1)
-        && seats.iter().all(|seat| seated(&seat.rubric))
+        && members.iter().all(|member| on_panel(&member.rubric))
     {
         return Ok(());
     }

@@ -23,8 +23,8 @@ pub(super) fn check(
     let referees = referee::named(&config.evaluate.rubrics, view).unwrap_or_default();
     let open = view.open().map(|(_, open)| &open.panel);
     let panels = view.panel.iter().chain(open).chain(&referees);
-    let seats = panels.flat_map(Panel::seats).map(|seat| &seat.rubric);
-    let needed: BTreeSet<&RubricId> = seats.chain(&view.rubrics.shadows).collect();
+    let members = panels.flat_map(Panel::members).map(|member| &member.rubric);
+    let needed: BTreeSet<&RubricId> = members.chain(&view.rubrics.shadows).collect();
     match needed.into_iter().find(|id| registry.get(id).is_none()) {
         None => Ok(()),
         Some(id) => Err(missing(id, view, registry, folder)),

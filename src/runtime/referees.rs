@@ -17,9 +17,9 @@ pub(super) fn check(
     registry: &RubricRegistry,
 ) -> Result<(), Error> {
     let panel = referee::named(&config.evaluate.rubrics, view).map_err(Error::Usage)?;
-    for seat in panel.iter().flat_map(|panel| panel.seats()) {
-        let missing = || Error::Usage(format!("rubric {} is not installed", seat.rubric.short()));
-        let rubric = registry.get(&seat.rubric).ok_or_else(missing)?;
+    for member in panel.iter().flat_map(|panel| panel.members()) {
+        let missing = || Error::Usage(format!("rubric {} is not installed", member.rubric.short()));
+        let rubric = registry.get(&member.rubric).ok_or_else(missing)?;
         if rubric.info().subject == Subject::Judgment {
             return Err(Error::Usage(format!(
                 "GRADUS0506 evaluate.rubrics names {}, which judges judgments, not answers: it cannot \

@@ -8,7 +8,7 @@ use super::panels;
 use super::spelling;
 use crate::config::{Config, ReadoutMode};
 use crate::domain::text::bounded;
-use crate::domain::{Event, Offset, Panel, RubricId, Seat, TaskKey, Trial, When};
+use crate::domain::{Event, Offset, Panel, PanelMember, RubricId, TaskKey, Trial, When};
 use crate::error::Error;
 use crate::lm::model_files::ModelFiles;
 use crate::log::{Appended, Batch, Log};
@@ -219,13 +219,13 @@ impl Rubrics {
             if let Some(current) = current {
                 panels::must_be(view, current)?;
             }
-            let mut seats = Vec::new();
+            let mut members = Vec::new();
             for one in wanted {
                 let rubric = find(view, &one.rubric)?;
                 self.may_judge(view, &rubric, again)?;
-                seats.push(Seat { rubric, weight: one.weight, tags: one.tags.clone() });
+                members.push(PanelMember { rubric, weight: one.weight, tags: one.tags.clone() });
             }
-            let panel = Panel::new(seats).map_err(|error| Error::Usage(error.to_string()))?;
+            let panel = Panel::new(members).map_err(|error| Error::Usage(error.to_string()))?;
             Ok((vec![self.activation(&panel, when)], panel))
         };
         let (panel, at) = self.change(decide)?;
@@ -338,7 +338,7 @@ impl Rubrics {
             let open = view.open().map(|(_, open)| &open.panel);
             let mut panels = view.panel.iter().chain(open);
             let back_to = match panels.find(|panel| panel.has(&rubric)) {
-                // It judged in the open iteration and has no seat any more: who has one keeps it.
+                // It judged in the open iteration and has no place any more: who has one keeps it.
                 None => view.panel.clone(),
                 Some(panel) => {
                     let rest = panel.without(&rubric).ok();
@@ -356,7 +356,7 @@ impl Rubrics {
     }
 
     /// Takes a component that appeared in the watched folder: a new version of a rubric that judges
-    /// takes its seat; any other, and an older one, is only installed. What is wrong with it is
+    /// takes its place; any other, and an older one, is only installed. What is wrong with it is
     /// recorded.
     ///
     /// # Errors
@@ -373,8 +373,8 @@ impl Rubrics {
         }
         let view = self.view()?;
         let Some(panel) = &view.panel else { return Ok(()) };
-        let judging = panel.seats().iter().filter_map(|seat| {
-            view.rubrics.installed.get(&seat.rubric).filter(|facts| facts.name == installed.name)
+        let judging = panel.members().iter().filter_map(|member| {
+            view.rubrics.installed.get(&member.rubric).filter(|facts| facts.name == installed.name)
         });
         let version = &installed.version;
         for facts in judging {
@@ -391,12 +391,12 @@ impl Rubrics {
                 let (file, name) = (path.display().to_string(), &installed.name);
                 tracing::warn!(
                     file,
-                    "{name}@{version} takes the seat of one with the same name and version and other \
+                    "{name}@{version} takes the place of one with the same name and version and other \
                      bytes: give a changed rubric another version"
                 );
             }
         }
-        self.take_seat(&installed, when)
+        self.take_place(&installed, when)
     }
 
     /// Records once why a component in the watched folder is not used, however often the run starts
@@ -410,22 +410,22 @@ impl Rubrics {
         self.append(Batch { key, events: vec![event], cursor: None }).map(drop)
     }
 
-    /// Seats a component where one of its name judges.
-    fn take_seat(&self, installed: &Installed, when: When) -> Result<(), Error> {
+    /// Lets a component judge where one of its name judges.
+    fn take_place(&self, installed: &Installed, when: When) -> Result<(), Error> {
         let decide = |view: &RunView| {
-            let nothing = || Error::Usage("nothing to take the seat of".to_owned());
+            let nothing = || Error::Usage("nothing to take the place of".to_owned());
             let panel = view.panel.as_ref().ok_or_else(nothing)?;
-            let same_name = |seat: &Seat| {
-                let facts = view.rubrics.installed.get(&seat.rubric);
+            let same_name = |member: &PanelMember| {
+                let facts = view.rubrics.installed.get(&member.rubric);
                 facts.is_some_and(|facts| facts.name == installed.name)
             };
             self.may_judge(view, &installed.rubric, Again::Refuse)?;
-            let seats = panel.seats().iter().map(|seat| match same_name(seat) {
-                true => Seat { rubric: installed.rubric.clone(), ..seat.clone() },
-                false => seat.clone(),
+            let members = panel.members().iter().map(|member| match same_name(member) {
+                true => PanelMember { rubric: installed.rubric.clone(), ..member.clone() },
+                false => member.clone(),
             });
-            // Two seats of one name: which of them is meant nobody can tell.
-            let next = Panel::new(seats.collect()).map_err(|_| nothing())?;
+            // Two members of one name: which of them is meant nobody can tell.
+            let next = Panel::new(members.collect()).map_err(|_| nothing())?;
             if next == *panel {
                 return Err(nothing());
             }
@@ -451,7 +451,7 @@ impl Rubrics {
     }
 }
 
-/// Why a version does not take the seat of another by itself.
+/// Why a version does not take the place of another by itself.
 fn not_newer(newer: Option<Ordering>, version: &str, judges: &str) -> Option<String> {
     match newer {
         Some(Ordering::Less) => Some(format!("{version} is older than {judges} that judges")),
@@ -508,15 +508,15 @@ impl RubricRow {
         facts: &RubricFacts,
         info: Option<RubricInfo>,
     ) -> RubricRow {
-        let seats = view.panel.as_ref().map_or(&[][..], Panel::seats);
-        let seat = seats.iter().find(|seat| seat.rubric == *id);
+        let members = view.panel.as_ref().map_or(&[][..], Panel::members);
+        let member = members.iter().find(|member| member.rubric == *id);
         let on_trial = view.rubrics.trials.get(id);
         RubricRow {
             rubric: id.clone(),
             name: facts.name.clone(),
             version: facts.version.clone(),
-            weight: seat.map(|seat| seat.weight),
-            tags: seat.map(|seat| seat.tags.clone()).unwrap_or_default(),
+            weight: member.map(|member| member.weight),
+            tags: member.map(|member| member.tags.clone()).unwrap_or_default(),
             on_trial: on_trial.map(OnTrial::left),
             ails: view.ails(id).cloned(),
             strikes: facts.strikes,

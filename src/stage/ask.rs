@@ -6,11 +6,11 @@
 //! program: no model is needed, and what it reads is the answer itself.
 
 use super::compare::{Groups, groups, orders};
+use super::panel::installed;
 use super::readout::{self, PendingReadout, Said, stopped};
 use super::sampler::request;
-use super::seats::installed;
 use super::tally::{Shown, Tallied, tally};
-use super::{Desk, StageError};
+use super::{StageContext, StageError};
 use crate::domain::plan::{JudgePlan, ReadoutMode, Sampling};
 use crate::domain::text::bounded;
 use crate::domain::{
@@ -71,8 +71,8 @@ impl<'a> Sheet<'a> {
         Sheet { item, tags: notes.tags.clone(), answers, seeds, past: Vec::new() }
     }
 
-    /// The same with randomness of its own for a seat after the first.
-    pub fn for_seat(&self, place: usize) -> Sheet<'a> {
+    /// The same with randomness of its own for a member after the first.
+    pub fn for_member(&self, place: usize) -> Sheet<'a> {
         let own = |seed: Seed| match place {
             0 => seed,
             later => seed.derive("seat").index(later as u64),
@@ -154,7 +154,7 @@ pub(crate) struct Asking<'a> {
     /// Opened when a question needs it; `None`: only what was replied before counts.
     pub policy: Option<&'a PolicyRef>,
     pub judge: &'a JudgePlan,
-    pub desk: &'a Desk,
+    pub context: &'a StageContext,
 }
 
 /// What a judge says about answers under one rubric.
@@ -169,9 +169,9 @@ pub(super) fn asked(
     prompt: &Prompt,
     shown: &[&str],
     rubric: &RubricId,
-    desk: &Desk,
+    context: &StageContext,
 ) -> Result<Vec<Message>, StageError> {
-    let rubric = installed(desk, rubric)?;
+    let rubric = installed(context, rubric)?;
     let candidates = shown.iter().map(|text| (*text).to_owned()).collect();
     let item = Sheet::of(prompt, Vec::new(), Seeds::Placed(Seed::root(0))).item;
     match rubric.render(&Item { candidates, ..item }) {
@@ -249,8 +249,8 @@ impl Bench<'_> {
     }
 
     fn model(&self) -> Result<Option<Arc<dyn LanguageModel>>, StageError> {
-        let Asking { policy, judge, desk } = self.asking;
-        policy.map(|policy| desk.workshop.policy(policy, &judge.engine)).transpose()
+        let Asking { policy, judge, context } = self.asking;
+        policy.map(|policy| context.workshop.policy(policy, &judge.engine)).transpose()
     }
 
     fn replies(
@@ -282,7 +282,7 @@ impl Bench<'_> {
             });
         }
         if let (false, Some(model)) = (readouts.is_empty(), self.model()?) {
-            readout::apply(model.as_ref(), &readouts, &mut all, &self.asking.desk.cancel)?;
+            readout::apply(model.as_ref(), &readouts, &mut all, &self.asking.context.cancel)?;
         }
         Ok(all)
     }
@@ -314,7 +314,7 @@ impl Bench<'_> {
             }
             refused.push(too_long);
         }
-        let drawn = model.draw(&requests, &self.asking.desk.cancel)?;
+        let drawn = model.draw(&requests, &self.asking.context.cancel)?;
         let mut drawn = requests.into_iter().map(|request| request.prompt).zip(drawn);
         let reply = |refused: Option<Outcome>| match refused {
             Some(outcome) => Some(Err(outcome)),

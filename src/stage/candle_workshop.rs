@@ -11,7 +11,7 @@ use crate::domain::plan::{Engine, MovingMean, ReferenceRule};
 use crate::domain::{AdapterRef, AdapterShape, BlobHash, PolicyRef};
 use crate::lm::cancel::Cancel;
 use crate::lm::decoder::Decoder;
-use crate::lm::device::{Dtype, Picked};
+use crate::lm::device::{Dtype, SelectedDevice};
 use crate::lm::error::LmError;
 use crate::lm::gpu::{Base, Gpu};
 use crate::lm::logp::sequence_logps;
@@ -46,7 +46,7 @@ impl CandleWorkshop {
     pub fn new(
         model: Arc<ModelFiles>,
         blobs: Arc<BlobStore>,
-        device: &Picked,
+        device: &SelectedDevice,
         dtype: Dtype,
     ) -> Result<Self, LmError> {
         Ok(CandleWorkshop::on(Gpu::of(device, dtype)?, model, blobs))

@@ -15,13 +15,13 @@ use super::probe;
 use super::sampler::{SampleTask, Sampler, next_round};
 use super::shadow;
 use super::trainer::Trainer;
-use super::{ATTEMPTS_MAX, Desk, Stage, StageError, Weight, task_key};
+use super::{ATTEMPTS_MAX, Stage, StageContext, StageError, Weight, task_key};
 use crate::config::{Config, OnFailure, Scene, changes};
 use crate::domain::event::{IterationKind, IterationOutcome};
 use crate::domain::plan::OnNoSignal;
 use crate::domain::{
-    Bait, Event, Iteration, IterationPlan, PairId, Panel, PolicyRef, PromptId, RubricId, Seat,
-    TaskKey,
+    Bait, Event, Iteration, IterationPlan, PairId, Panel, PanelMember, PolicyRef, PromptId,
+    RubricId, TaskKey,
 };
 use crate::view::{CheckpointFacts, IterationView, Known, Liking, Probed, RunView};
 use std::sync::Arc;
@@ -199,8 +199,8 @@ fn seal_pairs(
     }
     if let Some(probes) = probe::planned(plan) {
         // Judged or not, nothing is decided before it is known what the judge is worth.
-        let due = |seat: &Seat| probe::is_due(view, iteration, open, &seat.rubric, plan);
-        if open.panel.seats().iter().any(due) {
+        let due = |member: &PanelMember| probe::is_due(view, iteration, open, &member.rubric, plan);
+        if open.panel.members().iter().any(due) {
             return None;
         }
         let mut rubrics = open.rubrics().into_iter();
@@ -399,7 +399,7 @@ impl Stage for Conductor {
         &mut self,
         task: Vec<Event>,
         _view: &RunView,
-        _desk: &Desk,
+        _desk: &StageContext,
     ) -> Result<Vec<Event>, StageError> {
         Ok(task)
     }

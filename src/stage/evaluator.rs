@@ -14,10 +14,10 @@ use super::ask::{Asking, Seeds, Sheet};
 use super::held_out::HeldOut;
 use super::judge::{judging, written};
 use super::lost::Held;
+use super::panel::{installed, judge_under, name_of};
 use super::sampler::request;
-use super::seats::{installed, judge_under, name_of};
 use super::verdict::{answers_as, estimate, head_to_head, share};
-use super::{Desk, Stage, StageError, Weight, referee, task_key};
+use super::{Stage, StageContext, StageError, Weight, referee, task_key};
 use crate::domain::evaluation::{
     Evaluation, GateReferee, HeadToHead, HeldOutAnswer, JudgeQuality, Referee,
 };
@@ -65,7 +65,7 @@ struct Session<'a> {
     task: &'a EvaluationTask,
     prompts: Vec<Prompt>,
     root: Seed,
-    desk: &'a Desk,
+    context: &'a StageContext,
 }
 
 impl Session<'_> {
@@ -79,7 +79,7 @@ impl Session<'_> {
     ) -> Result<Vec<Vec<Completion>>, StageError> {
         let plan = &self.task.plan;
         let engine = plan.own_samples().map_or(Engine::EXACT, |set| set.engine);
-        let model = self.desk.workshop.policy(policy, &engine)?;
+        let model = self.context.workshop.policy(policy, &engine)?;
         let mut all = Vec::with_capacity(self.prompts.len());
         let batch = plan.batch_prompts.max(1) as usize;
         for chunk in self.prompts.chunks(batch) {
@@ -91,8 +91,8 @@ impl Session<'_> {
                     Ok(request(model.as_ref(), ids, seed, n, &plan.evaluation.sampling))
                 })
                 .collect::<Result<Vec<_>, StageError>>()?;
-            all.extend(model.draw(&requests, &self.desk.cancel)?);
-            self.desk.gauge.progress("evaluator", all.len() as u64, self.prompts.len() as u64);
+            all.extend(model.draw(&requests, &self.context.cancel)?);
+            self.context.gauge.progress("evaluator", all.len() as u64, self.prompts.len() as u64);
         }
         Ok(all)
     }
@@ -116,7 +116,8 @@ impl Session<'_> {
             .collect();
         let mut all = Vec::with_capacity(answers.len());
         let batch = self.task.plan.batch_prompts.max(1) as usize;
-        let asking = Asking { policy: Some(judge), judge: &self.task.plan.judge, desk: self.desk };
+        let asking =
+            Asking { policy: Some(judge), judge: &self.task.plan.judge, context: self.context };
         for (sheets, answers) in sheets.chunks(batch).zip(answers.chunks(batch)) {
             let judged = judge_under(panel, sheets, asking)?;
             for ((sheet, judged), answers) in sheets.iter().zip(judged).zip(answers) {
@@ -141,19 +142,23 @@ impl Session<'_> {
         sheet: &Sheet<'_>,
     ) -> Result<Option<f64>, StageError> {
         let [_] = sheet.answers.as_slice() else { return Ok(None) };
-        let Some(lead) = panel.seats().first() else { return Ok(None) };
-        let rubric = installed(self.desk, &lead.rubric)?;
+        let Some(lead) = panel.members().first() else { return Ok(None) };
+        let rubric = installed(self.context, &lead.rubric)?;
         let info = rubric.info();
         Ok((info.min_candidates > 1).then_some((info.scale_min + info.scale_max) / 2.0))
     }
 
     fn oracle(&self, at: usize, completion: &Completion) -> Option<f64> {
         let prompt = self.prompts.get(at)?;
-        self.desk.oracle.as_ref()?.score(prompt.task_text(), &completion.text)
+        self.context.oracle.as_ref()?.score(prompt.task_text(), &completion.text)
     }
 
     fn names(&self, panel: &Panel) -> Result<Vec<RubricName>, StageError> {
-        panel.seats().iter().map(|seat| Ok(name_of(&installed(self.desk, &seat.rubric)?))).collect()
+        panel
+            .members()
+            .iter()
+            .map(|member| Ok(name_of(&installed(self.context, &member.rubric)?)))
+            .collect()
     }
 
     /// One answer to each prompt by every policy, judged beside each other; `referee` judges them
@@ -215,7 +220,7 @@ impl Session<'_> {
         let plan = &self.task.plan;
         let chose = plan.kind() == IterationKind::Dpo
             && plan.judge.source == JudgeSource::Model
-            && believed.seats().iter().any(|seat| panel.has(&seat.rubric));
+            && believed.members().iter().any(|member| panel.has(&member.rubric));
         Ok(GateReferee {
             referee: if referee.is_some() { Referee::Rubrics } else { Referee::Judge },
             rubrics: self.names(believed)?,
@@ -225,7 +230,7 @@ impl Session<'_> {
 
     /// How well the checkpoint judges the base's answers, of which the oracle knows the truth.
     fn judge_quality(&self) -> Result<Option<JudgeQuality>, StageError> {
-        if self.desk.oracle.is_none() {
+        if self.context.oracle.is_none() {
             return Ok(None);
         }
         let wanted = self.task.plan.evaluation.judge_prompts as usize;
@@ -394,15 +399,15 @@ impl Stage for Evaluator {
         &mut self,
         task: EvaluationTask,
         view: &RunView,
-        desk: &Desk,
+        context: &StageContext,
     ) -> Result<Vec<Event>, StageError> {
         let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
         let prompts = task
             .prompts
             .iter()
-            .map(|id| desk.prompt(view, id))
+            .map(|id| context.prompt(view, id))
             .collect::<Result<Vec<_>, StageError>>()?;
-        let session = Session { task: &task, prompts, root, desk };
+        let session = Session { task: &task, prompts, root, context };
         match evaluate(&session) {
             Ok(events) => Ok(events),
             Err(error) => match task.held.as_ref().and_then(|held| held.lost(&error)) {

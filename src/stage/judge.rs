@@ -1,6 +1,6 @@
 //! The policy judges its own answers: the panel's rubrics render the questions, the policy replies
 //! k times, the rubrics read each reply (paper, 2.3 step 3: three samples, mean); [`super::ask`] and
-//! [`super::seats`] do it.
+//! [`super::members`] do it.
 //!
 //! Departures from the paper: where the judge wrote a score and the rubric says where, the score is
 //! the expectation over what it could have written there (G-Eval, arXiv 2303.16634; `preset paper`
@@ -8,13 +8,13 @@
 //! The control arms (`judge.source: random | oracle`) replace the score and nothing else.
 
 use super::ask::{Asking, Marked, Remembered, Reply, Seeds, Sheet};
+use super::panel::{Judged, installed, judge_under, name_of};
 use super::probe::{self, ProbeTask};
 use super::sampler::prompt_seed;
-use super::seats::{Judged, installed, judge_under, name_of};
 use super::shadow::{self, ShadowTask};
 use super::tally::Tallied;
 use super::texts::{SamplePlaces, answers_at};
-use super::{Desk, Stage, StageError, Weight, task_key};
+use super::{Stage, StageContext, StageError, Weight, task_key};
 use crate::domain::plan::{JudgePlan, JudgeSource};
 use crate::domain::{
     Completion, Event, Iteration, IterationPlan, Judgment, Offset, Outcome, Panel, PolicyId,
@@ -106,12 +106,12 @@ impl Job {
         prompt: &PromptId,
         samples: &[(String, Offset)],
         view: &RunView,
-        desk: &Desk,
+        context: &StageContext,
     ) -> Result<Job, StageError> {
         let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
-        let answers = answers_at(desk, samples)?;
+        let answers = answers_at(context, samples)?;
         Ok(Job {
-            prompt: desk.prompt(view, prompt)?,
+            prompt: context.prompt(view, prompt)?,
             completions: answers.completions,
             texts: answers.texts,
             seed: prompt_seed(root, "judge", iteration, prompt),
@@ -120,10 +120,10 @@ impl Job {
     }
 
     /// The past as replies about the different answers; `which` of them each completion is.
-    fn remembered(&self, which: &[usize], desk: &Desk) -> Vec<Remembered> {
+    fn remembered(&self, which: &[usize], context: &StageContext) -> Vec<Remembered> {
         let mut all: Vec<Remembered> = Vec::new();
         for judgment in self.past.iter().filter(|j| j.has_reply()) {
-            let Some(rubric) = desk.rubrics.get(&judgment.rubric) else { continue };
+            let Some(rubric) = context.rubrics.get(&judgment.rubric) else { continue };
             let alone = [judgment.candidate];
             let seen = if judgment.seen.is_empty() { &alone[..] } else { &judgment.seen };
             let seen = seen.iter().filter_map(|at| which.get(*at as usize).copied()).collect();
@@ -143,8 +143,8 @@ impl Job {
 
 /// What the oracle control arm says of a prompt's different answers, in the place of the panel's
 /// first rubric.
-fn oracle_arm(job: &Job, answers: &[&Completion], panel: &Panel, desk: &Desk) -> Judged {
-    let known = |text: &str| desk.oracle.as_ref()?.score(job.prompt.task_text(), text);
+fn oracle_arm(job: &Job, answers: &[&Completion], panel: &Panel, context: &StageContext) -> Judged {
+    let known = |text: &str| context.oracle.as_ref()?.score(job.prompt.task_text(), text);
     let scores: Vec<Option<f64>> = answers.iter().map(|c| known(&c.text)).collect();
     let replies = scores.iter().enumerate().map(|(at, score)| Reply {
         seen: vec![at],
@@ -163,7 +163,7 @@ fn oracle_arm(job: &Job, answers: &[&Completion], panel: &Panel, desk: &Desk) ->
     let tallied: Vec<Option<Tallied>> =
         scores.iter().map(|s| s.map(|score| Tallied { score, error: None })).collect();
     let marked = Marked { replies: replies.collect(), tallied: tallied.clone(), left_out: 0 };
-    let lead = panel.seats().first().map(|seat| seat.rubric.clone());
+    let lead = panel.members().first().map(|member| member.rubric.clone());
     Judged { under: lead.into_iter().map(|rubric| (rubric, marked.clone())).collect(), tallied }
 }
 
@@ -230,12 +230,12 @@ impl Stage for Judge {
         &mut self,
         task: JudgeTask,
         view: &RunView,
-        desk: &Desk,
+        context: &StageContext,
     ) -> Result<Vec<Event>, StageError> {
         match task {
-            JudgeTask::Probe(task) => probe::run(&task, view, desk),
-            JudgeTask::Chunk(task) => judge_chunk(&task, view, desk),
-            JudgeTask::Shadow(task) => shadow::run(&task, view, desk),
+            JudgeTask::Probe(task) => probe::run(&task, view, context),
+            JudgeTask::Chunk(task) => judge_chunk(&task, view, context),
+            JudgeTask::Shadow(task) => shadow::run(&task, view, context),
         }
     }
 }
@@ -251,25 +251,29 @@ pub(crate) fn judge_jobs(
         .map(|job| {
             let (unique, which) = distinct(&job.completions);
             let answers = unique.iter().map(|c| c.text.as_str()).collect();
-            let past = job.remembered(&which, asking.desk);
+            let past = job.remembered(&which, asking.context);
             Sheet { past, ..Sheet::of(&job.prompt, answers, Seeds::Placed(job.seed)) }
         })
         .collect();
     judge_under(panel, &sheets, asking)
 }
 
-fn judge_chunk(task: &ChunkTask, view: &RunView, desk: &Desk) -> Result<Vec<Event>, StageError> {
+fn judge_chunk(
+    task: &ChunkTask,
+    view: &RunView,
+    context: &StageContext,
+) -> Result<Vec<Event>, StageError> {
     let jobs = task
         .prompts
         .iter()
-        .map(|(id, samples)| Job::of(task.iteration, id, samples, view, desk))
+        .map(|(id, samples)| Job::of(task.iteration, id, samples, view, context))
         .collect::<Result<Vec<_>, StageError>>()?;
     let by_model = || {
         let all: Vec<&Job> = jobs.iter().collect();
         judge_jobs(
             &all,
             &task.panel,
-            Asking { policy: Some(&task.policy), judge: &task.judge, desk },
+            Asking { policy: Some(&task.policy), judge: &task.judge, context },
         )
     };
     let judged = match task.judge.source {
@@ -278,17 +282,17 @@ fn judge_chunk(task: &ChunkTask, view: &RunView, desk: &Desk) -> Result<Vec<Even
             jobs.iter().zip(by_model()?).map(|(job, judged)| permuted(job, judged)).collect()
         }
         JudgeSource::Oracle => {
-            let arm = |job| oracle_arm(job, &distinct(&job.completions).0, &task.panel, desk);
+            let arm = |job| oracle_arm(job, &distinct(&job.completions).0, &task.panel, context);
             jobs.iter().map(arm).collect()
         }
     };
     let mut events = Vec::with_capacity(jobs.len());
     for (job, judged) in jobs.iter().zip(&judged) {
-        events.push(recorded(job, judged, task.iteration, task.policy.id(), desk)?);
+        events.push(recorded(job, judged, task.iteration, task.policy.id(), context)?);
     }
     if let Some((_, open)) = view.open() {
         let total = open.prompts.as_ref().map_or(0, Vec::len) as u64;
-        desk.gauge.progress(Judge::NAME, (open.judged.len() + jobs.len()) as u64, total);
+        context.gauge.progress(Judge::NAME, (open.judged.len() + jobs.len()) as u64, total);
     }
     Ok(events)
 }
@@ -299,14 +303,14 @@ pub(crate) fn recorded(
     judged: &Judged,
     iteration: Iteration,
     judge: PolicyId,
-    desk: &Desk,
+    context: &StageContext,
 ) -> Result<Event, StageError> {
     let (_, which) = distinct(&job.completions);
     let tallied: Vec<Option<Tallied>> = which.iter().map(|unique| judged.of(*unique)).collect();
     let (mut judgments, mut rubrics, mut not_compared) = (Vec::new(), Vec::new(), 0);
     for (rubric, marked) in &judged.under {
         not_compared += marked.left_out;
-        rubrics.push(name_of(&installed(desk, rubric)?));
+        rubrics.push(name_of(&installed(context, rubric)?));
         judgments.extend(written(rubric, &which, &marked.replies));
     }
     Ok(Event::JudgmentsRecorded {

@@ -2,7 +2,7 @@
 //! and seed rows. The trainer keeps it for the iteration's further segments.
 
 use super::texts::{Bodies, Body, PairPlace, answer_ids, seed_rows, wrong};
-use super::{Desk, StageError};
+use super::{StageContext, StageError};
 use crate::domain::plan::{Engine, SeedSet};
 use crate::domain::{Event, Iteration, Offset, PairId, PolicyRef};
 use crate::lm::policy::LanguageModel;
@@ -51,11 +51,11 @@ impl Lessons {
         &mut self,
         lesson: &Lesson,
         view: &RunView,
-        desk: &Desk,
+        context: &StageContext,
     ) -> Result<&Read, StageError> {
         let named = (lesson.iteration, lesson.voided, lesson.pairs.len());
         if self.0.as_ref().is_none_or(|(known, _)| *known != named) {
-            self.0 = Some((named, Read::bodies_and_rows(lesson, view, desk)?));
+            self.0 = Some((named, Read::bodies_and_rows(lesson, view, context)?));
         }
         let Some((_, read)) = &mut self.0 else {
             return Err(StageError::Missing("what was read a moment ago".to_owned()));
@@ -65,22 +65,26 @@ impl Lessons {
             read.scored = lesson.scored.len();
         }
         if read.logps.is_none() {
-            read.logps = Some(logps(&lesson.scored, desk)?);
+            read.logps = Some(logps(&lesson.scored, context)?);
         }
         Ok(read)
     }
 }
 
 impl Read {
-    fn bodies_and_rows(lesson: &Lesson, view: &RunView, desk: &Desk) -> Result<Read, StageError> {
+    fn bodies_and_rows(
+        lesson: &Lesson,
+        view: &RunView,
+        context: &StageContext,
+    ) -> Result<Read, StageError> {
         let (policy, engine) = &lesson.speller;
-        let model = desk.workshop.policy(policy, engine)?;
-        let mut texts = Bodies::new(model.as_ref(), view, desk);
+        let model = context.workshop.policy(policy, engine)?;
+        let mut texts = Bodies::new(model.as_ref(), view, context);
         let bodies = lesson.pairs.iter().map(|place| texts.read(place));
         let bodies = bodies.collect::<Result<Vec<_>, _>>()?;
         let mut rows = Vec::new();
         for set in &lesson.data {
-            for row in seed_rows(&set.blob, desk)? {
+            for row in seed_rows(&set.blob, context)? {
                 rows.push(sequence(&row, model.as_ref())?);
             }
         }
@@ -130,10 +134,13 @@ impl Read {
 }
 
 /// What the reference said of pairs.
-fn logps(scored: &[Offset], desk: &Desk) -> Result<BTreeMap<PairId, (f64, f64)>, StageError> {
+fn logps(
+    scored: &[Offset],
+    context: &StageContext,
+) -> Result<BTreeMap<PairId, (f64, f64)>, StageError> {
     let mut all = BTreeMap::new();
     for offset in scored {
-        match desk.event(*offset)? {
+        match context.event(*offset)? {
             Event::ReferenceScored { logps, .. } => {
                 all.extend(logps.into_iter().map(|l| (l.pair, (l.chosen, l.rejected))));
             }

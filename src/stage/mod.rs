@@ -18,11 +18,11 @@ pub mod judge;
 mod lessons;
 pub(crate) mod lost;
 pub mod pair_store;
+pub(crate) mod panel;
 pub(crate) mod probe;
 mod readout;
 pub mod referee;
 pub mod sampler;
-pub(crate) mod seats;
 pub mod select;
 mod shadow;
 pub(crate) mod tally;
@@ -74,7 +74,7 @@ impl Headroom for Ample {
 
 /// What a stage may use while it runs a task.
 #[derive(Clone)]
-pub struct Desk {
+pub struct StageContext {
     /// Bodies are read from here by offset.
     pub log: Arc<dyn Log>,
     /// Weights, training, log-probabilities.
@@ -92,7 +92,7 @@ pub struct Desk {
     pub headroom: Arc<dyn Headroom>,
 }
 
-impl Desk {
+impl StageContext {
     /// The event at an offset.
     ///
     /// # Errors
@@ -107,7 +107,7 @@ impl Desk {
     /// The prompt with this id.
     ///
     /// # Errors
-    /// As [`Desk::event`].
+    /// As [`StageContext::event`].
     pub fn prompt(&self, view: &RunView, id: &PromptId) -> Result<Prompt, StageError> {
         let facts = view
             .prompts
@@ -153,7 +153,7 @@ pub trait Stage: Send + 'static {
         &mut self,
         task: Self::Task,
         view: &RunView,
-        desk: &Desk,
+        context: &StageContext,
     ) -> Result<Vec<Event>, StageError>;
 }
 

@@ -3,7 +3,7 @@
 use super::select::{Candidate, select};
 use super::tally::Tallied;
 use super::texts::{SamplePlaces, answers_at, wrong};
-use super::{Desk, Stage, StageError, Weight, task_key};
+use super::{Stage, StageContext, StageError, Weight, task_key};
 use crate::domain::plan::PairingRule;
 use crate::domain::{
     Completion, Event, Iteration, Judgment, Offset, PairId, PreferencePair, PromptId, Side,
@@ -39,9 +39,9 @@ impl PairTask {
         self.prompts.iter().map(|judged| judged.prompt.clone()).collect()
     }
 
-    fn decide(&self, judged: &Judged, desk: &Desk) -> Result<Event, StageError> {
-        let answers = answers_at(desk, &judged.samples)?;
-        let verdicts = judged_at(desk, judged.judged, answers.texts.len())?;
+    fn decide(&self, judged: &Judged, context: &StageContext) -> Result<Event, StageError> {
+        let answers = answers_at(context, &judged.samples)?;
+        let verdicts = judged_at(context, judged.judged, answers.texts.len())?;
         let candidates = candidates(&answers.texts, &answers.completions, &verdicts.tallied);
         let (iteration, prompt) = (self.iteration, judged.prompt.clone());
         Ok(match select(&candidates, &self.rule) {
@@ -117,8 +117,12 @@ impl Verdicts {
 }
 
 /// The judgments of `n` completions that are recorded at an offset.
-pub(crate) fn judged_at(desk: &Desk, offset: Offset, n: usize) -> Result<Verdicts, StageError> {
-    let event = desk.event(offset)?;
+pub(crate) fn judged_at(
+    context: &StageContext,
+    offset: Offset,
+    n: usize,
+) -> Result<Verdicts, StageError> {
+    let event = context.event(offset)?;
     Verdicts::of(&event, n).ok_or_else(|| wrong(offset, "judgments", &event))
 }
 
@@ -162,7 +166,12 @@ impl Stage for PairStore {
         Some((key, PairTask { iteration, rule, prompts }))
     }
 
-    fn run(&mut self, task: PairTask, _: &RunView, desk: &Desk) -> Result<Vec<Event>, StageError> {
-        task.prompts.iter().map(|judged| task.decide(judged, desk)).collect()
+    fn run(
+        &mut self,
+        task: PairTask,
+        _: &RunView,
+        context: &StageContext,
+    ) -> Result<Vec<Event>, StageError> {
+        task.prompts.iter().map(|judged| task.decide(judged, context)).collect()
     }
 }

@@ -7,13 +7,13 @@
 
 use super::ask::{Asking, Bench, Seeds, Sheet};
 use super::judge::{Judge, judging};
+use super::panel::installed;
 use super::sampler::prompt_seed;
-use super::seats::installed;
-use super::{ATTEMPTS_MAX, Desk, Stage, StageError, task_key};
+use super::{ATTEMPTS_MAX, Stage, StageContext, StageError, task_key};
 use crate::domain::plan::{JudgePlan, JudgeSource, ProbePlan};
 use crate::domain::{
-    Bait, Event, Forgery, Iteration, IterationPlan, Panel, PolicyRef, ProbeReport, ProbedAnswer,
-    Prompt, PromptId, RubricId, Seat, TaskKey,
+    Bait, Event, Forgery, Iteration, IterationPlan, Panel, PanelMember, PolicyRef, ProbeReport,
+    ProbedAnswer, Prompt, PromptId, RubricId, TaskKey,
 };
 use crate::rubric::{Item, Rubric};
 use crate::view::{IterationView, Known, Probed, RunView};
@@ -54,9 +54,9 @@ pub(super) fn next(
 ) -> Option<(TaskKey, ProbeTask)> {
     let probes = planned(plan)?;
     let prompts = open.prompts.clone()?;
-    let due = |seat: &&Seat| is_due(view, iteration, open, &seat.rubric, plan);
-    let due: Vec<&Seat> = open.panel.seats().iter().filter(due).collect();
-    let rounds = |seat: &&&Seat| open.probe_rounds(&seat.rubric).min(1);
+    let due = |member: &&PanelMember| is_due(view, iteration, open, &member.rubric, plan);
+    let due: Vec<&PanelMember> = open.panel.members().iter().filter(due).collect();
+    let rounds = |member: &&&PanelMember| open.probe_rounds(&member.rubric).min(1);
     let rubric = due.iter().min_by_key(rounds)?.rubric.clone();
     let key = key(view, iteration, open, &rubric, &plan.judge);
     let (probes, judge) = (*probes, plan.judge.clone());
@@ -145,7 +145,7 @@ fn answers(prompt: &PromptId, task: &str, verdict: &str) -> Vec<ProbedAnswer> {
 fn ours(
     task: &ProbeTask,
     view: &RunView,
-    desk: &Desk,
+    context: &StageContext,
 ) -> Result<Vec<(PromptId, Prompt)>, StageError> {
     let mut ours = Vec::new();
     let size = task.probes.prompts as usize;
@@ -154,9 +154,9 @@ fn ours(
         if ours.len() >= before + size {
             break;
         }
-        let prompt = desk.prompt(view, id)?;
-        let seats = task.panel.for_tags(&prompt.notes.tags);
-        if seats.iter().any(|seat| seat.rubric == task.rubric) {
+        let prompt = context.prompt(view, id)?;
+        let members = task.panel.for_tags(&prompt.notes.tags);
+        if members.iter().any(|member| member.rubric == task.rubric) {
             ours.push((id.clone(), prompt));
         }
     }
@@ -164,11 +164,15 @@ fn ours(
 }
 
 /// Asks the judge once about every answer; a rubric that compares sees it beside its forgeries.
-pub(super) fn run(task: &ProbeTask, view: &RunView, desk: &Desk) -> Result<Vec<Event>, StageError> {
+pub(super) fn run(
+    task: &ProbeTask,
+    view: &RunView,
+    context: &StageContext,
+) -> Result<Vec<Event>, StageError> {
     let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
-    let rubric = installed(desk, &task.rubric)?;
+    let rubric = installed(context, &task.rubric)?;
     let (mut probed, mut prompts) = (Vec::new(), Vec::new());
-    for (id, prompt) in ours(task, view, desk)? {
+    for (id, prompt) in ours(task, view, context)? {
         let asked = Sheet::of(&prompt, Vec::new(), Seeds::Placed(root)).item;
         let Some(verdict) = verdict(&rubric, &asked) else { continue };
         let seed = prompt_seed(root, "judge probe", task.iteration, &id);
@@ -186,7 +190,7 @@ pub(super) fn run(task: &ProbeTask, view: &RunView, desk: &Desk) -> Result<Vec<E
             Sheet::of(prompt, texts, Seeds::Placed(*seed))
         })
         .collect();
-    let asking = Asking { policy: Some(&task.policy), judge: &task.judge, desk };
+    let asking = Asking { policy: Some(&task.policy), judge: &task.judge, context };
     let bench = Bench { asking, rubric: &rubric, samples: 1 };
     let marked = bench.judge(&sheets)?;
     drop(sheets);

@@ -1,7 +1,7 @@
 //! Who compares two policies on held-out prompts: the rubrics that judge the iteration, or those that
 //! `evaluate.rubrics` names, so that a loop is not measured by what trained it.
 
-use crate::domain::{Panel, RubricId, Seat};
+use crate::domain::{Panel, PanelMember, RubricId};
 use crate::view::RunView;
 
 /// The panel of rubrics that are named, each with the same weight; `None` when none is.
@@ -12,8 +12,8 @@ pub fn named(names: &[String], view: &RunView) -> Result<Option<Panel>, String> 
     if names.is_empty() {
         return Ok(None);
     }
-    let seats = names.iter().map(|name| Ok(Seat::plain(one(name, view)?)));
-    let panel = Panel::new(seats.collect::<Result<_, String>>()?);
+    let members = names.iter().map(|name| Ok(PanelMember::plain(one(name, view)?)));
+    let panel = Panel::new(members.collect::<Result<_, String>>()?);
     panel.map(Some).map_err(|error| format!("evaluate.rubrics: {error}"))
 }
 

@@ -1,7 +1,7 @@
 //! The policy answers: N completions for each sealed prompt (paper, 2.3 step 2), and, when more
 //! prompts are wanted, new prompts in the style of the known ones (step 1, in [`super::writer`]).
 
-use super::{Desk, Stage, StageError, Weight, task_key, writer};
+use super::{Stage, StageContext, StageError, Weight, task_key, writer};
 use crate::domain::event::IterationKind;
 use crate::domain::plan::{self, Engine, PromptPlan, SampleSet, WriterPlan};
 use crate::domain::{Event, Iteration, PolicyRef, PromptId, Seed, TaskKey};
@@ -103,21 +103,21 @@ fn answer(
     (policy, set): (&PolicyRef, &SampleSet),
     prompts: &[PromptId],
     view: &RunView,
-    desk: &Desk,
+    context: &StageContext,
 ) -> Result<Vec<Event>, StageError> {
-    let model = desk.workshop.policy(policy, &set.engine)?;
+    let model = context.workshop.policy(policy, &set.engine)?;
     let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
     let own = set.name == SampleSet::POLICY;
     let label = if own { "sampler".to_owned() } else { format!("sampler {}", set.name) };
     let requests = prompts
         .iter()
         .map(|id| {
-            let ids = model.encode_chat(&desk.prompt(view, id)?.messages)?;
+            let ids = model.encode_chat(&context.prompt(view, id)?.messages)?;
             let seed = prompt_seed(root, &label, iteration, id);
             Ok(request(model.as_ref(), ids, seed, set.n, &set.sampling))
         })
         .collect::<Result<Vec<_>, StageError>>()?;
-    let drawn = model.draw(&requests, &desk.cancel)?;
+    let drawn = model.draw(&requests, &context.cancel)?;
     let drawn = prompts.iter().zip(requests).zip(drawn);
     let event = |((prompt, request), completions): ((&PromptId, DrawRequest), _)| {
         Event::CompletionsSampled {
@@ -187,19 +187,19 @@ impl Stage for Sampler {
         &mut self,
         task: SampleTask,
         view: &RunView,
-        desk: &Desk,
+        context: &StageContext,
     ) -> Result<Vec<Event>, StageError> {
         match task {
             SampleTask::Answer { iteration, policy, set, prompts } => {
-                let events = answer(iteration, (&policy, &set), &prompts, view, desk)?;
+                let events = answer(iteration, (&policy, &set), &prompts, view, context)?;
                 if let Some((_, open)) = view.open() {
                     let total = open.prompts.as_ref().map_or(0, Vec::len) as u64;
                     let done = (open.sampled.len() + prompts.len()) as u64;
-                    desk.gauge.progress(Self::NAME, done, total);
+                    context.gauge.progress(Self::NAME, done, total);
                 }
                 Ok(events)
             }
-            SampleTask::Write(task) => writer::write_round(&task, view, desk),
+            SampleTask::Write(task) => writer::write_round(&task, view, context),
         }
     }
 }

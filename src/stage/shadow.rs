@@ -6,7 +6,7 @@ use super::ask::Asking;
 use super::judge::{Job, judge_jobs, judging, recorded};
 use super::pair_store::judged_at;
 use super::texts::SamplePlaces;
-use super::{Cause, Desk, StageError, task_key};
+use super::{Cause, StageContext, StageError, task_key};
 use crate::domain::plan::{JudgePlan, JudgeSource};
 use crate::domain::{
     Event, Iteration, IterationPlan, Judgment, Offset, Outcome, Panel, PolicyRef, PromptId,
@@ -76,22 +76,22 @@ fn is_the_questions(error: &StageError) -> bool {
 pub(super) fn run(
     task: &ShadowTask,
     view: &RunView,
-    desk: &Desk,
+    context: &StageContext,
 ) -> Result<Vec<Event>, StageError> {
     let mut jobs = Vec::new();
     for (prompt, samples, judged) in &task.prompts {
-        let mut job = Job::of(task.iteration, prompt, samples, view, desk)?;
-        job.past = judged_at(desk, *judged, job.completions.len())?.judgments;
+        let mut job = Job::of(task.iteration, prompt, samples, view, context)?;
+        job.past = judged_at(context, *judged, job.completions.len())?.judgments;
         jobs.push(job);
     }
     let all: Vec<&Job> = jobs.iter().collect();
-    match judge(task, &all, desk) {
+    match judge(task, &all, context) {
         Err(error) if is_the_questions(&error) => {}
         done => return done,
     }
     let mut events = Vec::new();
     for job in &jobs {
-        match judge(task, &[job], desk) {
+        match judge(task, &[job], context) {
             Err(error) if is_the_questions(&error) => {
                 events.push(refused(task, job, &error.to_string()));
             }
@@ -101,12 +101,16 @@ pub(super) fn run(
     Ok(events)
 }
 
-fn judge(task: &ShadowTask, jobs: &[&Job], desk: &Desk) -> Result<Vec<Event>, StageError> {
+fn judge(
+    task: &ShadowTask,
+    jobs: &[&Job],
+    context: &StageContext,
+) -> Result<Vec<Event>, StageError> {
     let panel = Panel::one(task.rubric.clone());
-    let asking = Asking { policy: Some(&task.policy), judge: &task.judge, desk };
+    let asking = Asking { policy: Some(&task.policy), judge: &task.judge, context };
     let judged = judge_jobs(jobs, &panel, asking)?;
     let events = jobs.iter().zip(&judged).map(|(job, judged)| {
-        let event = recorded(job, judged, task.iteration, task.policy.id(), desk)?;
+        let event = recorded(job, judged, task.iteration, task.policy.id(), context)?;
         Ok(match event {
             Event::JudgmentsRecorded {
                 iteration,

@@ -2,7 +2,7 @@
 //! as the token ids that are trained on. What was sampled is trained on as it was sampled; what is
 //! only known as text is spelled as the model would have written it.
 
-use super::{Desk, StageError};
+use super::{StageContext, StageError};
 use crate::domain::event::SeedRow;
 use crate::domain::plan::SampleSet;
 use crate::domain::{
@@ -35,10 +35,13 @@ pub(crate) fn wrong(offset: Offset, wanted: &str, found: &Event) -> StageError {
 }
 
 /// The completions that are recorded at some places.
-pub(crate) fn answers_at(desk: &Desk, places: &[(String, Offset)]) -> Result<Answers, StageError> {
+pub(crate) fn answers_at(
+    context: &StageContext,
+    places: &[(String, Offset)],
+) -> Result<Answers, StageError> {
     let mut answers = Answers::default();
     for (_, offset) in places {
-        match desk.event(*offset)? {
+        match context.event(*offset)? {
             Event::CompletionsSampled { set, completions, prompt_ids, .. } => {
                 if set == SampleSet::POLICY {
                     answers.prompt_ids = prompt_ids;
@@ -86,23 +89,27 @@ pub(super) struct Body {
 pub(super) struct Bodies<'a> {
     model: &'a dyn LanguageModel,
     view: &'a RunView,
-    desk: &'a Desk,
+    context: &'a StageContext,
     /// Seed rows by their blob.
     rows: BTreeMap<BlobHash, Vec<SeedRow>>,
 }
 
 impl<'a> Bodies<'a> {
-    pub fn new(model: &'a dyn LanguageModel, view: &'a RunView, desk: &'a Desk) -> Bodies<'a> {
-        Bodies { model, view, desk, rows: BTreeMap::new() }
+    pub fn new(
+        model: &'a dyn LanguageModel,
+        view: &'a RunView,
+        context: &'a StageContext,
+    ) -> Bodies<'a> {
+        Bodies { model, view, context, rows: BTreeMap::new() }
     }
 
     /// The pair at a place.
     pub fn read(&mut self, place: &PairPlace) -> Result<Body, StageError> {
-        let pair: PreferencePair = match self.desk.event(place.pair)? {
+        let pair: PreferencePair = match self.context.event(place.pair)? {
             Event::PairFormed { pair, .. } => pair,
             other => return Err(wrong(place.pair, "a pair", &other)),
         };
-        let answers = answers_at(self.desk, &place.samples)?;
+        let answers = answers_at(self.context, &place.samples)?;
         let prompt = self.question(&pair, place, &answers)?;
         Ok(Body {
             chosen: self.side(&pair.chosen, &prompt, place, &answers)?,
@@ -142,7 +149,7 @@ impl<'a> Bodies<'a> {
     }
 
     fn prompt(&self, place: &PairPlace) -> Result<Prompt, StageError> {
-        self.desk.prompt(self.view, &place.prompt)
+        self.context.prompt(self.view, &place.prompt)
     }
 
     /// What the judge was asked that replied this.
@@ -158,7 +165,7 @@ impl<'a> Bodies<'a> {
         let seen = if judgment.seen.is_empty() { &alone[..] } else { &judgment.seen };
         let shown = seen.iter().filter_map(|at| answers.completions.get(*at as usize));
         let shown: Vec<&str> = shown.map(|completion| completion.text.as_str()).collect();
-        let asked = super::ask::asked(&self.prompt(place)?, &shown, rubric, self.desk);
+        let asked = super::ask::asked(&self.prompt(place)?, &shown, rubric, self.context);
         asked.map_err(|error| {
             let which = format!("judgment {sample} of completion {candidate}");
             StageError::Missing(format!("{which} of prompt {}: {error}", place.prompt))
@@ -169,7 +176,7 @@ impl<'a> Bodies<'a> {
         let missing = || StageError::Missing(format!("{text:?} of prompt {}", place.prompt));
         let TextRef::Judgment { rubric, candidate, sample } = text else { return Err(missing()) };
         let at = place.judged.ok_or_else(missing)?;
-        let judgments = match self.desk.event(at)? {
+        let judgments = match self.context.event(at)? {
             Event::JudgmentsRecorded { judgments, .. } => judgments,
             other => return Err(wrong(at, "judgments", &other)),
         };
@@ -198,7 +205,7 @@ impl<'a> Bodies<'a> {
             TextRef::Judgment { .. } => spelled(&self.judgment(place, &side.text)?.text),
             TextRef::SeedAnswer { blob, row } => {
                 if !self.rows.contains_key(blob) {
-                    self.rows.insert(blob.clone(), seed_rows(blob, self.desk)?);
+                    self.rows.insert(blob.clone(), seed_rows(blob, self.context)?);
                 }
                 let rows = self.rows.get(blob).map(Vec::as_slice).unwrap_or_default();
                 let missing = || StageError::Missing(format!("row {row} of seed data {blob}"));
@@ -226,8 +233,11 @@ pub(super) fn answer_ids(
 }
 
 /// The rows of a blob of seed data.
-pub(super) fn seed_rows(blob: &BlobHash, desk: &Desk) -> Result<Vec<SeedRow>, StageError> {
-    let bytes = desk.workshop.blob(blob)?;
+pub(super) fn seed_rows(
+    blob: &BlobHash,
+    context: &StageContext,
+) -> Result<Vec<SeedRow>, StageError> {
+    let bytes = context.workshop.blob(blob)?;
     let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
     let row = |line| serde_json::from_slice(line);
     let rows = lines.map(row).collect::<Result<_, _>>();

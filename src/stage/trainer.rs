@@ -13,7 +13,7 @@ use super::lessons::{Lesson, Lessons};
 use super::lost::Held;
 use super::texts::places;
 use super::workshop::{Saved, Segment, SegmentRequest, StepData, StepResult, skipped_in_a_row};
-use super::{Desk, Stage, StageError, Weight, task_key};
+use super::{Stage, StageContext, StageError, Weight, task_key};
 use crate::domain::event::{IterationKind, ReferenceLogps};
 use crate::domain::plan::{
     KeepCheckpoints, Loss, MovingMean, Objective, OptimizerPlan, ReferenceRule, Trained,
@@ -269,9 +269,9 @@ impl Trainer {
     fn merge(
         iteration: Iteration,
         policy: PolicyRef,
-        desk: &Desk,
+        context: &StageContext,
     ) -> Result<Vec<Event>, StageError> {
-        let merged = desk.workshop.merge(&policy)?;
+        let merged = context.workshop.merge(&policy)?;
         Ok(vec![Event::AdapterMerged { iteration, policy, merged }])
     }
 
@@ -279,16 +279,16 @@ impl Trainer {
         &mut self,
         task: &ReferencePlan,
         view: &RunView,
-        desk: &Desk,
+        context: &StageContext,
     ) -> Result<Vec<Event>, StageError> {
         let iteration = task.lesson.iteration;
-        let bodies = self.lessons.of(&task.lesson, view, desk)?.bodies(task.from..task.to);
+        let bodies = self.lessons.of(&task.lesson, view, context)?.bodies(task.from..task.to);
         let mut sequences = Vec::with_capacity(2 * bodies.len());
         for body in bodies {
             sequences.push((body.prompt.clone(), body.chosen.clone()));
             sequences.push((body.prompt.clone(), body.rejected.clone()));
         }
-        let logps = desk.workshop.logps(&task.reference, &sequences, &desk.cancel)?;
+        let logps = context.workshop.logps(&task.reference, &sequences, &context.cancel)?;
         let logps =
             bodies.iter().zip(logps.as_chunks::<2>().0).map(|(body, [chosen, rejected])| {
                 ReferenceLogps { pair: body.id.clone(), chosen: *chosen, rejected: *rejected }
@@ -301,7 +301,7 @@ impl Trainer {
         &mut self,
         plan: &SegmentPlan,
         view: &RunView,
-        desk: &Desk,
+        context: &StageContext,
     ) -> Result<Vec<Event>, StageError> {
         let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
         let (from, total) = (u64::from(plan.from), u64::from(plan.steps_total));
@@ -309,19 +309,20 @@ impl Trainer {
         let mut settings = training.settings(plan.steps_total);
         settings.optimizer.learning_rate *= rate_scale(plan.rollbacks);
         if training.keep_checkpoints == KeepCheckpoints::Newest {
-            desk.workshop.discard(&view.superseded());
+            context.workshop.discard(&view.superseded());
         }
-        desk.workshop
+        context
+            .workshop
             .train(SegmentRequest {
                 start: &plan.start,
                 saved: plan.saved.clone(),
                 settings,
                 dpo: dpo_settings(&plan.plan.objective),
                 reference: plan.plan.reference.rule,
-                steps: plan.data(root, self.lessons.of(&plan.lesson, view, desk)?)?,
+                steps: plan.data(root, self.lessons.of(&plan.lesson, view, context)?)?,
                 seed: root.derive("lora").index(u64::from(plan.iteration.0)),
-                cancel: &desk.cancel,
-                on_step: &|done| desk.gauge.progress(Self::NAME, from + done, total),
+                cancel: &context.cancel,
+                on_step: &|done| context.gauge.progress(Self::NAME, from + done, total),
                 skipped_before: plan.skipped_before,
             })
             .map(|segment| plan.events(segment))
@@ -454,21 +455,23 @@ impl Stage for Trainer {
         &mut self,
         task: TrainTask,
         view: &RunView,
-        desk: &Desk,
+        context: &StageContext,
     ) -> Result<Vec<Event>, StageError> {
         match task {
-            TrainTask::Merge { iteration, policy } => Trainer::merge(iteration, policy, desk),
+            TrainTask::Merge { iteration, policy } => Trainer::merge(iteration, policy, context),
             TrainTask::Average { iteration, of } => {
-                let policy = desk.workshop.average(&of)?;
+                let policy = context.workshop.average(&of)?;
                 Ok(vec![Event::ReferenceMade { iteration, policy }])
             }
-            TrainTask::Reference(task) => self.score(&task, view, desk),
-            TrainTask::Segment(plan) => self.train(&plan, view, desk).or_else(|error| {
-                match plan.held.as_ref().and_then(|held| held.lost(&error)) {
-                    Some(lost) => Ok(vec![lost]),
-                    None => Err(error),
-                }
-            }),
+            TrainTask::Reference(task) => self.score(&task, view, context),
+            TrainTask::Segment(plan) => {
+                self.train(&plan, view, context).or_else(|error| {
+                    match plan.held.as_ref().and_then(|held| held.lost(&error)) {
+                        Some(lost) => Ok(vec![lost]),
+                        None => Err(error),
+                    }
+                })
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 //! Departure from the paper: the iteration's own policy writes, not a fixed larger model.
 
 use super::sampler::{WriteTask, drawing};
-use super::{Desk, StageError};
+use super::{StageContext, StageError};
 use crate::domain::plan::{WriterPlan, WriterStyle};
 use crate::domain::{Completion, Event, Message, Prompt, PromptOrigin, Seed, StopReason};
 use crate::lm::generate::DrawRequest;
@@ -25,19 +25,19 @@ const GOOD_MIN: usize = 8;
 pub(crate) fn write_round(
     task: &WriteTask,
     view: &RunView,
-    desk: &Desk,
+    context: &StageContext,
 ) -> Result<Vec<Event>, StageError> {
     let WriteTask { iteration, round, writer, .. } = task;
     let (iteration, round) = (*iteration, *round);
     let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
     let seed = root.derive("writer").index(u64::from(iteration.0)).index(u64::from(round));
-    let model = desk.workshop.policy(&task.policy, &task.engine)?;
+    let model = context.workshop.policy(&task.policy, &task.engine)?;
     let style = writer.style;
-    let (given, generated, mut known) = pool(style, view, desk)?;
+    let (given, generated, mut known) = pool(style, view, context)?;
     let requests = (0..u64::from(writer.draws_per_round))
         .map(|draw| draw_request(model.as_ref(), (&given, &generated), seed.index(draw), writer))
         .collect::<Result<Vec<_>, StageError>>()?;
-    let drawn = model.draw(&requests, &desk.cancel)?;
+    let drawn = model.draw(&requests, &context.cancel)?;
     let mut events = Vec::new();
     let (mut admitted, mut rejected) = (0, 0);
     let room = (task.wanted as usize).saturating_sub(view.unused().count());
@@ -111,10 +111,10 @@ impl Texts {
 /// Given prompts, generated prompts, and every known text.
 type Pool = (Vec<String>, Vec<String>, Texts);
 
-fn pool(style: WriterStyle, view: &RunView, desk: &Desk) -> Result<Pool, StageError> {
+fn pool(style: WriterStyle, view: &RunView, context: &StageContext) -> Result<Pool, StageError> {
     let (mut given, mut generated, mut known) = (Vec::new(), Vec::new(), Texts::default());
     for (id, facts) in &view.prompts {
-        let prompt = desk.prompt(view, id)?;
+        let prompt = context.prompt(view, id)?;
         let text = prompt.task_text().to_owned();
         known.add(style, &text);
         match facts.origin {

@@ -83,7 +83,7 @@ impl RunView {
             }
             RubricActivated { panel, when, trial } => {
                 self.tell_rubrics(|rubrics, scene| rubrics.activate(panel, *trial, scene));
-                self.seat(panel, *when);
+                self.set_panel(panel, *when);
             }
             ShadowsSet { rubrics } => self.rubrics.shadows.clone_from(rubrics),
             RubricRolledBack { rubric, reason, taken_back, back_to } => {
@@ -154,7 +154,7 @@ impl RunView {
         if !taken_back.is_empty() {
             return self.take_back(taken_back, back_to);
         }
-        self.seat(back_to, When::Immediately);
+        self.set_panel(back_to, When::Immediately);
         if let Some(open) = self.iterations.values_mut().last() {
             open.forget_judgments_under(rubric);
         }

@@ -410,7 +410,7 @@ impl IterationView {
     pub(super) fn quarantine(&mut self, prompt: &PromptId, stage: &str) {
         self.skipped.insert(prompt.clone(), SkipReason::Quarantined);
         if stage != "sampler" {
-            let rubrics = self.panel.seats().iter().map(|seat| seat.rubric.clone());
+            let rubrics = self.panel.members().iter().map(|member| member.rubric.clone());
             self.left_out.insert(prompt.clone(), rubrics.collect());
         }
     }
@@ -632,8 +632,8 @@ impl IterationView {
 
     /// The rubrics that judge it or judged any of it.
     pub fn rubrics(&self) -> BTreeSet<&RubricId> {
-        let seated = self.panel.seats().iter().map(|seat| &seat.rubric);
-        seated.chain(self.under.values().flat_map(|under| &under.rubrics)).collect()
+        let on_panel = self.panel.members().iter().map(|member| &member.rubric);
+        on_panel.chain(self.under.values().flat_map(|under| &under.rubrics)).collect()
     }
 
     /// Whether a prompt was judged, and a shadow has yet to.

@@ -159,14 +159,14 @@ impl RunView {
     }
 
     /// A new panel, for the open iteration too where that is wanted and its pairs are not fixed.
-    fn seat(&mut self, panel: &Panel, when: When) {
+    fn set_panel(&mut self, panel: &Panel, when: When) {
         self.panel = Some(panel.clone());
         if let Some(open) = self.iterations.values_mut().last()
             && when == When::Immediately
             && open.outcome.is_none()
             && open.sealed.is_none()
         {
-            open.seat(panel);
+            open.set_panel(panel);
         }
     }
 
@@ -199,9 +199,9 @@ impl RunView {
     /// Why a rubric that judges fails, if it does and stays: nobody judged before it that could come
     /// back.
     pub fn ails(&self, rubric: &RubricId) -> Option<&String> {
-        let seated = self.panel.as_ref().is_some_and(|panel| panel.has(rubric));
+        let on_panel = self.panel.as_ref().is_some_and(|panel| panel.has(rubric));
         let leaves = self.failing().is_some();
-        self.rubrics.ails(rubric).filter(|_| seated && !leaves)
+        self.rubrics.ails(rubric).filter(|_| on_panel && !leaves)
     }
 
     fn change_settings(&mut self, changes: &[SettingChange]) {

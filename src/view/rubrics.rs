@@ -154,16 +154,16 @@ impl RubricsView {
         self.shadows.retain(|rubric| !next.has(rubric));
         self.ailing.retain(|rubric, _| next.has(rubric));
         self.stumbles = Stumbles::default();
-        for seat in next.seats() {
-            self.pardon(&seat.rubric);
-            if panel.has(&seat.rubric) {
+        for member in next.members() {
+            self.pardon(&member.rubric);
+            if panel.has(&member.rubric) {
                 continue;
             }
-            self.watched.remove(&seat.rubric);
+            self.watched.remove(&member.rubric);
             if let Some(trial) = trial {
-                self.watched.insert(seat.rubric.clone(), Watched::new(trial));
+                self.watched.insert(member.rubric.clone(), Watched::new(trial));
                 if trial.is_due() {
-                    self.trials.insert(seat.rubric.clone(), OnTrial::new(trial));
+                    self.trials.insert(member.rubric.clone(), OnTrial::new(trial));
                 }
             }
         }
@@ -187,7 +187,8 @@ impl RubricsView {
             self.ailing.remove(gone);
         }
         let put_away = &self.put_away;
-        let sound = |panel: &Panel| panel.seats().iter().all(|s| !put_away.contains_key(&s.rubric));
+        let sound =
+            |panel: &Panel| panel.members().iter().all(|s| !put_away.contains_key(&s.rubric));
         match taken_back {
             [] => self.earlier.retain(|earlier| !earlier.has(rubric)),
             _ => self.earlier.retain(sound),
@@ -262,7 +263,7 @@ impl RubricsView {
         self.stumbles.add(task);
         let Some(panel) = scene.open else { return };
         let Some(back_to) = self.fallback(panel) else { return };
-        let new = panel.seats().iter().map(|seat| &seat.rubric).filter(|r| !back_to.has(r));
+        let new = panel.members().iter().map(|member| &member.rubric).filter(|r| !back_to.has(r));
         let new: Vec<RubricId> = new.cloned().collect();
         let on_probation = |rubric: &RubricId| {
             self.trials.contains_key(rubric)
@@ -311,7 +312,7 @@ impl RubricsView {
     /// The last panel that judged before and can judge again without this rubric.
     pub fn without(&self, rubric: &RubricId) -> Option<&Panel> {
         let bad = |r: &RubricId| self.is_bad(r) || r == rubric;
-        self.earlier.iter().rev().find(|p| p.seats().iter().all(|seat| !bad(&seat.rubric)))
+        self.earlier.iter().rev().find(|p| p.members().iter().all(|member| !bad(&member.rubric)))
     }
 
     fn is_bad(&self, rubric: &RubricId) -> bool {
@@ -320,7 +321,7 @@ impl RubricsView {
 
     fn last_sound(&self, panel: &Panel, or_bad: impl Fn(&RubricId) -> bool) -> Option<&Panel> {
         let bad = |rubric: &RubricId| self.is_bad(rubric) || or_bad(rubric);
-        let sound = |earlier: &&Panel| earlier.seats().iter().all(|seat| !bad(&seat.rubric));
+        let sound = |earlier: &&Panel| earlier.members().iter().all(|member| !bad(&member.rubric));
         self.earlier.iter().rev().filter(sound).find(|earlier| *earlier != panel)
     }
 
@@ -336,6 +337,6 @@ impl RubricsView {
 
     /// Whether a rubric of this panel is on trial.
     pub fn on_trial(&self, panel: &Panel) -> bool {
-        panel.seats().iter().any(|seat| self.trials.contains_key(&seat.rubric))
+        panel.members().iter().any(|member| self.trials.contains_key(&member.rubric))
     }
 }

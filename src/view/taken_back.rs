@@ -113,7 +113,7 @@ impl IterationView {
     }
 
     /// A new panel judges; what its rubrics say counts.
-    pub(super) fn seat(&mut self, panel: &Panel) {
+    pub(super) fn set_panel(&mut self, panel: &Panel) {
         self.panel = panel.clone();
         self.taken_back.rubrics.retain(|rubric| !panel.has(rubric));
     }
@@ -129,7 +129,7 @@ impl IterationView {
         self.taken_back.probes.extend(rubrics.iter().map(|rubric| (rubric.clone(), number)));
         self.forget_probes(rubrics);
         if rubrics.iter().any(|rubric| self.panel.has(rubric)) {
-            self.seat(back_to);
+            self.set_panel(back_to);
             self.taken_back.decided = number;
         }
         let theirs = |judges: &BTreeSet<RubricId>| rubrics.iter().any(|r| judges.contains(r));

@@ -9,8 +9,8 @@ mod broken;
 mod checks;
 mod fake;
 mod flaky;
+mod role;
 mod scheduler;
-mod seat;
 mod swaps;
 mod world;
 
@@ -131,7 +131,7 @@ fn given_up(sim: &Sim<'_>) -> (BTreeSet<Iteration>, BTreeSet<Iteration>) {
                 let writes = iteration.is_some_and(|i| !sealed.contains(&i));
                 // The judge is probed under every rubric before it judges.
                 let model = sim.world.config.judge.source == JudgeSource::Model;
-                let rubrics = sim.world.panel.seats().len();
+                let rubrics = sim.world.panel.members().len();
                 let probes = model && iteration.is_some_and(|i| probed.get(&i) < Some(&rubrics));
                 let whole = match stage.as_str() {
                     "sampler" => writes,
@@ -598,10 +598,10 @@ fn sides_of_pairs_are_read_back_wherever_they_are_recorded() {
     assert!(which > 2, "{which} pairs");
     let mut view = RunView::default();
     while view.follow(log.as_ref(), 512, |_| {}).unwrap() > 0 {}
-    let desk = world.desk(&sim.disk, log.clone());
+    let context = world.context(&sim.disk, log.clone());
     let mut trainer = Trainer::default();
     let (_, task) = trainer.next(&view).unwrap();
-    let events = trainer.run(task, &view, &desk).unwrap();
+    let events = trainer.run(task, &view, &context).unwrap();
     let [Event::ReferenceScored { logps, .. }] = events.as_slice() else { panic!("{events:?}") };
     assert_eq!(logps.len(), which);
     let before = told[end].event.clone();

@@ -140,7 +140,7 @@ fn another_process_swaps_rubrics_of_a_run_that_works() {
     let now = ["activate", run, "demo-compact", "--when", "immediately"];
     says(&rubric(&now), 0, "from the next judgment on");
     says(&rubric(&["list", run]), 0, "judges, weight 1");
-    // A file in the watched folder: a broken one is refused, a new version takes its seat.
+    // A file in the watched folder: a broken one is refused, a new version takes its place.
     dropped(&dir, "broken.wasm", b"\0asm\x0d\0\x01\0", "rubric_refused");
     dropped(&dir, "demo.wasm", &twin(bundled::DEMO_COMPACT, 8), "rubric_activated");
     says(&rubric(&["rollback", run, "--reason", "it is slow"]), 0, "demo-compact@0.2.0 judges");
@@ -217,7 +217,7 @@ fn only_one_changes_what_is_current() {
         .map(|mark| rubrics.install(&twin(bundled::DEMO_COMPACT, mark)).unwrap().rubric)
         .collect();
     for round in 0..5 {
-        let current = runtime.handle().view().unwrap().panel.unwrap().seats()[0].rubric.0.clone();
+        let current = runtime.handle().view().unwrap().panel.unwrap().members()[0].rubric.0.clone();
         let changed: Vec<bool> = std::thread::scope(|scope| {
             let ask = |id: &RubricId| {
                 let (rubrics, wanted) = (rubrics.clone(), [Wanted::plain(id.0.clone())]);
@@ -258,7 +258,7 @@ fn the_watched_folder_never_goes_back_in_version() {
     let first = rubrics.install(&versioned("1.4")).unwrap();
     assert_eq!(first.version, "1.4");
     rubrics.activate(&[Wanted::plain("hostile")], When::NextIteration, Again::Refuse).unwrap();
-    let seated = || runtime.handle().view().unwrap().panel.unwrap().seats()[0].rubric.clone();
+    let on_panel = || runtime.handle().view().unwrap().panel.unwrap().members()[0].rubric.clone();
     let reason = || {
         let mut all = records(&dir).into_iter().rev().filter_map(|record| match record.event {
             Event::RubricRefused { reason, .. } => Some(reason),
@@ -272,13 +272,13 @@ fn the_watched_folder_never_goes_back_in_version() {
     assert!(said.contains("gradus rubric activate DIR"), "{said}");
     dropped(&dir, "odd.wasm", &versioned("new"), "rubric_refused");
     assert!(reason().contains("cannot be told"), "{}", reason());
-    assert_eq!(seated(), first.rubric);
+    assert_eq!(on_panel(), first.rubric);
     assert_eq!(runtime.handle().view().unwrap().rubrics.installed.len(), 4, "they are installed");
     dropped(&dir, "same.wasm", &twin(&versioned("1.4"), 1), "rubric_activated");
-    let same = seated();
+    let same = on_panel();
     assert_ne!(same, first.rubric);
     dropped(&dir, "next.wasm", &versioned("1.5"), "rubric_activated");
-    assert_ne!(seated(), same);
+    assert_ne!(on_panel(), same);
     // By hand it may.
     rubrics.activate(&[Wanted::plain("hostile@0.9")], When::NextIteration, Again::Refuse).unwrap();
     runtime.shutdown();
@@ -338,6 +338,6 @@ fn a_kill_inside_a_swap_loses_nothing() {
     assert!(demo(&dir).status().unwrap().success());
     assert_eq!(seen(&dir, "rubric_installed"), 2, "once, however often it was asked for");
     let told = json(&["rubric", "list"], &dir);
-    let seated = told.as_array().unwrap().iter().find(|row| !row["weight"].is_null()).unwrap();
-    assert_eq!(judges(&dir).last().unwrap().0, seated["rubric"].as_str().unwrap());
+    let on_panel = told.as_array().unwrap().iter().find(|row| !row["weight"].is_null()).unwrap();
+    assert_eq!(judges(&dir).last().unwrap().0, on_panel["rubric"].as_str().unwrap());
 }

@@ -247,21 +247,21 @@ fn report(dir: &Path, answer: &Answer, json: bool) -> Result<(), Error> {
 
 /// `name@version*weight:tags, ...`
 fn panel_line(view: &RunView, panel: &Panel) -> String {
-    let seat = |seat: &gradus::domain::Seat| {
-        let facts = view.rubrics.installed.get(&seat.rubric);
+    let member = |member: &gradus::domain::PanelMember| {
+        let facts = view.rubrics.installed.get(&member.rubric);
         let mut text = facts.map_or_else(
-            || seat.rubric.short().to_owned(),
+            || member.rubric.short().to_owned(),
             |facts| format!("{}@{}", facts.name, facts.version),
         );
-        if seat.weight != 1.0 {
-            text.push_str(&format!("*{}", seat.weight));
+        if member.weight != 1.0 {
+            text.push_str(&format!("*{}", member.weight));
         }
-        if !seat.tags.is_empty() {
-            text.push_str(&format!(":{}", seat.tags.join(",")));
+        if !member.tags.is_empty() {
+            text.push_str(&format!(":{}", member.tags.join(",")));
         }
         text
     };
-    panel.seats().iter().map(seat).collect::<Vec<_>>().join(", ")
+    panel.members().iter().map(member).collect::<Vec<_>>().join(", ")
 }
 
 fn list(arguments: &List) -> Result<(), Error> {

@@ -1,6 +1,6 @@
 //! A GPU opened and set up, once in a process, or the reason why not.
 
-use super::{DeviceKind, Picked, Refusal, version};
+use super::{DeviceKind, Refusal, SelectedDevice, version};
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, DriverError, result, sys};
 use candle_core::{DType, Device, DeviceLocation, Tensor};
@@ -13,10 +13,10 @@ const CUDA_VERSION: i32 = 13000;
 const COMPUTE_CAP: Option<&str> = option_env!("CUDA_COMPUTE_CAP");
 
 /// Opened so far. candle's tensors only meet on one `Device`, so a GPU is opened once.
-static OPENED: Mutex<Vec<(usize, Picked)>> = Mutex::new(Vec::new());
+static OPENED: Mutex<Vec<(usize, SelectedDevice)>> = Mutex::new(Vec::new());
 
 /// The GPU with this number, set up.
-pub(super) fn open_gpu(index: usize) -> Result<Picked, Refusal> {
+pub(super) fn open_gpu(index: usize) -> Result<SelectedDevice, Refusal> {
     let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, picked)) = opened.iter().find(|(known, _)| *known == index) {
         return Ok(picked.clone());
@@ -30,7 +30,7 @@ pub(super) fn open_gpu(index: usize) -> Result<Picked, Refusal> {
     let device = Device::new_cuda_with_stream(index).map_err(failed)?;
     set_up(&device).map_err(failed)?;
     tried(&device).map_err(failed)?;
-    let picked = Picked { device, kind: DeviceKind::Cuda(index), reason };
+    let picked = SelectedDevice { device, kind: DeviceKind::Cuda(index), reason };
     opened.push((index, picked.clone()));
     Ok(picked)
 }

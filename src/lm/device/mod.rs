@@ -1,7 +1,7 @@
 //! Which device computes: what was asked for, what can be had here, and why.
 //!
 //! A binary that was built with the feature `cuda` starts everywhere; the libraries are opened when
-//! [`pick`] asks for them. What a GPU would have to hold is [`estimate`].
+//! [`select`] asks for them. What a GPU would have to hold is [`estimate`].
 
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -133,7 +133,7 @@ impl fmt::Display for DeviceKind {
 
 /// A device that was opened and set up.
 #[derive(Clone, Debug)]
-pub struct Picked {
+pub struct SelectedDevice {
     /// For tensors. A GPU has one stream, whichever thread asks.
     pub device: Device,
     /// What it is.
@@ -142,9 +142,9 @@ pub struct Picked {
     pub reason: String,
 }
 
-impl Picked {
-    fn cpu(reason: impl Into<String>) -> Picked {
-        Picked { device: Device::Cpu, kind: DeviceKind::Cpu, reason: reason.into() }
+impl SelectedDevice {
+    fn cpu(reason: impl Into<String>) -> SelectedDevice {
+        SelectedDevice { device: Device::Cpu, kind: DeviceKind::Cpu, reason: reason.into() }
     }
 
     /// A line for a person: which device it is and why. None where there was no choice, for a
@@ -155,7 +155,7 @@ impl Picked {
     }
 }
 
-impl fmt::Display for Picked {
+impl fmt::Display for SelectedDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.kind, self.reason)
     }
@@ -211,7 +211,7 @@ impl Refusal {
 }
 
 #[cfg(not(feature = "cuda"))]
-fn open_gpu(_: usize) -> Result<Picked, Refusal> {
+fn open_gpu(_: usize) -> Result<SelectedDevice, Refusal> {
     Err(Refusal::NotBuilt)
 }
 
@@ -223,11 +223,13 @@ use cuda::open_gpu;
 /// # Errors
 /// [`LmError::Device`] when a GPU was asked for by name and cannot be had: which, why, and what to
 /// do. With [`DeviceChoice::Auto`] that is the reason why it is the CPU.
-pub fn pick(choice: DeviceChoice) -> Result<Picked, LmError> {
+pub fn select(choice: DeviceChoice) -> Result<SelectedDevice, LmError> {
     match choice {
-        DeviceChoice::Cpu => Ok(Picked::cpu("asked for")),
+        DeviceChoice::Cpu => Ok(SelectedDevice::cpu("asked for")),
         DeviceChoice::Emulated => emulated(),
-        DeviceChoice::Auto => Ok(open_gpu(0).unwrap_or_else(|why| Picked::cpu(why.to_string()))),
+        DeviceChoice::Auto => {
+            Ok(open_gpu(0).unwrap_or_else(|why| SelectedDevice::cpu(why.to_string())))
+        }
         DeviceChoice::Cuda(index) => open_gpu(index).map_err(|why| LmError::Device {
             device: choice.to_string(),
             why: why.to_string(),
@@ -236,9 +238,9 @@ pub fn pick(choice: DeviceChoice) -> Result<Picked, LmError> {
     }
 }
 
-fn emulated() -> Result<Picked, LmError> {
+fn emulated() -> Result<SelectedDevice, LmError> {
     match Gpu::can_be_emulated() {
-        true => Ok(Picked {
+        true => Ok(SelectedDevice {
             device: Device::Cpu,
             kind: DeviceKind::Emulated,
             reason: "a GPU's kernels on the CPU, for tests".to_owned(),
@@ -263,7 +265,7 @@ pub fn gpu_count() -> usize {
 /// Bytes of the device's memory that this process may still take: what is free, and what its own
 /// pool holds for later. None on the CPU, whose memory is the machine's, and where the driver does
 /// not say.
-pub fn free_memory(picked: &Picked) -> Option<u64> {
+pub fn free_memory(picked: &SelectedDevice) -> Option<u64> {
     match picked.kind {
         DeviceKind::Cpu | DeviceKind::Emulated => None,
         #[cfg(feature = "cuda")]

@@ -29,7 +29,7 @@ fn other_words_are_refused_with_those_there_are() {
 
 #[test]
 fn the_emulator_is_only_had_by_name() {
-    let picked = pick(DeviceChoice::Emulated);
+    let picked = select(DeviceChoice::Emulated);
     assert_eq!(picked.is_ok(), Gpu::can_be_emulated());
     match picked {
         Ok(picked) => assert!(Gpu::of(&picked, Dtype::Bf16).unwrap().is_some()),
@@ -39,16 +39,16 @@ fn the_emulator_is_only_had_by_name() {
 
 #[test]
 fn the_cpu_can_always_be_had() {
-    let picked = pick(DeviceChoice::Cpu).unwrap();
+    let picked = select(DeviceChoice::Cpu).unwrap();
     assert_eq!((picked.kind, picked.reason.as_str()), (DeviceKind::Cpu, "asked for"));
     assert!(picked.device.is_cpu());
 }
 
 #[test]
 fn auto_says_why_it_is_the_cpu_and_cuda_by_name_is_an_error_then() {
-    let picked = pick(DeviceChoice::Auto).unwrap();
+    let picked = select(DeviceChoice::Auto).unwrap();
     assert!(!picked.reason.is_empty());
-    let by_name = pick(DeviceChoice::Cuda(0));
+    let by_name = select(DeviceChoice::Cuda(0));
     match picked.kind {
         DeviceKind::Cuda(index) => assert_eq!((index, by_name.is_ok()), (0, true)),
         DeviceKind::Emulated => panic!("auto took what is for tests"),
@@ -65,8 +65,8 @@ fn auto_says_why_it_is_the_cpu_and_cuda_by_name_is_an_error_then() {
 #[cfg(not(feature = "cuda"))]
 #[test]
 fn without_the_feature_that_is_the_reason() {
-    assert_eq!(pick(DeviceChoice::Auto).unwrap().reason, "built without the feature cuda");
-    let error = pick(DeviceChoice::Cuda(1)).unwrap_err().to_string();
+    assert_eq!(select(DeviceChoice::Auto).unwrap().reason, "built without the feature cuda");
+    let error = select(DeviceChoice::Cuda(1)).unwrap_err().to_string();
     assert!(error.contains("scripts/build-cuda"), "{error}");
 }
 

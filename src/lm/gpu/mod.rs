@@ -32,8 +32,8 @@ mod tests;
 mod trainee;
 
 #[cfg(feature = "cuda")]
-use crate::lm::device::{DeviceChoice, free_on, pick};
-use crate::lm::device::{DeviceKind, Dtype, Picked};
+use crate::lm::device::{DeviceChoice, free_on, select};
+use crate::lm::device::{DeviceKind, Dtype, SelectedDevice};
 use crate::lm::error::LmError;
 use candle_core::{DType, Device};
 pub(in crate::lm) use layout::Moves;
@@ -141,7 +141,7 @@ impl Gpu {
     ///
     /// # Errors
     /// The program was built without kernels.
-    pub fn of(picked: &Picked, dtype: Dtype) -> Result<Option<Gpu>, LmError> {
+    pub fn of(picked: &SelectedDevice, dtype: Dtype) -> Result<Option<Gpu>, LmError> {
         static OPENED: Mutex<Vec<(DeviceKind, Dtype, Gpu)>> = Mutex::new(Vec::new());
         let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
         let known =
@@ -168,7 +168,7 @@ impl Gpu {
     /// Why there is neither.
     pub fn to_test(dtype: Dtype) -> Result<Gpu, String> {
         #[cfg(feature = "cuda")]
-        if let Ok(picked) = pick(DeviceChoice::Cuda(0)) {
+        if let Ok(picked) = select(DeviceChoice::Cuda(0)) {
             return Gpu::cuda(&picked.device, dtype).map_err(|error| error.to_string());
         }
         Gpu::emulated(dtype).ok_or_else(|| "the kernels were not compiled for the CPU".to_owned())

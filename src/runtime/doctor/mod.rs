@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::domain::Iteration;
 use crate::domain::event::IterationKind;
 use crate::error::Error;
-use crate::lm::device::{DeviceKind, Picked, free_memory};
+use crate::lm::device::{DeviceKind, SelectedDevice, free_memory};
 use crate::lm::generate::live_max;
 use crate::lm::model_files::ModelFiles;
 use crate::log::LogError;
@@ -120,7 +120,7 @@ impl Diagnosis {
 }
 
 /// The forecast of the GPU's memory, where one computes: by shapes, for it was not measured.
-fn device_forecast(outline: &Outline<'_>, device: &Picked) -> Option<MemoryForecast> {
+fn device_forecast(outline: &Outline<'_>, device: &SelectedDevice) -> Option<MemoryForecast> {
     let gpu = device.kind != DeviceKind::Cpu;
     gpu.then(|| memory_forecast(outline, Memory::Device, free_memory(device), None))
 }
@@ -157,8 +157,8 @@ fn stock(cast: &Cast, oracle: bool) -> Stock {
     let view = &cast.view;
     let (next, kind) = upcoming(view);
     let asks = |n: usize| -> usize {
-        let seats = view.panel.iter().flat_map(|panel| panel.seats());
-        let rubrics = seats.filter_map(|seat| cast.rubrics.get(&seat.rubric));
+        let members = view.panel.iter().flat_map(|panel| panel.members());
+        let rubrics = members.filter_map(|member| cast.rubrics.get(&member.rubric));
         rubrics.map(|rubric| shown(n, &rubric, cast.config.judge.comparisons_max).len()).sum()
     };
     let most = (cast.config.sampling.candidates as usize).max(4);
@@ -174,7 +174,7 @@ fn stock(cast: &Cast, oracle: bool) -> Stock {
     }
 }
 
-fn cast(folder: &Folder, device: &Picked) -> Result<Cast, Error> {
+fn cast(folder: &Folder, device: &SelectedDevice) -> Result<Cast, Error> {
     if let Some(pid) = folder.holder() {
         // Two would disturb each other: neither the figures nor the run would be worth anything.
         return Err(LogError::InUse { path: folder.path().to_owned(), pid }.into());
@@ -197,7 +197,7 @@ fn cast(folder: &Folder, device: &Picked) -> Result<Cast, Error> {
 pub fn examine(
     folder: &Folder,
     oracle: Option<&dyn Oracle>,
-    device: &Picked,
+    device: &SelectedDevice,
 ) -> Result<Diagnosis, Error> {
     let began = Instant::now();
     let cast = cast(folder, device)?;

@@ -17,7 +17,7 @@ use crate::domain::{
 };
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
-use crate::lm::device::Picked;
+use crate::lm::device::SelectedDevice;
 use crate::lm::model_files::ModelFiles;
 use crate::log::{Batch, Log, MemoryLog};
 use crate::rubric::RubricRegistry;
@@ -30,7 +30,7 @@ use crate::stage::pair_store::PairStore;
 use crate::stage::sampler::{Sampler, WriteTask};
 use crate::stage::trainer::Trainer;
 use crate::stage::writer::write_round;
-use crate::stage::{Ample, Desk, NoGauge, Stage, StageError};
+use crate::stage::{Ample, NoGauge, Stage, StageContext, StageError};
 use crate::view::{PromptFacts, RunView};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -117,7 +117,7 @@ pub(super) struct Cast {
     /// The run's rubrics.
     pub rubrics: Arc<RubricRegistry>,
     /// What computes.
-    pub device: Picked,
+    pub device: SelectedDevice,
 }
 
 impl Cast {
@@ -167,7 +167,7 @@ type Seeds = (BlobHash, u32);
 
 /// A miniature under way.
 pub(super) struct Rehearsal {
-    pub desk: Desk,
+    pub context: StageContext,
     pub config: Config,
     pub view: RunView,
     pub watched: Arc<Watched>,
@@ -226,7 +226,7 @@ impl Rehearsal {
         let workshop =
             workshop.with_adapters_of_old(identity::adapters_of_old(&cast.view, &cast.config));
         let watched = Arc::new(Watched::new(workshop));
-        let desk = Desk {
+        let context = StageContext {
             log: Arc::new(MemoryLog::default()),
             workshop: watched.clone(),
             rubrics: cast.rubrics.clone(),
@@ -238,14 +238,14 @@ impl Rehearsal {
         let (view, prompts) = (RunView::default(), prompts.len());
         let config = smaller(&cast.config, prompts);
         let mut new =
-            Rehearsal { desk, config, view, watched, prompts, paired: 0, _scratch: scratch };
+            Rehearsal { context, config, view, watched, prompts, paired: 0, _scratch: scratch };
         new.record(None, events)?;
         Ok(new)
     }
 
     fn record(&mut self, key: Option<TaskKey>, events: Vec<Event>) -> Result<(), Error> {
-        self.desk.log.append(Batch { key, events, cursor: None })?;
-        while self.view.follow(self.desk.log.as_ref(), 512, |_| {})? > 0 {}
+        self.context.log.append(Batch { key, events, cursor: None })?;
+        while self.view.follow(self.context.log.as_ref(), 512, |_| {})? > 0 {}
         Ok(())
     }
 
@@ -277,11 +277,11 @@ impl Rehearsal {
     fn act<S: Stage + Default>(&mut self, hand: &Hand) -> Result<Option<Act>, Error> {
         let mut stage = S::default();
         let Some((key, task)) = stage.next(&self.view) else { return Ok(None) };
-        let (view, desk) = (self.view.clone(), self.desk.clone());
+        let (view, context) = (self.view.clone(), self.context.clone());
         self.watched.take();
         forget_peak();
         let began = Instant::now();
-        let events = hand.take(move || stage.run(task, &view, &desk))??;
+        let events = hand.take(move || stage.run(task, &view, &context))??;
         let seconds = began.elapsed().as_secs_f64();
         let (calls, peak) = (self.watched.take(), peak_bytes());
         self.record(Some(key), events)?;
@@ -300,14 +300,14 @@ impl Rehearsal {
     /// Writes a first round of prompts over all that the run knows; how many were taken.
     pub fn write(&mut self, hands: &Hands, cast: &Cast) -> Result<(Act, u32), Error> {
         let (view, policy) = (cast.view.clone(), cast.policy()?);
-        let desk = Desk { log: cast.log.clone(), ..self.desk.clone() };
+        let context = StageContext { log: cast.log.clone(), ..self.context.clone() };
         let (iteration, _) = view.next_iteration();
         let missing = || Error::Usage("the run writes no prompts".to_owned());
         let (engine, wanted) = (cast.config.engine(), cast.config.prompts.per_iteration);
         let writer = cast.config.prompts.writer_plan().ok_or_else(missing)?;
         let task = WriteTask { iteration, policy, engine, round: 0, writer, wanted };
         let began = Instant::now();
-        let events = hands.sampler.take(move || write_round(&task, &view, &desk))??;
+        let events = hands.sampler.take(move || write_round(&task, &view, &context))??;
         let (seconds, calls) = (began.elapsed().as_secs_f64(), self.watched.take());
         let written = |event: &Event| match event {
             Event::PromptsWritten { admitted, .. } => Some(*admitted),
@@ -332,7 +332,7 @@ impl Rehearsal {
     pub fn pair(&mut self) -> Result<(), Error> {
         let mut stage = PairStore;
         while let Some((key, task)) = stage.next(&self.view) {
-            let mut events = stage.run(task, &self.view, &self.desk)?;
+            let mut events = stage.run(task, &self.view, &self.context)?;
             for event in &mut events {
                 match event {
                     Event::PairFormed { .. } => self.paired += 1,
@@ -361,7 +361,7 @@ impl Rehearsal {
     pub fn open_checkpoint(&mut self, hands: &Hands) -> Result<Option<Act>, Error> {
         let open = self.view.open().and_then(|(_, open)| open.checkpoint.clone());
         let Some(checkpoint) = open else { return Ok(None) };
-        let (workshop, engine) = (self.desk.workshop.clone(), self.config.engine());
+        let (workshop, engine) = (self.context.workshop.clone(), self.config.engine());
         forget_peak();
         let began = Instant::now();
         hands.evaluator.take(move || workshop.policy(&checkpoint.policy, &engine).map(drop))??;

@@ -19,7 +19,7 @@ pub use remedies::{Remedy, remedies};
 
 use crate::config::Config;
 use crate::lm::config::ModelConfig;
-use crate::lm::device::{DeviceKind, Picked};
+use crate::lm::device::{DeviceKind, SelectedDevice};
 use crate::lm::generate::{cache_bytes, drawing_bytes, live_max, open_bytes};
 use crate::lm::train::{LOGIT_BYTES_MAX, MICRO_BATCH_BYTES, activation_bytes_per_row, lanes_of};
 use crate::lm::weights::expected_shapes;
@@ -206,7 +206,7 @@ impl<'a> Outline<'a> {
         model: &'a ModelConfig,
         config: &'a Config,
         kinds: Kinds,
-        device: &Picked,
+        device: &SelectedDevice,
     ) -> Outline<'a> {
         Outline { model, config, kinds, lengths: None, device: device.kind }
     }

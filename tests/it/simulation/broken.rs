@@ -156,8 +156,8 @@ fn a_referee_that_is_not_installed_is_never_replaced() {
     };
     let alone = planned(&view, "nobody");
     let (_, task) = Evaluator.next(&alone).expect("it is not left out in silence");
-    let desk = world.desk(&sim.disk, sim.disk.log.clone());
-    let error = Evaluator.run(task, &view, &desk).unwrap_err().to_string();
+    let context = world.context(&sim.disk, sim.disk.log.clone());
+    let error = Evaluator.run(task, &view, &context).unwrap_err().to_string();
     assert!(error.contains("GRADUS0508 evaluate.rubrics names \"nobody\""), "{error}");
     assert!(error.contains("gradus rubric install DIR FILE"), "{error}");
 

@@ -3,14 +3,14 @@
 //! actix, threads and clocks are left out.
 
 use super::flaky::{Disk, FlakyLog, Power};
-use super::seat::{Seat, Trouble, fold, seats};
+use super::role::{Role, Trouble, fold, roles};
 use super::world::World;
 use crate::dice::Dice;
 use gradus::actor::worker::Done;
 use gradus::domain::{Event, Iteration, Offset, Prompt, PromptOrigin, TaskKey, Trial, When};
 use gradus::log::{Batch, Log};
 use gradus::stage::conductor::Conductor;
-use gradus::stage::{ATTEMPTS_MAX, Desk, Stage};
+use gradus::stage::{ATTEMPTS_MAX, Stage, StageContext};
 use gradus::view::RunView;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ const TICKS_MAX: u32 = 200_000;
 /// What lives until the power fails.
 struct Process {
     log: Arc<FlakyLog>,
-    desk: Desk,
-    seats: Vec<Box<dyn Seat>>,
+    context: StageContext,
+    roles: Vec<Box<dyn Role>>,
     /// Wake-ups that wait in each mailbox.
     rings: Vec<u32>,
     /// The iteration whose settings it was started with.
@@ -32,9 +32,9 @@ struct Process {
 impl Process {
     fn start(world: &World, disk: &Disk, settings_of: u32) -> Process {
         let log = Arc::new(FlakyLog::new(disk));
-        let desk = world.desk(disk, log.clone());
-        let seats = seats(&Arc::new(world.config_of(settings_of)));
-        Process { log, desk, rings: vec![1; seats.len()], seats, settings_of }
+        let context = world.context(disk, log.clone());
+        let roles = roles(&Arc::new(world.config_of(settings_of)));
+        Process { log, context, rings: vec![1; roles.len()], roles, settings_of }
     }
 }
 
@@ -143,14 +143,14 @@ impl Sim<'_> {
         let mut worked = true;
         while std::mem::take(&mut worked) {
             self.read_settings();
-            for at in 0..self.process.seats.len() {
-                let Process { desk, seats, .. } = &mut self.process;
-                let seat = &mut seats[at];
-                seat.wake(desk, desk.log.tail());
-                let done = seat.finish(desk, Trouble::None);
-                assert!(matches!(done, None | Some(Done::Recorded)), "{}: {done:?}", seat.name());
+            for at in 0..self.process.roles.len() {
+                let Process { context, roles, .. } = &mut self.process;
+                let role = &mut roles[at];
+                role.wake(context, context.log.tail());
+                let done = role.finish(context, Trouble::None);
+                assert!(matches!(done, None | Some(Done::Recorded)), "{}: {done:?}", role.name());
                 worked |= done.is_some();
-                if done.is_some() && seat.name() == Conductor::NAME {
+                if done.is_some() && role.name() == Conductor::NAME {
                     self.read_settings();
                 }
             }
@@ -173,12 +173,12 @@ impl Sim<'_> {
 
     /// A few rounds of the calm run, and then an order in every hand that takes one.
     pub fn begin(&mut self, rounds: u32) {
-        let Process { desk, seats, .. } = &mut self.process;
+        let Process { context, roles, .. } = &mut self.process;
         for round in 0..=rounds {
-            for seat in seats.iter_mut() {
-                seat.wake(desk, desk.log.tail());
+            for role in roles.iter_mut() {
+                role.wake(context, context.log.tail());
                 if round < rounds {
-                    seat.finish(desk, Trouble::None);
+                    role.finish(context, Trouble::None);
                 }
             }
         }
@@ -187,7 +187,7 @@ impl Sim<'_> {
 
     /// Orders in hand.
     pub fn in_hand(&self) -> usize {
-        self.process.seats.iter().filter(|seat| seat.order().is_some()).count()
+        self.process.roles.iter().filter(|role| role.order().is_some()).count()
     }
 
     /// One rough schedule, to the end of the last iteration, and calm after that.
@@ -224,8 +224,8 @@ impl Sim<'_> {
             self.finish_one(dice, end);
         }
         self.calm();
-        for seat in &self.process.seats {
-            assert_eq!(seat.view(), &self.truth, "the view of {}", seat.name());
+        for role in &self.process.roles {
+            assert_eq!(role.view(), &self.truth, "the view of {}", role.name());
         }
     }
 
@@ -278,10 +278,10 @@ impl Sim<'_> {
     fn stop(&mut self, gently: bool) {
         let tail = self.disk.log.tail();
         if gently {
-            let Process { desk, seats, .. } = &mut self.process;
-            desk.cancel.cancel();
-            for seat in seats.iter_mut() {
-                let done = seat.finish(desk, Trouble::None);
+            let Process { context, roles, .. } = &mut self.process;
+            context.cancel.cancel();
+            for role in roles.iter_mut() {
+                let done = role.finish(context, Trouble::None);
                 assert!(matches!(done, None | Some(Done::Cancelled)), "{done:?}");
             }
             assert_eq!(self.disk.log.tail(), tail, "a cancelled task records nothing");
@@ -315,25 +315,25 @@ impl Sim<'_> {
 
     /// Someone with a ring in the mailbox wakes; when there is none, the clock rings for all.
     fn wake_one(&mut self, dice: &mut Dice, mood: Mood) {
-        let Process { desk, seats, rings, .. } = &mut self.process;
-        let waiting: Vec<usize> = (0..seats.len()).filter(|at| rings[*at] > 0).collect();
+        let Process { context, roles, rings, .. } = &mut self.process;
+        let waiting: Vec<usize> = (0..roles.len()).filter(|at| rings[*at] > 0).collect();
         if waiting.is_empty() {
             rings.fill(1);
             return;
         }
         let at = dice.pick(&waiting);
         rings[at] -= 1;
-        let seat = &mut seats[at];
-        let (next, tail) = (seat.view().next.0, desk.log.tail().0);
+        let role = &mut roles[at];
+        let (next, tail) = (role.view().next.0, context.log.tail().0);
         let mut until = tail;
         if tail > next && dice.chance(mood.late) {
             until = next + dice.below(tail - next);
             self.tally.count("wake late", 1);
         }
-        let idle = seat.order().is_none();
-        seat.wake(desk, Offset(until));
-        if let (true, true, Some((key, iteration))) = (mood.doomed > 0, idle, seat.order()) {
-            let fresh = desk.log.find(key).unwrap().is_none() && seat.name() != Conductor::NAME;
+        let idle = role.order().is_none();
+        role.wake(context, Offset(until));
+        if let (true, true, Some((key, iteration))) = (mood.doomed > 0, idle, role.order()) {
+            let fresh = context.log.find(key).unwrap().is_none() && role.name() != Conductor::NAME;
             let fate = if fresh && dice.chance(mood.doomed) { iteration } else { None };
             self.doomed.entry(key.clone()).or_insert(fate);
         }
@@ -343,8 +343,8 @@ impl Sim<'_> {
     /// not even that, and the stage is ready to try again. What is lost for good ends the process.
     fn refuse(&mut self, at: usize, trouble: Trouble) {
         let tail = self.disk.log.tail();
-        let Process { desk, seats, .. } = &mut self.process;
-        let done = seats[at].finish(desk, trouble);
+        let Process { context, roles, .. } = &mut self.process;
+        let done = roles[at].finish(context, trouble);
         assert_eq!(self.disk.log.tail(), tail, "{trouble:?} records nothing");
         match (trouble, done) {
             (Trouble::Shortage(_), Some(Done::Waits(_))) => self.tally.count("refused", 1),
@@ -357,14 +357,15 @@ impl Sim<'_> {
     }
 
     fn finish_one(&mut self, dice: &mut Dice, mood: Mood) {
-        let Process { log, desk, seats, .. } = &mut self.process;
-        let busy: Vec<usize> = (0..seats.len()).filter(|at| seats[*at].order().is_some()).collect();
+        let Process { log, context, roles, .. } = &mut self.process;
+        let busy: Vec<usize> = (0..roles.len()).filter(|at| roles[*at].order().is_some()).collect();
         if busy.is_empty() {
             return;
         }
         let at = dice.pick(&busy);
         // Decided by a view that was behind: its worker finds it done.
-        let stale = seats[at].order().is_some_and(|(key, _)| desk.log.find(key).unwrap().is_some());
+        let stale =
+            roles[at].order().is_some_and(|(key, _)| context.log.find(key).unwrap().is_some());
         self.tally.count("done already", u64::from(stale));
         if !stale && dice.chance(mood.refused) {
             let trouble = match dice.chance(10) {
@@ -373,12 +374,12 @@ impl Sim<'_> {
             };
             return self.refuse(at, trouble);
         }
-        let seat = &mut seats[at];
-        let Some((key, _)) = seat.order() else { return };
+        let role = &mut roles[at];
+        let Some((key, _)) = role.order() else { return };
         // Counted in the truth, not in a view that may be behind: a fault must stay a fault that
         // the run gets over.
         let failed = self.truth.failures.get(key).copied().unwrap_or_default();
-        let spared = failed + 1 >= ATTEMPTS_MAX || seat.name() == Conductor::NAME;
+        let spared = failed + 1 >= ATTEMPTS_MAX || role.name() == Conductor::NAME;
         let doomed = self.doomed.get(key).is_some_and(Option::is_some);
         let fails = doomed || (!spared && dice.chance(mood.fail));
         let power = match dice.chance(mood.cut) {
@@ -387,7 +388,7 @@ impl Sim<'_> {
         };
         let (power, fails) = if stale { (Power::Holds, false) } else { (power, fails) };
         log.set(power);
-        let done = seat.finish(desk, if fails { Trouble::Task } else { Trouble::None });
+        let done = role.finish(context, if fails { Trouble::Task } else { Trouble::None });
         match (power, done) {
             (Power::Holds, Some(Done::Recorded)) if !fails => {}
             (Power::Holds, Some(Done::Failed { .. })) if fails || self.faulty => {

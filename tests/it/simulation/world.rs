@@ -9,12 +9,13 @@ use gradus::config::{
 };
 use gradus::domain::event::SeedRow;
 use gradus::domain::{
-    Event, Message, Notes, Panel, PolicyRef, Prompt, PromptOrigin, RubricId, Seat, TaskKey, When,
+    Event, Message, Notes, Panel, PanelMember, PolicyRef, Prompt, PromptOrigin, RubricId, TaskKey,
+    When,
 };
 use gradus::lm::cancel::Cancel;
 use gradus::log::{Batch, Log};
 use gradus::rubric::{Rubric, RubricEngine, RubricRegistry, bundled};
-use gradus::stage::{Ample, Desk, NoGauge, Oracle};
+use gradus::stage::{Ample, NoGauge, Oracle, StageContext};
 use std::sync::{Arc, OnceLock};
 
 /// What a run is given.
@@ -73,25 +74,25 @@ pub fn foreign() -> RubricId {
     rubrics()[3].id().clone()
 }
 
-fn seat(rubric: RubricId, weight: f64, tags: &[&str]) -> Seat {
-    Seat { rubric, weight, tags: tags.iter().map(|tag| (*tag).to_owned()).collect() }
+fn member(rubric: RubricId, weight: f64, tags: &[&str]) -> PanelMember {
+    PanelMember { rubric, weight, tags: tags.iter().map(|tag| (*tag).to_owned()).collect() }
 }
 
 fn panels() -> [Panel; 5] {
-    let several = |seats: Vec<Seat>| Panel::new(seats).unwrap();
+    let several = |members: Vec<PanelMember>| Panel::new(members).unwrap();
     [
         Panel::one(demo()),
         Panel::one(pairwise()),
-        several(vec![seat(demo(), 2.0, &[]), seat(pairwise(), 1.0, &[])]),
-        several(vec![seat(demo(), 1.0, &[]), seat(verifier(), 1.0, &["math"])]),
-        several(vec![seat(demo(), 1.0, &[]), seat(pairwise(), 1.0, &["math"])]),
+        several(vec![member(demo(), 2.0, &[]), member(pairwise(), 1.0, &[])]),
+        several(vec![member(demo(), 1.0, &[]), member(verifier(), 1.0, &["math"])]),
+        several(vec![member(demo(), 1.0, &[]), member(pairwise(), 1.0, &["math"])]),
     ]
 }
 
 /// Panels that take another's place: one that compares, one that this model does not understand, and
 /// two of both.
 pub fn others() -> [Panel; 3] {
-    let two = vec![seat(pairwise(), 1.0, &[]), seat(foreign(), 1.0, &["math"])];
+    let two = vec![member(pairwise(), 1.0, &[]), member(foreign(), 1.0, &["math"])];
     [Panel::one(pairwise()), Panel::one(foreign()), Panel::new(two).unwrap()]
 }
 
@@ -275,13 +276,13 @@ impl World {
     }
 
     /// What a process that opens the disk works with.
-    pub fn desk(&self, disk: &Disk, log: Arc<dyn Log>) -> Desk {
+    pub fn context(&self, disk: &Disk, log: Arc<dyn Log>) -> StageContext {
         let rubrics = RubricRegistry::default();
         for rubric in self::rubrics() {
             rubrics.install(rubric.clone());
         }
         let oracle: Arc<dyn Oracle> = Arc::new(FakeOracle);
-        Desk {
+        StageContext {
             log,
             workshop: Arc::new(FakeWorkshop { blobs: disk.blobs.clone(), temper: self.temper }),
             rubrics: Arc::new(rubrics),

@@ -3,8 +3,8 @@
 
 use super::ask::{Asking, Bench, Marked, Sheet};
 use super::tally::{Tallied, Weighed, together};
-use super::{Desk, StageError};
-use crate::domain::{Panel, RubricId, RubricName, Seat};
+use super::{StageContext, StageError};
+use crate::domain::{Panel, PanelMember, RubricId, RubricName};
 use crate::rubric::Rubric;
 
 /// What became of a sheet.
@@ -24,9 +24,9 @@ impl Judged {
 }
 
 /// A rubric that can be asked.
-pub(crate) fn installed(desk: &Desk, id: &RubricId) -> Result<Rubric, StageError> {
+pub(crate) fn installed(context: &StageContext, id: &RubricId) -> Result<Rubric, StageError> {
     let missing = || format!("rubric {} is active but not installed", id.short());
-    desk.rubrics.get(id).ok_or_else(|| StageError::Rubric(missing()))
+    context.rubrics.get(id).ok_or_else(|| StageError::Rubric(missing()))
 }
 
 /// What a rubric's id stands for.
@@ -46,34 +46,36 @@ pub(crate) fn judge_under(
     sheets: &[Sheet<'_>],
     asking: Asking<'_>,
 ) -> Result<Vec<Judged>, StageError> {
-    let desk = asking.desk;
-    let mut under: Vec<Vec<(&Seat, Rubric, Marked)>> = sheets.iter().map(|_| Vec::new()).collect();
-    for (place, seat) in panel.seats().iter().enumerate() {
-        let takes = |sheet: &Sheet<'_>| panel.for_tags(&sheet.tags).contains(&seat);
+    let context = asking.context;
+    let mut under: Vec<Vec<(&PanelMember, Rubric, Marked)>> =
+        sheets.iter().map(|_| Vec::new()).collect();
+    for (place, member) in panel.members().iter().enumerate() {
+        let takes = |sheet: &Sheet<'_>| panel.for_tags(&sheet.tags).contains(&member);
         let places: Vec<usize> =
             sheets.iter().enumerate().filter(|(_, s)| takes(s)).map(|(at, _)| at).collect();
         if places.is_empty() {
             continue;
         }
-        let rubric = installed(desk, &seat.rubric)?;
+        let rubric = installed(context, &member.rubric)?;
         let ours: Vec<Sheet<'_>> =
-            places.iter().filter_map(|at| sheets.get(*at)).map(|s| s.for_seat(place)).collect();
+            places.iter().filter_map(|at| sheets.get(*at)).map(|s| s.for_member(place)).collect();
         let bench = Bench { asking, rubric: &rubric, samples: asking.judge.samples };
         for (at, marked) in places.iter().zip(bench.judge(&ours)?) {
             if let Some(under) = under.get_mut(*at) {
-                under.push((seat, rubric.clone(), marked));
+                under.push((member, rubric.clone(), marked));
             }
         }
     }
-    let lead = panel.seats().first().map(|seat| installed(desk, &seat.rubric)).transpose()?;
+    let lead =
+        panel.members().first().map(|member| installed(context, &member.rubric)).transpose()?;
     let scale_of_all = lead.as_ref().map_or((0.0, 1.0), scale);
     let judged = sheets.iter().zip(under).map(|(sheet, under)| {
         let tallied = |answer: usize| {
             let weighed: Vec<Weighed> = under
                 .iter()
-                .map(|(seat, rubric, marked)| Weighed {
+                .map(|(member, rubric, marked)| Weighed {
                     tallied: marked.tallied.get(answer).copied().flatten(),
-                    weight: seat.weight,
+                    weight: member.weight,
                     scale: scale(rubric),
                 })
                 .collect();

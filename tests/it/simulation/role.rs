@@ -14,7 +14,7 @@ use gradus::stage::judge::Judge;
 use gradus::stage::pair_store::PairStore;
 use gradus::stage::sampler::Sampler;
 use gradus::stage::trainer::Trainer;
-use gradus::stage::{Desk, Stage, StageError, Weight};
+use gradus::stage::{Stage, StageContext, StageError, Weight};
 use gradus::view::RunView;
 use std::sync::Arc;
 
@@ -77,39 +77,39 @@ impl<S: Stage> Stage for Faulty<S> {
         &mut self,
         task: S::Task,
         view: &RunView,
-        desk: &Desk,
+        context: &StageContext,
     ) -> Result<Vec<Event>, StageError> {
         match std::mem::take(&mut self.trouble).error() {
             Some(error) => Err(error),
-            None => self.stage.run(task, view, desk),
+            None => self.stage.run(task, view, context),
         }
     }
 }
 
 /// A shell without actix: a stage, its view, and the order in hand.
-pub trait Seat {
+pub trait Role {
     /// The stage's name.
     fn name(&self) -> &'static str;
     /// Folds up to `until`, and takes an order when it has none.
-    fn wake(&mut self, desk: &Desk, until: Offset);
+    fn wake(&mut self, context: &StageContext, until: Offset);
     /// Key and iteration of the order in hand.
     fn order(&self) -> Option<(&TaskKey, Option<Iteration>)>;
     /// Does the order in hand.
-    fn finish(&mut self, desk: &Desk, trouble: Trouble) -> Option<Done>;
+    fn finish(&mut self, context: &StageContext, trouble: Trouble) -> Option<Done>;
     /// What it knows.
     fn view(&self) -> &RunView;
 }
 
-struct Seated<S: Stage> {
+struct Acting<S: Stage> {
     decide: S,
     worker: Faulty<S>,
     view: RunView,
     order: Option<Order<S::Task>>,
 }
 
-fn seat<S: Stage>(make: impl Fn() -> S) -> Box<dyn Seat> {
+fn role<S: Stage>(make: impl Fn() -> S) -> Box<dyn Role> {
     let worker = Faulty { stage: make(), trouble: Trouble::None };
-    Box::new(Seated { decide: make(), worker, view: RunView::default(), order: None })
+    Box::new(Acting { decide: make(), worker, view: RunView::default(), order: None })
 }
 
 /// Folds the records below `until` that a view has not seen.
@@ -120,13 +120,13 @@ pub fn fold(view: &mut RunView, log: &dyn Log, until: Offset) {
     }
 }
 
-impl<S: Stage> Seat for Seated<S> {
+impl<S: Stage> Role for Acting<S> {
     fn name(&self) -> &'static str {
         S::NAME
     }
 
-    fn wake(&mut self, desk: &Desk, until: Offset) {
-        fold(&mut self.view, desk.log.as_ref(), until);
+    fn wake(&mut self, context: &StageContext, until: Offset) {
+        fold(&mut self.view, context.log.as_ref(), until);
         if self.order.is_none() {
             self.order = Order::next(&self.decide, &self.view);
         }
@@ -137,10 +137,10 @@ impl<S: Stage> Seat for Seated<S> {
         Some((&order.key, order.view.open().map(|(iteration, _)| iteration)))
     }
 
-    fn finish(&mut self, desk: &Desk, trouble: Trouble) -> Option<Done> {
+    fn finish(&mut self, context: &StageContext, trouble: Trouble) -> Option<Done> {
         let order = self.order.take()?;
         self.worker.trouble = trouble;
-        Some(work(&mut self.worker, order, desk, &Lease::default()))
+        Some(work(&mut self.worker, order, context, &Lease::default()))
     }
 
     fn view(&self) -> &RunView {
@@ -149,13 +149,13 @@ impl<S: Stage> Seat for Seated<S> {
 }
 
 /// Every stage, knowing nothing.
-pub fn seats(config: &Arc<Config>) -> Vec<Box<dyn Seat>> {
+pub fn roles(config: &Arc<Config>) -> Vec<Box<dyn Role>> {
     vec![
-        seat(|| Conductor::new(config.clone())),
-        seat(|| Sampler),
-        seat(|| Judge),
-        seat(|| PairStore),
-        seat(Trainer::default),
-        seat(|| Evaluator),
+        role(|| Conductor::new(config.clone())),
+        role(|| Sampler),
+        role(|| Judge),
+        role(|| PairStore),
+        role(Trainer::default),
+        role(|| Evaluator),
     ]
 }

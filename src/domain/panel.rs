@@ -209,7 +209,7 @@ impl When {
 mod tests {
     use super::*;
 
-    fn set_panel(rubric: &str, weight: f64, tags: &[&str]) -> PanelMember {
+    fn member(rubric: &str, weight: f64, tags: &[&str]) -> PanelMember {
         let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
         PanelMember { rubric: RubricId(rubric.to_owned()), weight, tags }
     }

@@ -74,24 +74,25 @@ fn main() {
     }
     println!("| request | times | median, ms | 99 of 100, ms | slowest, ms |");
     println!("| --- | --- | --- | --- | --- |");
-    let runtime = Runtime::builder(&dir).start().unwrap();
+    let runtime = Runtime::builder(&dir).start_blocking().unwrap();
     let handle = runtime.handle();
     asked("what is known, and what every stage does", |_| {
         black_box((handle.view().unwrap(), runtime.stages()));
     });
     asked("pause or go on, durable", |n| {
-        let _ = black_box(if n % 2 == 0 { handle.pause() } else { handle.resume() }.unwrap());
+        black_box(if n % 2 == 0 { handle.pause_blocking() } else { handle.resume_blocking() })
+            .unwrap();
     });
     asked("a new prompt, durable", |n| {
         let prompt = Prompt::user(format!("count to {n} ."), PromptOrigin::Given);
-        handle.submit(&[prompt]).unwrap();
+        handle.submit_blocking(&[prompt]).unwrap();
     });
     drop((handle, runtime));
     let stops = (0..STOPS).map(|n| {
-        let runtime = Runtime::builder(&dir).start().unwrap();
+        let runtime = Runtime::builder(&dir).start_blocking().unwrap();
         std::thread::sleep(Duration::from_millis(300 + 170 * n as u64));
         let begun = Instant::now();
-        runtime.shutdown();
+        runtime.shutdown_blocking();
         begun.elapsed()
     });
     show("stop, until nothing works any more", stops.collect());

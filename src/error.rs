@@ -49,6 +49,9 @@ pub enum Error {
     /// The folder holds a run already.
     #[error("{0} holds a run already. Go on with it: gradus run {0}")]
     RunExists(PathBuf),
+    /// The runtime was shut down.
+    #[error("the run was closed in this process. Start it again to go on")]
+    Closed,
     /// The run cannot go on by itself.
     #[error("{0}")]
     Halted(String),

@@ -48,6 +48,17 @@ pub use runtime::{
     Builder, FailedIteration, Folder, Goal, Handle, NewRun, Outcome, Runtime, Subscription,
 };
 
+/// What a program needs that embeds a run.
+pub mod prelude {
+    pub use crate::domain::{Event, Message, Offset, Prompt, PromptOrigin, Role};
+    pub use crate::error::Error;
+    pub use crate::lm::cancel::Cancel;
+    pub use crate::runtime::{
+        Activity, Answer, Command, Delivered, Folder, Goal, Handle, Outcome, Query, Reply, Runtime,
+        ServedPolicy, Status, Subscription,
+    };
+}
+
 /// The README's example is compiled with the tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

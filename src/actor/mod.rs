@@ -14,4 +14,4 @@ pub mod worker;
 #[cfg(test)]
 mod tests;
 
-pub use system::{ActorSystem, StageStatus};
+pub use system::{ActorSystem, StageStates, StageStatus};

@@ -11,7 +11,7 @@
 use super::lease::Lease;
 use super::worker::{Done, FAILURES_IN_A_ROW_MAX, InHand, Order, Worker, record_failure};
 use crate::domain::{Event, Offset};
-use crate::stage::{Cause, Stage, StageContext, StageError};
+use crate::stage::{Cause, Stage, StageContext, StageError, Weight};
 use crate::view::RunView;
 use actix::prelude::*;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -155,9 +155,23 @@ impl<S: Stage + Unpin> Shell<S> {
             self.not_before = None;
             self.set(|state| state.halted = None);
         }
+        // Asked again with every bell: a task on its way to the worker is not in hand yet.
+        if self.view.paused || self.view.is_overruled() {
+            self.interrupt();
+        }
         let next = self.view.next;
         self.set(|state| state.next = next);
         Ok(count == FOLD_RECORDS_MAX)
+    }
+
+    /// Nobody waits for the task in hand any more: the run pauses, or goes on from another policy.
+    /// What was done of it is kept where it can be, and the rest is planned anew.
+    fn interrupt(&self) {
+        if S::WEIGHT == Weight::Heavy
+            && let Some(hand) = self.worker.as_ref().and_then(Worker::in_hand)
+        {
+            hand.cancel.interrupt();
+        }
     }
 
     fn wake(&mut self, ctx: &mut Context<Self>) {
@@ -334,7 +348,9 @@ impl<S: Stage + Unpin> Handler<Finished> for Shell<S> {
             }
             Done::Failed { reason, .. } => self.failed(reason, ctx),
             Done::Waits(_) => self.refused(ctx),
-            Done::Cancelled | Done::Lost(_) => {}
+            // Interrupted: what is next may be known by now.
+            Done::Cancelled => self.wake(ctx),
+            Done::Lost(_) => {}
         }
     }
 }

@@ -29,6 +29,19 @@ pub struct StageStatus {
     pub state: ShellState,
 }
 
+/// What every stage is doing, for whoever asks; it outlives the actors.
+#[derive(Clone)]
+pub struct StageStates(Arc<[(&'static str, SharedState)]>);
+
+impl StageStates {
+    /// What they are doing now.
+    pub fn read(&self) -> Vec<StageStatus> {
+        let read =
+            |state: &SharedState| state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.0.iter().map(|(stage, state)| StageStatus { stage, state: read(state) }).collect()
+    }
+}
+
 struct Member {
     stage: &'static str,
     state: SharedState,
@@ -39,7 +52,7 @@ struct Member {
 /// The running actors.
 pub struct ActorSystem {
     context: StageContext,
-    states: Vec<(&'static str, SharedState)>,
+    states: StageStates,
     members: crossbeam_channel::Receiver<Vec<Member>>,
     stop_bell: crossbeam_channel::Sender<()>,
     bell: Option<JoinHandle<()>>,
@@ -91,7 +104,7 @@ impl ActorSystem {
         })?;
         let (system, members) =
             started.recv().map_err(|_| std::io::Error::other("the actor thread did not start"))?;
-        let states = members.iter().map(|m| (m.stage, m.state.clone())).collect();
+        let states = StageStates(members.iter().map(|m| (m.stage, m.state.clone())).collect());
         let wakes: Vec<Recipient<Wake>> = members.iter().map(|m| m.wake.clone()).collect();
         let (stop_bell, bell_stopped) = crossbeam_channel::bounded(1);
         let bell = ring(context.log.subscribe(), bell_stopped, wakes)?;
@@ -108,10 +121,8 @@ impl ActorSystem {
     }
 
     /// What every stage is doing.
-    pub fn status(&self) -> Vec<StageStatus> {
-        let read =
-            |state: &SharedState| state.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.states.iter().map(|(stage, state)| StageStatus { stage, state: read(state) }).collect()
+    pub fn states(&self) -> &StageStates {
+        &self.states
     }
 
     /// Stops at the next safe point: cancels the tasks in hand (nothing of them is recorded) and

@@ -40,10 +40,11 @@ pub struct Order<T> {
 }
 
 impl<T> Order<T> {
-    /// What a stage would do now: nothing while the run is paused, while nothing is due, or when
-    /// its next task failed too often.
+    /// What a stage would do now: nothing while the run is paused, while the iteration is one that
+    /// ends for another policy was chosen, while nothing is due, or when its next task failed too
+    /// often.
     pub fn next<S: Stage<Task = T>>(stage: &S, view: &RunView) -> Option<Order<T>> {
-        if view.paused {
+        if view.paused || (S::WEIGHT == Weight::Heavy && view.is_overruled()) {
             return None;
         }
         let (key, task) = stage.next(view)?;

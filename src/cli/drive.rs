@@ -42,8 +42,8 @@ pub fn work(
     instead: Instead,
     oracle: Option<Arc<dyn Oracle>>,
     stop: &Cancel,
-) -> Result<(Outcome, RunView), Error> {
-    let screen = Arc::new(Screen::new(label, folder));
+) -> Result<(Outcome, Arc<RunView>), Error> {
+    let screen = Arc::new(Screen::new(label));
     let mut builder = Runtime::builder(folder.path()).gauge(screen.clone());
     if let Some(iterations) = instead.iterations {
         builder = builder.iterations(iterations);
@@ -54,7 +54,7 @@ pub fn work(
     if let Some(oracle) = oracle {
         builder = builder.oracle(oracle);
     }
-    let runtime = builder.start()?;
+    let runtime = builder.start_blocking()?;
     // Once for a run and its arms.
     if label.is_empty() {
         devices::say(runtime.device());
@@ -66,15 +66,16 @@ pub fn work(
         eprintln!("settings: {to_come}");
     }
     // Who says run means go on.
-    if runtime.handle().view()?.paused {
-        runtime.handle().resume()?;
-    }
-    let outcome = runtime.wait(Goal::Iterations, stop, |view| screen.tick(view, &runtime));
     let handle = runtime.handle();
-    runtime.shutdown();
+    if handle.view()?.paused {
+        handle.resume_blocking()?;
+    }
+    let outcome = runtime.wait_blocking(Goal::Iterations, stop, |view| screen.tick(view, &runtime));
+    let view = handle.view();
+    // A signal does not wait for a computation that looks at its flag too seldom.
+    drop(runtime);
     screen.close();
-    let view = handle.view()?;
-    Ok((outcome?, view))
+    Ok((outcome?, view?))
 }
 
 /// What is known of a run, also while a process works on it.
@@ -133,6 +134,11 @@ pub fn finish(outcome: &Outcome, folder: &Folder, over: u32) -> Result<ExitStatu
                 over + 1
             ))
         }
+        Outcome::OutOfPrompts { over } => halted(format!(
+            "no prompt is left that was not answered; {over} iterations are over. Add some, let the \
+             policy write them (prompts.generate: true), or have the run wait for them \
+             (prompts.wait_for: 1), and go on with: gradus run {dir}"
+        )),
         Outcome::Halted { stage, reason } => halted(format!(
             "the {stage} failed again and again: {reason}. All attempts: gradus log show --kind \
              task_failed {dir}. Go on with: gradus run {dir}"

@@ -1,13 +1,12 @@
 //! `gradus status`: what a run is doing, or how far it got. Works beside a running process.
 
-use super::screen::Pulse;
 use super::{ExitStatus, drive, output};
 use gradus::Error;
 use gradus::config::Config;
 use gradus::domain::event::IterationOutcome;
 use gradus::log::Health;
 use gradus::report::{Report, iterations_table};
-use gradus::runtime::{Folder, SettingsToCome};
+use gradus::runtime::{self, Activity, Folder, Query, Reply, SettingsToCome, socket};
 use gradus::view::RunView;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -26,7 +25,7 @@ pub struct Arguments {
 #[serde(tag = "state", rename_all = "snake_case")]
 enum Status {
     /// Another process works on it.
-    Running(Pulse),
+    Running(Box<runtime::Status>),
     /// Nobody does.
     Idle {
         report: Box<Report>,
@@ -49,13 +48,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         return Ok(ExitStatus::Done);
     }
     output::text(&match &status {
-        Status::Running(pulse) => {
+        Status::Running(status) => {
             let view = drive::known(&folder)?;
             let report = Report::of(&view);
             let warnings = report.warnings.iter().map(|warning| format!("WARNING {warning}\n"));
             let settings = to_come(&folder, &view).map(|s| format!("settings {s}\n"));
             let settings = settings.unwrap_or_default();
-            format!("{}{settings}{}", running(pulse), warnings.collect::<String>())
+            format!("{}{settings}{}", running(status), warnings.collect::<String>())
         }
         Status::Idle { report, prompts_unused, failed_tasks, settings_to_come, stopped } => {
             format!(
@@ -83,17 +82,27 @@ fn read(folder: &Folder) -> Result<Status, Error> {
             report: Box::new(Report::of(&view)),
         });
     };
-    let body = std::fs::read(folder.status()).ok();
-    let pulse: Option<Pulse> = body.and_then(|body| serde_json::from_slice(&body).ok());
+    Ok(Status::Running(Box::new(asked(folder, &pid, &view))))
+}
+
+/// What the process at work says, else what it wrote into the folder, else what the log says.
+fn asked(folder: &Folder, pid: &str, view: &RunView) -> runtime::Status {
+    let told = |reply| match reply {
+        Reply::Status(status) => Some(*status),
+        _ => None,
+    };
+    let written = || -> Option<runtime::Status> {
+        serde_json::from_slice(&std::fs::read(folder.status()).ok()?).ok()
+    };
     // What another process left there is old news.
-    let ours = pulse.filter(|pulse| pid.is_empty() || pulse.pid.to_string() == pid);
-    let pulse = ours.unwrap_or_else(|| Pulse {
+    let ours = |status: &runtime::Status| pid.is_empty() || status.pid.to_string() == pid;
+    let asked = socket::ask_if_reachable(folder, &Query::Status).and_then(told);
+    asked.or_else(|| written().filter(ours)).unwrap_or_else(|| runtime::Status {
         pid: pid.parse().unwrap_or_default(),
         finished: view.finished(),
         records: view.next.0,
-        ..Pulse::default()
-    });
-    Ok(Status::Running(pulse))
+        ..runtime::Status::default()
+    })
 }
 
 /// What of the settings counts from the next iteration on. A file that cannot be read is said by
@@ -116,21 +125,35 @@ fn stopped(view: &RunView, folder: &Folder) -> Option<String> {
     Some(format!("iteration {last} {reason}. Go on with: gradus run {dir}"))
 }
 
-fn running(pulse: &Pulse) -> String {
-    let on = if pulse.device.is_empty() { String::new() } else { format!(" on {}", pulse.device) };
+fn running(status: &runtime::Status) -> String {
+    let on =
+        if status.device.is_empty() { String::new() } else { format!(" on {}", status.device) };
     // Another user's may not be known.
-    let process = match pulse.pid {
+    let process = match status.pid {
         0 => "another process".to_owned(),
         pid => format!("process {pid}"),
     };
     let mut text = format!(
         "running in {process}{on}; {} iterations over, {} records\n{}\n",
-        pulse.finished, pulse.records, pulse.model
+        status.finished, status.records, status.model
     );
-    for (stage, (done, total)) in &pulse.progress {
+    match status.activity {
+        Activity::Paused => text.push_str("PAUSED; it goes on when somebody says so\n"),
+        Activity::WaitingForPrompts { waiting, wanted } => text.push_str(&format!(
+            "waits for prompts: {waiting} of {wanted} are there (prompts.wait_for)\n"
+        )),
+        _ => {}
+    }
+    if status.pinned {
+        text.push_str(&format!(
+            "{} is pinned: it stays, whatever iterations come to\n",
+            status.policy
+        ));
+    }
+    for (stage, (done, total)) in &status.progress {
         text.push_str(&format!("  {stage:<10} {done}/{total}\n"));
     }
-    for (stage, state) in &pulse.stages {
+    for (stage, state) in &status.stages {
         if state.failed > 0 || state.restarts > 0 {
             let (failed, restarts) = (state.failed, state.restarts);
             text.push_str(&format!("  {stage:<10} {failed} failed tasks, {restarts} restarts\n"));
@@ -142,12 +165,12 @@ fn running(pulse: &Pulse) -> String {
             text.push_str(&format!("  {stage:<10} WAITS: {reason}\n"));
         }
     }
-    for (stage, state) in &pulse.stages {
+    for (stage, state) in &status.stages {
         if let Some(reason) = &state.lost {
             text.push_str(&format!("  {stage:<10} STOPS: {reason}\n"));
         }
     }
-    match &pulse.log {
+    match &status.log {
         Health::Sound => {}
         Health::Full { reason } => text.push_str(&format!("THE LOG WAITS: {reason}\n")),
         Health::Lost { reason } => text.push_str(&format!("LOG LOST: {reason}\n")),

@@ -164,6 +164,10 @@ pub struct SupervisionConfig {
 pub struct PromptsConfig {
     /// Prompts answered in an iteration.
     pub per_iteration: u32,
+    /// An iteration is opened once so many wait; until then the run waits, at no cost. 0: it is opened
+    /// with what there is, and a run without any ends.
+    #[serde(skip_serializing_if = "waits_for_nothing")]
+    pub wait_for: u32,
     /// Whether the policy writes new ones when too few wait.
     pub generate: bool,
     /// How it is asked.
@@ -209,6 +213,11 @@ pub struct SamplingConfig {
 /// Left out of what is written and hashed, so that runs that know nothing of it stay what they are.
 fn are_all_bits(bits: &u32) -> bool {
     *bits == 32
+}
+
+/// Left out of what is written and hashed, as `weight_bits`.
+fn waits_for_nothing(prompts: &u32) -> bool {
+    *prompts == 0
 }
 
 /// How completions are judged.

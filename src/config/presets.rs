@@ -56,6 +56,7 @@ impl Default for PromptsConfig {
     fn default() -> Self {
         PromptsConfig {
             per_iteration: 1000,
+            wait_for: 0,
             generate: false,
             writer: WriterStyle::Numbered,
             shots: 8,
@@ -244,6 +245,7 @@ fn demo() -> Config {
     let mut config = Config { iterations: 3, ..Config::default() };
     config.prompts = PromptsConfig {
         per_iteration: 600,
+        wait_for: 0,
         generate: true,
         writer: WriterStyle::Tagged,
         shots: 4,

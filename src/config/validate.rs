@@ -111,7 +111,7 @@ impl Config {
     }
 
     /// Whole numbers: key, value, least, most.
-    fn counts(&self) -> [(&'static str, u32, u32, u32); 34] {
+    fn counts(&self) -> [(&'static str, u32, u32, u32); 35] {
         let Config { prompts, sampling, judge, train, evaluate, .. } = self;
         let (sft, dpo) = (&train.sft, &train.dpo);
         let (supervision, storage, rubrics) = (&self.supervision, &self.storage, &self.rubrics);
@@ -122,6 +122,7 @@ impl Config {
             ("prompts.draws_per_round", prompts.draws_per_round, 1, BATCH_MAX),
             ("prompts.rounds_max", prompts.rounds_max, 0, PASSES_MAX),
             ("prompts.max_new_tokens", prompts.max_new_tokens, 1, TOKENS_MAX),
+            ("prompts.wait_for", prompts.wait_for, 0, PROMPTS_MAX),
             ("prompts.held_out", prompts.held_out, 0, PROMPTS_MAX),
             // A pair needs two.
             ("sampling.candidates", sampling.candidates, 2, FEW_MAX),

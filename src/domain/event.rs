@@ -345,7 +345,17 @@ pub enum Event {
     PromptsSplit { iteration: Iteration, prompts: Vec<PromptId> },
     /// A task of one prompt failed too often: the iteration goes on without it.
     PromptQuarantined { iteration: Iteration, prompt: PromptId, stage: String, task: TaskKey },
-    /// The host asked for a pause; stages finish their task and wait.
+    /// Somebody chose which policy acts from here on, whatever the gate said: one from before comes
+    /// back, or one that was rejected is taken. An open iteration that began with another ends.
+    PolicyChosen {
+        policy: PolicyRef,
+        /// Whether it stays, whatever later iterations come to.
+        pinned: bool,
+        reason: String,
+    },
+    /// The run shall have so many iterations, where its settings say fewer.
+    IterationsRaised { total: u32 },
+    /// The host asked for a pause; what is computed is given up or cut at a step, and all wait.
     PauseRequested,
     /// The host asked to go on.
     ResumeRequested,
@@ -417,6 +427,8 @@ impl Event {
             SeedDataAdmitted { .. } => of_run("seed_data_admitted"),
             IterationStarted { .. } => of_run("iteration_started"),
             IterationStartedUnplanned { .. } => of_run("iteration_started_unplanned"),
+            PolicyChosen { .. } => of_run("policy_chosen"),
+            IterationsRaised { .. } => volatile(of_run("iterations_raised")),
             TaskFailed { .. } => volatile(of_run("task_failed")),
             StageHalted { .. } => volatile(of_run("stage_halted")),
             PauseRequested => volatile(of_run("pause_requested")),

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 struct State {
     cancelled: AtomicBool,
     abandoned: AtomicBool,
+    interrupted: AtomicBool,
     looks: AtomicU64,
     parent: Option<Cancel>,
 }
@@ -28,6 +29,21 @@ impl Cancel {
         self.0.cancelled.store(true, Ordering::Release);
     }
 
+    /// Asks all holders to stop where what they have done so far can be kept: see
+    /// [`Cancel::is_interrupted`].
+    pub fn interrupt(&self) {
+        self.0.interrupted.store(true, Ordering::Release);
+    }
+
+    /// Whether somebody asked to stop and to keep what is done so far.
+    pub fn is_interrupted(&self) -> bool {
+        let parent = self.0.parent.as_ref();
+        let cancelled = self.0.cancelled.load(Ordering::Acquire);
+        self.0.interrupted.load(Ordering::Acquire)
+            && !cancelled
+            && !parent.is_some_and(Cancel::is_cancelled)
+    }
+
     /// Gives a computation up that shows no sign of life: nobody waits for it any more.
     pub fn abandon(&self) {
         self.0.abandoned.store(true, Ordering::Release);
@@ -39,11 +55,13 @@ impl Cancel {
         self.0.abandoned.load(Ordering::Acquire)
     }
 
-    /// Whether somebody asked to stop.
+    /// Whether somebody asked to stop, in whatever way.
     pub fn is_cancelled(&self) -> bool {
         self.0.looks.fetch_add(1, Ordering::Relaxed);
         let parent = self.0.parent.as_ref();
-        self.0.cancelled.load(Ordering::Acquire) || parent.is_some_and(Cancel::is_cancelled)
+        self.0.cancelled.load(Ordering::Acquire)
+            || self.0.interrupted.load(Ordering::Acquire)
+            || parent.is_some_and(Cancel::is_cancelled)
     }
 
     /// How often somebody looked.
@@ -78,5 +96,16 @@ mod tests {
         parent.cancel();
         assert!(two.is_cancelled() && !two.is_abandoned());
         assert_eq!((one.looks(), two.looks()), (1, 2));
+    }
+
+    #[test]
+    fn what_is_interrupted_stops_and_keeps_what_is_done_unless_it_is_cancelled() {
+        let parent = Cancel::default();
+        let task = parent.child();
+        task.interrupt();
+        assert!(task.is_cancelled() && task.is_interrupted());
+        assert!(!parent.is_cancelled() && !parent.is_interrupted());
+        parent.cancel();
+        assert!(task.is_cancelled() && !task.is_interrupted());
     }
 }

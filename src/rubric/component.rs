@@ -18,7 +18,7 @@ const COMPONENT_BYTES_MAX: usize = 32 << 20;
 const EXAMPLES_MAX: usize = 1000;
 
 /// How judgments of one item combine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Combine {
     /// Their mean.
@@ -32,7 +32,7 @@ pub enum Combine {
 }
 
 /// What a rubric judges.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
     /// Answers to a task.
@@ -42,7 +42,7 @@ pub enum Subject {
 }
 
 /// What a rubric says of itself.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct RubricInfo {
     /// Short and stable.
     pub name: String,

@@ -1,29 +1,34 @@
 //! How a runtime is put together and started.
 
+use super::core::{Core, Live};
 use super::drops::Drops;
 use super::estimate::Outline;
+use super::handle::on_a_thread;
 use super::memory::Reserve;
 use super::rubrics::{Rubrics, Terms};
+use super::socket::Listener;
+use super::status::Progress;
+use super::status_file::StatusFile;
 use super::watched::Watched;
 use super::{
-    Folder, Handle, Runtime, SettingsToCome, doctor, fold, held_out, identity, inbox, memory,
-    present, referees, space,
+    Folder, Handle, HeldOutChange, Inner, Runtime, SettingsToCome, TailWatch, Working, doctor,
+    fold, held_out, identity, memory, present, referees, space,
 };
 use crate::actor::ActorSystem;
 use crate::actor::clock::SystemClock;
-use crate::blob::BlobError;
+use crate::blob::{BlobError, BlobStore};
 use crate::config::{Config, RubricsConfig};
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
-use crate::lm::device::{DeviceChoice, select};
+use crate::lm::device::{DeviceChoice, SelectedDevice, select};
 use crate::lm::model_files::ModelFiles;
 use crate::lm::threads;
-use crate::log::{Clock, Log};
+use crate::log::{Clock, DurableLog, Log};
 use crate::machine::Place;
 use crate::rubric::RubricEngine;
 use crate::stage::candle_workshop::CandleWorkshop;
 use crate::stage::{Gauge, Headroom, NoGauge, Oracle, StageContext, Workshop};
-use std::path::PathBuf;
+use crate::view::RunView;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -95,15 +100,16 @@ impl Builder {
         self
     }
 
-    /// Opens the folder and starts the actors: the run goes on where it stopped.
+    /// Opens the folder and starts the actors, for callers that may wait: the run goes on where it
+    /// stopped.
     ///
     /// # Errors
     /// When the folder holds no run, is in use, or its settings, model or log are damaged; when the
     /// device cannot be had; when the run would not fit into the memory that is free, the machine's
     /// or the device's (GRADUS0110; not asked where the host brought its own
     /// [`Builder::headroom`]).
-    pub fn start(self) -> Result<Runtime, Error> {
-        let log = self.folder.open_log_by(self.clock)?;
+    pub fn start_blocking(self) -> Result<Runtime, Error> {
+        let log = self.folder.open_log_by(self.clock.clone())?;
         let (config, model) = settings(&self.folder, self.iterations)?;
         threads::start()?;
         let device = select(self.device.unwrap_or(config.device))?;
@@ -125,6 +131,20 @@ impl Builder {
         identity::check(&config, &model, &self.folder, log.as_ref(), &mut view)?;
         let to_come = SettingsToCome::of(&config, &view);
         let held_out = held_out::obey(&config, log.as_ref(), &blobs, &mut view)?;
+        let ready = Ready { log, config, model, device, place, blobs, view, to_come, held_out };
+        self.launch(ready)
+    }
+
+    /// As [`Builder::start_blocking`], for a host that awaits.
+    ///
+    /// # Errors
+    /// As [`Builder::start_blocking`].
+    pub async fn start(self) -> Result<Runtime, Error> {
+        on_a_thread(move || self.start_blocking()).await
+    }
+
+    fn launch(self, ready: Ready) -> Result<Runtime, Error> {
+        let Ready { log, config, model, device, place, blobs, view, to_come, held_out } = ready;
         let terms = Terms::of(&config, &model);
         let of_old = identity::adapters_of_old(&view, &config);
         let workshop = CandleWorkshop::new(model, blobs.clone(), &device, config.dtype)?;
@@ -135,40 +155,69 @@ impl Builder {
         present::check(&config, &view, &registry, &self.folder)?;
         referees::check(&config, &view, &registry)?;
         let reserve = Reserve { mib: config.supervision.memory_reserve_mib };
-        let config = Arc::new(config);
+        let (config, progress) = (Arc::new(config), Arc::new(Progress::passed_on_to(self.gauge)));
         let context = StageContext {
             log: log.clone(),
             workshop: workshop.clone(),
             rubrics: registry.clone(),
             oracle: self.oracle,
             cancel: Cancel::default(),
-            gauge: self.gauge,
+            gauge: progress.clone(),
             headroom: self.headroom.unwrap_or_else(|| Arc::new(reserve)),
         };
         let shared: Arc<dyn Log> = log.clone();
         let view = Arc::new(Mutex::new(view));
         let dir = self.folder.rubrics();
         let rubrics = Rubrics::new(dir, &shared, view.clone(), registry, engine, terms);
+        drop(shared);
+        let io = |error| Error::io(self.folder.path(), error);
+        let (tell, tail) = tokio::sync::watch::channel(log.tail());
+        let tail_watch = TailWatch::start(&log, tell).map_err(io)?;
         let watched = watch_rubrics(&self.folder, &config.rubrics, &rubrics)?;
-        let system =
-            ActorSystem::start(context.clone(), config.clone()).map_err(|e| Error::io(path, e))?;
-        let engine = config.engine();
-        let handle = Handle { log: log.clone(), workshop, engine, view, rubrics };
-        let system = Mutex::new(system);
-        Ok(Runtime {
-            handle,
-            context,
-            config,
-            to_come,
-            place,
-            device,
-            held_out,
-            log,
-            blobs,
-            system,
-            _watched: watched,
-        })
+        let system = ActorSystem::start(context, config.clone()).map_err(io)?;
+        let live = Live {
+            workshop,
+            config: config.clone(),
+            clock: self.clock,
+            device: device.kind.to_string(),
+            progress,
+            stages: system.states().clone(),
+            stop: Cancel::default(),
+        };
+        let core = Arc::new(Core { log, view, rubrics, blobs: blobs.clone(), live: Some(live) });
+        let status_file = StatusFile::start(self.folder.status(), &core).map_err(io)?;
+        let listener = listen(&self.folder, &core);
+        let working = Working { status_file, watched, listener, system, tail: tail_watch };
+        let handle = Handle { core: Arc::downgrade(&core), tail };
+        let (core, working) = (Mutex::new(Some(core)), Mutex::new(Some(working)));
+        let inner =
+            Inner { handle, core, working, config, to_come, place, device, held_out, blobs };
+        Ok(Runtime { inner: Arc::new(inner) })
     }
+}
+
+/// What a run needs to be launched, looked through.
+struct Ready {
+    log: Arc<DurableLog>,
+    config: Config,
+    model: Arc<ModelFiles>,
+    device: SelectedDevice,
+    place: Place,
+    blobs: Arc<BlobStore>,
+    view: RunView,
+    to_come: Option<SettingsToCome>,
+    held_out: Option<HeldOutChange>,
+}
+
+/// A run on a file system without sockets works, and only its own process can ask it.
+fn listen(folder: &Folder, core: &Arc<Core>) -> Option<Listener> {
+    let listener = Listener::start(folder, core);
+    let folder = folder.path().display().to_string();
+    listener
+        .inspect_err(|error| {
+            tracing::warn!(folder, %error, "no other process can ask this run: it has no socket");
+        })
+        .ok()
 }
 
 /// A run's settings and its model, which fit each other; `iterations` is what the host wants instead.
@@ -197,28 +246,20 @@ fn blobs_there(folder: &Folder) -> Result<(), BlobError> {
     }
 }
 
-/// Watches for what other processes ask, and for components in the watched folder.
+/// Watches for components in the watched folder.
 fn watch_rubrics(
     folder: &Folder,
     settings: &RubricsConfig,
     rubrics: &Rubrics,
 ) -> Result<Vec<Watched>, Error> {
-    let watch = |name: &str, dir: PathBuf, quiet: Duration, look: Box<dyn FnMut() + Send>| {
-        std::fs::create_dir_all(&dir)
-            .and_then(|()| Watched::start(name, dir.clone(), quiet, look))
-            .map_err(|error| Error::io(dir, error))
-    };
-    let (inbox, ours) = (folder.inbox(), rubrics.clone());
-    let answer = {
-        let inbox = inbox.clone();
-        move || inbox::answer_all(&inbox, &ours)
-    };
-    let mut all = vec![watch("inbox", inbox, Duration::ZERO, Box::new(answer))?];
-    if !settings.watch.is_empty() {
-        let dir = folder.path().join(&settings.watch);
-        let mut drops = Drops::new(dir.clone(), rubrics.clone(), settings.watch_when);
-        let quiet = Duration::from_millis(200);
-        all.push(watch("watch", dir, quiet, Box::new(move || drops.look()))?);
+    if settings.watch.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(all)
+    let dir = folder.path().join(&settings.watch);
+    let mut drops = Drops::new(dir.clone(), rubrics.clone(), settings.watch_when);
+    let quiet = Duration::from_millis(200);
+    std::fs::create_dir_all(&dir)
+        .and_then(|()| Watched::start("watch", dir.clone(), quiet, move || drops.look()))
+        .map(|watched| vec![watched])
+        .map_err(|error| Error::io(dir, error))
 }

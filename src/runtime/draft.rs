@@ -67,7 +67,8 @@ pub(super) fn lies_in(path: &Path, folder: &Path) -> bool {
 
 /// The part of the run in `folder` that a path lies in, if it does.
 pub(super) fn part_of(path: &Path, folder: &Path) -> Option<&'static str> {
-    let parts = PARTS.into_iter().chain([SETTINGS, "inbox", "watch", "doctor"]);
+    let parts =
+        PARTS.into_iter().chain([SETTINGS, "inbox", "watch", "doctor", "socket", "socket.part"]);
     parts.into_iter().find(|part| lies_in(path, &folder.join(part)))
 }
 

@@ -7,7 +7,7 @@
 //! DIR/model/          config.json, tokenizer.json, ... of the base, without weights
 //! DIR/rubrics/        installed components, by hash
 //! DIR/watch/          a component that appears here is installed (rubrics.watch)
-//! DIR/inbox/          requests of other processes to the one that works on the run
+//! DIR/socket          where the process that works on the run is asked by others
 //! DIR/doctor/         blobs of a measurement under way (`gradus doctor`), removed after it
 //! DIR/status.json     what a running process was doing a second ago; never truth
 //! ```
@@ -30,7 +30,7 @@ use crate::log::{Batch, Clock, DurableLog, JournalLog, Log, Loss, Verified};
 use crate::rubric::{LeftOut, Rubric, RubricEngine, RubricRegistry};
 use crate::view::RunView;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Records folded at a time.
 pub(crate) const FOLD_RECORDS: usize = 512;
@@ -87,19 +87,18 @@ impl Folder {
         self.0.join("rubrics")
     }
 
-    pub(super) fn inbox(&self) -> PathBuf {
-        self.0.join("inbox")
-    }
-
-    /// The rubrics of a run that nobody works on, and the log that they are changed in.
-    pub(super) fn rubrics_alone(&self) -> Result<(Arc<dyn Log>, Rubrics), Error> {
-        let log: Arc<dyn Log> = self.open_log()?;
+    /// The rubrics of a run that nobody works on; `log` is open, and `view` what is known of it.
+    pub(super) fn rubrics_of(
+        &self,
+        log: &Arc<DurableLog>,
+        view: &Arc<Mutex<RunView>>,
+    ) -> Result<Rubrics, Error> {
+        let log: Arc<dyn Log> = log.clone();
         let config = Config::from_yaml(&self.config())?;
         let terms = Terms::of(&config, &Arc::new(ModelFiles::open(&self.model())?));
         let engine = RubricEngine::new()?;
         let registry = self.open_rubrics(&engine)?;
-        let rubrics = Rubrics::new(self.rubrics(), &log, Arc::default(), registry, engine, terms);
-        Ok((log, rubrics))
+        Ok(Rubrics::new(self.rubrics(), &log, view.clone(), registry, engine, terms))
     }
 
     /// The bytes of an installed component.

@@ -1,106 +1,215 @@
-//! What a host may do with a run while it works.
+//! A HANDLE: a door to a run for a host that embeds it. It may be cloned and sent anywhere, holds
+//! nothing of the run, and says [`Error::Closed`] once the runtime was shut down.
+//!
+//! What may wait for the disk or compute is `async` and for any executor: it runs on a thread of its
+//! own. The same for callers without one is named `..._blocking`.
 
-use super::rubrics::{self, Rubrics};
-use super::{Subscription, held_out};
-use crate::domain::plan::Engine;
-use crate::domain::{Event, Offset, PolicyRef, Prompt, PromptId, PromptOrigin};
+use super::core::Core;
+use super::rubrics::Rubrics;
+use super::served::ServedPolicy;
+use super::status::Status;
+use super::subscription::Subscription;
+use super::surface::{Admission, Answer, Command, PolicyChoice, Query, Reply};
+use crate::domain::{Offset, Prompt};
 use crate::error::Error;
-use crate::log::{Appended, Batch, Log};
-use crate::stage::candle_workshop::CandleWorkshop;
 use crate::view::RunView;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Weak};
 
 /// What a host may do with a run.
 #[derive(Clone)]
 pub struct Handle {
-    pub(super) log: Arc<dyn Log>,
-    pub(super) workshop: Arc<CandleWorkshop>,
-    pub(super) engine: Engine,
-    pub(super) view: Arc<Mutex<RunView>>,
-    pub(super) rubrics: Rubrics,
+    pub(super) core: Weak<Core>,
+    pub(super) tail: tokio::sync::watch::Receiver<Offset>,
+}
+
+/// Runs something that blocks on a thread of its own. Dropping the future does not stop it.
+///
+/// # Errors
+/// [`Error::Io`] when the system gives no thread; else what it gives.
+pub(super) async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let (send, receive) = tokio::sync::oneshot::channel();
+    let run = move || {
+        let _ = send.send(work());
+    };
+    let thread = std::thread::Builder::new().name("gradus-asked".to_owned()).spawn(run);
+    thread.map_err(|error| Error::io("a thread", error))?;
+    receive.await.map_err(|_| Error::Closed)?
 }
 
 impl Handle {
+    fn core(&self) -> Result<Arc<Core>, Error> {
+        self.core.upgrade().ok_or(Error::Closed)
+    }
+
+    async fn with<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Core) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let core = self.core()?;
+        on_a_thread(move || ask(&core)).await
+    }
+
+    /// Does what is asked; it is durable then.
+    ///
+    /// # Errors
+    /// What was wrong with it: nothing is changed then. [`Error::Closed`].
+    pub async fn command(&self, command: Command) -> Result<Answer, Error> {
+        self.with(move |core| core.carry_out(command)).await
+    }
+
+    /// As [`Handle::command`], for callers that may wait.
+    ///
+    /// # Errors
+    /// As [`Handle::command`].
+    pub fn command_blocking(&self, command: Command) -> Result<Answer, Error> {
+        self.core()?.carry_out(command)
+    }
+
+    /// Tells what is asked.
+    ///
+    /// # Errors
+    /// When the log cannot be read; [`Error::Closed`].
+    pub async fn query(&self, query: Query) -> Result<Reply, Error> {
+        self.with(move |core| core.tell(&query)).await
+    }
+
+    /// As [`Handle::query`], for callers that may wait.
+    ///
+    /// # Errors
+    /// As [`Handle::query`].
+    pub fn query_blocking(&self, query: &Query) -> Result<Reply, Error> {
+        self.core()?.tell(query)
+    }
+
+    /// What the run is doing.
+    ///
+    /// # Errors
+    /// When the log cannot be read; [`Error::Closed`].
+    pub async fn status(&self) -> Result<Status, Error> {
+        self.with(Core::status).await
+    }
+
+    /// As [`Handle::status`], for callers that may wait.
+    ///
+    /// # Errors
+    /// As [`Handle::status`].
+    pub fn status_blocking(&self) -> Result<Status, Error> {
+        self.core()?.status()
+    }
+
+    /// Adds prompts to train on; those the run knows already are left out. So are those that nearly
+    /// equal a held-out one, which is recorded ([`crate::domain::Event::PromptRejected`]). A run that
+    /// waits for prompts wakes.
+    ///
+    /// # Errors
+    /// When the log cannot be read or written: nothing is added then. [`Error::Closed`].
+    pub async fn submit(&self, prompts: Vec<Prompt>) -> Result<Admission, Error> {
+        self.command(Command::AddPrompts { prompts }).await.map(admission)
+    }
+
+    /// As [`Handle::submit`], for callers that may wait.
+    ///
+    /// # Errors
+    /// As [`Handle::submit`]; the caller still has the prompts.
+    pub fn submit_blocking(&self, prompts: &[Prompt]) -> Result<Admission, Error> {
+        self.command_blocking(Command::AddPrompts { prompts: prompts.to_vec() }).map(admission)
+    }
+
+    /// Has the run wait: what is drawn or judged is given up and done again later, training is cut at
+    /// a step.
+    ///
+    /// # Errors
+    /// When the log cannot be written; [`Error::Closed`].
+    pub async fn pause(&self) -> Result<(), Error> {
+        self.command(Command::Pause).await.map(drop)
+    }
+
+    /// As [`Handle::pause`], for callers that may wait.
+    ///
+    /// # Errors
+    /// As [`Handle::pause`].
+    pub fn pause_blocking(&self) -> Result<(), Error> {
+        self.command_blocking(Command::Pause).map(drop)
+    }
+
+    /// Has the run go on, with stages that were halted too.
+    ///
+    /// # Errors
+    /// As [`Handle::pause`].
+    pub async fn resume(&self) -> Result<(), Error> {
+        self.command(Command::Resume).await.map(drop)
+    }
+
+    /// As [`Handle::resume`], for callers that may wait.
+    ///
+    /// # Errors
+    /// As [`Handle::pause`].
+    pub fn resume_blocking(&self) -> Result<(), Error> {
+        self.command_blocking(Command::Resume).map(drop)
+    }
+
+    /// Lets the policy act again that acted before this one; an open iteration that began with this
+    /// one ends.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where none did; when the log cannot be written; [`Error::Closed`].
+    pub async fn roll_back_policy(&self, reason: &str) -> Result<PolicyChoice, Error> {
+        let command = Command::RollBackPolicy { reason: reason.to_owned() };
+        match self.command(command).await? {
+            Answer::PolicyChosen(choice) => Ok(choice),
+            _ => Err(Error::Closed),
+        }
+    }
+
     /// The run's rubrics: to install, activate and roll back.
-    pub fn rubrics(&self) -> &Rubrics {
-        &self.rubrics
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn rubrics(&self) -> Result<Rubrics, Error> {
+        Ok(self.core()?.rubrics.clone())
     }
 
     /// Everything that is known now.
     ///
     /// # Errors
-    /// When the log cannot be read.
-    pub fn view(&self) -> Result<RunView, Error> {
-        rubrics::known(&self.view, self.log.as_ref())
+    /// When the log cannot be read; [`Error::Closed`].
+    pub fn view(&self) -> Result<Arc<RunView>, Error> {
+        self.core()?.view()
     }
 
-    fn append(&self, events: Vec<Event>) -> Result<Offset, Error> {
-        match self.log.append(Batch { key: None, events, cursor: None })? {
-            Appended::New { first, .. } | Appended::Duplicate { first } => Ok(first),
-        }
-    }
-
-    /// Adds prompts to train on; those the run knows already are left out. So are those that nearly
-    /// equal a held-out one, which is recorded ([`Event::PromptRejected`]). Gives the ids of the new
-    /// ones.
+    /// The policy that acts, ready to answer: serve it until
+    /// [`crate::domain::Event::CheckpointPromoted`] or [`crate::domain::Event::PolicyChosen`] names
+    /// another. It goes on answering after that, and after the runtime was shut down.
     ///
     /// # Errors
-    /// When the log cannot be read or written; the prompts are not lost, the caller still has them.
-    pub fn submit(&self, prompts: &[Prompt]) -> Result<Vec<PromptId>, Error> {
-        let view = self.view()?;
-        let mut new: Vec<Prompt> = Vec::new();
-        for prompt in prompts {
-            if !view.prompts.contains_key(&prompt.id) && !new.iter().any(|p| p.id == prompt.id) {
-                new.push(prompt.clone());
-            }
-        }
-        if new.is_empty() {
-            return Ok(Vec::new());
-        }
-        let held = held_out::index(self.log.as_ref(), &view)?;
-        let is_held = |prompt: &Prompt| held.in_chat(&prompt.messages).is_some();
-        let (refused, new): (Vec<_>, Vec<_>) = new
-            .into_iter()
-            .partition(|prompt| prompt.origin != PromptOrigin::HeldOut && is_held(prompt));
-        let admitted = new.iter().map(|p| Event::PromptAdmitted { prompt: p.clone() });
-        let refused = refused.iter().map(|prompt| Event::PromptRejected {
-            text: prompt.task_text().to_owned(),
-            reason: "nearly equals a held-out prompt, which is measured on".to_owned(),
-        });
-        self.append(admitted.chain(refused).collect())?;
-        Ok(new.into_iter().map(|p| p.id).collect())
+    /// When its weights are missing or damaged; [`Error::Closed`].
+    pub async fn policy(&self) -> Result<ServedPolicy, Error> {
+        self.with(Core::policy).await
     }
 
-    /// Asks all stages to finish their task and wait.
+    /// As [`Handle::policy`], for callers that may wait.
     ///
     /// # Errors
-    /// When the log cannot be written.
-    pub fn pause(&self) -> Result<Offset, Error> {
-        self.append(vec![Event::PauseRequested])
+    /// As [`Handle::policy`].
+    pub fn policy_blocking(&self) -> Result<ServedPolicy, Error> {
+        self.core()?.policy()
     }
 
-    /// Asks all stages to go on.
+    /// Reads the log from an offset on, and waits for what is to come.
     ///
     /// # Errors
-    /// When the log cannot be written.
-    pub fn resume(&self) -> Result<Offset, Error> {
-        self.append(vec![Event::ResumeRequested])
+    /// [`Error::Closed`].
+    pub fn subscribe(&self, from: Offset) -> Result<Subscription, Error> {
+        self.core()?;
+        Ok(Subscription::new(self.core.clone(), self.tail.clone(), from))
     }
+}
 
-    /// The promoted policy, opened: serve it until [`Event::CheckpointPromoted`] names another.
-    ///
-    /// # Errors
-    /// When its blobs are missing or damaged.
-    pub fn policy(&self) -> Result<(PolicyRef, Arc<crate::lm::policy::Policy>), Error> {
-        let view = self.view()?;
-        let policy =
-            view.policy.ok_or_else(|| Error::Usage("the run has no policy yet".to_owned()))?;
-        let opened = self.workshop.open(&policy, &self.engine)?;
-        Ok((policy, opened))
-    }
-
-    /// Reads the log from an offset on, waiting for what is to come.
-    pub fn subscribe(&self, from: Offset) -> Subscription {
-        Subscription::from(&self.log, from)
+fn admission(answer: Answer) -> Admission {
+    match answer {
+        Answer::PromptsAdded(admission) => admission,
+        _ => Admission::default(),
     }
 }

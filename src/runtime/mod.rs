@@ -2,6 +2,7 @@
 //! here is global: a process may hold as many runtimes as it has folders.
 
 mod builder;
+mod core;
 pub mod doctor;
 mod draft;
 mod drops;
@@ -10,18 +11,24 @@ pub mod folder;
 mod handle;
 mod held_out;
 pub mod identity;
-pub mod inbox;
 pub mod memory;
 mod outcome;
 mod panels;
+mod policies;
 mod present;
 mod referees;
 mod retention;
 pub mod rubrics;
+mod served;
 mod settings;
+pub mod socket;
 mod space;
 mod spelling;
+mod status;
+mod status_file;
 mod subscription;
+mod surface;
+mod wait;
 mod watched;
 
 pub use builder::Builder;
@@ -29,41 +36,69 @@ pub use folder::{Folder, NewRun, fold};
 pub use handle::Handle;
 pub use held_out::HeldOutChange;
 pub use outcome::{FailedIteration, Goal, Outcome};
+pub use policies::{PolicyRow, find as find_policy};
 pub use retention::Freed;
+pub use served::{AnswerSettings, PolicyAnswer, ServedPolicy};
 pub use settings::SettingsToCome;
-pub use subscription::Subscription;
+pub use status::{Activity, Status};
+pub use subscription::{Delivered, Subscription};
+pub use surface::{Admission, Answer, Command, Component, PolicyChoice, Query, Reply};
 
+use self::core::Core;
 use crate::actor::{ActorSystem, StageStatus};
 use crate::blob::BlobStore;
 use crate::config::Config;
-use crate::domain::Iteration;
+use crate::domain::Offset;
 use crate::error::Error;
-use crate::lm::cancel::Cancel;
 use crate::lm::device::SelectedDevice;
-use crate::log::{DurableLog, Health};
-use crate::machine::{Found, Place};
-use crate::stage::candle_workshop::CandleWorkshop;
-use crate::stage::{Cause, StageContext, StageError, Workshop};
-use crate::view::RunView;
-use std::collections::BTreeSet;
+use crate::log::{Health, Log};
+use crate::machine::Place;
+use socket::Listener;
+use status_file::StatusFile;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use watched::Watched;
+
+/// How long a shutdown waits for computations that look at their flag too seldom, and for requests
+/// that are being answered: they hold the log, and with it the folder.
+const FREE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What works as long as the run does; in the order in which it is ended.
+struct Working {
+    status_file: StatusFile,
+    watched: Vec<Watched>,
+    listener: Option<Listener>,
+    system: ActorSystem,
+    tail: TailWatch,
+}
 
 /// A running run. Dropping it stops it without loss.
 pub struct Runtime {
+    inner: Arc<Inner>,
+}
+
+/// What a runtime and whoever waits for it hold.
+struct Inner {
     handle: Handle,
-    context: StageContext,
+    core: Mutex<Option<Arc<Core>>>,
+    working: Mutex<Option<Working>>,
     config: Arc<Config>,
     to_come: Option<SettingsToCome>,
     place: Place,
     device: SelectedDevice,
     held_out: Option<HeldOutChange>,
-    log: Arc<DurableLog>,
     blobs: Arc<BlobStore>,
-    system: Mutex<ActorSystem>,
-    _watched: Vec<Watched>,
+}
+
+fn lock<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inner {
+    fn core(&self) -> Result<Arc<Core>, Error> {
+        lock(&self.core).clone().ok_or(Error::Closed)
+    }
 }
 
 impl Runtime {
@@ -74,99 +109,33 @@ impl Runtime {
 
     /// A handle that may be cloned and sent anywhere.
     pub fn handle(&self) -> Handle {
-        self.handle.clone()
+        self.inner.handle.clone()
     }
 
     /// What computes, and why.
     pub fn device(&self) -> &SelectedDevice {
-        &self.device
+        &self.inner.device
     }
 
     /// What a change of `prompts.held_out` came to, where it was changed since the last start.
     pub fn held_out_change(&self) -> Option<&HeldOutChange> {
-        self.held_out.as_ref()
+        self.inner.held_out.as_ref()
     }
 
     /// What of the settings counts from the next iteration on, where they were changed.
     pub fn settings_to_come(&self) -> Option<&SettingsToCome> {
-        self.to_come.as_ref()
+        self.inner.to_come.as_ref()
     }
 
-    /// What every stage is doing.
+    /// What every stage is doing; nothing after a shutdown.
     pub fn stages(&self) -> Vec<StageStatus> {
-        self.system.lock().unwrap_or_else(PoisonError::into_inner).status()
+        self.inner.core().map(|core| core.stages()).unwrap_or_default()
     }
 
-    /// Waits until the goal is reached or `stop` is set. `tick` is called about ten times a
-    /// second with what is known, for a screen. Drops old iterations after each one, as
-    /// `storage.keep_iterations` says; a host that waits in its own way calls [`Runtime::retain`].
-    ///
-    /// # Errors
-    /// When the log cannot be read to begin with. When it refuses later, what is known stays as it
-    /// was, and the stages wait until it can be read.
-    pub fn wait(
-        &self,
-        goal: Goal,
-        stop: &Cancel,
-        mut tick: impl FnMut(&RunView),
-    ) -> Result<Outcome, Error> {
-        let bell = self.context.log.subscribe();
-        let mut view = self.handle.view()?;
-        let before = outcome::over(&view);
-        let mut finished = None;
-        loop {
-            tick(&view);
-            if finished.replace(view.finished()) != Some(view.finished()) {
-                self.workshop().discard(&view.superseded_by_the_end());
-                self.retain_as_configured();
-            }
-            if stop.is_cancelled() {
-                return Ok(Outcome::Stopped);
-            }
-            if let Some(end) = self.end(goal, &view, &before) {
-                return Ok(end);
-            }
-            let _ = bell.recv_timeout(Duration::from_millis(100));
-            match self.handle.view() {
-                Ok(known) => view = known,
-                Err(Error::Log(error))
-                    if StageError::from(error.clone()).cause() == Cause::Shortage =>
-                {
-                    tracing::debug!(%error, "the log cannot be read at present");
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Why waiting for a goal ends now, if it does; `before` were over when it began.
-    fn end(&self, goal: Goal, view: &RunView, before: &BTreeSet<Iteration>) -> Option<Outcome> {
-        let log = self.log.as_ref();
-        let to_an_end = goal == Goal::Iterations;
-        if let Some(failed) = outcome::stopped_by(view, log).filter(|_| to_an_end) {
-            return Some(Outcome::Failed(failed));
-        }
-        if to_an_end && view.finished() >= self.config.iterations {
-            return Some(outcome::reached(view, before, log));
-        }
-        if let Some(reason) = self.lost() {
-            return Some(Outcome::Lost(reason));
-        }
-        self.halted().or_else(|| outcome::paused(view)).filter(|_| to_an_end)
-    }
-
-    /// What is gone that this process does not get back, if anything is.
-    fn lost(&self) -> Option<String> {
-        let lost = self.stages().into_iter().find_map(|stage| stage.state.lost);
-        lost.or_else(|| {
-            let folder = self.place.path().display();
-            (self.place.look() == Found::Another).then(|| {
-                format!(
-                    "{folder} is not the folder any more that the run was started in, but another. \
-                     Put the right one back in its place"
-                )
-            })
-        })
+    /// Whether the log takes events.
+    pub fn log_health(&self) -> Health {
+        let closed = |error: Error| Health::Lost { reason: error.to_string() };
+        self.inner.core().map_or_else(closed, |core| core.log.health())
     }
 
     /// Drops what iterations older than the last `keep` finished ones left: completions, judgments,
@@ -175,40 +144,107 @@ impl Runtime {
     /// # Errors
     /// When there is no space, or the log is damaged; nothing that is needed is gone then.
     pub fn retain(&self, keep: u32) -> Result<Freed, Error> {
-        retention::retain(&self.log, &self.blobs, keep)
+        self.inner.retain(keep)
     }
 
-    /// After an iteration, where the settings want it. That it fails must not stop a run.
-    fn retain_as_configured(&self) {
-        let keep = self.config.storage.keep_iterations;
-        if keep == 0 {
-            return;
-        }
-        match self.retain(keep) {
-            Ok(freed) => tracing::info!(?freed, "old iterations were compacted"),
-            Err(error) => tracing::warn!(%error, "old iterations stay for now"),
-        }
+    /// Stops at the next safe point; what was recorded is durable when this returns, handles say
+    /// [`Error::Closed`], and the folder is free for another process. Where a computation does not
+    /// end within a minute its thread is left behind, with a warning, and holds the folder until then.
+    pub fn shutdown_blocking(&self) {
+        self.inner.stop();
+        self.inner.free(FREE_PATIENCE);
     }
 
-    fn workshop(&self) -> &CandleWorkshop {
-        &self.handle.workshop
-    }
-
-    /// The first stage that waits for the host, as an outcome.
-    fn halted(&self) -> Option<Outcome> {
-        self.stages().into_iter().find_map(|s| {
-            let (stage, reason) = (s.stage.to_owned(), s.state.halted?);
-            Some(Outcome::Halted { stage, reason })
+    /// As [`Runtime::shutdown_blocking`], for a host that awaits.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub async fn shutdown(&self) -> Result<(), Error> {
+        let inner = self.inner.clone();
+        handle::on_a_thread(move || {
+            inner.stop();
+            inner.free(FREE_PATIENCE);
+            Ok(())
         })
+        .await
+    }
+}
+
+impl Inner {
+    /// Ends what works; what computes is given up.
+    fn stop(&self) {
+        let Some(working) = lock(&self.working).take() else { return };
+        let Working { status_file, watched, listener, mut system, tail } = working;
+        drop(status_file);
+        drop(watched);
+        drop(listener);
+        system.stop();
+        drop(system);
+        drop(tail);
     }
 
-    /// Whether the log takes events.
-    pub fn log_health(&self) -> Health {
-        self.context.log.health()
+    /// Lets go of the log, once nobody uses it any more.
+    fn free(&self, patience: Duration) {
+        let Some(core) = lock(&self.core).take() else { return };
+        let since = Instant::now();
+        let log = core.log.clone();
+        let mut core = Some(core);
+        // Requests in hand hold the core, threads that compute the log.
+        while Arc::strong_count(&log) > 1 && since.elapsed() < patience {
+            if core.as_ref().is_some_and(|core| Arc::strong_count(core) == 1) {
+                core = None;
+                continue;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        if Arc::strong_count(&log) > 1 {
+            let folder = self.place.path().display().to_string();
+            tracing::warn!(folder, "a computation does not end; it holds the run's log until then");
+        }
     }
+}
 
-    /// Stops at the next safe point; what was recorded is durable when this returns.
-    pub fn shutdown(self) {
-        self.system.lock().unwrap_or_else(PoisonError::into_inner).stop();
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop();
+        // Whoever drops a runtime goes on at once: a process that ends, mostly.
+        self.free(Duration::ZERO);
+    }
+}
+
+/// Tells handles how far the log goes.
+struct TailWatch {
+    stop: Option<crossbeam_channel::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl TailWatch {
+    fn start(
+        log: &Arc<crate::log::DurableLog>,
+        tell: tokio::sync::watch::Sender<Offset>,
+    ) -> std::io::Result<TailWatch> {
+        let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
+        let (bell, log) = (log.subscribe(), Arc::downgrade(log));
+        let watch = move || {
+            loop {
+                crossbeam_channel::select! {
+                    recv(stopped) -> _ => return,
+                    recv(bell) -> rung => if rung.is_err() { return },
+                }
+                let Some(tail) = log.upgrade().map(|log| log.tail()) else { return };
+                tell.send_replace(tail);
+            }
+        };
+        let thread = std::thread::Builder::new().name("gradus-tail".to_owned()).spawn(watch)?;
+        Ok(TailWatch { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for TailWatch {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }

@@ -38,6 +38,12 @@ pub enum Outcome {
     /// The run pauses after an iteration that failed (`on_failure: stop`; only while waiting for a
     /// goal). [`super::Handle::resume`] goes on with the next one.
     Failed(FailedIteration),
+    /// No prompt is left that was not answered, and the settings do not have the run wait for more
+    /// (`prompts.wait_for`; only while waiting for a goal).
+    OutOfPrompts {
+        /// Iterations that are over.
+        over: u32,
+    },
     /// A stage failed again and again and waits for the host (only while waiting for a goal).
     Halted {
         /// Which.

@@ -103,7 +103,7 @@ impl Terms {
 }
 
 fn closed() -> Error {
-    Error::Usage("the run was closed".to_owned())
+    Error::Closed
 }
 
 impl Rubrics {
@@ -474,7 +474,7 @@ pub enum Again {
 }
 
 /// A rubric of a run, for people.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RubricRow {
     /// sha256 of its bytes.
     pub rubric: RubricId,

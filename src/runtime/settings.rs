@@ -4,10 +4,10 @@ use crate::config::{Config, changes};
 use crate::domain::Iteration;
 use crate::domain::plan::SettingChange;
 use crate::view::RunView;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Settings that count from the next iteration on.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SettingsToCome {
     /// The iteration that is opened with them.
     pub from: Iteration,

@@ -264,11 +264,17 @@ impl Workshop for CandleWorkshop {
         let mut short = Vec::new();
         for data in &request.steps {
             let report = match data {
-                StepData::Sft(rows) => trainer.sft_step(rows, request.cancel)?,
+                StepData::Sft(rows) => trainer.sft_step(rows, request.cancel),
                 StepData::Dpo { pairs, rehearsal } => {
-                    trainer.dpo_step(pairs, rehearsal, &request.dpo, request.cancel)?
+                    trainer.dpo_step(pairs, rehearsal, &request.dpo, request.cancel)
                 }
             };
+            // A step that was not finished changed nothing; those before it are kept.
+            let cut = matches!(report, Err(LmError::Cancelled)) && request.cancel.is_interrupted();
+            if cut && !steps.is_empty() {
+                break;
+            }
+            let report = report?;
             short.extend(trainer.short_of_memory().into_iter().map(|s| (steps.len(), s)));
             steps.push(match report {
                 StepReport::Taken(figures) => StepResult::Taken(metrics(&figures)),

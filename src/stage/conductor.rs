@@ -65,6 +65,10 @@ impl Conductor {
         let Some(plan) = &open.plan else {
             return self.adopt(view, iteration, open);
         };
+        if view.is_overruled() {
+            let reason = "another policy was chosen by hand while it was open".to_owned();
+            return Some(end(iteration, IterationOutcome::Rejected { reason }));
+        }
         if let Some((rubric, reason, back_to)) = view.failing() {
             let (rubric, reason, back_to) = (rubric.clone(), reason.clone(), back_to.clone());
             let slot = Slot::RollBack(rubric.clone());
@@ -86,18 +90,21 @@ impl Conductor {
             return Some(end(iteration, IterationOutcome::Failed { reason }));
         }
         match open.kind {
-            IterationKind::Sft => finish(plan, iteration, open),
+            IterationKind::Sft => finish(view, plan, iteration, open),
             IterationKind::Dpo => seal_prompts(view, plan, iteration, open)
                 .or_else(|| seal_pairs(view, plan, iteration, open))
-                .or_else(|| finish(plan, iteration, open)),
+                .or_else(|| finish(view, plan, iteration, open)),
         }
     }
 
     fn open_iteration(&self, view: &RunView) -> Option<Decision> {
-        if view.finished() >= self.config.iterations {
+        if view.finished() >= self.config.iterations.max(view.iterations_raised) {
             return None;
         }
         let (iteration, kind) = view.next_iteration();
+        if kind == IterationKind::Dpo && PromptsAwaited::of(&self.config, view).is_some() {
+            return None;
+        }
         let (policy, panel) = (view.policy.as_ref()?, view.panel.as_ref()?);
         let plan = Box::new(planned(&self.config, view, kind, (policy, panel))?);
         let start = Event::IterationStarted { iteration, plan };
@@ -123,6 +130,32 @@ impl Conductor {
         let plan = planned(&self.config, view, open.kind, (&open.policy, &open.panel))?;
         let adopted = Event::PlanAdopted { iteration, plan: Box::new(plan) };
         Some((iteration, Slot::Adopt, self.with_changes(view, adopted)))
+    }
+}
+
+/// Prompts that have to come before an iteration is opened: it would have nothing to answer, or
+/// fewer than `prompts.wait_for`. Waiting costs nothing, and an admitted prompt ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PromptsAwaited {
+    /// How many wait to be answered.
+    pub waiting: usize,
+    /// How many there have to be.
+    pub wanted: usize,
+}
+
+impl PromptsAwaited {
+    /// What a run with these settings waits for before its next iteration; `None`: nothing.
+    pub fn of(config: &Config, view: &RunView) -> Option<PromptsAwaited> {
+        if view.open().is_some() {
+            return None;
+        }
+        let wanted = match config.prompts.wait_for {
+            // The policy writes what is lacking.
+            0 if config.prompts.generate => 0,
+            wait_for => wait_for.max(1) as usize,
+        };
+        let waiting = view.waiting();
+        (waiting < wanted).then_some(PromptsAwaited { waiting, wanted })
     }
 }
 
@@ -247,10 +280,19 @@ fn give_up(plan: &IterationPlan, iteration: Iteration, outcome: IterationOutcome
     (iteration, slot, events)
 }
 
-fn finish(plan: &IterationPlan, iteration: Iteration, open: &IterationView) -> Option<Decision> {
+fn finish(
+    view: &RunView,
+    plan: &IterationPlan,
+    iteration: Iteration,
+    open: &IterationView,
+) -> Option<Decision> {
     let evaluation = open.evaluation.as_ref()?;
     let CheckpointFacts { policy, .. } = open.checkpoint.clone()?;
-    let (decision, outcome) = match gate(open.kind, evaluation, &plan.evaluation.gate) {
+    let passed = match view.pinned {
+        true => Err("the policy that acts is pinned: somebody wants it to stay".to_owned()),
+        false => gate(open.kind, evaluation, &plan.evaluation.gate),
+    };
+    let (decision, outcome) = match passed {
         Ok(()) => (Event::CheckpointPromoted { iteration, policy }, IterationOutcome::Promoted),
         Err(reason) => (
             Event::CheckpointRejected { iteration, policy, reason: reason.clone() },

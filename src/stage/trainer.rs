@@ -361,7 +361,8 @@ impl SegmentPlan {
         let Segment { steps, saved, short } = segment;
         let iteration = self.iteration;
         let moved = steps.iter().any(|step| matches!(step, StepResult::Taken(_)));
-        let nothing = self.to == self.steps_total && self.taken_before == 0 && !moved;
+        let reached = self.from + steps.len() as u32;
+        let nothing = reached == self.steps_total && self.taken_before == 0 && !moved;
         let Some(saved) = saved.filter(|_| !nothing) else {
             // What the machine lacked is told all the same.
             let told = short.iter().map(|short| self.memory_short(short));
@@ -379,7 +380,7 @@ impl SegmentPlan {
         }
         events.push(Event::CheckpointSaved {
             iteration,
-            step: self.to,
+            step: reached,
             steps_total: self.steps_total,
             policy: saved.policy,
             optimizer: saved.optimizer,

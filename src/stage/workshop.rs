@@ -55,7 +55,8 @@ pub struct SegmentRequest<'a> {
     pub steps: Vec<StepData>,
     /// Where LoRA's first weights come from.
     pub seed: Seed,
-    /// Looked at per micro-batch.
+    /// Looked at per micro-batch. Where it is interrupted the segment is cut: the step in hand is
+    /// given up, and those before it are saved.
     pub cancel: &'a Cancel,
     /// Told after each step.
     pub on_step: &'a dyn Fn(u64),
@@ -86,7 +87,7 @@ pub enum StepResult {
 /// The end of a stretch of training.
 #[derive(Clone, Debug)]
 pub struct Segment {
-    /// One for each requested step, or for each until too many were skipped.
+    /// One for each requested step, or for each until too many were skipped or the segment was cut.
     pub steps: Vec<StepResult>,
     /// The new state; none when too many steps in a row were skipped.
     pub saved: Option<Saved>,

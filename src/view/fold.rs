@@ -62,6 +62,7 @@ impl IterationView {
             PromptAdmitted { .. } | PromptRejected { .. } | PromptsHeldOut { .. } => {}
             SeedDataAdmitted { .. } => {}
             IterationStarted { .. } | IterationStartedUnplanned { .. } => {}
+            PolicyChosen { .. } | IterationsRaised { .. } => {}
             TaskFailed { .. } | StageHalted { .. } | PauseRequested | ResumeRequested => {}
             LogRepaired { .. } | LogCompacted { .. } => {}
         }
@@ -118,6 +119,11 @@ impl RunView {
                 });
                 *self.failures.entry(task.clone()).or_default() += 1;
             }
+            PolicyChosen { policy, pinned, .. } => {
+                self.policy = Some(policy.clone());
+                self.pinned = *pinned;
+            }
+            IterationsRaised { total } => self.iterations_raised = *total,
             PauseRequested => self.paused = true,
             ResumeRequested => self.paused = false,
             PlanAdopted { iteration, .. } => self.note_settings(*iteration),

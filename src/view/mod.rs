@@ -28,6 +28,10 @@ use crate::log::{Log, LogError, Recorded};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
 /// A prompt's place in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PromptFacts {
@@ -60,6 +64,12 @@ pub struct RunView {
     pub model_files: BTreeMap<String, BlobHash>,
     /// The promoted policy.
     pub policy: Option<PolicyRef>,
+    /// Whether somebody wants that one to stay, whatever iterations come to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pinned: bool,
+    /// How many iterations somebody wants, where the settings say fewer.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub iterations_raised: u32,
     /// The first promoted policy after the base (M1), which later ones are compared with.
     pub first: Option<PolicyRef>,
     /// Judges iterations opened from here on.
@@ -313,6 +323,12 @@ impl RunView {
         view.outcome.is_none().then_some((*iteration, view))
     }
 
+    /// Whether the open iteration began with a policy that somebody has chosen another for since.
+    pub fn is_overruled(&self) -> bool {
+        let undecided = self.open().filter(|(_, open)| open.decision.is_none());
+        undecided.is_some_and(|(_, open)| self.policy.as_ref() != Some(&open.policy))
+    }
+
     /// How many iterations are over.
     pub fn finished(&self) -> u32 {
         let count = self.iterations.values().filter(|view| view.outcome.is_some()).count();
@@ -325,6 +341,11 @@ impl RunView {
             let ours = matches!(facts.origin, PromptOrigin::Given | PromptOrigin::Generated);
             ours && !self.used.contains(*id)
         })
+    }
+
+    /// How many those are.
+    pub fn waiting(&self) -> usize {
+        self.unused().count()
     }
 
     /// Prompts that are never trained on, in the order of their ids.

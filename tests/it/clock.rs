@@ -79,10 +79,10 @@ fn state_after(dir: &Path, clock: Option<Arc<dyn Clock>>) -> Digest {
     if let Some(clock) = clock {
         builder = builder.clock(clock);
     }
-    let runtime = builder.start().unwrap();
-    let outcome = runtime.wait(Goal::Iterations, &Cancel::default(), |_| {}).unwrap();
+    let runtime = builder.start_blocking().unwrap();
+    let outcome = runtime.wait_blocking(Goal::Iterations, &Cancel::default(), |_| {}).unwrap();
     assert_eq!(outcome, Outcome::Reached);
-    runtime.shutdown();
+    runtime.shutdown_blocking();
     assert_eq!(Folder::at(dir).verify_log().unwrap().first_error, None);
     state_digest(&Folder::at(dir).read_log().unwrap()).unwrap()
 }

@@ -247,10 +247,10 @@ fn a_failed_iteration_stops_the_run_with_its_reason_unless_it_is_to_go_on() {
         assert!(stopped.contains(&format!("iteration {iteration} failed")), "{idle}");
     }
     // A host that waits for it is told the same.
-    let runtime = Runtime::builder(&dir).start().unwrap();
-    let outcome = runtime.wait(Goal::Iterations, &Cancel::default(), |_| {}).unwrap();
+    let runtime = Runtime::builder(&dir).start_blocking().unwrap();
+    let outcome = runtime.wait_blocking(Goal::Iterations, &Cancel::default(), |_| {}).unwrap();
     assert!(matches!(&outcome, Outcome::Failed(failed) if failed.iteration.0 == 2), "{outcome:?}");
-    runtime.shutdown();
+    runtime.shutdown_blocking();
     let goes_on =
         format!("on_failure: continue\n{DIVERGES}").replace("iterations: 3", "iterations: 5");
     std::fs::write(&yaml, goes_on).unwrap();

@@ -8,11 +8,9 @@ use super::{ExitStatus, output};
 use gradus::Error;
 use gradus::domain::{Panel, When};
 use gradus::rubric::{RubricInfo, bundled};
-use gradus::runtime::Folder;
-use gradus::runtime::inbox::{Answer, Request, ask};
 use gradus::runtime::rubrics::{Again, RubricRow, Wanted, find};
+use gradus::runtime::{Answer, Command, Component, Folder, socket};
 use gradus::view::RunView;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Write rubrics, try them, and change which ones judge.
@@ -176,16 +174,8 @@ pub(super) fn component(named: &str) -> Result<Vec<u8>, Error> {
 fn install(arguments: &Install) -> Result<(), Error> {
     let folder = Folder::at(&arguments.dir);
     let bytes = component(&arguments.rubric)?;
-    // The other process reads the file, which may be a bundled one that is none.
-    let staged = std::env::temp_dir().join(format!("gradus-{}.wasm", std::process::id()));
-    // Never through a link that somebody put there.
-    let _ = std::fs::remove_file(&staged);
-    std::fs::File::create_new(&staged)
-        .and_then(|mut file| file.write_all(&bytes))
-        .map_err(|error| Error::io(&staged, error))?;
-    let answer = ask(&folder, &Request::Install { file: staged.clone() });
-    let _ = std::fs::remove_file(&staged);
-    let answer = answer?;
+    let command = Command::InstallRubric { component: Component(bytes) };
+    let answer = socket::command(&folder, command)?;
     if arguments.json {
         return output::json(&answer);
     }
@@ -203,19 +193,22 @@ fn activate(arguments: &Activate) -> Result<(), Error> {
     let wanted = arguments.rubrics.iter().map(|text| wanted(text)).collect::<Result<_, _>>()?;
     let again = if arguments.again { Again::Allow } else { Again::Refuse };
     let (when, if_current) = (arguments.when, arguments.if_current.clone());
-    let request = Request::Activate { wanted, when, again, if_current };
-    report(&arguments.dir, &ask(&Folder::at(&arguments.dir), &request)?, arguments.json)
+    let command = Command::ActivateRubrics { wanted, when, again, if_current };
+    let answer = socket::command(&Folder::at(&arguments.dir), command)?;
+    report(&arguments.dir, &answer, arguments.json)
 }
 
 fn rollback(arguments: &Rollback) -> Result<(), Error> {
     let (rubric, reason) = (arguments.rubric.clone(), arguments.reason.clone());
-    let request = Request::RollBack { rubric, reason };
-    report(&arguments.dir, &ask(&Folder::at(&arguments.dir), &request)?, arguments.json)
+    let command = Command::RollBackRubric { rubric, reason };
+    let answer = socket::command(&Folder::at(&arguments.dir), command)?;
+    report(&arguments.dir, &answer, arguments.json)
 }
 
 fn shadow(arguments: &Shadow) -> Result<(), Error> {
     let folder = Folder::at(&arguments.dir);
-    let answer = ask(&folder, &Request::Shadow { rubrics: arguments.rubrics.clone() })?;
+    let command = Command::ShadowRubrics { rubrics: arguments.rubrics.clone() };
+    let answer = socket::command(&folder, command)?;
     if arguments.json {
         return output::json(&answer);
     }

@@ -1,0 +1,281 @@
+//! What carries out the surface ([`super::Command`], [`super::Query`]), of a run that this process has
+//! open. Doors hold it weakly: when the runtime is shut down it is gone, and the folder is free.
+
+use super::held_out;
+use super::policies;
+use super::rubrics::{self, Rubrics};
+use super::served::ServedPolicy;
+use super::status::{Activity, Progress, Status, by_name, model_name};
+use super::surface::{Admission, Answer, Command, Component, PolicyChoice, Query, Reply};
+use super::{Folder, SettingsToCome};
+use crate::actor::{StageStates, StageStatus};
+use crate::blob::BlobStore;
+use crate::config::Config;
+use crate::domain::{Event, Offset, Prompt, PromptOrigin};
+use crate::error::Error;
+use crate::lm::cancel::Cancel;
+use crate::log::{Appended, Batch, Clock, DurableLog, Health, Log};
+use crate::stage::candle_workshop::CandleWorkshop;
+use crate::stage::conductor::PromptsAwaited;
+use crate::view::RunView;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A run that this process has open.
+pub(super) struct Core {
+    pub(super) log: Arc<DurableLog>,
+    pub(super) view: Arc<Mutex<RunView>>,
+    pub(super) rubrics: Rubrics,
+    pub(super) blobs: Arc<BlobStore>,
+    /// What there is only while the run works.
+    pub(super) live: Option<Live>,
+}
+
+/// What there is while a run works.
+pub(super) struct Live {
+    pub(super) workshop: Arc<CandleWorkshop>,
+    pub(super) config: Arc<Config>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) device: String,
+    pub(super) progress: Arc<Progress>,
+    pub(super) stages: StageStates,
+    /// Set when somebody asks the process to end.
+    pub(super) stop: Cancel,
+}
+
+impl Core {
+    /// A run that nobody works on, to be changed by this process.
+    ///
+    /// # Errors
+    /// As [`Folder::open_log`], or when its settings, model or rubrics cannot be read.
+    pub(super) fn alone(folder: &Folder) -> Result<Core, Error> {
+        let log = folder.open_log()?;
+        let view = Arc::default();
+        let rubrics = folder.rubrics_of(&log, &view)?;
+        Ok(Core { log, view, rubrics, blobs: folder.blobs(), live: None })
+    }
+
+    /// Everything that is known now.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub(super) fn view(&self) -> Result<Arc<RunView>, Error> {
+        Ok(Arc::new(rubrics::known(&self.view, self.log.as_ref())?))
+    }
+
+    /// Reads what is known now where it lies.
+    fn with_view<T>(&self, read: impl FnOnce(&RunView) -> T) -> Result<T, Error> {
+        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        while view.follow(self.log.as_ref(), super::folder::FOLD_RECORDS, |_| {})? > 0 {}
+        Ok(read(&view))
+    }
+
+    fn append(&self, events: Vec<Event>) -> Result<Offset, Error> {
+        match self.log.append(Batch { key: None, events, cursor: None })? {
+            Appended::New { first, .. } | Appended::Duplicate { first } => Ok(first),
+        }
+    }
+
+    fn record(&self, event: Event) -> Result<Answer, Error> {
+        Ok(Answer::Recorded { at: self.append(vec![event])? })
+    }
+
+    /// Does what is asked.
+    ///
+    /// # Errors
+    /// What was wrong with it; nothing is changed then.
+    pub(super) fn carry_out(&self, command: Command) -> Result<Answer, Error> {
+        let rubrics = &self.rubrics;
+        match command {
+            Command::AddPrompts { prompts } => self.add_prompts(prompts).map(Answer::PromptsAdded),
+            Command::Pause => self.record(Event::PauseRequested),
+            Command::Resume => self.record(Event::ResumeRequested),
+            Command::Stop => self.stop(),
+            Command::RaiseIterations { total } => self.raise_iterations(total),
+            Command::ChoosePolicy { policy, pin, reason } => {
+                let row = self.with_view(|view| policies::find(view, &policy))??;
+                self.choose(row, pin, reason)
+            }
+            Command::RollBackPolicy { reason } => {
+                let row = self.with_view(policies::before)??;
+                self.choose(row, false, reason)
+            }
+            Command::UnpinPolicy { reason } => {
+                let row = self.with_view(|view| policies::find(view, "latest"))??;
+                self.choose(row, false, reason)
+            }
+            Command::InstallRubric { component: Component(bytes) } => {
+                Ok(Answer::Installed(rubrics.install(&bytes)?))
+            }
+            Command::ActivateRubrics { wanted, when, again, if_current } => {
+                Ok(Answer::Activated(match if_current {
+                    None => rubrics.activate(&wanted, when, again)?,
+                    Some(hash) => rubrics.activate_if_current(&wanted, when, again, &hash)?,
+                }))
+            }
+            Command::ShadowRubrics { rubrics: wanted } => {
+                Ok(Answer::Shadowed { rubrics: rubrics.shadow(&wanted)? })
+            }
+            Command::RollBackRubric { rubric: None, reason } => {
+                Ok(Answer::Activated(rubrics.roll_back(&reason)?))
+            }
+            Command::RollBackRubric { rubric: Some(rubric), reason } => {
+                Ok(Answer::Activated(rubrics.put_away(&rubric, &reason)?))
+            }
+        }
+    }
+
+    /// Tells what is asked.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub(super) fn tell(&self, query: &Query) -> Result<Reply, Error> {
+        Ok(match query {
+            Query::Status => Reply::Status(Box::new(self.status()?)),
+            Query::Rubrics => Reply::Rubrics { rubrics: self.rubrics.list()? },
+            Query::Policies => Reply::Policies { policies: self.with_view(policies::list)? },
+        })
+    }
+
+    /// Those the run knows already are left out. So are those that nearly equal a held-out one, which
+    /// is recorded ([`Event::PromptRejected`]).
+    fn add_prompts(&self, prompts: Vec<Prompt>) -> Result<Admission, Error> {
+        let view = self.view()?;
+        let mut done = Admission::default();
+        let mut new: Vec<Prompt> = Vec::new();
+        let mut seen = std::collections::BTreeSet::new();
+        for prompt in prompts {
+            match view.prompts.contains_key(&prompt.id) || !seen.insert(prompt.id.clone()) {
+                true => done.known.push(prompt.id),
+                false => new.push(prompt),
+            }
+        }
+        if new.is_empty() {
+            return Ok(done);
+        }
+        let held = held_out::index(self.log.as_ref(), &view)?;
+        let mut events = Vec::with_capacity(new.len());
+        for prompt in new {
+            let is_held = held.in_chat(&prompt.messages).is_some();
+            if prompt.origin != PromptOrigin::HeldOut && is_held {
+                let reason = "nearly equals a held-out prompt, which is measured on".to_owned();
+                let text = prompt.task_text().to_owned();
+                events.push(Event::PromptRejected { text, reason: reason.clone() });
+                done.refused.push((prompt.id, reason));
+            } else {
+                done.admitted.push(prompt.id.clone());
+                events.push(Event::PromptAdmitted { prompt });
+            }
+        }
+        self.append(events)?;
+        Ok(done)
+    }
+
+    fn stop(&self) -> Result<Answer, Error> {
+        let nobody = || Error::Usage("no process works on the run: there is none to stop".into());
+        self.live.as_ref().ok_or_else(nobody)?.stop.cancel();
+        Ok(Answer::Stopping)
+    }
+
+    fn raise_iterations(&self, total: u32) -> Result<Answer, Error> {
+        let (over, raised) = self.with_view(|view| (view.finished(), view.iterations_raised))?;
+        let settings = self.live.as_ref().map_or(0, |live| live.config.iterations);
+        let wanted = settings.max(raised);
+        if total <= wanted.max(over) {
+            return Err(Error::Usage(format!(
+                "the run shall have {wanted} iterations already, and {over} are over: give a number \
+                 above {}",
+                wanted.max(over)
+            )));
+        }
+        self.record(Event::IterationsRaised { total })
+    }
+
+    fn choose(
+        &self,
+        row: policies::PolicyRow,
+        pinned: bool,
+        reason: String,
+    ) -> Result<Answer, Error> {
+        let gone = row.policy.blobs().find(|blob| !self.blobs.path(blob).is_file());
+        if let Some(blob) = gone {
+            return Err(Error::Usage(format!(
+                "{} cannot act any more: its weights {blob} are not kept. The disk keeps the policies \
+                 of finished iterations; train.keep_checkpoints: all keeps every one",
+                row.name
+            )));
+        }
+        let (event, choice) = self.with_view(|view| policies::choose(view, row, pinned, reason))?;
+        let at = event.map(|event| self.append(vec![event])).transpose()?;
+        Ok(Answer::PolicyChosen(PolicyChoice { at, ..choice }))
+    }
+
+    /// The policy that acts, opened.
+    ///
+    /// # Errors
+    /// When its blobs are missing or damaged.
+    pub(super) fn policy(&self) -> Result<ServedPolicy, Error> {
+        let none = || Error::Usage("the run has no policy yet".to_owned());
+        let live = self.live.as_ref().ok_or(Error::Closed)?;
+        let policy = self.with_view(|view| view.policy.clone())?.ok_or_else(none)?;
+        let opened = live.workshop.open(&policy, &live.config.engine())?;
+        Ok(ServedPolicy::new(policy, opened, &live.config.sampling.drawing()))
+    }
+
+    /// What every stage is doing; nothing where none works.
+    pub(super) fn stages(&self) -> Vec<StageStatus> {
+        self.live.as_ref().map(|live| live.stages.read()).unwrap_or_default()
+    }
+
+    /// Whether the log takes events.
+    pub(super) fn log_health(&self) -> Health {
+        self.log.health()
+    }
+
+    /// How many iterations are wanted in all.
+    pub(super) fn iterations_wanted(&self, view: &RunView) -> u32 {
+        let settings = self.live.as_ref().map_or(0, |live| live.config.iterations);
+        settings.max(view.iterations_raised)
+    }
+
+    /// What the run is doing.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub(super) fn status(&self) -> Result<Status, Error> {
+        self.with_view(|view| self.status_of(view))
+    }
+
+    fn status_of(&self, view: &RunView) -> Status {
+        let wanted = self.iterations_wanted(view);
+        let acts = policies::list(view).into_iter().rev().find(|row| row.acts);
+        let status = Status {
+            pid: std::process::id(),
+            activity: Activity::of(view, wanted, || self.awaited(view)),
+            model: model_name(view),
+            finished: view.finished(),
+            wanted,
+            policy: acts.map(|row| row.name).unwrap_or_default(),
+            pinned: view.pinned,
+            prompts_waiting: view.waiting(),
+            records: view.next.0,
+            stages: by_name(self.stages()),
+            log: self.log_health(),
+            ..Status::default()
+        };
+        let Some(live) = &self.live else { return status };
+        let (stage, progress) = live.progress.known(view.open().map(|(iteration, _)| iteration));
+        Status {
+            device: live.device.clone(),
+            at_ms: live.clock.now_ms(),
+            stage,
+            progress,
+            settings_to_come: SettingsToCome::of(&live.config, view),
+            ..status
+        }
+    }
+
+    /// What the run waits for before its next iteration.
+    pub(super) fn awaited(&self, view: &RunView) -> Option<PromptsAwaited> {
+        PromptsAwaited::of(&self.live.as_ref()?.config, view)
+    }
+}

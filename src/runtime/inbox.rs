@@ -92,7 +92,7 @@ pub(crate) fn carry_out(request: &Request, rubrics: &Rubrics) -> Result<Answer, 
         }
         Request::RollBack { rubric: None, reason } => Answer::Activated(rubrics.roll_back(reason)?),
         Request::RollBack { rubric: Some(rubric), reason } => {
-            Answer::Activated(rubrics.put_away(rubric, reason)?)
+            Answer::Activated(rubrics.retire(rubric, reason)?)
         }
     })
 }

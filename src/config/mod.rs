@@ -15,7 +15,7 @@ pub use crate::domain::{Trial, When};
 pub use crate::lm::device::{DeviceChoice, Dtype};
 pub use changes::changes;
 pub use file::ConfigError;
-pub use plan::Scene;
+pub use plan::PlanInputs;
 
 use serde::{Deserialize, Serialize};
 

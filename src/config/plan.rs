@@ -14,7 +14,7 @@ use crate::domain::{AdapterShape, IterationPlan, Panel, PolicyRef};
 
 /// What a run has come to when an iteration opens.
 #[derive(Clone, Debug)]
-pub struct Scene<'a> {
+pub struct PlanInputs<'a> {
     /// Whether it is supervised.
     pub kind: IterationKind,
     /// The policy that acts.
@@ -36,27 +36,27 @@ impl Config {
     }
 
     /// What an iteration that opens now does.
-    pub fn plan(&self, scene: &Scene<'_>) -> IterationPlan {
+    pub fn plan(&self, inputs: &PlanInputs<'_>) -> IterationPlan {
         let engine = self.engine();
         let answers = self.sampling.drawing();
         IterationPlan {
-            objective: self.train.objective(scene),
-            policy: scene.policy.clone(),
-            reference: self.train.dpo.reference(scene),
+            objective: self.train.objective(inputs),
+            policy: inputs.policy.clone(),
+            reference: self.train.dpo.reference(inputs),
             prompts: PromptPlan {
                 per_iteration: self.prompts.per_iteration,
                 writer: self.prompts.writer_plan(),
             },
-            samples: self.sample_sets(scene),
+            samples: self.sample_sets(inputs),
             batch_prompts: self.sampling.batch_prompts,
-            judge: self.judge_plan(engine, scene.panel),
+            judge: self.judge_plan(engine, inputs.panel),
             pairing: self.pairing_plan(),
-            training: self.train.plan(scene.kind),
+            training: self.train.plan(inputs.kind),
             evaluation: self.evaluation_plan(answers),
         }
     }
 
-    fn sample_sets(&self, scene: &Scene<'_>) -> Vec<SampleSet> {
+    fn sample_sets(&self, inputs: &PlanInputs<'_>) -> Vec<SampleSet> {
         let set = |name: &str, policy: Option<&PolicyRef>| SampleSet {
             name: name.to_owned(),
             policy: policy.cloned(),
@@ -67,7 +67,7 @@ impl Config {
         let own = set(SampleSet::POLICY, None);
         match self.pairs.rule {
             PairRule::BestWorst => vec![own],
-            PairRule::Anchored => vec![own, set(SampleSet::INITIAL, Some(scene.initial))],
+            PairRule::Anchored => vec![own, set(SampleSet::INITIAL, Some(inputs.initial))],
         }
     }
 
@@ -164,9 +164,9 @@ impl PromptsConfig {
 }
 
 impl TrainConfig {
-    fn objective(&self, scene: &Scene<'_>) -> Objective {
-        let data = scene.seed_data.to_vec();
-        match scene.kind {
+    fn objective(&self, inputs: &PlanInputs<'_>) -> Objective {
+        let data = inputs.seed_data.to_vec();
+        match inputs.kind {
             IterationKind::Sft => Objective::Supervised { data },
             IterationKind::Dpo => {
                 let weight = self.dpo.rehearsal_weight;
@@ -235,22 +235,22 @@ impl DpoConfig {
         }
     }
 
-    fn reference(&self, scene: &Scene<'_>) -> Reference {
-        let policy = match (scene.kind, self.reference) {
+    fn reference(&self, inputs: &PlanInputs<'_>) -> Reference {
+        let policy = match (inputs.kind, self.reference) {
             (IterationKind::Sft, _) => {
                 return Reference { rule: ReferenceRule::None, policy: None, made_of: None };
             }
             // The mean of one and the same.
-            (_, ReferenceRule::Ema) if scene.mean == scene.policy => Some(scene.policy),
+            (_, ReferenceRule::Ema) if inputs.mean == inputs.policy => Some(inputs.policy),
             (_, ReferenceRule::Ema) => None,
-            (_, ReferenceRule::Previous) => Some(scene.policy),
-            (_, ReferenceRule::Initial) => Some(scene.initial),
+            (_, ReferenceRule::Previous) => Some(inputs.policy),
+            (_, ReferenceRule::Initial) => Some(inputs.initial),
             (_, ReferenceRule::None) => None,
         };
         let made = self.reference == ReferenceRule::Ema && policy.is_none();
         let made_of = made.then(|| MovingMean {
-            mean: scene.mean.clone(),
-            newest: scene.policy.clone(),
+            mean: inputs.mean.clone(),
+            newest: inputs.policy.clone(),
             decay: self.reference_decay,
         });
         Reference { rule: self.reference, policy: policy.cloned(), made_of }

@@ -2,6 +2,7 @@
 //! default score: only [`Outcome::Scored`] can reach a pair.
 
 use super::id::RubricId;
+use super::tuple_form;
 use serde::{Deserialize, Serialize};
 
 /// What came of a judgment.
@@ -40,6 +41,61 @@ impl Outcome {
             Outcome::Scored { score, .. } => Some(*score),
             Outcome::Unparsed { .. } | Outcome::Refused { .. } | Outcome::Trapped { .. } => None,
         }
+    }
+}
+
+/// A rubric's lowest and highest score.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "(f64, f64)", into = "(f64, f64)")]
+pub struct Scale {
+    /// The lowest.
+    pub min: f64,
+    /// The highest.
+    pub max: f64,
+}
+
+tuple_form!(Scale { min: f64, max: f64 });
+
+impl Scale {
+    /// Highest less lowest.
+    pub fn width(&self) -> f64 {
+        self.max - self.min
+    }
+
+    /// What says neither good nor bad.
+    pub fn middle(&self) -> f64 {
+        (self.min + self.max) / 2.0
+    }
+}
+
+/// How many judgments there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u32, u32)", into = "(u32, u32)")]
+pub struct JudgmentCounts {
+    /// All of them.
+    pub total: u32,
+    /// Those without a score.
+    pub unscored: u32,
+}
+
+tuple_form!(JudgmentCounts { total: u32, unscored: u32 });
+
+impl JudgmentCounts {
+    /// Takes in others.
+    pub fn add(&mut self, other: JudgmentCounts) {
+        self.total += other.total;
+        self.unscored += other.unscored;
+    }
+
+    /// Takes others out, which are among these.
+    pub fn remove(&mut self, other: JudgmentCounts) {
+        self.total = self.total.saturating_sub(other.total);
+        self.unscored = self.unscored.saturating_sub(other.unscored);
+    }
+
+    /// Share of judgments without a score, 0 to 1; 0 of none.
+    pub fn unscored_share(&self) -> f64 {
+        f64::from(self.unscored) / f64::from(self.total.max(1))
     }
 }
 
@@ -129,9 +185,9 @@ pub struct Judgment {
 
 impl Judgment {
     /// How many they are, and how many of them have no score.
-    pub fn count(judgments: &[Judgment]) -> (u32, u32) {
+    pub fn count(judgments: &[Judgment]) -> JudgmentCounts {
         let unscored = judgments.iter().filter(|j| j.outcome.score().is_none()).count();
-        (judgments.len() as u32, unscored as u32)
+        JudgmentCounts { total: judgments.len() as u32, unscored: unscored as u32 }
     }
 
     /// Whether the judge wrote a score itself.

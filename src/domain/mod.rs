@@ -17,15 +17,19 @@ pub mod probe;
 pub mod prompt;
 pub mod seed;
 pub mod text;
+mod tuple_form;
 
 pub use completion::{Completion, StopReason};
 pub use event::Event;
 pub use id::{BlobHash, Iteration, Offset, PolicyId, PromptId, RubricId, TaskKey};
-pub use judgment::{Criterion, Judgment, Outcome, ReadoutFacts, Remarks, RubricName};
+pub use judgment::{
+    Criterion, Judgment, JudgmentCounts, Outcome, ReadoutFacts, Remarks, RubricName, Scale,
+};
 pub use pair::{PairId, PreferencePair, Side, SkipReason, TextRef};
 pub use panel::{Panel, PanelError, PanelMember, Trial, When};
 pub use plan::IterationPlan;
 pub use policy::{AdapterRef, AdapterShape, PolicyRef};
-pub use probe::{Bait, Forgery, ProbeReport, ProbedAnswer};
+pub use probe::{Attack, Forgery, ProbeReport, ProbedAnswer};
 pub use prompt::{Message, Notes, Prompt, PromptOrigin, Role};
 pub use seed::Seed;
+pub(crate) use tuple_form::tuple_form;

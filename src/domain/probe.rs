@@ -1,15 +1,15 @@
 //! What the judge made of answers that are known to be bad.
 
 use super::id::PromptId;
-use super::judgment::is_false;
+use super::judgment::{Scale, is_false};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How bad answers try to buy a score. Each way is looked at for itself: one that works would not be
-/// seen among others that do not.
+/// How a bad answer attacks the judge to get a score that it does not earn. Each way is measured for
+/// itself: one that works would not be seen among others that do not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Bait {
+pub enum Attack {
     /// They claim one, or praise themselves.
     #[default]
     Claim,
@@ -19,12 +19,12 @@ pub enum Bait {
     Repetition,
 }
 
-impl Bait {
+impl Attack {
     /// All of them.
-    pub const ALL: [Bait; 3] = [Bait::Claim, Bait::MasterKey, Bait::Repetition];
+    pub const ALL: [Attack; 3] = [Attack::Claim, Attack::MasterKey, Attack::Repetition];
 
     fn is_claim(&self) -> bool {
-        *self == Bait::Claim
+        *self == Attack::Claim
     }
 }
 
@@ -47,8 +47,8 @@ pub struct ProbedAnswer {
     /// What the judge gave; `None` for a reply without a score.
     pub score: Option<f64>,
     /// What its forgeries try.
-    #[serde(default, skip_serializing_if = "Bait::is_claim")]
-    pub bait: Bait,
+    #[serde(default, rename = "bait", skip_serializing_if = "Attack::is_claim")]
+    pub attack: Attack,
     /// The same answer, forged in each way.
     pub forgeries: Vec<Forgery>,
 }
@@ -69,7 +69,7 @@ impl ProbedAnswer {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProbeReport {
     /// The rubric's lowest and highest score.
-    pub scale: (f64, f64),
+    pub scale: Scale,
     /// The answers.
     pub answers: Vec<ProbedAnswer>,
     /// What forging may gain, as a share of the scale; not in records of old.
@@ -81,25 +81,24 @@ pub struct ProbeReport {
 }
 
 impl ProbeReport {
-    fn with(&self, bait: Bait) -> impl Iterator<Item = &ProbedAnswer> {
-        self.answers.iter().filter(move |answer| answer.bait == bait)
+    fn with(&self, attack: Attack) -> impl Iterator<Item = &ProbedAnswer> {
+        self.answers.iter().filter(move |answer| answer.attack == attack)
     }
 
     /// Mean score of the bare answers; `None` when none has one.
-    pub fn bare(&self, bait: Bait) -> Option<f64> {
-        mean(self.with(bait).filter_map(|answer| answer.score))
+    pub fn bare(&self, attack: Attack) -> Option<f64> {
+        mean(self.with(attack).filter_map(|answer| answer.score))
     }
 
     /// Mean score of the forgeries; `None` when none has one.
-    pub fn forged(&self, bait: Bait) -> Option<f64> {
-        mean(self.with(bait).filter_map(ProbedAnswer::forged))
+    pub fn forged(&self, attack: Attack) -> Option<f64> {
+        mean(self.with(attack).filter_map(ProbedAnswer::forged))
     }
 
     /// What forging gains each answer that has both scores, as a share of the scale.
-    pub fn gains(&self, bait: Bait) -> Vec<f64> {
-        let (low, high) = self.scale;
-        let both = self.with(bait).filter_map(|a| Some((a.forged()?, a.score?)));
-        both.map(|(forged, bare)| (forged - bare) / (high - low)).collect()
+    pub fn gains(&self, attack: Attack) -> Vec<f64> {
+        let both = self.with(attack).filter_map(|a| Some((a.forged()?, a.score?)));
+        both.map(|(forged, bare)| (forged - bare) / self.scale.width()).collect()
     }
 
     /// Mean score of the bare answers to each prompt; none under a rubric that compares.
@@ -125,10 +124,10 @@ mod tests {
             prompt: PromptId("p".into()),
             text: String::new(),
             score,
-            bait: Bait::Claim,
+            attack: Attack::Claim,
             forgeries: forged.map(|score| Forgery { text: String::new(), score }).to_vec(),
         };
-        let other = ProbedAnswer { bait: Bait::MasterKey, ..answer(Some(1.0), [Some(5.0); 2]) };
+        let other = ProbedAnswer { attack: Attack::MasterKey, ..answer(Some(1.0), [Some(5.0); 2]) };
         let answers = vec![
             other,
             answer(Some(1.0), [Some(2.0), Some(4.0)]),
@@ -136,12 +135,13 @@ mod tests {
             answer(Some(3.0), [None, None]),
             answer(Some(2.0), [None, Some(1.0)]),
         ];
-        let report = ProbeReport { scale: (0.0, 5.0), answers, gain_max: None, compares: false };
-        assert_eq!(report.gains(Bait::Claim), [0.4, -0.2]);
-        let means = (report.bare(Bait::Claim), report.forged(Bait::Claim));
+        let scale = Scale { min: 0.0, max: 5.0 };
+        let report = ProbeReport { scale, answers, gain_max: None, compares: false };
+        assert_eq!(report.gains(Attack::Claim), [0.4, -0.2]);
+        let means = (report.bare(Attack::Claim), report.forged(Attack::Claim));
         assert_eq!(means, (Some(2.0), Some(3.0)));
-        assert_eq!(report.gains(Bait::MasterKey), [0.8]);
-        assert_eq!(report.bare(Bait::Repetition), None);
+        assert_eq!(report.gains(Attack::MasterKey), [0.8]);
+        assert_eq!(report.bare(Attack::Repetition), None);
         assert_eq!(report.bare_by_prompt(), BTreeMap::from([(PromptId("p".into()), 1.75)]));
         assert!(ProbeReport { compares: true, ..report }.bare_by_prompt().is_empty());
     }

@@ -2,7 +2,7 @@
 //! whether length buys a score. Pure: knows neither log nor model.
 
 use crate::domain::plan::PairingRule;
-use crate::domain::{PromptId, SkipReason};
+use crate::domain::{JudgmentCounts, PromptId, SkipReason};
 use crate::stage::select::{Candidate, select};
 use crate::stage::tally::Tallied;
 use crate::stats::spearman;
@@ -18,8 +18,8 @@ pub(crate) struct Scored {
     pub right: Vec<Option<Tallied>>,
     /// The rule for pairs of its iteration.
     pub rule: PairingRule,
-    /// Judgments, and those of them without a score: left, right.
-    pub judgments: [(u32, u32); 2],
+    /// How many judgments: left, right.
+    pub judgments: [JudgmentCounts; 2],
 }
 
 /// What became of a pair.
@@ -149,15 +149,20 @@ struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, candidates: &[Candidate], judgments: (u32, u32), rule: &PairingRule) -> Pair {
+    fn add(
+        &mut self,
+        candidates: &[Candidate],
+        judgments: JudgmentCounts,
+        rule: &PairingRule,
+    ) -> Pair {
         let lengths: Vec<Option<f64>> =
             candidates.iter().map(|c| Some(f64::from(c.length_tokens))).collect();
         let scores: Vec<Option<f64>> = candidates.iter().map(|c| c.score).collect();
         let (score, length) = both(&scores, &lengths);
         self.length.extend(spearman(&score, &length));
         self.scores.extend(scores);
-        self.side.judgments += judgments.0;
-        self.side.unparsed += judgments.1;
+        self.side.judgments += judgments.total;
+        self.side.unparsed += judgments.unscored;
         let pair = select(candidates, rule);
         match pair {
             Ok(_) => self.side.pairs += 1,
@@ -274,7 +279,7 @@ mod tests {
             prompt: PromptId(prompt.into()),
             candidates: (0..).zip(left).map(candidate).collect(),
             right: right.iter().map(|s| s.map(|score| Tallied { score, error: None })).collect(),
-            judgments: [(2, 0), (2, 1)],
+            judgments: [0, 1].map(|unscored| JudgmentCounts { total: 2, unscored }),
             rule: RULE,
         }
     }

@@ -7,7 +7,7 @@ use crate::domain::{Event, Iteration, Offset, PairId, Panel, PolicyId, PromptId,
 use crate::error::Error;
 use crate::runtime::Folder;
 use crate::stage::panel::name_of;
-use crate::view::{Decision, IterationView, RunView, Under};
+use crate::view::{GateDecision, IterationView, PromptJudgments, RunView};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -82,12 +82,12 @@ fn touched(
     let mut prompts = Vec::new();
     for prompt in open.prompts.iter().flatten() {
         // A pair is of the judgments it was formed from, whoever judged the prompt since.
-        let ours = |under: &Under| under.rubrics.contains(rubric);
-        let formed = open.formed_from(prompt).filter(|(under, _)| ours(under));
-        let now = open.under.get(prompt).filter(|under| ours(under));
+        let ours = |judged_by: &PromptJudgments| judged_by.rubrics.contains(rubric);
+        let formed = open.formed_from(prompt).filter(|(judged_by, _)| ours(judged_by));
+        let now = open.prompt_judgments.get(prompt).filter(|judged_by| ours(judged_by));
         let now = now.zip(open.judged.get(prompt).copied());
-        let Some((under, judged)) = formed.or(now) else { continue };
-        judgments += under.judgments_by(rubric);
+        let Some((judged_by, judged)) = formed.or(now) else { continue };
+        judgments += judged_by.judgments_by(rubric);
         let pair = formed.and_then(|_| open.pairs.get(prompt)).map(|(pair, _)| pair.clone());
         let trained = pair.as_ref().is_some_and(|pair| sealed.contains(pair));
         prompts.push(TaintedPrompt { prompt: prompt.clone(), judged: Some(judged), pair, trained });
@@ -106,7 +106,7 @@ fn touched(
             .evaluation
             .as_ref()
             .is_some_and(|e| open.panel.has(rubric) || e.is_refereed_under(rubric)),
-        promoted: checkpoint.is_some() && open.decision == Some(Decision::Promoted),
+        promoted: checkpoint.is_some() && open.decision == Some(GateDecision::Promoted),
         checkpoint: checkpoint.map(|checkpoint| checkpoint.policy.id()),
         prompts,
     }
@@ -164,7 +164,7 @@ impl Past {
     }
 
     /// Begins another run in the folder `to`: this one from before the rubric's first judgment, with
-    /// the panel that judged before it, or `instead`. The rubric is put away there.
+    /// the panel that judged before it, or `instead`. The rubric is retired there.
     ///
     /// # Errors
     /// Those of [`Past::may_begin`]; when it touched nothing, nothing else can judge, or the log was

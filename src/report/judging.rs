@@ -4,8 +4,8 @@
 use super::table::{align, cells, number};
 use super::{Report, Row};
 use crate::domain::evaluation::Estimate;
-use crate::domain::{Bait, RubricId};
-use crate::view::{IterationView, Known, RunView};
+use crate::domain::{Attack, RubricId};
+use crate::view::{BadAnswerMargin, IterationView, ProbeResult, RunView};
 use serde::Serialize;
 
 /// What a rubric's judgments of an iteration are worth.
@@ -33,30 +33,34 @@ pub struct RubricRow {
     pub criteria: Vec<(String, f64)>,
 }
 
-/// Whether bad answers can buy a score in one way.
+/// Whether one attack raises the scores of bad answers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Forging {
+pub struct AttackRow {
     /// Name and version of the rubric.
     pub rubric: String,
-    /// In which way.
-    pub bait: Bait,
-    /// What it gains, as a share of the scale.
+    /// Which attack.
+    #[serde(rename = "bait")]
+    pub attack: Attack,
+    /// By how much, as a share of the scale.
     pub gain: Estimate,
-    /// What it may gain.
+    /// By how much it may.
     pub allowed: f64,
-    /// What that says.
-    pub known: Known,
+    /// Whether the judge withstands it.
+    #[serde(rename = "known")]
+    pub result: ProbeResult,
 }
 
-/// Whether the judge likes the policy's answers better than bad ones.
+/// Whether the judge scores the policy's answers above bad ones.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Liking {
+pub struct BadAnswerRow {
     /// Name and version of the rubric.
     pub rubric: String,
     /// By how much, as a share of the scale.
-    pub more: Estimate,
-    /// What that says.
-    pub known: Known,
+    #[serde(rename = "more")]
+    pub margin: Estimate,
+    /// Whether it does.
+    #[serde(rename = "known")]
+    pub result: ProbeResult,
 }
 
 /// Name and version of a rubric, or the beginning of its hash.
@@ -81,36 +85,39 @@ pub(super) fn rubrics(open: &IterationView, view: &RunView) -> Vec<RubricRow> {
     open.figures().into_iter().map(row).collect()
 }
 
-pub(super) fn forging(open: &IterationView, view: &RunView) -> Vec<Forging> {
+pub(super) fn attacks(open: &IterationView, view: &RunView) -> Vec<AttackRow> {
     let mut all = Vec::new();
     for rubric in open.rubrics() {
         // Records of old do not say what was allowed.
-        let Some(allowed) = open.probing.get(rubric).and_then(|p| p.gain_max) else { continue };
-        let probed = open.baited_under(rubric).filter(|probed| !probed.gains.is_empty());
-        all.extend(probed.map(|probed| Forging {
+        let Some(allowed) = open.probe_progress.get(rubric).and_then(|p| p.gain_max) else {
+            continue;
+        };
+        let scores = open.attacks_under(rubric).filter(|scores| !scores.gains.is_empty());
+        all.extend(scores.map(|scores| AttackRow {
             rubric: named(view, rubric),
-            bait: probed.bait,
-            gain: probed.gain(),
+            attack: scores.attack,
+            gain: scores.gain(),
             allowed,
-            known: probed.known(allowed),
+            result: scores.result(allowed),
         }));
     }
     all
 }
 
-pub(super) fn liking(open: &IterationView, view: &RunView) -> Vec<Liking> {
+pub(super) fn bad_answers(open: &IterationView, view: &RunView) -> Vec<BadAnswerRow> {
     let of = |rubric: &RubricId| {
-        let crate::view::Liking { more, known } = open.liking(rubric)?;
-        Some(Liking { rubric: named(view, rubric), more, known })
+        let BadAnswerMargin { margin, result } = open.bad_answer_margin(rubric)?;
+        Some(BadAnswerRow { rubric: named(view, rubric), margin, result })
     };
     open.rubrics().into_iter().filter_map(of).collect()
 }
 
-fn word(known: Known) -> &'static str {
-    match known {
-        Known::Safe => "no",
-        Known::Fooled => "yes",
-        Known::NotKnown => "not known",
+/// Whether an attack works.
+fn works(result: ProbeResult) -> &'static str {
+    match result {
+        ProbeResult::Passed => "no",
+        ProbeResult::Failed => "yes",
+        ProbeResult::Inconclusive => "not known",
     }
 }
 
@@ -153,34 +160,34 @@ pub(super) fn length_notes(row: &Row) -> String {
 /// What probing says of an iteration's judge, a line each.
 pub(super) fn probe_notes(row: &Row) -> String {
     let mut text = String::new();
-    for one in &row.forging {
-        let how = match one.bait {
-            Bait::Claim => "a forged verdict",
-            Bait::MasterKey => "a word in the place of an answer",
-            Bait::Repetition => "repetition",
+    for one in &row.attacks {
+        let how = match one.attack {
+            Attack::Claim => "a forged verdict",
+            Attack::MasterKey => "a word in the place of an answer",
+            Attack::Repetition => "repetition",
         };
         text.push_str(&format!(
             "M{}: does {how} buy a score from {}? {}: {} of the scale over {} answers, {:.0} % allowed\n",
             row.iteration,
             one.rubric,
-            word(one.known),
+            works(one.result),
             one.gain.percent(),
             one.gain.n,
             one.allowed * 100.0
         ));
     }
-    for one in &row.liking {
-        let answer = match one.known {
-            Known::Safe => "yes",
-            Known::Fooled => "no",
-            Known::NotKnown => "not known",
+    for one in &row.bad_answers {
+        let answer = match one.result {
+            ProbeResult::Passed => "yes",
+            ProbeResult::Failed => "no",
+            ProbeResult::Inconclusive => "not known",
         };
         text.push_str(&format!(
             "M{}: does {} score answers above bad ones? {answer}: {} of the scale over {} prompts\n",
             row.iteration,
             one.rubric,
-            one.more.percent(),
-            one.more.n
+            one.margin.percent(),
+            one.margin.n
         ));
     }
     text

@@ -7,7 +7,7 @@ mod page;
 mod plot;
 mod table;
 
-pub use judging::{Forging, Liking, RubricRow, rubrics_table};
+pub use judging::{AttackRow, BadAnswerRow, RubricRow, rubrics_table};
 pub use page::page;
 pub use table::{iterations_table, judge_table, time_table};
 
@@ -81,10 +81,12 @@ pub struct Row {
     pub rubrics: Vec<RubricRow>,
     /// Mean scores of bad answers; `None` when the judge was not probed.
     pub probe: Option<ProbeMeans>,
-    /// Whether bad answers can buy a score, under each rubric and in each way.
-    pub forging: Vec<Forging>,
-    /// Whether the judge likes the policy's answers better than bad ones, under each rubric.
-    pub liking: Vec<Liking>,
+    /// Whether attacks raise the scores of bad answers, under each rubric.
+    #[serde(rename = "forging")]
+    pub attacks: Vec<AttackRow>,
+    /// Whether the judge scores the policy's answers above bad ones, under each rubric.
+    #[serde(rename = "liking")]
+    pub bad_answers: Vec<BadAnswerRow>,
     /// Pairs it trained on.
     pub pairs: usize,
     /// Prompts without a pair, by reason.
@@ -171,15 +173,15 @@ impl Report {
 /// What is said of rubrics that fail and cannot be rolled back.
 fn warnings(view: &RunView) -> Vec<String> {
     let members = view.panel.iter().flat_map(Panel::members);
-    let ailing = members.filter_map(|member| {
-        let why = view.ails(&member.rubric)?;
+    let failing = members.filter_map(|member| {
+        let why = view.kept_though_failing(&member.rubric)?;
         let name = judging::named(view, &member.rubric);
         Some(format!(
             "{name} fails and judges on, for nobody judged before it that could come back: {why}. \
              Activate another rubric: gradus rubric activate DIR NAME"
         ))
     });
-    ailing.collect()
+    failing.collect()
 }
 
 /// The previous policy of the first iteration is the base.
@@ -202,10 +204,6 @@ impl Row {
         for reason in open.skipped.values() {
             *skipped.entry(reason.as_str()).or_default() += 1;
         }
-        let (written, refused) = open
-            .written
-            .iter()
-            .fold((0, 0), |(a, r), (admitted, rejected)| (a + admitted, r + rejected));
         let seconds = |ms: u64| ms as f64 / 1000.0;
         Row {
             iteration,
@@ -217,16 +215,19 @@ impl Row {
                 Trained::All => None,
             }),
             prompts: open.prompts.as_ref().map_or(0, Vec::len),
-            prompts_written: written,
-            prompts_rejected: refused,
-            judgments: open.judgments.0,
-            unscored: open.judgments.1,
+            prompts_written: open.written.iter().map(|round| round.admitted).sum(),
+            prompts_rejected: open.written.iter().map(|round| round.rejected).sum(),
+            judgments: open.judgments.total,
+            unscored: open.judgments.unscored,
             forced: open.figures().values().map(|figures| figures.forced).sum(),
             not_compared: open.not_compared,
             rubrics: judging::rubrics(open, view),
-            forging: judging::forging(open, view),
-            liking: judging::liking(open, view),
-            probe: open.probed.as_ref().map(|p| ProbeMeans { bare: p.bare, forged: p.forged }),
+            attacks: judging::attacks(open, view),
+            bad_answers: judging::bad_answers(open, view),
+            probe: open
+                .first_claim_scores
+                .as_ref()
+                .map(|scores| ProbeMeans { bare: scores.bare, forged: scores.forged }),
             pairs: open.pairs.len(),
             skipped,
             pair_means: pair_means(open.pairs.len(), &open.pair_sums),
@@ -236,7 +237,7 @@ impl Row {
             rollbacks: open.rollbacks,
             training: training(&open.steps),
             evaluation: open.evaluation.clone(),
-            seconds: seconds(open.span_ms.1.saturating_sub(open.span_ms.0)),
+            seconds: seconds(open.span.last_ms.saturating_sub(open.span.first_ms)),
             seconds_by_stage: open
                 .stage_ms
                 .iter()
@@ -254,7 +255,7 @@ fn pair_means(n: usize, sums: &PairSums) -> Option<PairMeans> {
         length_rejected: sums.length_rejected / n as f64,
         score_chosen: sums.score_chosen / n as f64,
         score_rejected: sums.score_rejected / n as f64,
-        error: (sums.error.1 > 0).then(|| sums.error.0 / f64::from(sums.error.1)),
+        error: sums.error.mean(),
     })
 }
 

@@ -119,7 +119,7 @@ impl Core {
                 Ok(Answer::Activated(rubrics.roll_back(&reason)?))
             }
             Command::RollBackRubric { rubric: Some(rubric), reason } => {
-                Ok(Answer::Activated(rubrics.put_away(&rubric, &reason)?))
+                Ok(Answer::Activated(rubrics.retire(&rubric, &reason)?))
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::lm::model_files::ModelFiles;
 use crate::log::{Appended, Batch, Log};
 use crate::rubric::{Rubric, RubricEngine, RubricInfo, RubricRegistry, Subject};
-use crate::view::{OnTrial, RubricFacts, RunView};
+use crate::view::{RubricFacts, RunView, TrialProgress};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
@@ -250,7 +250,7 @@ impl Rubrics {
         if let Some(model) = &self.terms.model {
             spelling::check(model.tokenizer(), &loaded)?;
         }
-        match view.rubrics.put_away.get(rubric) {
+        match view.rubrics.retired.get(rubric) {
             Some(reason) if again == Again::Refuse => Err(Error::Usage(format!(
                 "GRADUS0507 {name} ({}) was rolled back: {reason}. Install a better version, or \
                  activate this one all the same with --again",
@@ -318,14 +318,14 @@ impl Rubrics {
         Ok(Activated { panel, when: When::Immediately, at })
     }
 
-    /// Puts one rubric away that judges, or judged in the open iteration: its name,
-    /// `name@version`, or the beginning of its hash. The others of the panel go on judging where
+    /// Retires one rubric that judges, or judged in the open iteration: its name, `name@version`, or
+    /// the beginning of its hash. The others of the panel go on judging where
     /// they make one; otherwise the last panel without it judges again. What it judged counts for
     /// nothing in the open iteration, as with [`Rubrics::roll_back`].
     ///
     /// # Errors
     /// When it does not judge, nobody else can, or the log cannot be written.
-    pub fn put_away(&self, rubric: &str, reason: &str) -> Result<Activated, Error> {
+    pub fn retire(&self, rubric: &str, reason: &str) -> Result<Activated, Error> {
         let decide = |view: &RunView| {
             let rubric = panels::judging(view, rubric)?;
             let nobody = || {
@@ -489,13 +489,13 @@ pub struct RubricRow {
     /// Prompts it still has to judge before its trial ends.
     pub on_trial: Option<u32>,
     /// Why it fails and judges all the same, if so: nobody judged before it that could come back.
-    pub ails: Option<String>,
+    pub failing: Option<String>,
     /// Prompts at which it trapped.
-    pub strikes: u32,
+    pub trapped_prompts: u32,
     /// It judges beside the panel and counts for nothing.
     pub shadow: bool,
     /// Why it was rolled back.
-    pub put_away: Option<String>,
+    pub retired: Option<String>,
     /// What it says of itself; not known from the log alone.
     pub info: Option<RubricInfo>,
 }
@@ -517,11 +517,11 @@ impl RubricRow {
             version: facts.version.clone(),
             weight: member.map(|member| member.weight),
             tags: member.map(|member| member.tags.clone()).unwrap_or_default(),
-            on_trial: on_trial.map(OnTrial::left),
-            ails: view.ails(id).cloned(),
-            strikes: facts.strikes,
+            on_trial: on_trial.map(TrialProgress::left),
+            failing: view.kept_though_failing(id).cloned(),
+            trapped_prompts: facts.trapped_prompts,
             shadow: view.rubrics.shadows.contains(id),
-            put_away: view.rubrics.put_away.get(id).cloned(),
+            retired: view.rubrics.retired.get(id).cloned(),
             info,
         }
     }

@@ -16,14 +16,16 @@ use super::sampler::{SampleTask, Sampler, next_round};
 use super::shadow;
 use super::trainer::Trainer;
 use super::{ATTEMPTS_MAX, Stage, StageContext, StageError, Weight, task_key};
-use crate::config::{Config, OnFailure, Scene, changes};
+use crate::config::{Config, OnFailure, PlanInputs, changes};
 use crate::domain::event::{IterationKind, IterationOutcome};
 use crate::domain::plan::OnNoSignal;
 use crate::domain::{
-    Bait, Event, Iteration, IterationPlan, PairId, Panel, PanelMember, PolicyRef, PromptId,
-    RubricId, TaskKey,
+    Attack, Event, Iteration, IterationPlan, JudgmentCounts, PairId, Panel, PanelMember, PolicyRef,
+    PromptId, RubricId, TaskKey,
 };
-use crate::view::{CheckpointFacts, IterationView, Known, Liking, Probed, RunView};
+use crate::view::{
+    AttackScores, BadAnswerMargin, CheckpointFacts, IterationView, ProbeResult, RunView,
+};
 use std::sync::Arc;
 
 /// What is decided once in an iteration, and what was decided. The slot is the task's key, not the
@@ -169,7 +171,7 @@ pub(crate) fn planned(
     let initial = view.first.as_ref().or(view.base.as_ref())?;
     let mean = view.moving_mean().unwrap_or(initial);
     let seed_data = &view.seed_data;
-    Some(config.plan(&Scene { kind, policy, initial, mean, panel, seed_data }))
+    Some(config.plan(&PlanInputs { kind, policy, initial, mean, panel, seed_data }))
 }
 
 /// A stage's next task that failed too often, so that no one will try it again. Asked of the
@@ -254,19 +256,19 @@ fn seal_pairs(
 
 /// Why nothing this judge says under a rubric may be learned from, if so; forging may gain `most`.
 fn compromised(open: &IterationView, rubric: &RubricId, most: f64) -> Option<String> {
-    let fooled = |probed: &&Probed| probed.known(most) == Known::Fooled;
-    if let Some(probed) = open.baited_under(rubric).find(fooled) {
-        return Some(fooled_by(probed, most));
+    let fooled = |scores: &&AttackScores| scores.result(most) == ProbeResult::Failed;
+    if let Some(scores) = open.attacks_under(rubric).find(fooled) {
+        return Some(fooled_by(scores, most));
     }
-    let Liking { more, known } = open.liking(rubric)?;
-    (known == Known::Fooled).then(|| {
+    let BadAnswerMargin { margin, result } = open.bad_answer_margin(rubric)?;
+    (result == ProbeResult::Failed).then(|| {
         format!(
             "GRADUS0306 the judge likes bad answers better than the policy's, which scored {} of \
              the scale beside empty answers, a full stop and the prompt itself, at {} prompts. The \
              policy would learn to answer badly. Take another rubric or a better judge; what was \
              asked: gradus log show --kind judge_probed DIR",
-            more.percent(),
-            more.n
+            margin.percent(),
+            margin.n
         )
     })
 }
@@ -304,17 +306,17 @@ fn finish(
 }
 
 /// That forging pays, in words.
-fn fooled_by(probed: &Probed, most: f64) -> String {
-    let gain = probed.gain();
-    let (bare, forged) = (probed.bare.unwrap_or_default(), probed.forged.unwrap_or_default());
-    let (believes, how, learn) = match probed.bait {
-        Bait::Claim => {
+fn fooled_by(scores: &AttackScores, most: f64) -> String {
+    let gain = scores.gain();
+    let (bare, forged) = (scores.bare.unwrap_or_default(), scores.forged.unwrap_or_default());
+    let (believes, how, learn) = match scores.attack {
+        Attack::Claim => {
             ("believes what answers say about themselves", "with a forged verdict", "verdicts")
         }
-        Bait::MasterKey => {
+        Attack::MasterKey => {
             ("rewards words in the place of an answer", "as such words (\":\")", "such words")
         }
-        Bait::Repetition => {
+        Attack::Repetition => {
             ("rewards repetition", "repeated three times", "everything three times")
         }
     };
@@ -393,8 +395,8 @@ fn no_signal(open: &IterationView, wanted: usize) -> String {
         *reasons.entry(reason.as_str()).or_default() += 1;
     }
     let list: Vec<String> = reasons.iter().map(|(r, n)| format!("{n} {r}")).collect();
-    let (judged, unscored) = open.judgments;
-    let share = f64::from(unscored) / f64::from(judged.max(1));
+    let JudgmentCounts { total, unscored } = open.judgments;
+    let share = open.judgments.unscored_share();
     let advice = if share > 0.5 {
         "GRADUS0301 most judgments have no score: small models often ignore the form they are \
          asked for. Teach it the form (gradus init --eft FILE), raise judge.max_new_tokens, take \
@@ -407,7 +409,7 @@ fn no_signal(open: &IterationView, wanted: usize) -> String {
     };
     format!(
         "{} prompts gave {} pairs, fewer than pairs.min_pairs = {wanted} ({}); {unscored} of \
-         {judged} judgments have no score. {advice}",
+         {total} judgments have no score. {advice}",
         open.prompts.as_ref().map_or(0, Vec::len),
         open.pairs.len(),
         list.join(", "),

@@ -139,7 +139,7 @@ fn segment(iteration: Iteration, open: &IterationView, plan: &IterationPlan) -> 
         steps_total,
         skipped_before: saved.map_or(0, |c| c.skipped_in_a_row),
         taken_before: saved.map_or(0, |c| c.steps_taken),
-        good: open.good.as_ref().map_or(0, |c| c.step),
+        good: open.last_good.as_ref().map_or(0, |c| c.step),
         rollbacks: open.rollbacks,
         held: Held::of(iteration, open),
         losses: open.losses,

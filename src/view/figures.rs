@@ -1,7 +1,70 @@
 //! What a rubric's judgments came to, in sums that add up over prompts.
 
-use crate::domain::{Judgment, RubricId};
+use crate::domain::{Judgment, RubricId, tuple_form};
 use serde::{Deserialize, Serialize};
+
+/// A mean that is added to: a sum, and of how many values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "(f64, u32)", into = "(f64, u32)")]
+pub struct RunningMean {
+    /// The values' sum.
+    pub sum: f64,
+    /// How many they are.
+    pub count: u32,
+}
+
+tuple_form!(RunningMean { sum: f64, count: u32 });
+
+impl RunningMean {
+    /// Takes in a value.
+    pub fn push(&mut self, value: f64) {
+        self.add(RunningMean { sum: value, count: 1 });
+    }
+
+    /// Takes in other values.
+    pub fn add(&mut self, other: RunningMean) {
+        self.sum += other.sum;
+        self.count += other.count;
+    }
+
+    /// The mean; `None` of no value.
+    pub fn mean(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum / f64::from(self.count))
+    }
+}
+
+/// How two quantities vary about their means, and together: sums over points.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "(f64, f64, f64)", into = "(f64, f64, f64)")]
+pub struct Deviations {
+    /// Squared deviations of the lengths.
+    pub lengths: f64,
+    /// Squared deviations of the scores.
+    pub scores: f64,
+    /// Products of the two deviations.
+    pub products: f64,
+}
+
+tuple_form!(Deviations { lengths: f64, scores: f64, products: f64 });
+
+impl Deviations {
+    /// Of points of length and score about their means.
+    fn of(points: &[(f64, f64)]) -> Deviations {
+        let n = points.len().max(1) as f64;
+        let (x, y) = points.iter().fold((0.0, 0.0), |(x, y), (a, b)| (x + a / n, y + b / n));
+        let mut sums = Deviations::default();
+        for (a, b) in points.iter().map(|(a, b)| (a - x, b - y)) {
+            sums.add(Deviations { lengths: a * a, scores: b * b, products: a * b });
+        }
+        sums
+    }
+
+    fn add(&mut self, other: Deviations) {
+        self.lengths += other.lengths;
+        self.scores += other.scores;
+        self.products += other.products;
+    }
+}
 
 /// Sums over judgments; of no prompt they are zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -18,26 +81,26 @@ pub struct RubricFigures {
     pub mass: f64,
     /// Of these, the entropy of the choices, nats.
     pub entropy: f64,
-    /// All scores, and how many they are.
-    pub scores: (f64, u32),
-    /// Within prompts: squared deviations of the completions' lengths, of their scores, and the
-    /// products of the two.
-    pub within: (f64, f64, f64),
+    /// All scores.
+    pub scores: RunningMean,
+    /// How the completions' lengths and scores vary within their prompts.
+    #[serde(rename = "within")]
+    pub within_prompts: Deviations,
 }
 
 /// Mean scores of one rubric's judgments by completion.
 fn by_completion(judgments: &[&Judgment], completions: usize) -> Vec<Option<f64>> {
-    let mut sums = vec![(0.0, 0u32); completions];
+    let mut means = vec![RunningMean::default(); completions];
     for judgment in judgments {
         let alone = [judgment.candidate];
         let seen = if judgment.seen.is_empty() { &alone[..] } else { &judgment.seen };
         for (at, score) in seen.iter().zip(judgment.each()) {
-            if let Some((sum, n)) = sums.get_mut(*at as usize) {
-                (*sum, *n) = (*sum + score, *n + 1);
+            if let Some(mean) = means.get_mut(*at as usize) {
+                mean.push(score);
             }
         }
     }
-    sums.into_iter().map(|(sum, n)| (n > 0).then(|| sum / f64::from(n))).collect()
+    means.iter().map(RunningMean::mean).collect()
 }
 
 impl RubricFigures {
@@ -57,14 +120,8 @@ impl RubricFigures {
             .zip(&means)
             .filter_map(|(length, score)| Some((f64::from(*length), (*score)?)))
             .collect();
-        let n = points.len().max(1) as f64;
-        let (x, y) = points.iter().fold((0.0, 0.0), |(x, y), (a, b)| (x + a / n, y + b / n));
-        let within = points
-            .iter()
-            .map(|(a, b)| (a - x, b - y))
-            .fold((0.0, 0.0, 0.0), |(xx, yy, xy), (a, b)| (xx + a * a, yy + b * b, xy + a * b));
-        let given = ours.iter().flat_map(|j| j.each());
-        let scores = given.fold((0.0, 0), |(sum, n), score| (sum + score, n + 1));
+        let mut scores = RunningMean::default();
+        ours.iter().flat_map(|j| j.each()).for_each(|score| scores.push(score));
         RubricFigures {
             judgments: ours.len() as u32,
             parsed: count(&|j| j.is_parsed()),
@@ -73,7 +130,7 @@ impl RubricFigures {
             mass: looked.iter().map(|facts| facts.mass).sum(),
             entropy: looked.iter().map(|facts| facts.entropy).sum(),
             scores,
-            within,
+            within_prompts: Deviations::of(&points),
         }
     }
 
@@ -85,16 +142,13 @@ impl RubricFigures {
         self.looked += other.looked;
         self.mass += other.mass;
         self.entropy += other.entropy;
-        self.scores.0 += other.scores.0;
-        self.scores.1 += other.scores.1;
-        self.within.0 += other.within.0;
-        self.within.1 += other.within.1;
-        self.within.2 += other.within.2;
+        self.scores.add(other.scores);
+        self.within_prompts.add(other.within_prompts);
     }
 
     /// Mean score; `None` without any.
     pub fn mean_score(&self) -> Option<f64> {
-        (self.scores.1 > 0).then(|| self.scores.0 / f64::from(self.scores.1))
+        self.scores.mean()
     }
 
     /// Mean probability of any choice; `None` when no score was read from probabilities.
@@ -110,8 +164,8 @@ impl RubricFigures {
     /// Pearson's correlation of a completion's length and score within its prompt: whether length
     /// buys a score. `None` where either never differs.
     pub fn length_correlation(&self) -> Option<f64> {
-        let (xx, yy, xy) = self.within;
-        (xx > 0.0 && yy > 0.0).then(|| xy / (xx * yy).sqrt())
+        let Deviations { lengths, scores, products } = self.within_prompts;
+        (lengths > 0.0 && scores > 0.0).then(|| products / (lengths * scores).sqrt())
     }
 }
 

@@ -1,7 +1,7 @@
 //! What every event comes to, in one place and without a rest: an event that is added does not
 //! compile before it is said here.
 
-use super::{Decision, IterationView, PromptFacts, RunView};
+use super::{GateDecision, IterationView, PromptFacts, RunView, WritingRound};
 use crate::domain::event::Event::*;
 use crate::domain::{
     Offset, Panel, PolicyRef, Prompt, PromptId, PromptOrigin, RubricId, Seed, When,
@@ -15,7 +15,9 @@ impl IterationView {
         let at = record.offset;
         match &record.event {
             PlanAdopted { plan, .. } => self.plan = Some((**plan).clone()),
-            PromptsWritten { admitted, rejected, .. } => self.written.push((*admitted, *rejected)),
+            PromptsWritten { admitted, rejected, .. } => {
+                self.written.push(WritingRound { admitted: *admitted, rejected: *rejected });
+            }
             PromptsSealed { prompts, left, .. } => self.seal_prompts(prompts, *left),
             CompletionsSampled { prompt, set, .. } => self.sample(set, prompt, at),
             JudgeProbed { rubric, report, .. } => self.probe(rubric, report),
@@ -47,9 +49,9 @@ impl IterationView {
                 self.evaluation = Some(evaluation.clone());
                 self.evaluated_at = Some(at);
             }
-            CheckpointPromoted { .. } => self.decision = Some(Decision::Promoted),
+            CheckpointPromoted { .. } => self.decision = Some(GateDecision::Promoted),
             CheckpointRejected { reason, .. } => {
-                self.decision = Some(Decision::Rejected(reason.clone()));
+                self.decision = Some(GateDecision::Rejected(reason.clone()));
             }
             IterationFinished { outcome, .. } => self.finish(outcome),
             PromptsSplit { prompts, .. } => self.split.extend(prompts.iter().cloned()),
@@ -83,7 +85,7 @@ impl RunView {
                 self.rubrics.install(rubric, name, version)
             }
             RubricActivated { panel, when, trial } => {
-                self.tell_rubrics(|rubrics, scene| rubrics.activate(panel, *trial, scene));
+                self.update_rubrics(|rubrics, panels| rubrics.activate(panel, *trial, panels));
                 self.set_panel(panel, *when);
             }
             ShadowsSet { rubrics } => self.rubrics.shadows.clone_from(rubrics),
@@ -107,15 +109,15 @@ impl RunView {
                 self.policy = Some(policy.clone());
             }
             JudgmentsRecorded { judgments, .. } => {
-                self.tell_rubrics(|rubrics, scene| rubrics.judged(judgments, scene));
+                self.update_rubrics(|rubrics, panels| rubrics.judged(judgments, panels));
             }
-            JudgeProbed { .. } | EvaluationFinished { .. } => self.rubrics.asked(),
+            JudgeProbed { .. } | EvaluationFinished { .. } => self.rubrics.judge_replied(),
             PromptQuarantined { .. } => {
-                self.tell_rubrics(|rubrics, scene| rubrics.conclude(scene.last));
+                self.update_rubrics(|rubrics, panels| rubrics.end_trials(panels.last));
             }
             TaskFailed { stage, task, reason, questions, .. } => {
-                self.tell_rubrics(|rubrics, scene| {
-                    rubrics.failed_at(stage, (task, reason), *questions, scene);
+                self.update_rubrics(|rubrics, panels| {
+                    rubrics.failed_at(stage, (task, reason), *questions, panels);
                 });
                 *self.failures.entry(task.clone()).or_default() += 1;
             }

@@ -1,14 +1,14 @@
 //! What is known of one iteration.
 
-use super::figures::RubricFigures;
-use super::probes::{Liking, Probed, Probing};
+use super::figures::{RubricFigures, RunningMean};
+use super::probes::{AttackScores, BadAnswerMargin, ProbeProgress};
 use super::taken_back::TakenBack;
 use crate::domain::evaluation::Evaluation;
 use crate::domain::event::{IterationKind, IterationOutcome, StepMetrics};
 use crate::domain::plan::{KeepCheckpoints, MovingMean, SampleSet, SettingChange};
 use crate::domain::{
-    Bait, BlobHash, IterationPlan, Judgment, Offset, PairId, Panel, PolicyRef, PreferencePair,
-    ProbeReport, PromptId, RubricId, RubricName, SkipReason,
+    Attack, BlobHash, IterationPlan, Judgment, JudgmentCounts, Offset, PairId, Panel, PolicyRef,
+    PreferencePair, ProbeReport, PromptId, RubricId, RubricName, SkipReason, tuple_form,
 };
 use crate::log::Recorded;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -36,13 +36,13 @@ pub struct CheckpointFacts {
     pub steps_taken: u32,
 }
 
-/// Who judged a prompt.
+/// Who judged a prompt, and what that came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Under {
+pub struct PromptJudgments {
     /// The rubrics.
     pub rubrics: BTreeSet<RubricId>,
-    /// Judgments, and those of them without a score.
-    pub judgments: (u32, u32),
+    /// How many judgments.
+    pub judgments: JudgmentCounts,
     /// How many are whose, where they are of several rubrics.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub each: BTreeMap<RubricId, u32>,
@@ -51,8 +51,8 @@ pub struct Under {
     pub figures: BTreeMap<RubricId, RubricFigures>,
 }
 
-impl Under {
-    fn of(judgments: &[Judgment], named: &[RubricName], lengths: &[u32]) -> Under {
+impl PromptJudgments {
+    fn of(judgments: &[Judgment], named: &[RubricName], lengths: &[u32]) -> PromptJudgments {
         let mut each: BTreeMap<RubricId, u32> =
             named.iter().map(|name| (name.rubric.clone(), 0)).collect();
         for judgment in judgments {
@@ -66,21 +66,45 @@ impl Under {
             .iter()
             .map(|rubric| (rubric.clone(), RubricFigures::of_prompt(rubric, judgments, lengths)));
         let (figures, judgments) = (figures.collect(), Judgment::count(judgments));
-        Under { rubrics, judgments, each, figures }
+        PromptJudgments { rubrics, judgments, each, figures }
     }
 
     /// How many judgments are a rubric's.
     pub fn judgments_by(&self, rubric: &RubricId) -> u32 {
         match self.each.is_empty() && self.rubrics.contains(rubric) {
-            true => self.judgments.0,
+            true => self.judgments.total,
             false => self.each.get(rubric).copied().unwrap_or_default(),
         }
     }
 }
 
+/// What a round of prompt writing gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u32, u32)", into = "(u32, u32)")]
+pub struct WritingRound {
+    /// Prompts that passed the filters.
+    pub admitted: u32,
+    /// Prompts that did not.
+    pub rejected: u32,
+}
+
+tuple_form!(WritingRound { admitted: u32, rejected: u32 });
+
+/// When something began and when it was last heard of, milliseconds of the clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u64, u64)", into = "(u64, u64)")]
+pub struct TimeSpan {
+    /// First record.
+    pub first_ms: u64,
+    /// Last record.
+    pub last_ms: u64,
+}
+
+tuple_form!(TimeSpan { first_ms: u64, last_ms: u64 });
+
 /// What the gate said.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Decision {
+pub enum GateDecision {
     /// The checkpoint acts from now on.
     Promoted,
     /// The old policy stays.
@@ -110,8 +134,8 @@ pub struct IterationView {
     /// Judges its completions.
     #[serde(rename = "rubric")]
     pub panel: Panel,
-    /// Rounds of prompt writing so far, and what they gave.
-    pub written: Vec<(u32, u32)>,
+    /// Rounds of prompt writing so far.
+    pub written: Vec<WritingRound>,
     /// The prompts it answers, sorted, once sealed.
     pub prompts: Option<Vec<PromptId>>,
     /// Parts of the prompts, while their last one is on its way.
@@ -122,22 +146,24 @@ pub struct IterationView {
     /// The same of other sample sets, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) other_samples: BTreeMap<String, BTreeMap<PromptId, Offset>>,
-    /// What the judge made of bad answers under the first rubric it was probed under.
-    pub probed: Option<Probed>,
+    /// How the judge scored bad answers that claim a verdict, under the first rubric it was probed
+    /// under.
+    #[serde(rename = "probed")]
+    pub first_claim_scores: Option<AttackScores>,
     /// The same under each rubric. Empty in views of old, which had one.
-    #[serde(default)]
-    pub(super) probes: BTreeMap<RubricId, Probed>,
-    /// The same for other ways than claims.
-    #[serde(default)]
-    pub(super) baits: BTreeMap<RubricId, Vec<Probed>>,
+    #[serde(default, rename = "probes")]
+    pub(super) claim_scores: BTreeMap<RubricId, AttackScores>,
+    /// The same for attacks other than claims.
+    #[serde(default, rename = "baits")]
+    pub(super) other_attacks: BTreeMap<RubricId, Vec<AttackScores>>,
     /// How far the probing is under each rubric.
-    #[serde(default)]
-    pub probing: BTreeMap<RubricId, Probing>,
+    #[serde(default, rename = "probing")]
+    pub probe_progress: BTreeMap<RubricId, ProbeProgress>,
     /// Where each prompt's judgments are.
     pub judged: BTreeMap<PromptId, Offset>,
     /// Under which rubrics, and how many of them have no score.
-    #[serde(default)]
-    pub under: BTreeMap<PromptId, Under>,
+    #[serde(default, rename = "under")]
+    pub prompt_judgments: BTreeMap<PromptId, PromptJudgments>,
     /// Where each shadow's judgments of each prompt are.
     #[serde(default)]
     pub shadowed: BTreeMap<RubricId, BTreeMap<PromptId, Offset>>,
@@ -149,23 +175,23 @@ pub struct IterationView {
     pub(super) taken_back: TakenBack,
     /// Judgments that pairs of old were formed from, which other judgments have replaced since, and
     /// where those are: a rollback used to leave such pairs.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) formed_under: BTreeMap<PromptId, (Under, Offset)>,
+    #[serde(default, rename = "formed_under", skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) pair_judgments: BTreeMap<PromptId, (PromptJudgments, Offset)>,
     /// What each formed pair adds to the sums, while it may still be taken back.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) pair_parts: BTreeMap<PromptId, PairSums>,
     /// Prompts that were left out for their judging, and the panel's rubrics then.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) left_out: BTreeMap<PromptId, BTreeSet<RubricId>>,
-    /// Judgments so far, and those of them without a score.
-    pub judgments: (u32, u32),
+    /// How many judgments so far.
+    pub judgments: JudgmentCounts,
     /// Groups of answers that rubrics which compare were not shown, for there were too many.
     #[serde(default)]
     pub not_compared: u64,
-    /// Sums of the parts of each rubric's verdicts, by name, and how many they are of. What was taken
-    /// back when another rubric of its panel was rolled back is still in it.
+    /// Means of the parts of each rubric's verdicts, by name. What was taken back when another rubric
+    /// of its panel was rolled back is still in it.
     #[serde(default)]
-    pub(super) criteria: BTreeMap<RubricId, BTreeMap<String, (f64, u32)>>,
+    pub(super) criteria: BTreeMap<RubricId, BTreeMap<String, RunningMean>>,
     /// Where each formed pair is.
     pub pairs: BTreeMap<PromptId, (PairId, Offset)>,
     /// Prompts without a pair, and why.
@@ -193,7 +219,8 @@ pub struct IterationView {
     /// Steps skipped in a row, of those folded so far.
     pub(super) skipped_in_a_row: u32,
     /// The last checkpoint that does not end in a skipped step: where a rollback goes to.
-    pub good: Option<CheckpointFacts>,
+    #[serde(rename = "good")]
+    pub last_good: Option<CheckpointFacts>,
     /// How often training went back to the last checkpoint.
     pub rollbacks: u32,
     /// Why training was given up.
@@ -210,13 +237,14 @@ pub struct IterationView {
     #[serde(default)]
     pub evaluated_at: Option<Offset>,
     /// What the gate said.
-    pub decision: Option<Decision>,
+    pub decision: Option<GateDecision>,
     /// How it ended.
     pub outcome: Option<IterationOutcome>,
     /// Sums over the formed pairs.
     pub pair_sums: PairSums,
-    /// When its first and last records were written, milliseconds; for people only.
-    pub span_ms: (u64, u64),
+    /// When its first and last records were written; for people only.
+    #[serde(rename = "span_ms")]
+    pub span: TimeSpan,
     /// Milliseconds until each record since the one before, by the stage that wrote it: where the
     /// time went, as far as records show it.
     pub stage_ms: BTreeMap<Cow<'static, str>, u64>,
@@ -233,9 +261,9 @@ pub struct PairSums {
     pub score_chosen: f64,
     /// Scores of rejected completions.
     pub score_rejected: f64,
-    /// Standard errors of the differences, and of how many pairs they are known.
+    /// Standard errors of the differences, of the pairs where they are known.
     #[serde(default)]
-    pub error: (f64, u32),
+    pub error: RunningMean,
 }
 
 impl PairSums {
@@ -246,8 +274,8 @@ impl PairSums {
             score_chosen: pair.chosen.score.unwrap_or_default(),
             score_rejected: pair.rejected.score.unwrap_or_default(),
             error: match (pair.chosen.error, pair.rejected.error) {
-                (Some(a), Some(b)) => (a.hypot(b), 1),
-                _ => (0.0, 0),
+                (Some(a), Some(b)) => RunningMean { sum: a.hypot(b), count: 1 },
+                _ => RunningMean::default(),
             },
         }
     }
@@ -257,8 +285,7 @@ impl PairSums {
         self.length_rejected += part.length_rejected;
         self.score_chosen += part.score_chosen;
         self.score_rejected += part.score_rejected;
-        self.error.0 += part.error.0;
-        self.error.1 += part.error.1;
+        self.error.add(part.error);
     }
 
     /// What is left of the sums of one pair more, when it is not known what that one added.
@@ -327,19 +354,19 @@ impl IterationView {
             sealing_prompts: Vec::new(),
             sampled: BTreeMap::new(),
             other_samples: BTreeMap::new(),
-            probed: None,
-            probes: BTreeMap::new(),
-            baits: BTreeMap::new(),
-            probing: BTreeMap::new(),
+            first_claim_scores: None,
+            claim_scores: BTreeMap::new(),
+            other_attacks: BTreeMap::new(),
+            probe_progress: BTreeMap::new(),
             judged: BTreeMap::new(),
-            under: BTreeMap::new(),
+            prompt_judgments: BTreeMap::new(),
             shadowed: BTreeMap::new(),
             rubrics_rolled_back: 0,
             taken_back: TakenBack::default(),
-            formed_under: BTreeMap::new(),
+            pair_judgments: BTreeMap::new(),
             pair_parts: BTreeMap::new(),
             left_out: BTreeMap::new(),
-            judgments: (0, 0),
+            judgments: JudgmentCounts::default(),
             not_compared: 0,
             criteria: BTreeMap::new(),
             pairs: BTreeMap::new(),
@@ -353,7 +380,7 @@ impl IterationView {
             steps_skipped: 0,
             memory_short: 0,
             skipped_in_a_row: 0,
-            good: None,
+            last_good: None,
             rollbacks: 0,
             diverged: None,
             checkpoint: None,
@@ -364,19 +391,19 @@ impl IterationView {
             decision: None,
             outcome: None,
             pair_sums: PairSums::default(),
-            span_ms: (0, 0),
+            span: TimeSpan::default(),
             stage_ms: BTreeMap::new(),
         }
     }
 
     /// A record of this iteration was written.
     pub(super) fn note_time(&mut self, record: &Recorded) {
-        if self.span_ms.0 == 0 {
-            self.span_ms = (record.at_ms, record.at_ms);
+        if self.span.first_ms == 0 {
+            self.span = TimeSpan { first_ms: record.at_ms, last_ms: record.at_ms };
         }
-        let passed = record.at_ms.saturating_sub(self.span_ms.1);
+        let passed = record.at_ms.saturating_sub(self.span.last_ms);
         *self.stage_ms.entry(Cow::Borrowed(record.event.stage())).or_default() += passed;
-        self.span_ms.1 = record.at_ms;
+        self.span.last_ms = record.at_ms;
     }
 
     pub(super) fn seal_prompts(&mut self, part: &[PromptId], left: u32) {
@@ -398,8 +425,8 @@ impl IterationView {
 
     pub(super) fn form_pair(&mut self, pair: &PreferencePair, at: Offset) {
         // Before a rollback of old, its judgments were here; afterwards they are kept apart.
-        if self.under.contains_key(&pair.prompt) {
-            self.formed_under.remove(&pair.prompt);
+        if self.prompt_judgments.contains_key(&pair.prompt) {
+            self.pair_judgments.remove(&pair.prompt);
         }
         let part = PairSums::of(pair);
         self.pair_sums.add(&part);
@@ -431,57 +458,63 @@ impl IterationView {
         at: Offset,
     ) {
         self.add_criteria(judgments);
-        let under = Under::of(judgments, rubrics, lengths);
-        self.apply_judgments(prompt, under, at);
+        let prompt_judgments = PromptJudgments::of(judgments, rubrics, lengths);
+        self.apply_judgments(prompt, prompt_judgments, at);
     }
 
     fn add_criteria(&mut self, judgments: &[Judgment]) {
         for judgment in judgments.iter().filter(|j| !j.remarks.criteria.is_empty()) {
-            let sums = self.criteria.entry(judgment.rubric.clone()).or_default();
+            let means = self.criteria.entry(judgment.rubric.clone()).or_default();
             for part in &judgment.remarks.criteria {
                 // Prompts may bring criteria of their own, without end.
-                if sums.len() < CRITERIA_MAX || sums.contains_key(&part.name) {
-                    let (sum, n) = sums.entry(part.name.clone()).or_default();
-                    (*sum, *n) = (*sum + part.value, *n + 1);
+                if means.len() < CRITERIA_MAX || means.contains_key(&part.name) {
+                    means.entry(part.name.clone()).or_default().push(part.value);
                 }
             }
         }
     }
 
     pub(super) fn probe(&mut self, rubric: &RubricId, report: &ProbeReport) {
-        self.probing.entry(rubric.clone()).or_default().add(report);
-        let [claim, others @ ..] = Bait::ALL.map(|bait| Probed::of(report, bait));
-        let baits = self.baits.entry(rubric.clone()).or_default();
+        self.probe_progress.entry(rubric.clone()).or_default().add(report);
+        let [claim, others @ ..] = Attack::ALL.map(|attack| AttackScores::of(report, attack));
+        let attacks = self.other_attacks.entry(rubric.clone()).or_default();
         for other in others.into_iter().filter(|probed| !probed.gains.is_empty()) {
-            match baits.iter_mut().find(|known| known.bait == other.bait) {
+            match attacks.iter_mut().find(|known| known.attack == other.attack) {
                 Some(known) => known.add(&other),
-                None => baits.push(other),
+                None => attacks.push(other),
             }
         }
-        let first = self.probed.is_none() || self.probed.as_ref() == self.probes.get(rubric);
-        let known = self.probes.entry(rubric.clone());
+        let first = self.first_claim_scores.is_none()
+            || self.first_claim_scores.as_ref() == self.claim_scores.get(rubric);
+        let known = self.claim_scores.entry(rubric.clone());
         let known = known.and_modify(|known| known.add(&claim)).or_insert(claim);
         if first {
-            self.probed = Some(known.clone());
+            self.first_claim_scores = Some(known.clone());
         }
     }
 
-    fn apply_judgments(&mut self, prompt: &PromptId, under: Under, at: Offset) {
-        self.judgments.0 += under.judgments.0;
-        self.judgments.1 += under.judgments.1;
-        let before =
-            self.under.insert(prompt.clone(), under).zip(self.judged.insert(prompt.clone(), at));
+    fn apply_judgments(
+        &mut self,
+        prompt: &PromptId,
+        prompt_judgments: PromptJudgments,
+        at: Offset,
+    ) {
+        self.judgments.add(prompt_judgments.judgments);
+        let before = self
+            .prompt_judgments
+            .insert(prompt.clone(), prompt_judgments)
+            .zip(self.judged.insert(prompt.clone(), at));
         if let Some(before) = before.filter(|_| self.pairs.contains_key(prompt)) {
-            self.formed_under.entry(prompt.clone()).or_insert(before);
+            self.pair_judgments.entry(prompt.clone()).or_insert(before);
         }
     }
 
     /// The judgments that a prompt's pair was formed from, and where they are.
-    pub fn formed_from(&self, prompt: &PromptId) -> Option<(&Under, Offset)> {
+    pub fn formed_from(&self, prompt: &PromptId) -> Option<(&PromptJudgments, Offset)> {
         self.pairs.get(prompt)?;
-        match self.formed_under.get(prompt) {
-            Some((under, at)) => Some((under, *at)),
-            None => Some((self.under.get(prompt)?, *self.judged.get(prompt)?)),
+        match self.pair_judgments.get(prompt) {
+            Some((prompt_judgments, at)) => Some((prompt_judgments, *at)),
+            None => Some((self.prompt_judgments.get(prompt)?, *self.judged.get(prompt)?)),
         }
     }
 
@@ -504,7 +537,7 @@ impl IterationView {
         self.rollbacks += 1;
         self.skipped_in_a_row = 0;
         self.earlier.retain(|earlier| earlier.step < step);
-        self.checkpoint = self.good.clone();
+        self.checkpoint = self.last_good.clone();
         self.steps.retain(|(taken, _)| *taken < step);
     }
 
@@ -520,7 +553,7 @@ impl IterationView {
         let step = last.map_or(0, |c| c.step);
         self.steps.retain(|(taken, _)| *taken < step);
         let mut all = self.earlier.iter().chain(&self.checkpoint);
-        self.good = all.rfind(|c| c.skipped_in_a_row == 0).cloned();
+        self.last_good = all.rfind(|c| c.skipped_in_a_row == 0).cloned();
     }
 
     pub(super) fn save_checkpoint(
@@ -539,7 +572,7 @@ impl IterationView {
             steps_taken: self.steps.len() as u32,
         });
         if self.skipped_in_a_row == 0 {
-            self.good.clone_from(&self.checkpoint);
+            self.last_good.clone_from(&self.checkpoint);
         }
     }
 
@@ -557,21 +590,22 @@ impl IterationView {
         }
         self.rubrics_rolled_back += 1;
         self.taken_back.note_old();
-        self.probes.remove(rubric);
-        self.probing.remove(rubric);
+        self.claim_scores.remove(rubric);
+        self.probe_progress.remove(rubric);
         self.criteria.remove(rubric);
-        self.baits.remove(rubric);
-        let ours = |(prompt, under): (&PromptId, &Under)| {
-            let open = under.rubrics.contains(rubric) && !self.pairs.contains_key(prompt);
+        self.other_attacks.remove(rubric);
+        let ours = |(prompt, prompt_judgments): (&PromptId, &PromptJudgments)| {
+            let open =
+                prompt_judgments.rubrics.contains(rubric) && !self.pairs.contains_key(prompt);
             open.then(|| prompt.clone())
         };
-        let again: Vec<PromptId> = self.under.iter().filter_map(ours).collect();
+        let again: Vec<PromptId> = self.prompt_judgments.iter().filter_map(ours).collect();
         for prompt in again {
-            let under = self.under.remove(&prompt);
-            self.uncount(under.as_ref());
+            let prompt_judgments = self.prompt_judgments.remove(&prompt);
+            self.uncount(prompt_judgments.as_ref());
             // A pair may be on the way that was formed from it.
-            if let Some(before) = under.zip(self.judged.remove(&prompt)) {
-                self.formed_under.insert(prompt.clone(), before);
+            if let Some(before) = prompt_judgments.zip(self.judged.remove(&prompt)) {
+                self.pair_judgments.insert(prompt.clone(), before);
             }
             if !self.is_quarantined(&prompt) {
                 self.skipped.remove(&prompt);
@@ -580,51 +614,56 @@ impl IterationView {
     }
 
     /// Judgments that were taken back are no more among those that are counted.
-    pub(super) fn uncount(&mut self, under: Option<&Under>) {
-        let (all, unscored) = under.map_or((0, 0), |under| under.judgments);
-        self.judgments.0 = self.judgments.0.saturating_sub(all);
-        self.judgments.1 = self.judgments.1.saturating_sub(unscored);
+    pub(super) fn uncount(&mut self, prompt_judgments: Option<&PromptJudgments>) {
+        if let Some(one) = prompt_judgments {
+            self.judgments.remove(one.judgments);
+        }
     }
 
-    /// What the judge made of bad answers under a rubric.
-    pub fn probed_under(&self, rubric: &RubricId) -> Option<&Probed> {
-        let of_old = self.probed.as_ref().filter(|_| self.probes.is_empty());
-        self.probes.get(rubric).or(of_old)
+    /// How the judge scored bad answers that claim a verdict, under a rubric.
+    pub fn claim_scores_under(&self, rubric: &RubricId) -> Option<&AttackScores> {
+        let of_old = self.first_claim_scores.as_ref().filter(|_| self.claim_scores.is_empty());
+        self.claim_scores.get(rubric).or(of_old)
     }
 
-    /// The same for every way in which they tried to buy a score.
-    pub fn baited_under(&self, rubric: &RubricId) -> impl Iterator<Item = &Probed> {
-        self.probed_under(rubric).into_iter().chain(self.baits.get(rubric).into_iter().flatten())
+    /// The same for every attack.
+    pub fn attacks_under(&self, rubric: &RubricId) -> impl Iterator<Item = &AttackScores> {
+        self.claim_scores_under(rubric)
+            .into_iter()
+            .chain(self.other_attacks.get(rubric).into_iter().flatten())
     }
 
     /// Rounds of probing under a rubric that count.
     pub fn probe_rounds(&self, rubric: &RubricId) -> u32 {
         // A view of old knows that there was one.
-        let of_old = u32::from(self.probes.contains_key(rubric));
-        self.probing.get(rubric).map_or(of_old, |probing| probing.rounds)
+        let of_old = u32::from(self.claim_scores.contains_key(rubric));
+        self.probe_progress.get(rubric).map_or(of_old, |probing| probing.rounds)
     }
 
-    /// By how much more than bad answers the policy's own were worth to the judge under a rubric, at
-    /// the prompts of which both are known; `None` without any.
-    pub fn liking(&self, rubric: &RubricId) -> Option<Liking> {
-        let probing = self.probing.get(rubric)?;
-        let (low, high) = probing.scale;
-        let own = |prompt: &PromptId| self.under.get(prompt)?.figures.get(rubric)?.mean_score();
+    /// By how much the judge scores the policy's own answers above bad ones under a rubric, at the
+    /// prompts of which both are known; `None` without any.
+    pub fn bad_answer_margin(&self, rubric: &RubricId) -> Option<BadAnswerMargin> {
+        let probing = self.probe_progress.get(rubric)?;
+        let own = |prompt: &PromptId| {
+            self.prompt_judgments.get(prompt)?.figures.get(rubric)?.mean_score()
+        };
         let both = probing.bare.iter().filter_map(|(prompt, bad)| Some(own(prompt)? - bad));
-        let differences: Vec<f64> = both.map(|more| more / (high - low)).collect();
-        (!differences.is_empty()).then(|| Liking::of(&differences))
+        let differences: Vec<f64> = both.map(|more| more / probing.scale.width()).collect();
+        (!differences.is_empty()).then(|| BadAnswerMargin::of(&differences))
     }
 
     /// The mean of each part of a rubric's verdicts, by name.
     pub fn criteria_of(&self, rubric: &RubricId) -> Vec<(String, f64)> {
-        let sums = self.criteria.get(rubric).into_iter().flatten();
-        sums.map(|(name, (sum, n))| (name.clone(), sum / f64::from(*n))).collect()
+        let means = self.criteria.get(rubric).into_iter().flatten();
+        means.filter_map(|(name, mean)| Some((name.clone(), mean.mean()?))).collect()
     }
 
     /// What every rubric's judgments came to that count.
     pub fn figures(&self) -> BTreeMap<&RubricId, RubricFigures> {
         let mut all: BTreeMap<&RubricId, RubricFigures> = BTreeMap::new();
-        for (rubric, figures) in self.under.values().flat_map(|under| &under.figures) {
+        for (rubric, figures) in
+            self.prompt_judgments.values().flat_map(|prompt_judgments| &prompt_judgments.figures)
+        {
             all.entry(rubric).or_default().add(figures);
         }
         all
@@ -633,7 +672,13 @@ impl IterationView {
     /// The rubrics that judge it or judged any of it.
     pub fn rubrics(&self) -> BTreeSet<&RubricId> {
         let on_panel = self.panel.members().iter().map(|member| &member.rubric);
-        on_panel.chain(self.under.values().flat_map(|under| &under.rubrics)).collect()
+        on_panel
+            .chain(
+                self.prompt_judgments
+                    .values()
+                    .flat_map(|prompt_judgments| &prompt_judgments.rubrics),
+            )
+            .collect()
     }
 
     /// Whether a prompt was judged, and a shadow has yet to.
@@ -703,13 +748,13 @@ impl IterationView {
 
     /// The step of the last checkpoint before `step` that stays on the disk; 0 for none.
     pub fn step_before(&self, step: u32) -> u32 {
-        let kept = self.earlier.iter().filter(|_| self.keeps_all()).chain(&self.good);
+        let kept = self.earlier.iter().filter(|_| self.keeps_all()).chain(&self.last_good);
         kept.map(|checkpoint| checkpoint.step).filter(|at| *at < step).max().unwrap_or_default()
     }
 
     /// Every blob that its checkpoints name, or named before they were taken back.
     pub(super) fn checkpoint_blobs(&self) -> BTreeSet<BlobHash> {
-        let saved = self.earlier.iter().chain(&self.good).chain(&self.checkpoint);
+        let saved = self.earlier.iter().chain(&self.last_good).chain(&self.checkpoint);
         let named = saved.flat_map(|saved| saved.policy.blobs().chain([&saved.optimizer]));
         named.chain(self.taken_back.blobs()).cloned().collect()
     }
@@ -722,13 +767,13 @@ impl IterationView {
         if whole && self.keeps_all() {
             blobs.extend(self.checkpoint_blobs());
         }
-        let last = self.checkpoint.iter().chain(&self.good);
+        let last = self.checkpoint.iter().chain(&self.last_good);
         match &self.outcome {
             None => {
                 let needed = last.flat_map(|c| c.policy.blobs().chain([&c.optimizer]));
                 blobs.extend(needed.cloned());
             }
-            Some(_) if whole || self.decision == Some(Decision::Promoted) => {
+            Some(_) if whole || self.decision == Some(GateDecision::Promoted) => {
                 blobs.extend(self.checkpoint.iter().flat_map(|c| c.policy.blobs()).cloned());
             }
             Some(_) => {}

@@ -12,11 +12,13 @@ mod rubrics;
 mod taken_back;
 mod watch;
 
-pub use figures::RubricFigures;
-pub use iteration::{CheckpointFacts, Decision, IterationView, PairSums, Under};
-pub use probes::{Known, Liking, Probed, Probing};
-use rubrics::Scene;
-pub use rubrics::{OnTrial, RubricFacts, RubricsView};
+pub use figures::{Deviations, RubricFigures, RunningMean};
+pub use iteration::{
+    CheckpointFacts, GateDecision, IterationView, PairSums, PromptJudgments, TimeSpan, WritingRound,
+};
+pub use probes::{AttackScores, BadAnswerMargin, ProbeProgress, ProbeResult};
+use rubrics::PanelState;
+pub use rubrics::{RubricFacts, RubricsView, TrialProgress};
 
 use crate::domain::plan::{ReferenceRule, SeedSet, SettingChange};
 use crate::domain::{
@@ -149,7 +151,7 @@ impl RunView {
         }
         self.next = Offset(record.offset.0 + 1);
         if let Some(view) = self.iteration_of(&record.event) {
-            if !view.heeds(record) {
+            if !view.accepts(record) {
                 return;
             }
             view.fold(record);
@@ -158,13 +160,13 @@ impl RunView {
     }
 
     /// What an event comes to for the rubrics, who are shown what judges.
-    fn tell_rubrics(&mut self, tell: impl FnOnce(&mut RubricsView, &Scene<'_>)) {
+    fn update_rubrics(&mut self, tell: impl FnOnce(&mut RubricsView, &PanelState<'_>)) {
         let mut rubrics = std::mem::take(&mut self.rubrics);
         let on_trial = !rubrics.trials.is_empty();
         let open = self.iterations.values().last().filter(|open| open.outcome.is_none());
         let last = on_trial && open.is_none_or(IterationView::all_judged);
         let open = open.map(|open| &open.panel);
-        tell(&mut rubrics, &Scene { panel: self.panel.as_ref(), open, last });
+        tell(&mut rubrics, &PanelState { panel: self.panel.as_ref(), open, last });
         self.rubrics = rubrics;
     }
 
@@ -201,17 +203,17 @@ impl RunView {
         if let Some((rubric, reason)) = self.rubrics.failed.iter().find(ours) {
             return Some((rubric, reason, self.rubrics.fallback(&open.panel)?));
         }
-        let (rubric, reason) = self.rubrics.put_away.iter().find(ours)?;
+        let (rubric, reason) = self.rubrics.retired.iter().find(ours)?;
         let back_to = self.panel.as_ref().filter(|panel| !panel.has(rubric))?;
         open.sealed.is_none().then_some((rubric, reason, back_to))
     }
 
     /// Why a rubric that judges fails, if it does and stays: nobody judged before it that could come
     /// back.
-    pub fn ails(&self, rubric: &RubricId) -> Option<&String> {
+    pub fn kept_though_failing(&self, rubric: &RubricId) -> Option<&String> {
         let on_panel = self.panel.as_ref().is_some_and(|panel| panel.has(rubric));
         let leaves = self.failing().is_some();
-        self.rubrics.ails(rubric).filter(|_| on_panel && !leaves)
+        self.rubrics.kept_though_failing(rubric).filter(|_| on_panel && !leaves)
     }
 
     fn change_settings(&mut self, changes: &[SettingChange]) {
@@ -241,8 +243,9 @@ impl RunView {
     }
 
     fn open_iteration(&mut self, iteration: Iteration, view: IterationView, record: &Recorded) {
-        let (opened, span_ms) = (record.offset, (record.at_ms, record.at_ms));
-        self.iterations.insert(iteration, IterationView { opened, span_ms, ..view });
+        let opened = record.offset;
+        let span = TimeSpan { first_ms: record.at_ms, last_ms: record.at_ms };
+        self.iterations.insert(iteration, IterationView { opened, span, ..view });
         self.note_settings(iteration);
     }
 
@@ -252,8 +255,8 @@ impl RunView {
 
     /// Whether a record counts, which was not folded yet: one that was decided before a rubric was
     /// rolled back, and came after, may not.
-    pub fn heeds(&mut self, record: &Recorded) -> bool {
-        self.iteration_of(&record.event).is_none_or(|open| open.heeds(record))
+    pub fn accepts(&mut self, record: &Recorded) -> bool {
+        self.iteration_of(&record.event).is_none_or(|open| open.accepts(record))
     }
 
     /// The blobs that a run needs which keeps iterations opened at `whole_from` and later whole.

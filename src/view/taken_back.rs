@@ -47,7 +47,7 @@ impl TakenBack {
 
 impl IterationView {
     /// Whether a record of this iteration counts, which comes next.
-    pub(super) fn heeds(&self, record: &Recorded) -> bool {
+    pub(super) fn accepts(&self, record: &Recorded) -> bool {
         // What no stage decided knows what it does.
         let knew = record.key.as_ref().map_or(u32::MAX, TaskKey::rollback);
         let of_old = self.taken_back.of_old;
@@ -133,9 +133,11 @@ impl IterationView {
             self.taken_back.decided = number;
         }
         let theirs = |judges: &BTreeSet<RubricId>| rubrics.iter().any(|r| judges.contains(r));
-        let judged = self.under.iter().filter(|(prompt, under)| {
-            let formed = self.formed_from(prompt).is_some_and(|(under, _)| theirs(&under.rubrics));
-            formed || theirs(&under.rubrics)
+        let judged = self.prompt_judgments.iter().filter(|(prompt, prompt_judgments)| {
+            let formed = self
+                .formed_from(prompt)
+                .is_some_and(|(prompt_judgments, _)| theirs(&prompt_judgments.rubrics));
+            formed || theirs(&prompt_judgments.rubrics)
         });
         let judged: Vec<PromptId> = judged.map(|(prompt, _)| prompt.clone()).collect();
         let left_out = self.left_out.iter().filter(|(_, judges)| theirs(judges));
@@ -171,23 +173,29 @@ impl IterationView {
 
     fn forget_probes(&mut self, rubrics: &[RubricId]) {
         for rubric in rubrics {
-            self.baits.remove(rubric);
-            self.probing.remove(rubric);
+            self.other_attacks.remove(rubric);
+            self.probe_progress.remove(rubric);
             self.criteria.remove(rubric);
-            if self.probes.remove(rubric).is_some_and(|gone| Some(&gone) == self.probed.as_ref()) {
-                self.probed = self.probes.values().next().cloned();
+            if self
+                .claim_scores
+                .remove(rubric)
+                .is_some_and(|gone| Some(&gone) == self.first_claim_scores.as_ref())
+            {
+                self.first_claim_scores = self.claim_scores.values().next().cloned();
             }
         }
     }
 
     fn forget_judgments(&mut self, prompt: &PromptId, rubrics: &[RubricId]) {
-        let under = self.under.remove(prompt);
-        self.uncount(under.as_ref());
-        for rubric in rubrics.iter().filter(|r| under.iter().any(|u| u.rubrics.contains(r))) {
+        let prompt_judgments = self.prompt_judgments.remove(prompt);
+        self.uncount(prompt_judgments.as_ref());
+        for rubric in
+            rubrics.iter().filter(|r| prompt_judgments.iter().any(|u| u.rubrics.contains(r)))
+        {
             *self.taken_back.counts.entry(rubric.clone()).or_default() += 1;
         }
         self.judged.remove(prompt);
-        self.formed_under.remove(prompt);
+        self.pair_judgments.remove(prompt);
         if self.skipped.get(prompt) != Some(&SkipReason::Quarantined) {
             self.skipped.remove(prompt);
         }
@@ -202,7 +210,8 @@ impl IterationView {
     }
 
     fn forget_training(&mut self) {
-        let saved = self.earlier.drain(..).chain(self.good.take()).chain(self.checkpoint.take());
+        let saved =
+            self.earlier.drain(..).chain(self.last_good.take()).chain(self.checkpoint.take());
         for gone in saved {
             self.taken_back.blobs.extend(gone.policy.blobs().cloned());
             self.taken_back.blobs.insert(gone.optimizer);

@@ -1,67 +1,76 @@
 //! What is seen of a rubric as long as it judges: its last prompts, and how often what it asks fails.
 
+use super::figures::RunningMean;
 use crate::domain::{Judgment, TaskKey, Trial};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// Prompts that are remembered of a rubric, whatever a record wants.
-const LOOKS_MAX: usize = Trial::PROMPTS_MAX as usize;
-/// A new rubric whose question fails so often is not tried again.
-const EARLY: u32 = 3;
-/// The same of one that has judged before, whatever the question: one less than what halts a stage.
-const LATE: u32 = 4;
+const PROMPTS_SEEN_MAX: usize = Trial::PROMPTS_MAX as usize;
+/// A task that fails so often is given up: a new rubric that asked for it makes way then.
+const SAME_TASK_MAX: u32 = 3;
+/// After so many failures in a row, of whatever tasks, one that has judged before makes way too: one
+/// fewer than what halts a stage.
+const IN_A_ROW_MAX: u32 = 4;
 
-/// What a rubric said of one prompt.
+/// What a rubric's judgments of one prompt came to, as far as they tell whether it works.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Look {
+pub(super) struct PromptStats {
     /// Its judgments.
     pub judged: u32,
     /// Those without a score.
     pub unparsed: u32,
-    /// Sum of the probabilities that the judge put on the choices, and of how many judgments.
-    mass: (f64, u32),
+    /// The probabilities that the judge put on the choices, where they were looked up.
+    mass: RunningMean,
 }
 
-/// Looks at a rubric's judgments of one prompt.
-pub(super) fn look<'a>(judgments: impl Iterator<Item = &'a Judgment>) -> Look {
-    let mut look = Look::default();
+/// A rubric's judgments of one prompt, counted.
+pub(super) fn prompt_stats<'a>(judgments: impl Iterator<Item = &'a Judgment>) -> PromptStats {
+    let mut stats = PromptStats::default();
     for judgment in judgments {
-        look.judged += 1;
-        look.unparsed += u32::from(!judgment.is_parsed());
+        stats.judged += 1;
+        stats.unparsed += u32::from(!judgment.is_parsed());
         if let Some(mass) = judgment.mass() {
-            look.mass.0 += mass;
-            look.mass.1 += 1;
+            stats.mass.push(mass);
         }
     }
-    look
+    stats
 }
 
-/// A rubric's last prompts.
+/// A rubric's last prompts: what tells whether it still works.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Watched {
+pub(super) struct RubricMonitor {
     rule: Trial,
-    /// Whether its activation says so. Otherwise what is found is said, and nothing is done.
-    asked: bool,
+    /// Whether its activation says that it makes way when it fails. Otherwise what is found is said,
+    /// and nothing is done.
+    #[serde(rename = "asked")]
+    enforced: bool,
     /// Prompts it has judged, at most so many as are asked of a new one.
     prompts: u32,
-    looks: VecDeque<Look>,
+    #[serde(rename = "looks")]
+    prompts_seen: VecDeque<PromptStats>,
 }
 
-impl Default for Watched {
+impl Default for RubricMonitor {
     /// One of which its activation asks nothing: the first rubric of a run.
-    fn default() -> Watched {
-        Watched { rule: Trial::default(), asked: false, prompts: 0, looks: VecDeque::new() }
+    fn default() -> RubricMonitor {
+        RubricMonitor {
+            rule: Trial::default(),
+            enforced: false,
+            prompts: 0,
+            prompts_seen: VecDeque::new(),
+        }
     }
 }
 
-impl Watched {
-    pub fn new(rule: Trial) -> Watched {
-        Watched { rule, asked: rule.watch > 0, ..Watched::default() }
+impl RubricMonitor {
+    pub fn new(rule: Trial) -> RubricMonitor {
+        RubricMonitor { rule, enforced: rule.watch > 0, ..RubricMonitor::default() }
     }
 
     /// Whether it makes way when it fails.
-    pub fn is_asked(&self) -> bool {
-        self.asked
+    pub fn is_enforced(&self) -> bool {
+        self.enforced
     }
 
     /// Whether it has not judged so many prompts as are asked of a new one.
@@ -69,35 +78,35 @@ impl Watched {
         self.prompts < self.rule.prompts.max(1)
     }
 
-    pub fn add(&mut self, look: Look) {
+    pub fn add(&mut self, stats: PromptStats) {
         self.prompts = (self.prompts + 1).min(self.rule.prompts.max(1));
-        self.looks.push_back(look);
+        self.prompts_seen.push_back(stats);
         let most = self.rule.watch.max(self.rule.prompts).max(1) as usize;
-        while self.looks.len() > most.min(LOOKS_MAX) {
-            self.looks.pop_front();
+        while self.prompts_seen.len() > most.min(PROMPTS_SEEN_MAX) {
+            self.prompts_seen.pop_front();
         }
     }
 
     /// What it did before is forgotten; what is asked of it stays.
     pub fn forget(&mut self) {
-        self.looks.clear();
+        self.prompts_seen.clear();
     }
 
     /// Why its last prompts are not what was asked, if they are not. Nothing is said of too few.
     pub fn verdict(&self) -> Option<String> {
         let Trial { watch, prompts, unparsed_max, .. } = self.rule;
         let least = if prompts > 0 { watch.min(prompts) } else { watch } as usize;
-        if watch == 0 || self.looks.len() < least.min(LOOKS_MAX) {
+        if watch == 0 || self.prompts_seen.len() < least.min(PROMPTS_SEEN_MAX) {
             return None;
         }
-        let sum = |of: fn(&Look) -> u32| self.looks.iter().map(of).sum::<u32>();
+        let sum = |of: fn(&PromptStats) -> u32| self.prompts_seen.iter().map(of).sum::<u32>();
         let (judged, unparsed) = (sum(|l| l.judged), sum(|l| l.unparsed));
         let share = f64::from(unparsed) / f64::from(judged.max(1));
         if share > unparsed_max {
             return Some(format!(
                 "{unparsed} of the {judged} judgments of its last {} prompts have no score, \
                  {:.0} %; rubrics.unparsed_max allows {:.0} %",
-                self.looks.len(),
+                self.prompts_seen.len(),
                 share * 100.0,
                 unparsed_max * 100.0
             ));
@@ -107,12 +116,10 @@ impl Watched {
 
     /// Why the judge does not answer in the rubric's words, if it does not.
     pub fn mass_verdict(&self) -> Option<String> {
-        let (sum, n) = self.looks.iter().fold((0.0, 0), |(sum, n), look| {
-            let (mass, judgments) = look.mass;
-            (sum + mass, n + judgments)
-        });
-        let mean = sum / f64::from(n.max(1));
-        (n > 0 && mean < self.rule.mass_min).then(|| {
+        let mut mass = RunningMean::default();
+        self.prompts_seen.iter().for_each(|stats| mass.add(stats.mass));
+        let (mean, n) = (mass.mean()?, mass.count);
+        (mean < self.rule.mass_min).then(|| {
             format!(
                 "the judge puts {:.1} % of its probability on the words of its scores, over {n} \
                  judgments; rubrics.mass_min asks for {:.1} %",
@@ -125,13 +132,13 @@ impl Watched {
 
 /// Failures of the judge in a row for what was asked.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Stumbles {
+pub(super) struct FailureStreak {
     in_a_row: u32,
     /// The last task, and how many of them in a row were its.
     task: Option<(TaskKey, u32)>,
 }
 
-impl Stumbles {
+impl FailureStreak {
     pub fn add(&mut self, task: &TaskKey) {
         self.in_a_row += 1;
         let before = self.task.take().filter(|(last, _)| last == task).map_or(0, |(_, n)| n);
@@ -139,13 +146,13 @@ impl Stumbles {
     }
 
     /// Whether one question failed as often as it is tried.
-    pub fn early(&self) -> bool {
-        self.task.as_ref().is_some_and(|(_, n)| *n >= EARLY)
+    pub fn task_is_exhausted(&self) -> bool {
+        self.task.as_ref().is_some_and(|(_, n)| *n >= SAME_TASK_MAX)
     }
 
     /// Whether it is nearly so many that the stage is halted.
-    pub fn late(&self) -> bool {
-        self.in_a_row >= LATE
+    pub fn is_near_halt(&self) -> bool {
+        self.in_a_row >= IN_A_ROW_MAX
     }
 }
 
@@ -285,38 +292,45 @@ mod tests {
         (0..14).for_each(|at| story.judge("b", at, 3));
         (14..100).for_each(|at| story.judge("b", at, 0));
         assert_eq!(story.failing(), None);
-        assert_eq!(story.0.ails(&RubricId("b".into())), None);
+        assert_eq!(story.0.kept_though_failing(&RubricId("b".into())), None);
         let mut story = Story::new(200);
         (0..40).for_each(|at| story.judge("a", at, 1));
-        assert!(story.0.ails(&RubricId("a".into())).is_some(), "the first one's failing is said");
+        assert!(
+            story.0.kept_though_failing(&RubricId("a".into())).is_some(),
+            "the first one's failing is said"
+        );
         (40..80).for_each(|at| story.judge("a", at, 3));
-        assert_eq!(story.0.ails(&RubricId("a".into())), None, "until it is over");
+        assert_eq!(story.0.kept_though_failing(&RubricId("a".into())), None, "until it is over");
     }
 
     #[test]
     fn a_judge_that_does_not_answer_in_the_rubrics_words_is_seen() {
-        let look = |mass: f64| Look { judged: 3, unparsed: 0, mass: (3.0 * mass, 3) };
-        let mut watched = Watched::new(Trial::default());
-        (0..32).for_each(|_| watched.add(look(0.9)));
-        assert_eq!((watched.verdict(), watched.mass_verdict()), (None, None));
-        (0..31).for_each(|_| watched.add(look(0.001)));
-        let why = watched.verdict().unwrap_or_default();
+        let seen = |mass: f64| PromptStats {
+            judged: 3,
+            unparsed: 0,
+            mass: RunningMean { sum: 3.0 * mass, count: 3 },
+        };
+        let mut monitor = RubricMonitor::new(Trial::default());
+        (0..32).for_each(|_| monitor.add(seen(0.9)));
+        assert_eq!((monitor.verdict(), monitor.mass_verdict()), (None, None));
+        (0..31).for_each(|_| monitor.add(seen(0.001)));
+        let why = monitor.verdict().unwrap_or_default();
         assert!(why.contains("puts 2.9 % of its probability"), "{why}");
-        assert!(watched.looks.len() == 32 && !watched.is_new());
-        let mut any = Watched::new(Trial { mass_min: 0.0, ..Trial::default() });
-        (0..32).for_each(|_| any.add(look(0.0)));
+        assert!(monitor.prompts_seen.len() == 32 && !monitor.is_new());
+        let mut any = RubricMonitor::new(Trial { mass_min: 0.0, ..Trial::default() });
+        (0..32).for_each(|_| any.add(seen(0.0)));
         assert_eq!(any.verdict(), None);
     }
 
     #[test]
     fn failures_in_a_row_are_counted_by_task_and_in_all() {
         let [a, b] = ["a", "b"].map(|name| TaskKey(name.into()));
-        let mut stumbles = Stumbles::default();
-        for (task, early, late) in
+        let mut streak = FailureStreak::default();
+        for (task, exhausted, near_halt) in
             [(&a, false, false), (&b, false, false), (&b, false, false), (&b, true, true)]
         {
-            stumbles.add(task);
-            assert_eq!((stumbles.early(), stumbles.late()), (early, late));
+            streak.add(task);
+            assert_eq!((streak.task_is_exhausted(), streak.is_near_halt()), (exhausted, near_halt));
         }
     }
 
@@ -342,8 +356,8 @@ mod tests {
         story.pair(3);
         let open = &story.0.iterations[&Iteration(1)];
         let of = |at| {
-            let (under, judged) = open.formed_from(&prompt(at)).expect("it has a pair");
-            (under.rubrics.iter().next().expect("a rubric").clone(), judged)
+            let (prompt_judgments, judged) = open.formed_from(&prompt(at)).expect("it has a pair");
+            (prompt_judgments.rubrics.iter().next().expect("a rubric").clone(), judged)
         };
         assert_eq!(of(0), (b.clone(), Offset(5)));
         assert_eq!(of(1).0, a);

@@ -146,7 +146,7 @@ fn another_process_swaps_rubrics_of_a_run_that_works() {
     says(&rubric(&["rollback", run, "--reason", "it is slow"]), 0, "demo-compact@0.2.0 judges");
     let list = json(&["rubric", "list"], &dir);
     let away: Vec<&str> =
-        list.as_array().unwrap().iter().filter_map(|row| row["put_away"].as_str()).collect();
+        list.as_array().unwrap().iter().filter_map(|row| row["retired"].as_str()).collect();
     assert_eq!(away, ["it is slow"]);
     assert!(ends_within(&mut child, Duration::from_secs(120)));
     assert!(child.wait().unwrap().success());
@@ -161,7 +161,7 @@ fn hash(dir: &Path, name: &str) -> String {
     row["rubric"].as_str().unwrap()[..16].to_owned()
 }
 
-/// One rubric of several is put away, and what judges is changed only if it is what one thinks.
+/// One rubric of several is retired, and what judges is changed only if it is what one thinks.
 #[test]
 fn a_rubric_is_rolled_back_by_its_name_and_swapped_if_current() {
     let _alone = alone();
@@ -193,15 +193,15 @@ fn a_rubric_is_rolled_back_by_its_name_and_swapped_if_current() {
     says(&rubric(&["rollback", run, &pairwise]), 0, "demo-compact@0.2.0 judges");
     says(&rubric(&["rollback", run, "demo-compact"]), 2, "nobody judges");
     let list = json(&["rubric", "list"], &dir);
-    let put_away: BTreeSet<&str> =
-        list.as_array().unwrap().iter().filter_map(|row| row["put_away"].as_str()).collect();
-    assert_eq!(put_away, BTreeSet::from(["slow", "a person said so"]));
+    let retired: BTreeSet<&str> =
+        list.as_array().unwrap().iter().filter_map(|row| row["retired"].as_str()).collect();
+    assert_eq!(retired, BTreeSet::from(["slow", "a person said so"]));
     // Two new ones leave together.
     let two = ["activate", run, "pairwise", "checklist:math", "--again"];
     says(&rubric(&two), 0, "judges");
     says(&rubric(&["rollback", run, "--reason", "both"]), 0, "demo-compact@0.2.0 judges");
     let list = json(&["rubric", "list"], &dir);
-    let both = list.as_array().unwrap().iter().filter(|row| row["put_away"] == "both").count();
+    let both = list.as_array().unwrap().iter().filter(|row| row["retired"] == "both").count();
     assert_eq!(both, 2);
 }
 

@@ -106,7 +106,7 @@ pub struct Shadow {
 pub struct Rollback {
     /// The run's folder.
     dir: PathBuf,
-    /// A rubric that judges, to be put away: NAME, NAME@VERSION or the beginning of its hash.
+    /// A rubric that judges, to be retired: NAME, NAME@VERSION or the beginning of its hash.
     /// None: all that the last activation brought.
     rubric: Option<String>,
     /// Why, for the record.
@@ -271,7 +271,7 @@ fn list(arguments: &List) -> Result<(), Error> {
     }
     let mut text = String::new();
     for row in &rows {
-        let state = match (&row.weight, &row.put_away) {
+        let state = match (&row.weight, &row.retired) {
             (Some(weight), _) if row.tags.is_empty() => format!("judges, weight {weight}"),
             (Some(weight), _) => {
                 format!("judges {}, weight {weight}", row.tags.join(", "))
@@ -285,11 +285,11 @@ fn list(arguments: &List) -> Result<(), Error> {
         if let Some(left) = row.on_trial {
             text.push_str(&format!("; on trial for {left} prompts more"));
         }
-        if let Some(reason) = &row.ails {
+        if let Some(reason) = &row.failing {
             text.push_str(&format!("; FAILS, and nobody judged before it: {reason}"));
         }
-        if row.strikes > 0 {
-            text.push_str(&format!("; trapped at {} prompts", row.strikes));
+        if row.trapped_prompts > 0 {
+            text.push_str(&format!("; trapped at {} prompts", row.trapped_prompts));
         }
         text.truncate(text.trim_end().len());
         text.push('\n');

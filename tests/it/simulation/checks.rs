@@ -380,7 +380,7 @@ pub fn the_story_holds(disk: &Disk) {
     let mut view = RunView::default();
     let mut acting = None;
     for record in records(disk) {
-        let (before, counts) = (view.clone(), view.heeds(&record));
+        let (before, counts) = (view.clone(), view.accepts(&record));
         view.apply(&record);
         if !counts {
             continue;

@@ -11,11 +11,12 @@ use crate::dice::{Dice, with_seeds};
 use gradus::config::ReadoutMode;
 use gradus::domain::PolicyRef;
 use gradus::domain::{
-    Event, Judgment, Offset, PairId, Panel, PreferencePair, RubricId, SkipReason, Trial, When,
+    Event, Judgment, JudgmentCounts, Offset, PairId, Panel, PreferencePair, RubricId, SkipReason,
+    Trial, When,
 };
 use gradus::log::Recorded;
 use gradus::report::{Report, iterations_table};
-use gradus::view::{IterationView, RunView, Under};
+use gradus::view::{IterationView, PromptJudgments, RunView};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
@@ -139,7 +140,7 @@ fn a_swap_waits_for_the_next_iteration_unless_it_is_wanted_at_once() {
         assert_eq!(first[0], demo());
         assert_eq!(first.contains(&pairwise()), mixed, "{when:?}");
         assert!(second.iter().all(|rubric| *rubric == pairwise()));
-        assert!(sim.truth.rubrics.put_away.is_empty());
+        assert!(sim.truth.rubrics.retired.is_empty());
     }
 }
 
@@ -150,7 +151,7 @@ fn a_rubric_that_fails_its_trial_leaves_nothing_behind() {
     for (when, trial) in whens.into_iter().flat_map(|w| [(w, OLD_TRIAL), (w, NEW_TRIAL)]) {
         let swap = vec![installed(foreign()), activated(foreign(), when, Some(trial))];
         let sim = swapped(&world, swap);
-        let reason = &sim.truth.rubrics.put_away[&foreign()];
+        let reason = &sim.truth.rubrics.retired[&foreign()];
         assert!(reason.contains("judgments have no score, 100 %"), "{reason}");
         assert_eq!(sim.truth.panel, Some(Panel::one(demo())));
         let judges = judges(&sim);
@@ -177,12 +178,12 @@ fn the_first_rubric_stays_however_bad_it_is() {
     sim.calm();
     check(&sim);
     assert_eq!(outcomes(&sim)[1..], ["no signal", "no signal"]);
-    let why = sim.truth.ails(&foreign()).expect("it is said");
+    let why = sim.truth.kept_though_failing(&foreign()).expect("it is said");
     assert!(why.contains("of its last 18 prompts have no score, 100 %"), "{why}");
     let report = Report::of(&sim.truth);
     assert_eq!(report.warnings.len(), 1);
     assert!(iterations_table(&report).contains("WARNING"), "in the table too");
-    assert!(sim.truth.rubrics.failed.is_empty() && sim.truth.rubrics.put_away.is_empty());
+    assert!(sim.truth.rubrics.failed.is_empty() && sim.truth.rubrics.retired.is_empty());
     let sound = self::world(demo());
     let mut sound = Sim::new(&sound);
     sound.calm();
@@ -196,7 +197,7 @@ fn rolled_back(gone: &[RubricId], back_to: RubricId) -> Event {
 }
 
 /// Pairs, the last checkpoint, and how many judgments.
-type CameTo = (Vec<PreferencePair>, Option<PolicyRef>, (u32, u32));
+type CameTo = (Vec<PreferencePair>, Option<PolicyRef>, JudgmentCounts);
 
 /// What an iteration was trained on and came to; pairs that were formed again have other names.
 fn came_to(sim: &Sim<'_>) -> Vec<CameTo> {
@@ -238,7 +239,8 @@ fn a_rollback_leaves_nothing_of_the_rubric_in_the_open_iteration() {
         if sim.truth.finished() > before {
             continue; // what is over is history
         }
-        let theirs = open.under.values().filter(|under| under.rubrics.contains(&pairwise()));
+        let theirs =
+            open.prompt_judgments.values().filter(|under| under.rubrics.contains(&pairwise()));
         let theirs = theirs.count() as u32;
         paired += u32::from(theirs > 0 && open.pairs.len() > 2);
         trained += u32::from(theirs > 0 && open.checkpoint.is_some());
@@ -273,8 +275,12 @@ fn two_new_rubrics_are_rolled_back_together() {
     sim.begin(5);
     let (_, open) = sim.truth.open().unwrap();
     for rubric in &new {
-        let theirs = |under: &&Under| under.rubrics.contains(rubric);
-        assert!(open.under.values().any(|u| theirs(&u)), "both judged: {:?}", open.under);
+        let theirs = |under: &&PromptJudgments| under.rubrics.contains(rubric);
+        assert!(
+            open.prompt_judgments.values().any(|u| theirs(&u)),
+            "both judged: {:?}",
+            open.prompt_judgments
+        );
     }
     sim.say(rolled_back(&new, demo()));
     sim.say(rolled_back(&new[1..], demo()));
@@ -282,8 +288,8 @@ fn two_new_rubrics_are_rolled_back_together() {
     check(&sim);
     assert_eq!(came_to(&sim), came_to(&calm));
     assert_eq!(sim.truth.panel, Some(Panel::one(demo())));
-    assert!(new.iter().all(|rubric| sim.truth.rubrics.put_away.contains_key(rubric)));
-    // Put away again after somebody wanted it all the same, in the same iteration.
+    assert!(new.iter().all(|rubric| sim.truth.rubrics.retired.contains_key(rubric)));
+    // Retired again after somebody wanted it all the same, in the same iteration.
     let mut sim = Sim::new(&world);
     sim.begin(2);
     for _ in 0..3 {
@@ -325,8 +331,8 @@ fn rollbacks_in_a_storm() {
         let mut view = RunView::default();
         for record in records(&sim.disk) {
             let pair = matches!(record.event, Event::PairFormed { .. });
-            seen.count("pairs that came too late", u64::from(pair && !view.heeds(&record)));
-            seen.count("records that came too late", u64::from(!view.heeds(&record)));
+            seen.count("pairs that came too late", u64::from(pair && !view.accepts(&record)));
+            seen.count("records that came too late", u64::from(!view.accepts(&record)));
             view.apply(&record);
         }
     });
@@ -369,7 +375,7 @@ fn a_rubric_that_cannot_be_asked_makes_way() {
         let failures: Vec<&Recorded> =
             failures.iter().filter(|record| record.event.kind() == "task_failed").collect();
         assert!(failures.len() <= 4, "fewer than halt a stage: {failures:#?}");
-        let reason = &sim.truth.rubrics.put_away[&absent];
+        let reason = &sim.truth.rubrics.retired[&absent];
         assert!(reason.contains("could not ask") && reason.contains("not installed"), "{reason}");
         assert_eq!(came_to(&sim), came_to(&calm));
         assert!(sim.truth.iterations.values().all(|view| view.split.is_empty()));
@@ -397,6 +403,6 @@ fn swaps_in_a_storm() {
         sim.storm(&mut dice, mood);
         check(&sim);
         judges(&sim);
-        assert!(sim.truth.rubrics.put_away.is_empty());
+        assert!(sim.truth.rubrics.retired.is_empty());
     });
 }

@@ -4,7 +4,8 @@
 //! alone.
 
 use super::folder::Folder;
-use super::rubrics::{Activated, Again, Installed, Rubrics, Wanted, write_whole};
+use super::rubrics::{Activated, Again, Installed, Rubrics, Wanted};
+use crate::atomic_file::{self, Access};
 use crate::domain::{RubricId, When};
 use crate::error::Error;
 use serde::{Deserialize, Serialize};
@@ -114,13 +115,17 @@ pub(crate) fn answer_all(inbox: &Path, rubrics: &Rubrics) {
         let answer = done.unwrap_or_else(|error| Answer::Refused { reason: error.to_string() });
         let body = serde_json::to_vec(&answer).unwrap_or_default();
         // First the answer: whoever dies between the two does it again, which changes nothing.
-        let written = write_whole(&answer_of(&path), &body);
+        let written = write(&answer_of(&path), &body);
         if let Err(error) = written
             .and_then(|()| std::fs::remove_file(&path).map_err(|error| Error::io(&path, error)))
         {
             tracing::warn!(%error, "a request could not be answered");
         }
     }
+}
+
+fn write(path: &Path, body: &[u8]) -> Result<(), Error> {
+    atomic_file::write(path, body, Access::Private).map_err(|error| Error::io(path, error))
 }
 
 fn answer_of(request: &Path) -> PathBuf {
@@ -142,13 +147,13 @@ pub fn ask(folder: &Folder, request: &Request) -> Result<Answer, Error> {
     }
     static ASKED: AtomicU32 = AtomicU32::new(0);
     let inbox = folder.inbox();
-    std::fs::create_dir_all(&inbox).map_err(|error| Error::io(&inbox, error))?;
+    atomic_file::create_private_folder(&inbox).map_err(|error| Error::io(&inbox, error))?;
     let (pid, n) = (std::process::id(), ASKED.fetch_add(1, Ordering::Relaxed));
     let path = inbox.join(format!("{pid}-{n:06}.{REQUEST}"));
     let answer = answer_of(&path);
     let _ = std::fs::remove_file(&answer);
     let body = serde_json::to_vec(request).unwrap_or_default();
-    write_whole(&path, &body)?;
+    write(&path, &body)?;
     let asked = Instant::now();
     while asked.elapsed() < PATIENCE && folder.holder().is_some() {
         if let Ok(body) = std::fs::read(&answer) {

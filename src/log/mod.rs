@@ -37,8 +37,8 @@
 //! - `journal`: the strict copy, open for appending
 //! - `store`: the second copy, in sled
 //! - `store_sync`: in what the two differ, and giving the store what it lacks
-//! - `verify`: checks a whole log
 //! - `shutdown`: how the log was left
+//! - `verify`: checks a whole log
 //! - `repair`: cuts off a torn end of the journal, and restores what the store still has
 //! - `recover`: opens both copies and makes them equal
 //! - `ballast`: space that is reserved for opening on a full disk

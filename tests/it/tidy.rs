@@ -184,25 +184,38 @@ fn after_each<'a>(code: &'a str, front: &str) -> Vec<&'a str> {
         .collect()
 }
 
+/// Names that a room's head takes from its files and hands on, with the file of each; and the rest of
+/// the head's code.
+fn names_handed_on(head: &str, files: &BTreeSet<String>) -> (BTreeMap<String, String>, String) {
+    let (mut names, mut body) = (BTreeMap::new(), String::new());
+    let mut lines = head.lines();
+    while let Some(line) = lines.next() {
+        let Some(at) = line.find("use ").filter(|at| *at == 0 || line.starts_with("pub")) else {
+            if !(line.contains("mod ") && line.ends_with(';')) {
+                body.push_str(line);
+                body.push('\n');
+            }
+            continue;
+        };
+        let mut path = line[at + "use ".len()..].to_owned();
+        while !path.contains(';') {
+            path.push_str(lines.next().unwrap_or(";"));
+        }
+        let (file, rest) = path.split_once("::").unwrap_or((&path, ""));
+        if files.contains(file) {
+            names.extend(first_names(rest).into_iter().map(|name| (name, file.to_owned())));
+        }
+    }
+    (names, body)
+}
+
 /// A room: its files (a folder in it counts as one) and which of them each uses.
 fn uses_in_room(files: &[(String, String)]) -> BTreeMap<String, BTreeSet<String>> {
     let head = files.iter().find(|(path, _)| path == "mod.rs").map_or("", |(_, text)| text);
     let (head, tests) = without_tests(head);
     let node = |path: &str| path.split('/').next().unwrap().trim_end_matches(".rs").to_owned();
     let nodes: BTreeSet<String> = files.iter().map(|(path, _)| node(path)).collect();
-    // Names that the room's head hands on, and the file of each.
-    let mut handed_on = BTreeMap::new();
-    let (mut body, mut statements) = (String::new(), head.split_inclusive(';'));
-    for statement in statements.by_ref() {
-        let Some((_, path)) = statement.split_once("use ") else {
-            body += statement;
-            continue;
-        };
-        let (file, names) = path.split_once("::").unwrap_or((path, ""));
-        if nodes.contains(file) {
-            handed_on.extend(first_names(names).into_iter().map(|name| (name, file.to_owned())));
-        }
-    }
+    let (handed_on, body) = names_handed_on(&head, &nodes);
     let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (path, text) in files {
         let from = node(path);
@@ -211,8 +224,11 @@ fn uses_in_room(files: &[(String, String)]) -> BTreeMap<String, BTreeSet<String>
         }
         let seen = uses.entry(from.clone()).or_default();
         let names: Vec<String> = if path == "mod.rs" {
-            let words = body.split(|c| !is_part_of_a_name(c)).map(str::to_owned);
-            words.filter(|word| nodes.contains(word) || handed_on.contains_key(word)).collect()
+            let modules =
+                nodes.iter().filter(|node| !after_each(&body, &format!("{node}::")).is_empty());
+            let words =
+                body.split(|c| !is_part_of_a_name(c)).filter(|word| handed_on.contains_key(*word));
+            modules.cloned().chain(words.map(str::to_owned)).collect()
         } else {
             let depth = path.split('/').count() - usize::from(path.ends_with("/mod.rs"));
             let (code, _) = without_tests(text);

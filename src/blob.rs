@@ -1,25 +1,23 @@
 //! Content-addressed files: weights, optimiser states, seed data. A file is durable before the
 //! event that names it, and its bytes are checked against its name before they are used.
 //!
-//! `blobs/ab/abcdef...`: written under a temporary name in the same folder, synced, renamed, the
-//! folder synced. Whoever reads creates, changes and removes nothing; only the process that holds the
-//! run's lock opens the folder for writing, and removes what writers left that died.
+//! `blobs/ab/abcdef...`, each written as an atomic file. Whoever reads creates, changes and removes
+//! nothing; only the process that holds the run's lock opens the folder for writing, and removes what
+//! writers left that died.
 
+use crate::atomic_file::{self, Access, AtomicFile};
 use crate::domain::BlobHash;
-use crate::faults::{Point, pass};
 use crate::machine::{Found, Place};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A blob that was stored within this time may belong to an event that is on its way.
 const GRACE: Duration = Duration::from_secs(3600);
-/// How the names of files begin that are being written.
-const TEMPORARY: &str = ".new-";
 
 /// What can go wrong with a blob.
 #[derive(Debug, thiserror::Error)]
@@ -79,19 +77,13 @@ impl BlobError {
     }
 }
 
-/// Whether a temporary file's writer is gone: nobody has it locked.
-fn is_left(path: &Path) -> bool {
-    let file = File::open(path);
-    !file.is_ok_and(|file| matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
-}
-
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> BlobError + '_ {
     move |source| BlobError::Io { path: path.to_owned(), source }
 }
 
 /// What a store may do with its folder.
 #[derive(Clone, Debug)]
-enum Access {
+enum Rights {
     Read,
     /// At this place and no other.
     Write(Place),
@@ -101,8 +93,7 @@ enum Access {
 #[derive(Debug)]
 pub struct BlobStore {
     root: PathBuf,
-    access: Access,
-    next: AtomicU64,
+    rights: Rights,
     /// What was stored since the store was opened, and when: by a clock that nobody can set, so
     /// the file's own time will not do.
     fresh: Mutex<BTreeMap<BlobHash, Instant>>,
@@ -113,7 +104,7 @@ impl BlobStore {
     /// Opens the folder for reading, beside a process that writes or without one. Nothing is looked
     /// at, made or removed.
     pub fn reader(root: &Path) -> BlobStore {
-        BlobStore::with(root, Access::Read)
+        BlobStore::with(root, Rights::Read)
     }
 
     /// Opens or creates the folder for writing; temporary files of processes that died are removed.
@@ -122,30 +113,24 @@ impl BlobStore {
     /// # Errors
     /// When the folder cannot be made or listed.
     pub fn open(root: &Path) -> Result<BlobStore, BlobError> {
-        fs::create_dir_all(root).map_err(io(root))?;
+        atomic_file::create_private_folder(root).map_err(io(root))?;
         for shard in fs::read_dir(root).map_err(io(root))?.flatten() {
-            for file in fs::read_dir(shard.path()).into_iter().flatten().flatten() {
-                let path = file.path();
-                if file.file_name().to_string_lossy().starts_with(TEMPORARY) && is_left(&path) {
-                    let _ = fs::remove_file(path);
-                }
-            }
+            atomic_file::remove_abandoned(&shard.path());
         }
         let place = Place::of(root).map_err(io(root))?;
-        Ok(BlobStore::with(root, Access::Write(place)))
+        Ok(BlobStore::with(root, Rights::Write(place)))
     }
 
-    fn with(root: &Path, access: Access) -> BlobStore {
-        let (next, fresh) = (AtomicU64::new(0), Mutex::default());
-        BlobStore { root: root.to_owned(), access, next, fresh, grace: GRACE }
+    fn with(root: &Path, rights: Rights) -> BlobStore {
+        BlobStore { root: root.to_owned(), rights, fresh: Mutex::default(), grace: GRACE }
     }
 
     /// # Errors
     /// [`BlobError::ReadOnly`].
     fn may_write(&self) -> Result<(), BlobError> {
-        match self.access {
-            Access::Write(_) => Ok(()),
-            Access::Read => Err(BlobError::ReadOnly(self.root.clone())),
+        match self.rights {
+            Rights::Write(_) => Ok(()),
+            Rights::Read => Err(BlobError::ReadOnly(self.root.clone())),
         }
     }
 
@@ -153,7 +138,7 @@ impl BlobStore {
     /// nothing to lose by another.
     fn at_its_place(&self) -> Result<(), BlobError> {
         let path = self.root.clone();
-        let Access::Write(place) = &self.access else { return Ok(()) };
+        let Rights::Write(place) = &self.rights else { return Ok(()) };
         match place.look() {
             Found::It => Ok(()),
             Found::Nothing(reason) => Err(BlobError::Away { path, reason }),
@@ -213,10 +198,7 @@ impl BlobStore {
         }
         let folder = path.parent().unwrap_or(&self.root);
         self.make_shard(folder)?;
-        let (fresh, file) = self.begin(folder)?;
-        let written = pass(Point::BlobWrite)
-            .and_then(|()| (&file).write_all(bytes).and_then(|()| file.sync_all()));
-        self.name(&fresh, &path, written)?;
+        self.stored(&path, atomic_file::write(&path, bytes, Access::Private))?;
         Ok(hash)
     }
 
@@ -224,7 +206,7 @@ impl BlobStore {
     /// there would be missing from the one that is away.
     fn make_shard(&self, shard: &Path) -> Result<(), BlobError> {
         self.at_its_place()?;
-        match fs::create_dir(shard) {
+        match fs::DirBuilder::new().mode(0o700).create(shard) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 Err(self.refused(shard, error))
             }
@@ -232,35 +214,10 @@ impl BlobStore {
         }
     }
 
-    /// A new temporary file in a shard, locked as long as it is open: so it is seen that its writer
-    /// lives, whatever its process id is by now.
-    fn begin(&self, shard: &Path) -> Result<(PathBuf, File), BlobError> {
-        let n = self.next.fetch_add(1, Ordering::Relaxed);
-        let path = shard.join(format!("{TEMPORARY}{}-{n}", std::process::id()));
-        let file = File::create(&path).map_err(io(&path))?;
-        let _ = file.try_lock();
-        Ok((path, file))
-    }
-
-    /// Gives a temporary file, if it was written, its name; durable when this returns. One that has
-    /// no name afterwards is gone: half a checkpoint on a full disk would keep it full.
-    fn name(
-        &self,
-        fresh: &Path,
-        path: &Path,
-        written: std::io::Result<()>,
-    ) -> Result<(), BlobError> {
-        let named = written.and_then(|()| pass(Point::BlobRename));
-        if let Err(error) = named.and_then(|()| fs::rename(fresh, path)) {
-            let _ = fs::remove_file(fresh);
-            return Err(self.refused(path, error));
-        }
-        let folder = path.parent().unwrap_or(&self.root);
-        pass(Point::BlobSync).map_err(io(folder))?;
-        for folder in [folder, self.root.as_path()] {
-            File::open(folder).and_then(|f| f.sync_all()).map_err(io(folder))?;
-        }
-        Ok(())
+    /// What came of writing a blob to its place; durable with the shard that holds it.
+    fn stored(&self, path: &Path, written: std::io::Result<()>) -> Result<(), BlobError> {
+        written.map_err(|error| self.refused(path, error))?;
+        atomic_file::sync_folder(&self.root).map_err(io(&self.root))
     }
 
     /// Takes a blob over from another store, as a hard link where the file system has them; its bytes
@@ -275,17 +232,17 @@ impl BlobStore {
             return Ok(());
         }
         from.check(hash)?;
-        let shard = path.parent().unwrap_or(&self.root);
-        self.make_shard(shard)?;
-        let (fresh, file) = self.begin(shard)?;
-        let linked = fs::remove_file(&fresh).and_then(|()| fs::hard_link(&source, &fresh));
-        if linked.is_ok() {
+        self.make_shard(path.parent().unwrap_or(&self.root))?;
+        if let Ok(()) = atomic_file::link(&source, &path) {
             // The same file that was checked.
-            return self.name(&fresh, &path, Ok(()));
+            return self.stored(&path, Ok(()));
         }
-        drop(file);
-        let copied = fs::copy(&source, &fresh).and_then(|_| File::open(&fresh)?.sync_all());
-        self.name(&fresh, &path, copied)?;
+        let copied = File::open(&source).and_then(|mut source| {
+            let mut copy = AtomicFile::create(&path, Access::Private)?;
+            std::io::copy(&mut source, &mut copy)?;
+            copy.commit()
+        });
+        self.stored(&path, copied)?;
         self.check(hash).inspect_err(|_| {
             let _ = fs::remove_file(&path);
         })
@@ -471,14 +428,13 @@ mod tests {
         // Under the number of a process that lives, and really being written.
         let dead = dir.path().join("ab").join(format!(".new-{}-7", std::process::id()));
         fs::write(&dead, b"half").unwrap();
-        let writer = BlobStore::with(dir.path(), Access::Write(Place::of(dir.path()).unwrap()));
-        let (living, file) = writer.begin(&dir.path().join("ab")).unwrap();
+        let file = AtomicFile::create(&dir.path().join("ab/abc"), Access::Private).unwrap();
+        let living = file.temporary().to_owned();
         BlobStore::reader(dir.path());
         assert!(leftover.exists() && dead.exists(), "a reader removes nothing");
         BlobStore::open(dir.path()).unwrap();
         assert!(!leftover.exists() && !dead.exists() && living.exists());
         drop(file);
-        BlobStore::open(dir.path()).unwrap();
         assert!(!living.exists());
     }
 

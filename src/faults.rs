@@ -18,12 +18,13 @@ pub(crate) enum Point {
     StoreApply,
     /// Before the store is flushed.
     StoreFlush,
-    /// Before a blob's bytes are written.
-    BlobWrite,
+    /// Before the bytes of a file are written that is to be there whole: a blob, a rubric, the
+    /// settings, the header of a segment.
+    FileWrite,
     /// Before they get their name.
-    BlobRename,
+    FileRename,
     /// Before the name is made durable.
-    BlobSync,
+    FileSync,
     /// Before what a task gave is recorded.
     TaskRecord,
     /// After it was recorded.
@@ -39,9 +40,9 @@ impl Point {
             Point::SegmentBegin => "segment.begin",
             Point::StoreApply => "store.apply",
             Point::StoreFlush => "store.flush",
-            Point::BlobWrite => "blob.write",
-            Point::BlobRename => "blob.rename",
-            Point::BlobSync => "blob.sync",
+            Point::FileWrite => "file.write",
+            Point::FileRename => "file.rename",
+            Point::FileSync => "file.sync",
             Point::TaskRecord => "task.record",
             Point::TaskRecorded => "task.recorded",
         }

@@ -10,6 +10,7 @@
 //! | --- | --- |
 //! | [`domain`] | the words: pure types |
 //! | [`log`], [`blob`] | the memory: events in order, files by hash |
+//! | [`atomic_file`] | how a file is written: whole and durable, or not at all |
 //! | [`view`] | what is known: folds over the log |
 //! | [`lm`] | the model: tokens and tensors |
 //! | [`rubric`] | the sandbox: WASM judges |
@@ -24,6 +25,7 @@
 #![deny(unsafe_code)]
 
 pub mod actor;
+pub mod atomic_file;
 pub mod blob;
 pub mod config;
 pub mod demo;

@@ -4,7 +4,7 @@
 use super::{ExitStatus, output};
 use gradus::Error;
 use gradus::domain::Offset;
-use gradus::log::{Compacted, Log, Loss, Recorded, state_digest};
+use gradus::log::{Compacted, Log, LostRecords, Recorded, state_digest};
 use gradus::runtime::Folder;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -213,8 +213,9 @@ fn compact(arguments: &Compact) -> Result<ExitStatus, Error> {
 }
 
 fn rebuild(arguments: &Rebuild) -> Result<ExitStatus, Error> {
-    let loss = if arguments.accept_loss { Loss::Accept } else { Loss::Refuse };
-    let repairs = Folder::at(&arguments.dir).rebuild_log(loss)?;
+    let lost_records =
+        if arguments.accept_loss { LostRecords::Accept } else { LostRecords::Refuse };
+    let repairs = Folder::at(&arguments.dir).rebuild_log(lost_records)?;
     if arguments.json {
         output::json(&serde_json::json!({"repairs": repairs}))?;
     } else if repairs.is_empty() {

@@ -1,12 +1,11 @@
 //! The only place that writes to standard output, and the one way to write a file that a person named.
 
 use gradus::Error;
+use gradus::atomic_file::{Access, AtomicFile};
 use gradus::runtime::estimate::DiskNeeds;
 use gradus::runtime::memory::gib;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Writes text. A reader that went away (`| head`) is no error.
 pub fn text(text: &str) -> Result<(), Error> {
@@ -73,37 +72,16 @@ pub fn new_file<T>(
     write: impl FnOnce(&mut dyn Write) -> Result<T, Error>,
 ) -> Result<(T, u64), Error> {
     must_be_new(path)?;
-    let io = |error| Error::io(path, error);
-    let mut part = path.as_os_str().to_owned();
-    part.push(format!(".part-{}", std::process::id()));
-    let part = PathBuf::from(part);
-    let mut file = BufWriter::new(File::create(&part).map_err(io)?);
-    let written = write(&mut file).and_then(|given| {
-        let file = file.into_inner().map_err(|error| io(error.into_error()))?;
-        file.sync_all().map_err(io)?;
-        let bytes = file.metadata().map_err(io)?.len();
-        name(&part, path)?;
-        Ok((given, bytes))
-    });
-    written.inspect_err(|_| {
-        let _ = std::fs::remove_file(&part);
-    })
-}
-
-/// Gives a file its name, which nothing else may have.
-fn name(part: &Path, path: &Path) -> Result<(), Error> {
-    match renameat_with(CWD, part, CWD, path, RenameFlags::NOREPLACE) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::EXIST) => return Err(there(path)),
-        // A file system that cannot promise it.
-        Err(_) => {
-            must_be_new(path)?;
-            std::fs::rename(part, path).map_err(|error| Error::io(path, error))?;
-        }
-    }
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    File::open(folder).and_then(|f| f.sync_all()).map_err(|error| Error::io(folder, error))
+    let io = |error: std::io::Error| match error.kind() {
+        ErrorKind::AlreadyExists => there(path),
+        _ => Error::io(path, error),
+    };
+    let mut file = BufWriter::new(AtomicFile::create(path, Access::Usual).map_err(io)?);
+    let given = write(&mut file)?;
+    let file = file.into_inner().map_err(|error| io(error.into_error()))?;
+    let bytes = std::fs::metadata(file.temporary()).map_err(io)?.len();
+    file.commit_new().map_err(io)?;
+    Ok((given, bytes))
 }
 
 #[cfg(test)]

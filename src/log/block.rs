@@ -1,24 +1,16 @@
 //! Lines one after the other, as they lie in the journal, on their way to the store.
 
-use super::walk::Entry;
+use super::record::Entry;
+use super::segment::JournalPosition;
 use crate::domain::{Offset, TaskKey};
-
-/// Where a line begins in the journal.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// The segment, by its first record.
-    pub segment: Offset,
-    /// Bytes before the line.
-    pub at: u64,
-}
 
 /// Some records, without gaps.
 #[derive(Debug, Default)]
 pub(crate) struct Block {
     /// Offset of the first.
     first: Offset,
-    /// Where the first is, once that is known.
-    pub place: Place,
+    /// Where the first begins in the journal, once that is known.
+    pub position: JournalPosition,
     /// Each line with its line feed.
     bytes: Vec<u8>,
     /// Where each line ends, its line feed not counted.
@@ -121,9 +113,9 @@ impl Block {
     }
 
     /// Where a record of the block begins in the journal.
-    pub fn place_of(&self, record: Offset) -> Place {
+    pub fn position_of(&self, record: Offset) -> JournalPosition {
         let start = self.start(record.0.saturating_sub(self.first.0) as usize);
-        Place { at: self.place.at + start as u64, ..self.place }
+        JournalPosition { at: self.position.at + start as u64, ..self.position }
     }
 }
 
@@ -153,8 +145,8 @@ mod tests {
         );
         assert_eq!(block.runs(6), [(Offset(5), &b"five\n"[..]), (Offset(7), b"seven")]);
         assert_eq!(block.runs(99), [(Offset(5), &b"five\n\nseven"[..])]);
-        block.place = Place { segment: Offset(2), at: 100 };
-        assert_eq!(block.place_of(Offset(7)), Place { segment: Offset(2), at: 106 });
+        block.position = JournalPosition { segment: Offset(2), at: 100 };
+        assert_eq!(block.position_of(Offset(7)), JournalPosition { segment: Offset(2), at: 106 });
         assert_eq!((block.tail(), block.bytes()), (Offset(8), &b"five\n\nseven\n"[..]));
     }
 }

@@ -2,11 +2,8 @@
 //! lines with their line feeds. By the batch and not by the line, for hashing many lines at once
 //! costs a fifth.
 
-use super::walk::Entry;
+use super::record::{BatchHash, Entry};
 use crate::domain::Offset;
-
-/// BLAKE3 of a batch's lines; zeros before the first.
-pub(crate) type BatchHash = [u8; 32];
 
 /// Follows the chain through entries.
 #[derive(Clone)]

@@ -1,11 +1,15 @@
 //! Events as JSON, and older schemas brought up to the newest. An event's fields never change
 //! their meaning; what a version changed has a step here and a fixture in `tests/fixtures/log`.
 
+use super::error::LogError;
 use crate::domain::Event;
 use serde_json::{Value, json};
 
 /// The schema this version writes.
 pub const SCHEMA: u16 = 2;
+
+/// An event's payload is at most this many bytes; larger things are blobs.
+pub const EVENT_BYTES_MAX: usize = 1 << 20;
 
 /// A step from one schema to the next.
 type Upcast = fn(Value) -> Value;
@@ -71,6 +75,50 @@ pub fn decode(schema: u16, payload: &[u8]) -> Result<Event, String> {
         value = upcast(value);
     }
     serde_json::from_value(value).map_err(|error| error.to_string())
+}
+
+/// The events of a batch as JSON, one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Payloads {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Payloads {
+    /// Writes the events into `bytes`, which is emptied first.
+    ///
+    /// # Errors
+    /// [`LogError::TooLarge`].
+    pub fn of(events: &[Event], mut bytes: Vec<u8>) -> Result<Payloads, LogError> {
+        bytes.clear();
+        let mut ends = Vec::with_capacity(events.len());
+        for event in events {
+            let start = bytes.len();
+            encode_to(event, &mut bytes).map_err(LogError::Read)?;
+            let (kind, length) = (event.kind(), bytes.len() - start);
+            if length > EVENT_BYTES_MAX {
+                return Err(LogError::TooLarge { kind, bytes: length, max: EVENT_BYTES_MAX });
+            }
+            ends.push(bytes.len());
+        }
+        Ok(Payloads { bytes, ends })
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Each event's JSON.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| self.bytes.get(start..*end).unwrap_or_default())
+    }
+
+    /// The memory, to be used again.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,15 @@
 //! Compaction: the records before the tail are dropped, but for those that are kept; what they came
-//! to becomes the log's [`super::Base`]. No record at or after a cursor is ever dropped.
+//! to becomes the log's [`super::CompactedPrefix`]. No record at or after a cursor is ever dropped.
 
-use super::base::{Base, BaseDraft, State};
 use super::chain::Chain;
-use super::durable::Shared;
+use super::compacted::{CompactedPrefix, PrefixDraft, PrefixState};
 use super::error::LogError;
-use super::journal::{Journal, is_full, sync_folder};
-use super::record::{Recorded, decode};
-use super::recover::journal_dir;
+use super::journal::{Journal, is_full};
+use super::layout::{COMPACTED_FILES, journal_dir};
+use super::record::{Entry, Recorded, decode};
+use super::scan::{Scan, Scanned};
 use super::segment;
-use super::walk::{Entry, Found, Walk};
+use super::shared::Shared;
 use crate::domain::Offset;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -44,11 +44,11 @@ fn io(error: std::io::Error) -> LogError {
     }
 }
 
-/// Bytes of the journal and the base.
+/// Bytes of the journal and of what is before it.
 fn size(dir: &Path) -> u64 {
     let segments = segment::list(&journal_dir(dir)).unwrap_or_default();
     let files = segments.into_iter().map(|segment| segment.path);
-    let files = files.chain(["base", "base.copy"].map(|name| dir.join(name)));
+    let files = files.chain(COMPACTED_FILES.map(|name| dir.join(name)));
     files.filter_map(|file| std::fs::metadata(file).ok()).map(|file| file.len()).sum()
 }
 
@@ -65,49 +65,29 @@ pub(crate) fn compact(
 ) -> Result<Option<Compacted>, LogError> {
     let dir = shared.dir();
     let bytes_before = size(dir);
-    let draft = dir.join("base.draft");
-    let written = write(shared, &draft, journal, end, wanted);
-    if !matches!(written, Ok(Some(_))) {
-        let _ = std::fs::remove_file(&draft);
-    }
-    let Some(mut done) = written? else { return Ok(None) };
-    shared.set_base(Base::of_folder(dir)?);
-    drop_segments(dir, done.floor).map_err(io)?;
-    shared.recent.forget(done.floor);
+    let Some(mut done) = write(shared, journal, end, wanted)? else { return Ok(None) };
+    shared.set_compacted(CompactedPrefix::of_folder(dir)?);
+    segment::remove_below(&journal_dir(dir), done.floor).map_err(io)?;
+    shared.queue.delete_below(done.floor);
     (done.bytes_before, done.bytes_after) = (bytes_before, size(dir));
     Ok(Some(done))
 }
 
-/// Removes the segments that a base has made needless.
-///
-/// # Errors
-/// What the file system says.
-pub(crate) fn drop_segments(dir: &Path, floor: Offset) -> std::io::Result<()> {
-    let files = journal_dir(dir);
-    for segment in segment::list(&files)? {
-        if segment.first < floor {
-            std::fs::remove_file(&segment.path)?;
-        }
-    }
-    sync_folder(&files)
-}
-
 fn write(
     shared: &Shared,
-    path: &Path,
     journal: &mut Journal,
     end: &Chain,
     wanted: Compaction<'_>,
 ) -> Result<Option<Compacted>, LogError> {
-    let base = shared.base();
-    let (mut state, mut chain) = match &base {
-        Some(base) => (base.state()?, Chain::after(base.floor(), base.last())),
-        None => (State::default(), Chain::after(Offset(0), [0; 32])),
+    let before = shared.compacted();
+    let (mut state, mut chain) = match &before {
+        Some(before) => (before.state()?, Chain::after(before.floor(), before.last())),
+        None => (PrefixState::default(), Chain::after(Offset(0), [0; 32])),
     };
     state.cursors = shared.store.cursors().map_err(|e| LogError::Read(e.reason().to_owned()))?;
     state.keys = shared.store.keys().map_err(|e| LogError::Read(e.reason().to_owned()))?;
     let reader = state.cursors.values().min().copied().unwrap_or(Offset(u64::MAX));
-    let mut draft = BaseDraft::begin(path).map_err(io)?;
+    let mut draft = PrefixDraft::begin(shared.dir()).map_err(io)?;
     let mut done = Compacted { floor: end.tail(), ..Compacted::default() };
     let mut take = |entry: &Entry, record: &Recorded| {
         if record.offset >= reader || (wanted.keep)(record) {
@@ -117,19 +97,19 @@ fn write(
         done.dropped += 1;
         Ok(())
     };
-    if let Some(base) = &base {
-        base.each(Offset(0), |entry| {
+    if let Some(before) = &before {
+        before.each(Offset(0), |entry| {
             take(&entry, &decode(entry.offset, &entry.line)?)?;
             Ok(true)
         })?;
     }
-    let mut walk = Walk::over(segment::list(&journal_dir(shared.dir())).map_err(io)?);
-    while let Some(found) = walk.step().map_err(io)? {
+    let mut scan = Scan::over(segment::list(&journal_dir(shared.dir())).map_err(io)?);
+    while let Some(found) = scan.step().map_err(io)? {
         let damaged =
             |reason: &str| LogError::Damaged { offset: chain.next(), reason: reason.into() };
         match found {
-            Found::Header(_) => {}
-            Found::Record(entry) if chain.fits(&entry) => {
+            Scanned::Header(_) => {}
+            Scanned::Record(entry) if chain.fits(&entry) => {
                 chain.push(&entry);
                 let record = decode(entry.offset, &entry.line)?;
                 if !record.event.is_volatile() {
@@ -138,8 +118,8 @@ fn write(
                 }
                 take(&entry, &record)?;
             }
-            Found::Record(_) => return Err(damaged("it does not follow the one before it")),
-            Found::Damage(reason) => return Err(damaged(&reason)),
+            Scanned::Record(_) => return Err(damaged("it does not follow the one before it")),
+            Scanned::Damage(reason) => return Err(damaged(&reason)),
         }
     }
     if (chain.tail(), chain.last()) != (end.tail(), end.last()) {
@@ -148,7 +128,7 @@ fn write(
     if done.dropped == 0 {
         return Ok(None);
     }
-    if journal.place().segment < end.tail() {
+    if journal.position().segment < end.tail() {
         journal.rotate(end.tail(), end.last()).map_err(io)?;
     }
     state.views = wanted.views;

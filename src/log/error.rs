@@ -1,7 +1,7 @@
 //! What can go wrong with the log, and which command helps.
 
 use crate::domain::Offset;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// An error of the log room.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -102,6 +102,13 @@ pub enum LogError {
     /// The store failed.
     #[error("the log cannot be read: {0}")]
     Read(String),
+}
+
+impl LogError {
+    /// That the log in the folder `path` does not open.
+    pub(crate) fn open(path: &Path, reason: impl ToString) -> LogError {
+        LogError::Open { path: path.to_owned(), reason: reason.to_string() }
+    }
 }
 
 /// A process as people read it.

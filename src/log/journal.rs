@@ -1,15 +1,15 @@
 //! The strict copy: append-only files of lines. What [`Journal::append`] has returned from is on
 //! the disk; the store is written afterwards, from memory, and repaired from here.
 
-use super::block::Place;
-use super::chain::BatchHash;
-use super::durable::FORMAT;
-use super::lock::is_nameless;
-use super::segment::{Sealed, Segment, header_line, path_of};
+use super::layout::FORMAT;
+use super::lock::is_unlinked;
+use super::record::BatchHash;
+use super::segment::{JournalPosition, Sealed, Segment, hash_file, header_line, path_of};
+use crate::atomic_file::{self, Access, create_private_folder};
 use crate::domain::Offset;
 use crate::faults::{Point, pass};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// Why lines were not appended.
@@ -26,34 +26,6 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Makes the names in a folder durable.
-pub(crate) fn sync_folder(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
-/// Writes a file whole or not at all.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    replace_with(path, |file| file.write_all(bytes))
-}
-
-/// As [`replace`], with what `write` writes.
-pub(crate) fn replace_with(
-    path: &Path,
-    write: impl FnOnce(&mut File) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(".new");
-    let fresh = PathBuf::from(fresh);
-    let mut file = File::create(&fresh)?;
-    let written = write(&mut file).and_then(|()| file.sync_all());
-    if let Err(error) = written {
-        let _ = std::fs::remove_file(&fresh);
-        return Err(error);
-    }
-    std::fs::rename(&fresh, path)?;
-    sync_folder(path.parent().unwrap_or(Path::new(".")))
-}
-
 /// The last segment, open for appending.
 pub(crate) struct Journal {
     dir: PathBuf,
@@ -68,7 +40,7 @@ impl Journal {
     /// # Errors
     /// What the file system says.
     pub fn create(dir: &Path, first: Offset, previous: BatchHash) -> io::Result<Journal> {
-        std::fs::create_dir_all(dir)?;
+        create_private_folder(dir)?;
         begin_segment(dir, first, previous, None)?;
         let path = path_of(dir, first);
         let bytes = std::fs::metadata(&path)?.len();
@@ -113,14 +85,14 @@ impl Journal {
         self.bytes
     }
 
-    /// The segment in use, when its file was taken away.
-    pub fn nameless(&self) -> Option<&Path> {
-        is_nameless(&self.file).then_some(self.segment.path.as_path())
+    /// The segment in use, when its file was unlinked.
+    pub fn unlinked(&self) -> Option<&Path> {
+        is_unlinked(&self.file).then_some(self.segment.path.as_path())
     }
 
     /// Where the next line will begin.
-    pub fn place(&self) -> Place {
-        Place { segment: self.segment.first, at: self.bytes }
+    pub fn position(&self) -> JournalPosition {
+        JournalPosition { segment: self.segment.first, at: self.bytes }
     }
 
     /// Seals the segment, which has records, and begins the next. `next` is the next record's
@@ -146,19 +118,6 @@ fn begin_segment(
     sealed: Option<&Sealed>,
 ) -> io::Result<()> {
     pass(Point::SegmentBegin)?;
-    replace(&path_of(dir, first), &header_line(first, FORMAT, previous, sealed))
-}
-
-/// BLAKE3 of a file.
-pub(crate) fn hash_file(path: &Path) -> io::Result<blake3::Hash> {
-    let mut hasher = blake3::Hasher::new();
-    let mut file = File::open(path)?;
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        let read = file.read(&mut buffer)?;
-        if read == 0 {
-            return Ok(hasher.finalize());
-        }
-        hasher.update(buffer.get(..read).unwrap_or_default());
-    }
+    let header = header_line(first, FORMAT, previous, sealed);
+    atomic_file::write(&path_of(dir, first), &header, Access::Private)
 }

@@ -11,7 +11,7 @@
 //! Not those of `F_SETLK`: they go when the process closes the file anywhere, as a copy does.
 
 use super::error::LogError;
-use super::recover::{open_error, store_dir};
+use super::layout::{FORMAT_FILE, store_dir};
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::fd::AsRawFd;
@@ -23,12 +23,10 @@ const NAME: &str = "lock";
 /// How often a lock is tried, and the pause between.
 const ATTEMPTS: u32 = 15;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
-/// What the writer shares a lock of.
-const SIGN: &str = "FORMAT";
 
 /// What a lock lets others do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum LockKind {
     /// Share it.
     Shared,
     /// Nothing.
@@ -37,8 +35,8 @@ enum Kind {
 
 /// Asks the system about a lock of a whole file: its answer.
 #[expect(unsafe_code, reason = "no crate of ours has locks that belong to the open file")]
-fn ask(file: &File, command: libc::c_int, kind: Kind) -> io::Result<libc::flock> {
-    let kind = if kind == Kind::Alone { libc::F_WRLCK } else { libc::F_RDLCK };
+fn ask(file: &File, command: libc::c_int, kind: LockKind) -> io::Result<libc::flock> {
+    let kind = if kind == LockKind::Alone { libc::F_WRLCK } else { libc::F_RDLCK };
     let mut lock = libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
@@ -55,7 +53,7 @@ fn ask(file: &File, command: libc::c_int, kind: Kind) -> io::Result<libc::flock>
 }
 
 /// Locks a file as long as it is open; false when others have it.
-fn lock(file: &File, kind: Kind) -> io::Result<bool> {
+fn lock(file: &File, kind: LockKind) -> io::Result<bool> {
     match ask(file, libc::F_OFD_SETLK, kind) {
         Ok(_) => Ok(true),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
@@ -67,7 +65,7 @@ fn lock(file: &File, kind: Kind) -> io::Result<bool> {
 
 /// Whether somebody else has any lock of a file.
 fn is_locked(file: &File) -> io::Result<bool> {
-    Ok(ask(file, libc::F_OFD_GETLK, Kind::Alone)?.l_type != libc::F_UNLCK as libc::c_short)
+    Ok(ask(file, libc::F_OFD_GETLK, LockKind::Alone)?.l_type != libc::F_UNLCK as libc::c_short)
 }
 
 /// Opens a file that only this user may read.
@@ -91,7 +89,7 @@ pub(crate) fn own(path: &Path) -> io::Result<Option<File>> {
     let file = open_own(path)?;
     // A program that the process before has just started holds a copy of its open files for a moment.
     for _ in 0..ATTEMPTS {
-        if lock(&file, Kind::Alone)? {
+        if lock(&file, LockKind::Alone)? {
             return Ok(Some(file));
         }
         std::thread::sleep(PAUSE);
@@ -100,7 +98,7 @@ pub(crate) fn own(path: &Path) -> io::Result<Option<File>> {
 }
 
 /// Whether the last name of an open file was taken away.
-pub(crate) fn is_nameless(file: &File) -> bool {
+pub(crate) fn is_unlinked(file: &File) -> bool {
     file.metadata().is_ok_and(|found| found.nlink() == 0)
 }
 
@@ -109,8 +107,8 @@ pub(crate) fn is_nameless(file: &File) -> bool {
 pub(crate) struct Lock {
     path: PathBuf,
     file: File,
-    /// Shared, once the folder has a format.
-    sign: Option<File>,
+    /// The format's file, locked for all to see that the log is open, once the folder has it.
+    shown: Option<File>,
 }
 
 impl Lock {
@@ -120,40 +118,40 @@ impl Lock {
     /// [`LogError::InUse`]; [`LogError::Open`] with what the system says.
     pub fn take(dir: &Path) -> Result<Lock, LogError> {
         let path = dir.join(NAME);
-        let io = |error: io::Error| open_error(&path, error);
+        let io = |error: io::Error| LogError::open(&path, error);
         let Some(file) = own(&path).map_err(io)? else { return Err(in_use(dir)) };
         // The file may have been taken away from somebody who still writes.
         let store = File::open(store_dir(dir).join(NAME));
         if store.is_ok_and(|store| is_locked(&store).unwrap_or(false)) {
             return Err(in_use(dir));
         }
-        let lock = Lock { path, file, sign: None };
-        lock.sign_in();
+        let lock = Lock { path, file, shown: None };
+        lock.write_process_id();
         Ok(lock)
     }
 
     /// Writes down who has it. For people: a full disk must not stop a log from being opened.
-    fn sign_in(&self) {
+    fn write_process_id(&self) {
         let (mut file, pid) = (&self.file, std::process::id());
         let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{pid}"));
     }
 
     /// Shows everybody that the log is open, once the folder has its format.
     pub fn show(&mut self) {
-        let sign = File::open(self.path.with_file_name(SIGN));
-        self.sign = sign.ok().filter(|sign| lock(sign, Kind::Shared).is_ok());
+        let shown = File::open(self.path.with_file_name(FORMAT_FILE));
+        self.shown = shown.ok().filter(|file| lock(file, LockKind::Shared).is_ok());
     }
 
     /// Puts the file back that somebody took away. The store's own lock has kept others out.
     pub fn put_back(&mut self) {
-        if !is_nameless(&self.file) {
+        if !is_unlinked(&self.file) {
             return;
         }
         let path = &self.path;
         match own(path) {
             Ok(Some(file)) => {
                 self.file = file;
-                self.sign_in();
+                self.write_process_id();
                 tracing::warn!(path = %path.display(), "the lock was taken away; it is there again");
             }
             // Somebody tries to open the log at this moment: the next time, then.
@@ -185,7 +183,7 @@ fn written(dir: &Path) -> String {
 /// not known. Nothing is locked for it.
 pub fn holder(dir: &Path) -> Option<String> {
     // This user's own processes say so before they have a format to show.
-    let held = [SIGN, NAME].iter().any(|name| {
+    let held = [FORMAT_FILE, NAME].iter().any(|name| {
         let file = File::open(dir.join(name));
         file.is_ok_and(|file| is_locked(&file).unwrap_or(false))
     });
@@ -199,7 +197,7 @@ mod tests {
 
     fn folder() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(SIGN), "3\n").unwrap();
+        std::fs::write(dir.path().join(FORMAT_FILE), "3\n").unwrap();
         dir
     }
 
@@ -234,7 +232,7 @@ mod tests {
     fn a_reader_cannot_hold_it() {
         let dir = folder();
         drop(Lock::take(dir.path()).unwrap());
-        let readers = [NAME, SIGN].map(|name| File::open(dir.path().join(name)).unwrap());
+        let readers = [NAME, FORMAT_FILE].map(|name| File::open(dir.path().join(name)).unwrap());
         for reader in &readers {
             rustix::fs::flock(reader, FlockOperation::LockShared).unwrap();
         }

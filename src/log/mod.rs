@@ -12,47 +12,86 @@
 //! second batch with the same key is a [`Appended::Duplicate`] and writes nothing, so that doing a
 //! task again is safe and recording it twice is impossible.
 //!
-//! Providers: [`DurableLog`] (a strict journal and a sled store that mend each other),
+//! Providers: [`DurableLog`] (a strict journal and a sled store that repair each other),
 //! [`JournalLog`] (the same folder, for reading alone), [`MemoryLog`] (tests, simulations). One
 //! suite, `conformance`, holds them to the same contract.
+//!
+//! Files, from the bottom to the top (each uses only those above it in this list):
+//!
+//! - `error`: what can go wrong
+//! - `layout`: what lies where in the log's folder
+//! - `codec`: events as JSON, and older schemas brought up to the newest
+//! - `record`: a record is a line with a checksum
+//! - `segment`: the journal's files, their header lines, and lines in them
+//! - `chain`: follows the hashes from batch to batch
+//! - `scan`: the journal's records one after the other, past what is damaged
+//! - `block`: lines in memory, on their way to the journal and the store
+//! - `digest_sum`: the sum behind the state digest
+//! - `compacted`: what a compacted log begins with
+//! - `mod`: this file, the [`Log`] trait
+//! - `digest`: the state digest of a log
+//! - `subscribers`: whoever wants to know that a log grew
+//! - `memory`: the log in memory
+//! - `reader`: the journal, for reading alone
+//! - `lock`: who may write
+//! - `journal`: the strict copy, open for appending
+//! - `store`: the second copy, in sled
+//! - `store_sync`: in what the two differ, and giving the store what it lacks
+//! - `shutdown`: how the log was left
+//! - `verify`: checks a whole log
+//! - `repair`: cuts off a torn end of the journal, and restores what the store still has
+//! - `recover`: opens both copies and makes them equal
+//! - `ballast`: space that is reserved for opening on a full disk
+//! - `buffer_pool`: memory that is used again
+//! - `store_queue`: what is in the journal and not yet in the store
+//! - `shared`: what the threads of an open log share
+//! - `compact`: drops old records
+//! - `writer`: group commit
+//! - `durable`: the durable log
 
 mod ballast;
-mod base;
 mod block;
+mod buffer_pool;
 mod chain;
 mod codec;
 mod compact;
+mod compacted;
 #[cfg(test)]
 mod conformance;
 mod digest;
+mod digest_sum;
 mod durable;
 mod error;
 mod journal;
+mod layout;
 mod lock;
-mod mark;
 mod memory;
-mod mend;
 mod reader;
-mod recent;
 mod record;
 mod recover;
+mod repair;
+mod scan;
 mod segment;
-mod spares;
+mod shared;
+mod shutdown;
 mod store;
+mod store_queue;
+mod store_sync;
+mod subscribers;
 mod verify;
-mod walk;
 mod writer;
 
-pub use base::Base;
+pub use codec::EVENT_BYTES_MAX;
 pub use compact::{Compacted, Compaction};
+pub use compacted::CompactedPrefix;
 pub use digest::{Digest, state_digest};
 pub use durable::{DurableLog, LogSettings};
 pub use error::LogError;
 pub use lock::holder;
 pub use memory::MemoryLog;
-pub use mend::Loss;
 pub use reader::JournalLog;
 pub use record::Recorded;
+pub use repair::LostRecords;
 pub use verify::{Verified, verify, verify_at_rest, verify_folder};
 
 use crate::domain::{Event, Offset, TaskKey};
@@ -152,84 +191,17 @@ pub trait Log: Send + Sync + 'static {
     /// When the index cannot be read.
     fn cursor(&self, name: &str) -> Result<Offset, LogError>;
 
-    /// What a compacted log begins with. Below [`Base::floor`] records are missing: reading skips
-    /// them, and a view begins with what it was there.
-    fn base(&self) -> Option<Arc<Base>> {
+    /// What a compacted log begins with. Below [`CompactedPrefix::floor`] records are missing:
+    /// reading skips them, and a view begins with what it was there.
+    fn compacted(&self) -> Option<Arc<CompactedPrefix>> {
         None
     }
 
-    /// A doorbell of capacity one that rings after every append: many rings are one.
+    /// A channel of capacity one that gets a notice after every append: many notices are one.
     fn subscribe(&self) -> Receiver<()>;
 
     /// Whether it takes batches.
     fn health(&self) -> Health {
         Health::Sound
-    }
-}
-
-/// An event's payload is at most this many bytes; larger things are blobs.
-pub const EVENT_BYTES_MAX: usize = 1 << 20;
-
-/// Doorbells of all subscribers.
-#[derive(Debug, Default)]
-pub(crate) struct Bells(std::sync::Mutex<Vec<crossbeam_channel::Sender<()>>>);
-
-impl Bells {
-    pub(crate) fn subscribe(&self) -> Receiver<()> {
-        let (ring, bell) = crossbeam_channel::bounded(1);
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(ring);
-        bell
-    }
-
-    /// Rings every bell; those whose listener is gone are taken down.
-    pub(crate) fn ring(&self) {
-        let mut bells = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        bells.retain(|bell| {
-            !matches!(bell.try_send(()), Err(crossbeam_channel::TrySendError::Disconnected(())))
-        });
-    }
-}
-
-/// The events of a batch as JSON, one after the other.
-#[derive(Debug, Default)]
-pub(crate) struct Payloads {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Payloads {
-    /// Writes the events into `bytes`, which is emptied first.
-    ///
-    /// # Errors
-    /// [`LogError::TooLarge`].
-    pub fn of(events: &[Event], mut bytes: Vec<u8>) -> Result<Payloads, LogError> {
-        bytes.clear();
-        let mut ends = Vec::with_capacity(events.len());
-        for event in events {
-            let start = bytes.len();
-            codec::encode_to(event, &mut bytes).map_err(LogError::Read)?;
-            let (kind, length) = (event.kind(), bytes.len() - start);
-            if length > EVENT_BYTES_MAX {
-                return Err(LogError::TooLarge { kind, bytes: length, max: EVENT_BYTES_MAX });
-            }
-            ends.push(bytes.len());
-        }
-        Ok(Payloads { bytes, ends })
-    }
-
-    /// How many.
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// Each event's JSON.
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| self.bytes.get(start..*end).unwrap_or_default())
-    }
-
-    /// The memory, to be used again.
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.bytes
     }
 }

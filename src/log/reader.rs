@@ -1,23 +1,23 @@
 //! A log for reading alone: the journal's files, beside a running process or without one. Nothing
-//! is locked, mended or written.
+//! is locked, repaired or written.
 
-use super::base::Base;
-use super::durable::check_format;
+use super::compacted::CompactedPrefix;
 use super::error::LogError;
-use super::record::{Recorded, decode};
-use super::recover::{holding, journal_dir, open_error};
-use super::walk::{Entry, Found, Walk};
-use super::{Appended, Batch, Bells, Log};
+use super::layout::{COMPACTED_FILES, FORMAT_FILE, check_format, journal_dir};
+use super::record::{Entry, Recorded, decode};
+use super::scan::{Scan, Scanned, holding};
+use super::subscribers::Subscribers;
+use super::{Appended, Batch, Log};
 use crate::domain::{Offset, TaskKey};
 use crossbeam_channel::Receiver;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-/// A walk and what it comes upon next.
+/// A scan and the record that it comes upon next.
 #[derive(Default)]
-struct Place {
-    walk: Option<Walk>,
+struct ReadPosition {
+    scan: Option<Scan>,
     next: Offset,
 }
 
@@ -25,17 +25,17 @@ struct Place {
 pub struct JournalLog {
     dir: PathBuf,
     /// Where the last read ended: reading on from there costs no search.
-    place: Mutex<Place>,
+    position: Mutex<ReadPosition>,
     /// Where the last look for the tail ended.
-    end: Mutex<End>,
+    end: Mutex<Seen>,
     /// What it begins with, and when that file was written.
-    base: Mutex<(Option<Arc<Base>>, Option<SystemTime>)>,
-    bells: Bells,
+    compacted: Mutex<(Option<Arc<CompactedPrefix>>, Option<SystemTime>)>,
+    subscribers: Subscribers,
 }
 
 /// How far the journal was seen.
 #[derive(Clone, Copy, Default)]
-struct End {
+struct Seen {
     segment: Offset,
     bytes: u64,
     tail: Offset,
@@ -48,34 +48,35 @@ impl JournalLog {
     /// [`LogError::Format`], [`LogError::Open`].
     pub fn open(dir: &Path) -> Result<JournalLog, LogError> {
         // A log that is being created has no format yet, and no records.
-        if dir.join("FORMAT").exists() {
+        if dir.join(FORMAT_FILE).exists() {
             check_format(dir)?;
         }
         let log = JournalLog {
             dir: dir.to_owned(),
-            place: Mutex::default(),
+            position: Mutex::default(),
             end: Mutex::default(),
-            base: Mutex::default(),
-            bells: Bells::default(),
+            compacted: Mutex::default(),
+            subscribers: Subscribers::default(),
         };
-        log.known_base()?;
-        log.look().map_err(|error| open_error(&journal_dir(dir), error))?;
+        log.known_prefix()?;
+        log.look().map_err(|error| LogError::open(&journal_dir(dir), error))?;
         Ok(log)
     }
 
     /// What the log begins with now: a process that works on it may have compacted it.
-    fn known_base(&self) -> Result<Option<Arc<Base>>, LogError> {
-        let written = std::fs::metadata(self.dir.join("base")).and_then(|file| file.modified());
+    fn known_prefix(&self) -> Result<Option<Arc<CompactedPrefix>>, LogError> {
+        let [file, _] = COMPACTED_FILES;
+        let written = std::fs::metadata(self.dir.join(file)).and_then(|file| file.modified());
         let written = written.ok();
-        let mut known = self.base.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.compacted.lock().unwrap_or_else(PoisonError::into_inner);
         if known.1 != written || (written.is_none() && known.0.is_none()) {
-            *known = (Base::of_folder(&self.dir)?.map(Arc::new), written);
+            *known = (CompactedPrefix::of_folder(&self.dir)?.map(Arc::new), written);
         }
         Ok(known.0.clone())
     }
 
-    fn place(&self) -> MutexGuard<'_, Place> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    fn position(&self) -> MutexGuard<'_, ReadPosition> {
+        self.position.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes all lines as they are; how many.
@@ -100,28 +101,28 @@ impl JournalLog {
 
     /// Sees how far the journal goes now: to the end of its last whole batch.
     fn look(&self) -> std::io::Result<Offset> {
-        let floor = self.base().map_or(Offset(0), |base| base.floor());
+        let floor = self.compacted().map_or(Offset(0), |compacted| compacted.floor());
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         if end.tail < floor {
-            *end = End { tail: floor, ..End::default() };
+            *end = Seen { tail: floor, ..Seen::default() };
         }
         let segments = holding(&self.dir, end.tail)?;
         let at = match segments.first() {
             Some(first) if first.first == end.segment => end.bytes,
             _ => 0,
         };
-        let mut walk = Walk::from(segments, at)?;
+        let mut scan = Scan::from(segments, at)?;
         loop {
-            let found = walk.step()?;
-            let Some((segment, bytes)) = walk.place() else { break };
+            let found = scan.step()?;
+            let Some((segment, bytes)) = scan.at() else { break };
             match found {
-                None | Some(Found::Damage(_)) => break,
-                Some(Found::Header(_)) => {}
-                Some(Found::Record(entry)) if entry.left == 0 => {
+                None | Some(Scanned::Damage(_)) => break,
+                Some(Scanned::Header(_)) => {}
+                Some(Scanned::Record(entry)) if entry.left == 0 => {
                     let tail = Offset(entry.offset.0 + 1);
-                    *end = End { segment: segment.first, bytes, tail };
+                    *end = Seen { segment: segment.first, bytes, tail };
                 }
-                Some(Found::Record(_)) => {}
+                Some(Scanned::Record(_)) => {}
             }
         }
         Ok(end.tail)
@@ -130,16 +131,16 @@ impl JournalLog {
     /// Calls `each` with entries from `from` on until it says stop or the tail is reached.
     fn entries(&self, from: Offset, mut each: impl FnMut(Entry) -> bool) -> Result<(), LogError> {
         let mut from = from;
-        if let Some(base) = self.known_base()?.filter(|base| from < base.floor()) {
+        if let Some(compacted) = self.known_prefix()?.filter(|known| from < known.floor()) {
             let mut go_on = true;
-            base.each(from, |entry| {
+            compacted.each(from, |entry| {
                 go_on = go_on && each(entry);
                 Ok(go_on)
             })?;
             if !go_on {
                 return Ok(());
             }
-            from = base.floor();
+            from = compacted.floor();
         }
         self.entries_above(from, each)
     }
@@ -152,41 +153,43 @@ impl JournalLog {
     ) -> Result<(), LogError> {
         let read = |error: std::io::Error| LogError::Read(error.to_string());
         let tail = self.tail();
-        let mut place = self.place();
-        if place.next != from || place.walk.is_none() {
-            place.walk = Some(Walk::over(holding(&self.dir, from).map_err(read)?));
-            place.next = from;
+        let mut position = self.position();
+        if position.next != from || position.scan.is_none() {
+            position.scan = Some(Scan::over(holding(&self.dir, from).map_err(read)?));
+            position.next = from;
         }
-        while place.next < tail {
-            let next = place.next;
+        while position.next < tail {
+            let next = position.next;
             let damaged = |reason: &str| LogError::Damaged { offset: next, reason: reason.into() };
-            let Some(walk) = &mut place.walk else { break };
-            match walk.step().map_err(read)? {
-                Some(Found::Header(_)) => {}
-                Some(Found::Record(entry)) if entry.offset < from => {}
-                Some(Found::Record(entry)) if entry.offset == next => {
-                    place.next = Offset(next.0 + 1);
+            let Some(scan) = &mut position.scan else { break };
+            match scan.step().map_err(read)? {
+                Some(Scanned::Header(_)) => {}
+                Some(Scanned::Record(entry)) if entry.offset < from => {}
+                Some(Scanned::Record(entry)) if entry.offset == next => {
+                    position.next = Offset(next.0 + 1);
                     if !each(*entry) {
                         break;
                     }
                 }
-                Some(Found::Record(_)) => return Err(self.forget(place, damaged("it is missing"))),
-                Some(Found::Damage(reason)) => return Err(self.forget(place, damaged(&reason))),
-                // A writer that goes on in a new segment, which this walk does not know.
+                Some(Scanned::Record(_)) => {
+                    return Err(self.reset(position, damaged("it is missing")));
+                }
+                Some(Scanned::Damage(reason)) => return Err(self.reset(position, damaged(&reason))),
+                // A writer that goes on in a new segment, which this scan does not know.
                 None => {
                     let fresh = holding(&self.dir, next).map_err(read)?;
                     if fresh.first().is_none_or(|segment| segment.first != next) {
-                        return Err(self.forget(place, damaged("it is missing")));
+                        return Err(self.reset(position, damaged("it is missing")));
                     }
-                    place.walk = Some(Walk::over(fresh));
+                    position.scan = Some(Scan::over(fresh));
                 }
             }
         }
         Ok(())
     }
 
-    fn forget(&self, mut place: MutexGuard<'_, Place>, error: LogError) -> LogError {
-        *place = Place::default();
+    fn reset(&self, mut position: MutexGuard<'_, ReadPosition>, error: LogError) -> LogError {
+        *position = ReadPosition::default();
         error
     }
 }
@@ -207,18 +210,18 @@ impl Log for JournalLog {
         });
         if let Err(error) = read {
             // It may have been compacted meanwhile.
-            let before = self.base.lock().unwrap_or_else(PoisonError::into_inner).1;
-            self.known_base()?;
-            let now = self.base.lock().unwrap_or_else(PoisonError::into_inner).1;
+            let before = self.compacted.lock().unwrap_or_else(PoisonError::into_inner).1;
+            self.known_prefix()?;
+            let now = self.compacted.lock().unwrap_or_else(PoisonError::into_inner).1;
             return if before == now { Err(error) } else { self.read(from, max) };
         }
         found.into_iter().map(|entry| decode(entry.offset, &entry.line)).collect()
     }
 
-    fn base(&self) -> Option<Arc<Base>> {
+    fn compacted(&self) -> Option<Arc<CompactedPrefix>> {
         // What cannot be read now was read before.
-        let known = || self.base.lock().unwrap_or_else(PoisonError::into_inner).0.clone();
-        self.known_base().unwrap_or_else(|_| known())
+        let known = || self.compacted.lock().unwrap_or_else(PoisonError::into_inner).0.clone();
+        self.known_prefix().unwrap_or_else(|_| known())
     }
 
     fn tail(&self) -> Offset {
@@ -228,8 +231,8 @@ impl Log for JournalLog {
 
     fn find(&self, key: &TaskKey) -> Result<Option<Offset>, LogError> {
         let mut found = None;
-        if let Some(base) = self.known_base()? {
-            let keys = base.state()?.keys;
+        if let Some(compacted) = self.known_prefix()? {
+            let keys = compacted.state()?.keys;
             found = keys.into_iter().find(|(taken, _)| taken == key).map(|(_, at)| at);
         }
         if found.is_some() {
@@ -243,8 +246,9 @@ impl Log for JournalLog {
     }
 
     fn cursor(&self, name: &str) -> Result<Offset, LogError> {
-        let base = self.known_base()?.map(|base| base.state()).transpose()?;
-        let mut found = base.and_then(|state| state.cursors.get(name).copied()).unwrap_or_default();
+        let state = self.known_prefix()?.map(|compacted| compacted.state()).transpose()?;
+        let mut found =
+            state.and_then(|state| state.cursors.get(name).copied()).unwrap_or_default();
         self.entries(Offset(0), |entry| {
             if let Some((_, at)) = entry.cursor.filter(|(theirs, _)| theirs == name) {
                 found = at;
@@ -255,6 +259,6 @@ impl Log for JournalLog {
     }
 
     fn subscribe(&self) -> Receiver<()> {
-        self.bells.subscribe()
+        self.subscribers.add()
     }
 }

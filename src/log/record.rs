@@ -7,7 +7,6 @@
 //!
 //! (in one line). `docs/log-format.md` says what each field is for.
 
-use super::chain::BatchHash;
 use super::codec;
 use super::error::LogError;
 use crate::domain::{Event, Offset, TaskKey};
@@ -20,7 +19,10 @@ const CRC_FIELD: &[u8] = b"{\"crc\":\"";
 /// Where the covered part begins: after `{"crc":"01234567",`.
 pub(crate) const COVERED: usize = CRC_FIELD.len() + 10;
 /// The largest event, and a header around it.
-pub(crate) const LINE_BYTES_MAX: usize = super::EVENT_BYTES_MAX + 4096;
+pub(crate) const LINE_BYTES_MAX: usize = codec::EVENT_BYTES_MAX + 4096;
+
+/// BLAKE3 of a batch's lines, all with their line feeds; zeros before the first batch.
+pub(crate) type BatchHash = [u8; 32];
 
 /// An event with its place.
 #[derive(Clone, Debug, PartialEq)]
@@ -166,6 +168,35 @@ pub(crate) fn check(line: &[u8]) -> Result<(), &'static str> {
 pub(crate) fn header(line: &[u8]) -> Result<Header<'_>, String> {
     check(line)?;
     serde_json::from_slice::<Header<'_>>(line).map_err(|error| error.to_string())
+}
+
+/// A record whose checksum fits, its event not read.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub offset: Offset,
+    /// Its bytes, without the line feed.
+    pub line: Vec<u8>,
+    /// In the first record of a batch, the hash of the batch before.
+    pub previous: Option<BatchHash>,
+    pub durable: Offset,
+    /// Records of the same batch that follow.
+    pub left: u32,
+    pub key: Option<TaskKey>,
+    pub cursor: Option<(String, Offset)>,
+}
+
+impl Entry {
+    /// Reads a line's frame.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub fn of(line: Vec<u8>) -> Result<Entry, String> {
+        let header = header(&line)?;
+        let previous = header.previous()?;
+        let (offset, durable, left) = (header.offset, header.durable, header.left);
+        let (key, cursor) = (header.key, header.cursor);
+        Ok(Entry { offset, line, previous, durable, left, key, cursor })
+    }
 }
 
 /// Reads a record back. `offset` is where it was found.

@@ -2,8 +2,8 @@
 //! record a line. A segment's header names the hash of the batch before it, and the length and
 //! hash of the whole segment before it, which from then on never changes.
 
-use super::chain::BatchHash;
-use super::record::{LINE_BYTES_MAX, begin, check, seal};
+use super::record::{BatchHash, LINE_BYTES_MAX, begin, check, seal};
+use crate::atomic_file::sync_folder;
 use crate::domain::Offset;
 use serde::Deserialize;
 use std::fs::File;
@@ -16,6 +16,15 @@ pub(crate) struct Segment {
     /// Offset of its first record.
     pub first: Offset,
     pub path: PathBuf,
+}
+
+/// Where a line begins in the journal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct JournalPosition {
+    /// The segment, by its first record.
+    pub segment: Offset,
+    /// Bytes before the line.
+    pub at: u64,
 }
 
 /// What a header says about the segment before.
@@ -98,6 +107,33 @@ pub(crate) fn list(dir: &Path) -> io::Result<Vec<Segment>> {
     }
     segments.sort_by_key(|segment| segment.first);
     Ok(segments)
+}
+
+/// Removes the segments before the floor of a compacted log.
+///
+/// # Errors
+/// What the file system says.
+pub(crate) fn remove_below(journal_dir: &Path, floor: Offset) -> io::Result<()> {
+    for segment in list(journal_dir)? {
+        if segment.first < floor {
+            std::fs::remove_file(&segment.path)?;
+        }
+    }
+    sync_folder(journal_dir)
+}
+
+/// BLAKE3 of a file.
+pub(crate) fn hash_file(path: &Path) -> io::Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new();
+    let mut file = File::open(path)?;
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(hasher.finalize());
+        }
+        hasher.update(buffer.get(..read).unwrap_or_default());
+    }
 }
 
 /// One step through a file of lines.

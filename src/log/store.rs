@@ -6,8 +6,9 @@
 //! hang (here it has a thread and a time limit), un-flushed writes grow its memory without bound
 //! and concurrent `flush_async` can deadlock (here one thread writes, and flushes).
 
-use super::block::{Block, Place};
-use super::lock::{is_nameless, own};
+use super::block::Block;
+use super::lock::{is_unlinked, own};
+use super::segment::JournalPosition;
 use crate::domain::{Offset, TaskKey};
 use crate::faults::{Point, pass};
 use crossbeam_channel::bounded;
@@ -156,9 +157,9 @@ impl Store {
             .unwrap_or_else(|_| Err(StoreError::Damaged("it did not open within 30 s".to_owned())))
     }
 
-    /// The store's lock, when it was taken away.
-    pub fn nameless(&self) -> Option<&Path> {
-        is_nameless(&self.own).then_some(self.own_path.as_path())
+    /// The store's lock, when it was unlinked.
+    pub fn unlinked(&self) -> Option<&Path> {
+        is_unlinked(&self.own).then_some(self.own_path.as_path())
     }
 
     /// The last record: its offset and its line.
@@ -205,10 +206,10 @@ impl Store {
                 self.cursors.insert(name.as_str(), &at.0.to_be_bytes())?;
             }
             self.forget_attempt(chunks.first().map(|chunk| chunk.first))?;
-            for Chunk { first, place, lines } in &chunks {
+            for Chunk { first, position, lines } in &chunks {
                 let first = &first.0.to_be_bytes();
-                if is_milestone(*place, lines.len()) {
-                    self.places.insert(first, &place_bytes(*place))?;
+                if is_indexed(*position, lines.len()) {
+                    self.places.insert(first, &position_bytes(*position))?;
                 }
                 self.log.insert(first, &**lines)?;
             }
@@ -282,10 +283,10 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn place(&self, from: Offset) -> Result<Option<Place>, StoreError> {
+    pub fn position(&self, from: Offset) -> Result<Option<JournalPosition>, StoreError> {
         guarded(|| {
             let found = self.places.range(..=from.0.to_be_bytes()).next_back().transpose()?;
-            found.map(|(_, place)| place_of(&place)).transpose()
+            found.map(|(_, bytes)| position_of(&bytes)).transpose()
         })
     }
 
@@ -318,11 +319,11 @@ impl Store {
         })
     }
 
-    /// Takes over what a base says of the records before its floor.
+    /// Takes over what is known of the records before a compacted log's floor.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn adopt(
+    pub fn import(
         &self,
         keys: &[(TaskKey, Offset)],
         cursors: &BTreeMap<String, Offset>,
@@ -344,7 +345,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn forget(&self, floor: Offset) -> Result<(), StoreError> {
+    pub fn delete_below(&self, floor: Offset) -> Result<(), StoreError> {
         guarded(|| {
             for tree in [&self.log, &self.places] {
                 for key in tree.range(..floor.0.to_be_bytes()).keys() {
@@ -373,26 +374,26 @@ impl Store {
 }
 
 /// Whether a place is worth an entry: one for about every [`PLACE_BYTES`] of the journal.
-fn is_milestone(place: Place, bytes: usize) -> bool {
-    place.at / PLACE_BYTES != (place.at + bytes as u64 + 1) / PLACE_BYTES
+fn is_indexed(position: JournalPosition, bytes: usize) -> bool {
+    position.at / PLACE_BYTES != (position.at + bytes as u64 + 1) / PLACE_BYTES
 }
 
-fn place_bytes(place: Place) -> [u8; 16] {
-    (u128::from(place.segment.0) << 64 | u128::from(place.at)).to_be_bytes()
+fn position_bytes(position: JournalPosition) -> [u8; 16] {
+    (u128::from(position.segment.0) << 64 | u128::from(position.at)).to_be_bytes()
 }
 
-fn place_of(bytes: &[u8]) -> Result<Place, StoreError> {
+fn position_of(bytes: &[u8]) -> Result<JournalPosition, StoreError> {
     let bytes = bytes.try_into();
     let bytes = bytes.map_err(|_| StoreError::Damaged("a place is not 16 bytes".to_owned()))?;
     let both = u128::from_be_bytes(bytes);
-    Ok(Place { segment: Offset((both >> 64) as u64), at: both as u64 })
+    Ok(JournalPosition { segment: Offset((both >> 64) as u64), at: both as u64 })
 }
 
 /// Lines that lie in the store under one key.
 struct Chunk<'a> {
     first: Offset,
     /// Where its first line is in the journal.
-    place: Place,
+    position: JournalPosition,
     /// No line feed after the last.
     lines: Cow<'a, [u8]>,
 }
@@ -409,8 +410,8 @@ fn chunks(blocks: &[Arc<Block>]) -> Vec<Chunk<'_>> {
                     joined.extend_from_slice(lines);
                 }
                 _ => {
-                    let (place, lines) = (block.place_of(first), Cow::Borrowed(lines));
-                    chunks.push(Chunk { first, place, lines });
+                    let (position, lines) = (block.position_of(first), Cow::Borrowed(lines));
+                    chunks.push(Chunk { first, position, lines });
                 }
             }
         }

@@ -1,17 +1,18 @@
 //! Walks a whole log: every checksum, every link of the chain, every offset, every task key; and,
 //! for a log on disk, that both copies are the same and sealed segments are what they were.
 
-use super::base::Base;
+use super::Log;
 use super::chain::Chain;
+use super::compacted::CompactedPrefix;
 use super::error::LogError;
-use super::journal::hash_file;
+use super::layout::{journal_dir, store_dir};
 use super::lock::holder;
-use super::mark::Mark;
-use super::recover::{copy_differs, difference, journal_dir, store_dir};
-use super::segment;
+use super::reader::JournalLog;
+use super::scan::{Scan, Scanned};
+use super::segment::{self, hash_file};
+use super::shutdown::ShutdownMarker;
 use super::store::Store;
-use super::walk::{Found, Walk};
-use super::{JournalLog, Log};
+use super::store_sync::{copy_differs, difference};
 use crate::domain::Offset;
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
@@ -46,9 +47,9 @@ pub fn verify(log: &dyn Log) -> Verified {
 fn walk(log: &dyn Log, found: &mut Verified) -> Result<(), String> {
     let mut next = Offset(0);
     let mut last_key = None;
-    if let Some(base) = log.base() {
-        found.floor = base.floor();
-        found.tasks = base.state().map_err(|error| error.to_string())?.keys.len() as u64;
+    if let Some(compacted) = log.compacted() {
+        found.floor = compacted.floor();
+        found.tasks = compacted.state().map_err(|error| error.to_string())?.keys.len() as u64;
     }
     loop {
         let records = log.read(next, 256).map_err(|error| error.to_string())?;
@@ -104,10 +105,10 @@ fn compared(dir: &Path, found: &Verified) -> Result<Option<String>, String> {
     if holder(dir).is_some() {
         return at_work("");
     }
-    if Mark::read(dir).power_cut() {
+    if ShutdownMarker::read(dir).power_cut() {
         return Err("after a power cut it is made again when the run goes on".to_owned());
     }
-    let copy = Scratch::copy_of(&store_dir(dir))
+    let copy = TemporaryCopy::copy_of(&store_dir(dir))
         .map_err(|error| format!("it could not be copied to look at it: {error}"))?;
     let tail = JournalLog::open(dir).map_err(|error| error.to_string())?.tail();
     let difference = copy_differs(dir, copy.path(), found.floor..tail)?;
@@ -119,15 +120,15 @@ fn compared(dir: &Path, found: &Verified) -> Result<Option<String>, String> {
 }
 
 /// A copy of a folder of files, gone when dropped.
-struct Scratch(PathBuf);
+struct TemporaryCopy(PathBuf);
 
-impl Scratch {
-    fn copy_of(from: &Path) -> std::io::Result<Scratch> {
+impl TemporaryCopy {
+    fn copy_of(from: &Path) -> std::io::Result<TemporaryCopy> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let (pid, n) = (std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(format!("gradus-verify-{pid}-{n}"));
         std::fs::DirBuilder::new().mode(0o700).create(&path)?;
-        let copy = Scratch(path);
+        let copy = TemporaryCopy(path);
         copy_tree(from, copy.path())?;
         Ok(copy)
     }
@@ -137,7 +138,7 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for TemporaryCopy {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
@@ -165,7 +166,7 @@ pub(crate) fn both(dir: &Path, store: Option<&Store>) -> Result<Verified, LogErr
     let mut found = verify(&log);
     if found.first_error.is_none() {
         found.first_error =
-            frames(dir, log.base().as_deref()).unwrap_or_else(|error| Some(error.to_string()));
+            frames(dir, log.compacted().as_deref()).unwrap_or_else(|error| Some(error.to_string()));
     }
     if let Some(store) = store
         && found.first_error.is_none()
@@ -177,14 +178,14 @@ pub(crate) fn both(dir: &Path, store: Option<&Store>) -> Result<Verified, LogErr
 }
 
 /// What is wrong with the segments as files, and with the chain through them.
-fn frames(dir: &Path, base: Option<&Base>) -> std::io::Result<Option<String>> {
+fn frames(dir: &Path, compacted: Option<&CompactedPrefix>) -> std::io::Result<Option<String>> {
     let segments = segment::list(&journal_dir(dir))?;
-    let begin = base.map_or((Offset(0), [0; 32]), |base| (base.floor(), base.last()));
+    let begin = compacted.map_or((Offset(0), [0; 32]), |c| (c.floor(), c.last()));
     let mut chain = Chain::after(begin.0, begin.1);
     let mut before: Option<&segment::Segment> = None;
     for segment in &segments {
-        let mut walk = Walk::over(vec![segment.clone()]);
-        let Some(Found::Header(header)) = walk.step()? else {
+        let mut scan = Scan::over(vec![segment.clone()]);
+        let Some(Scanned::Header(header)) = scan.step()? else {
             return Ok(Some(format!("{}: its header is damaged", segment.path.display())));
         };
         if header.previous() != Some(chain.last()) || header.segment != chain.next() {
@@ -198,7 +199,7 @@ fn frames(dir: &Path, base: Option<&Base>) -> std::io::Result<Option<String>> {
                 return Ok(Some(format!("{path} is not what it was when it was sealed")));
             }
         }
-        while let Some(Found::Record(entry)) = walk.step()? {
+        while let Some(Scanned::Record(entry)) = scan.step()? {
             if !chain.fits(&entry) {
                 let at = entry.offset;
                 return Ok(Some(format!("record {at} does not follow the one before it")));

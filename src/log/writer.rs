@@ -4,14 +4,15 @@
 //! follows later, on a thread of its own.
 
 use super::block::Block;
-use super::chain::{BatchHash, Chain};
+use super::chain::Chain;
+use super::codec::Payloads;
 use super::compact::{self, Compacted, Compaction};
-use super::durable::Shared;
 use super::error::LogError;
 use super::journal::{AppendError, Journal};
 use super::lock::Lock;
-use super::record::{Common, Draft, encode};
-use super::{Appended, Batch, Clock, Health, Payloads};
+use super::record::{BatchHash, Common, Draft, encode};
+use super::shared::Shared;
+use super::{Appended, Batch, Clock, Health};
 use crate::domain::{Offset, TaskKey};
 use crossbeam_channel::{Sender, bounded};
 use std::collections::{HashMap, VecDeque};
@@ -21,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const GROUP_BYTES_MAX: usize = 128 << 10;
 
 /// A batch, its events as JSON, and where the answer goes.
-struct Order {
+struct PendingAppend {
     batch: Batch,
     payloads: Payloads,
     answer: Sender<Result<Appended, LogError>>,
@@ -29,7 +30,7 @@ struct Order {
 
 /// The way to the journal.
 pub(crate) struct CommitQueue {
-    waiting: Mutex<VecDeque<Order>>,
+    waiting: Mutex<VecDeque<PendingAppend>>,
     writer: Mutex<Writer>,
 }
 
@@ -53,7 +54,7 @@ impl CommitQueue {
     /// As [`super::Log::append`].
     pub fn append(&self, batch: Batch, payloads: Payloads) -> Result<Appended, LogError> {
         let (answer, answered) = bounded(1);
-        locked(&self.waiting).push_back(Order { batch, payloads, answer });
+        locked(&self.waiting).push_back(PendingAppend { batch, payloads, answer });
         loop {
             let mut writer = locked(&self.writer);
             // Whoever wrote meanwhile may have written this too.
@@ -66,7 +67,7 @@ impl CommitQueue {
 }
 
 /// What one group writes.
-struct Group {
+struct CommitGroup {
     block: Block,
     keys: HashMap<TaskKey, Offset>,
     answers: Vec<(Sender<Result<Appended, LogError>>, Appended)>,
@@ -87,12 +88,12 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// Writes what waits, as much as one group may have.
-    fn write_group(&mut self, mut next: impl FnMut() -> Option<Order>) {
+    fn write_group(&mut self, mut next: impl FnMut() -> Option<PendingAppend>) {
         let mut group = self.begin();
         while group.block.bytes().len() < GROUP_BYTES_MAX
-            && let Some(order) = next()
+            && let Some(pending) = next()
         {
-            self.add(order, &mut group);
+            self.add(pending, &mut group);
         }
         self.commit(group);
     }
@@ -108,11 +109,11 @@ impl Writer {
         if let Health::Lost { reason } = self.shared.health() {
             return Err(LogError::Poisoned(reason));
         }
-        if let Err(AppendError::Lost(reason)) = self.standing() {
+        if let Err(AppendError::Lost(reason)) = self.check_still_linked() {
             return Err(LogError::Poisoned(reason));
         }
-        self.shared.recent.wait_until_empty();
-        if let Some(reason) = self.shared.recent.stuck() {
+        self.shared.queue.wait_until_empty();
+        if let Some(reason) = self.shared.queue.stuck() {
             return Err(LogError::Full { reason });
         }
         self.shared.at_its_place().map_err(|reason| LogError::Full { reason })?;
@@ -121,17 +122,17 @@ impl Writer {
         compact::compact(&self.shared, &mut self.journal, &end, wanted)
     }
 
-    fn begin(&self) -> Group {
-        Group {
-            block: Block::new(self.tail, self.shared.spares.take()),
+    fn begin(&self) -> CommitGroup {
+        CommitGroup {
+            block: Block::new(self.tail, self.shared.buffers.take()),
             keys: HashMap::new(),
             answers: Vec::new(),
             last: self.last,
         }
     }
 
-    fn add(&self, order: Order, group: &mut Group) {
-        let Order { batch, payloads, answer } = order;
+    fn add(&self, pending: PendingAppend, group: &mut CommitGroup) {
+        let PendingAppend { batch, payloads, answer } = pending;
         if let Some(key) = &batch.key {
             let taken = match group.keys.get(key) {
                 Some(first) => Ok(Some(*first)),
@@ -152,7 +153,7 @@ impl Writer {
         }
         let first = group.block.tail();
         self.add_lines(&batch, &payloads, group);
-        self.shared.spares.give(payloads.into_bytes());
+        self.shared.buffers.give(payloads.into_bytes());
         let tail = group.block.tail();
         if tail != first {
             group.keys.extend(batch.key.clone().map(|key| (key, first)));
@@ -162,7 +163,7 @@ impl Writer {
         group.answers.push((answer, Appended::New { first, tail }));
     }
 
-    fn add_lines(&self, batch: &Batch, payloads: &Payloads, group: &mut Group) {
+    fn add_lines(&self, batch: &Batch, payloads: &Payloads, group: &mut CommitGroup) {
         let start = group.block.bytes().len();
         let common = Common::new(self.clock.now_ms(), self.tail, batch.key.as_ref());
         for (n, payload) in payloads.iter().enumerate() {
@@ -183,8 +184,8 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, mut group: Group) {
-        group.block.place = self.journal.place();
+    fn commit(&mut self, mut group: CommitGroup) {
+        group.block.position = self.journal.position();
         if let Err(error) = self.write(&group) {
             for (answer, _) in group.answers {
                 let _ = answer.send(Err(error.clone()));
@@ -205,7 +206,7 @@ impl Writer {
     }
 
     /// Appends the group to the journal, or says why not.
-    fn write(&mut self, group: &Group) -> Result<(), LogError> {
+    fn write(&mut self, group: &CommitGroup) -> Result<(), LogError> {
         if let Health::Lost { reason } = self.shared.health() {
             return Err(LogError::Poisoned(reason));
         }
@@ -213,12 +214,12 @@ impl Writer {
         if let Some(reason) = self.shared.held() {
             return Err(full(reason));
         }
-        self.shared.recent.wait_for_room().map_err(full)?;
+        self.shared.queue.wait_for_room().map_err(full)?;
         if group.block.is_empty() {
             return Ok(());
         }
         self.lock.put_back();
-        match self.standing().and_then(|()| self.journal.append(group.block.bytes())) {
+        match self.check_still_linked().and_then(|()| self.journal.append(group.block.bytes())) {
             Ok(()) => {
                 self.shared.set_health(Health::Sound);
                 Ok(())
@@ -234,13 +235,14 @@ impl Writer {
             }
         }
     }
+
     /// Whether the files that are written are still those of the folder. What goes into a file
     /// without a name nobody finds again, and where the store's is gone so is the lock in it.
     ///
     /// # Errors
     /// [`AppendError::Lost`] with what was taken away.
-    fn standing(&self) -> Result<(), AppendError> {
-        let gone = self.journal.nameless().or_else(|| self.shared.store.nameless());
+    fn check_still_linked(&self) -> Result<(), AppendError> {
+        let gone = self.journal.unlinked().or_else(|| self.shared.store.unlinked());
         gone.map_or(Ok(()), |path| {
             let path = path.display();
             Err(AppendError::Lost(format!(

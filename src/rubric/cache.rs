@@ -8,11 +8,11 @@
 //! wasmtime's version and all settings that compiled code depends on, and begins with a hash of
 //! itself, for a disk that lies. Whatever is not as it should be is compiled again.
 
+use crate::atomic_file::{Access, AtomicFile};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -102,19 +102,10 @@ impl Cache {
     }
 
     fn write(&self, path: &Path, code: &[u8]) -> std::io::Result<()> {
-        static WRITTEN: AtomicU32 = AtomicU32::new(0);
-        let n = WRITTEN.fetch_add(1, Ordering::Relaxed);
-        let part = path.with_extension(format!("part-{}-{n}", std::process::id()));
-        let write = || {
-            let mut open = std::fs::OpenOptions::new();
-            let mut file = open.write(true).create_new(true).mode(0o600).open(&part)?;
-            file.write_all(blake3::hash(code).as_bytes())?;
-            file.write_all(code)?;
-            std::fs::rename(&part, path)
-        };
-        write().inspect_err(|_| {
-            let _ = std::fs::remove_file(&part);
-        })
+        let mut file = AtomicFile::create(path, Access::Private)?;
+        file.write_all(blake3::hash(code).as_bytes())?;
+        file.write_all(code)?;
+        file.commit()
     }
 
     /// Drops what was written first while there is too much.

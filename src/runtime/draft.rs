@@ -11,7 +11,7 @@
 //! Inside and not beside, for a folder that is given (a mount, a home) may be all that is ours.
 
 use super::folder::Folder;
-use super::rubrics::write_whole;
+use crate::atomic_file::{self, Access, create_private_folder, sync_folder};
 use crate::config::Config;
 use crate::error::Error;
 use std::fs::{File, TryLockError};
@@ -164,11 +164,7 @@ fn sync_tree(dir: &Path) -> std::io::Result<()> {
             false => File::open(entry.path())?.sync_all()?,
         }
     }
-    sync(dir)
-}
-
-fn sync(dir: &Path) -> std::io::Result<()> {
-    File::open(dir)?.sync_all()
+    sync_folder(dir)
 }
 
 /// A run that is being made. Dropped before it is finished, it leaves nothing.
@@ -194,7 +190,7 @@ impl Draft {
             tracing::warn!(dir = %dir.display(), "an unfinished beginning of a run was removed");
         }
         let made = there == There::Nothing;
-        std::fs::create_dir_all(dir).map_err(io)?;
+        create_private_folder(dir).map_err(io)?;
         let draft = dir.join(UNFINISHED);
         match std::fs::create_dir(&draft) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(busy(dir)),
@@ -228,24 +224,26 @@ impl Draft {
     /// What the file system says; then nothing is left, or all of it is there.
     pub fn finish(mut self, config: &Config) -> Result<(), Error> {
         let draft = self.target.join(UNFINISHED);
-        write_whole(&draft.join(SETTINGS), config.to_commented_yaml().as_bytes())?;
+        let (settings, yaml) = (draft.join(SETTINGS), config.to_commented_yaml());
+        atomic_file::write(&settings, yaml.as_bytes(), Access::Private)
+            .map_err(|error| Error::io(&settings, error))?;
         sync_tree(&draft).map_err(|error| Error::io(&draft, error))?;
         self.place(&draft).map_err(|error| Error::io(&self.target, error))?;
         // The run is there, whole, also where the disk refuses now.
         self.finished = true;
         tidy(&self.target);
-        sync(&self.target).map_err(|error| Error::io(&self.target, error))
+        sync_folder(&self.target).map_err(|error| Error::io(&self.target, error))
     }
 
     fn place(&self, draft: &Path) -> std::io::Result<()> {
         let (dir, placing) = (&self.target, self.target.join(PLACING));
         std::fs::rename(draft, &placing)?;
-        sync(dir)?;
+        sync_folder(dir)?;
         for part in PARTS {
             std::fs::rename(placing.join(part), dir.join(part))?;
         }
         // Durable before the settings are, which make it a run.
-        sync(dir)?;
+        sync_folder(dir)?;
         self.sync_name()?;
         std::fs::rename(placing.join(SETTINGS), dir.join(SETTINGS))
     }
@@ -254,7 +252,7 @@ impl Draft {
     fn sync_name(&self) -> std::io::Result<()> {
         let above = self.target.parent().filter(|_| self.made);
         let above = above.map(|a| if a == Path::new("") { Path::new(".") } else { a });
-        match above.map_or(Ok(()), sync) {
+        match above.map_or(Ok(()), sync_folder) {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
             synced => synced,
         }

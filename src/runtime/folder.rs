@@ -19,6 +19,7 @@ use super::retention::{Freed, retain};
 use super::rubrics::{Rubrics, Terms, keep};
 use super::{identity, spelling};
 use crate::actor::clock::SystemClock;
+use crate::atomic_file::create_private_folder;
 use crate::blob::BlobStore;
 use crate::config::{Config, ReadoutMode};
 use crate::domain::event::SeedRow;
@@ -26,7 +27,7 @@ use crate::domain::{Event, Offset, Panel, PolicyRef, Prompt, RubricId, TaskKey, 
 use crate::error::Error;
 use crate::lm::model_files::ModelFiles;
 use crate::lm::weights::{WeightDtype, Weights};
-use crate::log::{Batch, Clock, DurableLog, JournalLog, Log, Loss, Verified};
+use crate::log::{Batch, Clock, DurableLog, JournalLog, Log, LostRecords, Verified};
 use crate::rubric::{LeftOut, Rubric, RubricEngine, RubricRegistry};
 use crate::view::RunView;
 use std::path::{Path, PathBuf};
@@ -184,10 +185,10 @@ impl Folder {
     /// Mends the log from what its two copies have, and says what was mended.
     ///
     /// # Errors
-    /// [`Error::NoRun`], or what the log says: in use, or lost records with [`Loss::Refuse`].
-    pub fn rebuild_log(&self, loss: Loss) -> Result<Vec<String>, Error> {
+    /// [`Error::NoRun`], or what the log says: in use, or lost records with [`LostRecords::Refuse`].
+    pub fn rebuild_log(&self, lost_records: LostRecords) -> Result<Vec<String>, Error> {
         self.must_hold_run()?;
-        Ok(DurableLog::rebuild(&self.0.join("log"), Arc::new(SystemClock), loss)?)
+        Ok(DurableLog::rebuild(&self.0.join("log"), Arc::new(SystemClock), lost_records)?)
     }
 
     /// Drops what iterations older than the last `keep` finished ones left; see
@@ -270,7 +271,7 @@ impl Folder {
     /// The folders of a draft.
     fn make_parts(&self) -> Result<(), Error> {
         for dir in [self.rubrics(), self.model()] {
-            std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, e))?;
+            create_private_folder(&dir).map_err(|e| Error::io(&dir, e))?;
         }
         Ok(())
     }
@@ -306,7 +307,7 @@ impl Folder {
             return Err(Error::Usage(format!("{to} lies in {dir}/{part}; give another folder")));
         }
         let from = self.read_log()?;
-        if let Some(base) = from.base() {
+        if let Some(base) = from.compacted() {
             let (dir, floor) = (self.0.display(), base.floor());
             let why = format!("{dir} was compacted: not all records before {floor} are there");
             return Err(Error::Usage(format!("{why}; fork a copy from before that")));

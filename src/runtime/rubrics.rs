@@ -6,6 +6,7 @@
 use super::folder::FOLD_RECORDS;
 use super::panels;
 use super::spelling;
+use crate::atomic_file::{self, Access};
 use crate::config::{Config, ReadoutMode};
 use crate::domain::text::bounded;
 use crate::domain::{Event, Offset, Panel, PanelMember, RubricId, TaskKey, Trial, When};
@@ -554,30 +555,10 @@ pub fn find(view: &RunView, wanted: &str) -> Result<RubricId, Error> {
 
 /// Keeps a component's bytes under their hash: whole, or not at all.
 pub(crate) fn keep(dir: &Path, id: &RubricId, bytes: &[u8]) -> Result<(), Error> {
-    write_whole(&kept_at(dir, id), bytes)
+    let path = kept_at(dir, id);
+    atomic_file::write(&path, bytes, Access::Private).map_err(|error| Error::io(path, error))
 }
 
 fn kept_at(dir: &Path, id: &RubricId) -> PathBuf {
     dir.join(format!("{id}.wasm"))
-}
-
-/// Writes a file so that it is there whole, also after a power cut, or not at all.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let part = path.with_extension(format!("part-{}", std::process::id()));
-    let io = |error| Error::io(path, error);
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::File::create(&part)?;
-        std::io::Write::write_all(&mut file, bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&part, path)?;
-        match path.parent() {
-            Some(folder) => std::fs::File::open(folder)?.sync_all(),
-            None => Ok(()),
-        }
-    };
-    write().map_err(|error| {
-        // Half of it on a full disk would keep that full.
-        let _ = std::fs::remove_file(&part);
-        io(error)
-    })
 }

@@ -109,7 +109,7 @@ impl RunView {
     /// # Errors
     /// When that cannot be read.
     pub fn at_the_floor(log: &dyn Log) -> Result<RunView, LogError> {
-        let Some(base) = log.base() else { return Ok(RunView::default()) };
+        let Some(base) = log.compacted() else { return Ok(RunView::default()) };
         let floor = base.floor();
         let found = base.view(RunView::NAME)?.map(serde_json::from_value::<RunView>).transpose();
         match found {
@@ -132,7 +132,7 @@ impl RunView {
     ) -> Result<usize, LogError> {
         let records = log.read(self.next, max)?;
         // Looked at afterwards: what was read may have gaps if it was compacted meanwhile.
-        if log.base().is_some_and(|base| self.next < base.floor()) {
+        if log.compacted().is_some_and(|base| self.next < base.floor()) {
             *self = RunView::at_the_floor(log)?;
             return self.follow(log, max, each);
         }

@@ -1,4 +1,5 @@
-//! The house rules that a compiler does not know: which room may look into which, module heads,
+//! The house rules that a compiler does not know: which room may look into which, in which direction
+//! the files of a room use each other, module heads,
 //! the length of functions, no `matches!` whose answer is thrown away, no printing in the library, no
 //! environment variable that is not documented.
 
@@ -39,16 +40,17 @@ fn room(path: &str) -> &str {
 
 /// Which rooms each room may look into. Below is never above: a cycle cannot be written down here
 /// without being seen.
-const MAY_SEE: [(&str, &[&str]); 22] = [
+const MAY_SEE: [(&str, &[&str]); 23] = [
     ("domain", &[]),
     ("stats", &[]),
     ("faults", &[]),
     ("machine", &[]),
     ("space", &[]),
+    ("atomic_file", &["faults"]),
     ("lm", &["domain"]),
-    ("rubric", &["domain"]),
-    ("log", &["domain", "faults", "machine", "space"]),
-    ("blob", &["domain", "faults", "machine"]),
+    ("rubric", &["atomic_file", "domain"]),
+    ("log", &["atomic_file", "domain", "faults", "machine", "space"]),
+    ("blob", &["atomic_file", "domain", "machine"]),
     ("config", &["domain", "lm"]),
     ("prompts", &["domain", "stats"]),
     ("demo", &["domain", "lm"]),
@@ -63,8 +65,20 @@ const MAY_SEE: [(&str, &[&str]); 22] = [
     (
         "runtime",
         &[
-            "actor", "blob", "config", "domain", "error", "lm", "log", "machine", "prompts",
-            "rubric", "space", "stage", "view",
+            "actor",
+            "atomic_file",
+            "blob",
+            "config",
+            "domain",
+            "error",
+            "lm",
+            "log",
+            "machine",
+            "prompts",
+            "rubric",
+            "space",
+            "stage",
+            "view",
         ],
     ),
     (
@@ -107,6 +121,193 @@ fn rooms_look_only_downwards() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Rooms whose files use each other in one direction only. The head of each lists its files from the
+/// bottom to the top; to hold another room to it, write the list and add the room here.
+const ORDERED_ROOMS: [&str; 1] = ["src/log"];
+
+/// The code of a file: no comments, and nothing that is compiled for tests alone. The modules among
+/// that are the second part.
+fn without_tests(text: &str) -> (String, BTreeSet<String>) {
+    let (mut code, mut tests) = (String::new(), BTreeSet::new());
+    let mut lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    while let Some(line) = lines.next() {
+        if line != "#[cfg(test)]" {
+            code.push_str(line);
+            code.push('\n');
+            continue;
+        }
+        let item = lines.next().unwrap_or_default();
+        match item.strip_suffix(';').and_then(|item| item.split_once("mod ")) {
+            Some((_, name)) => drop(tests.insert(name.to_owned())),
+            None => drop(lines.by_ref().find(|line| *line == "}")),
+        }
+    }
+    (code, tests)
+}
+
+fn is_part_of_a_name(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// The names that a path begins with, after what was cut off its front: `{a::B, c}` is two.
+fn first_names(path: &str) -> Vec<String> {
+    let name = |text: &str| text.trim().chars().take_while(|c| is_part_of_a_name(*c)).collect();
+    let Some(group) = path.strip_prefix('{') else { return vec![name(path)] };
+    let (mut depth, mut names, mut start) = (0, Vec::new(), 0);
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            '}' | ',' if depth == 0 => {
+                names.push(name(&group[start..at]));
+                start = at + 1;
+                if c == '}' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    names.retain(|name: &String| !name.is_empty());
+    names
+}
+
+/// What follows every occurrence of `front` in a code that nothing of a path stands before.
+fn after_each<'a>(code: &'a str, front: &str) -> Vec<&'a str> {
+    let free = |at: &usize| !code[..*at].ends_with(|c: char| is_part_of_a_name(c) || c == ':');
+    code.match_indices(front)
+        .map(|(at, _)| at)
+        .filter(free)
+        .map(|at| &code[at + front.len()..])
+        .collect()
+}
+
+/// Names that a room's head takes from its files and hands on, with the file of each; and the rest of
+/// the head's code.
+fn names_handed_on(head: &str, files: &BTreeSet<String>) -> (BTreeMap<String, String>, String) {
+    let (mut names, mut body) = (BTreeMap::new(), String::new());
+    let mut lines = head.lines();
+    while let Some(line) = lines.next() {
+        let Some(at) = line.find("use ").filter(|at| *at == 0 || line.starts_with("pub")) else {
+            if !(line.contains("mod ") && line.ends_with(';')) {
+                body.push_str(line);
+                body.push('\n');
+            }
+            continue;
+        };
+        let mut path = line[at + "use ".len()..].to_owned();
+        while !path.contains(';') {
+            path.push_str(lines.next().unwrap_or(";"));
+        }
+        let (file, rest) = path.split_once("::").unwrap_or((&path, ""));
+        if files.contains(file) {
+            names.extend(first_names(rest).into_iter().map(|name| (name, file.to_owned())));
+        }
+    }
+    (names, body)
+}
+
+/// A room: its files (a folder in it counts as one) and which of them each uses.
+fn uses_in_room(files: &[(String, String)]) -> BTreeMap<String, BTreeSet<String>> {
+    let head = files.iter().find(|(path, _)| path == "mod.rs").map_or("", |(_, text)| text);
+    let (head, tests) = without_tests(head);
+    let node = |path: &str| path.split('/').next().unwrap().trim_end_matches(".rs").to_owned();
+    let nodes: BTreeSet<String> = files.iter().map(|(path, _)| node(path)).collect();
+    let (handed_on, body) = names_handed_on(&head, &nodes);
+    let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (path, text) in files {
+        let from = node(path);
+        if tests.contains(&from) || path.ends_with("tests.rs") {
+            continue;
+        }
+        let seen = uses.entry(from.clone()).or_default();
+        let names: Vec<String> = if path == "mod.rs" {
+            let modules =
+                nodes.iter().filter(|node| !after_each(&body, &format!("{node}::")).is_empty());
+            let words =
+                body.split(|c| !is_part_of_a_name(c)).filter(|word| handed_on.contains_key(*word));
+            modules.cloned().chain(words.map(str::to_owned)).collect()
+        } else {
+            let depth = path.split('/').count() - usize::from(path.ends_with("/mod.rs"));
+            let (code, _) = without_tests(text);
+            let paths = after_each(&code, &"super::".repeat(depth));
+            paths
+                .into_iter()
+                .filter(|path| !path.starts_with("super::"))
+                .flat_map(first_names)
+                .collect()
+        };
+        for name in names {
+            let to = if nodes.contains(&name) {
+                name
+            } else {
+                handed_on.get(&name).cloned().unwrap_or("mod".to_owned())
+            };
+            if to != from && !tests.contains(&to) {
+                seen.insert(to);
+            }
+        }
+    }
+    uses
+}
+
+/// The files that a room's head lists, from the bottom to the top.
+fn listed(head: &str) -> Vec<String> {
+    let lines = head.lines().take_while(|line| line.starts_with("//!"));
+    let after = lines.skip_while(|line| !line.contains("from the bottom to the top"));
+    let rows = after.filter_map(|line| line.strip_prefix("//! - `"));
+    rows.filter_map(|row| Some(row.split_once('`')?.0.to_owned())).collect()
+}
+
+#[test]
+fn files_of_a_room_use_only_those_below_them() {
+    let mut wrong = Vec::new();
+    for room in ORDERED_ROOMS {
+        let inside = |(path, text): (String, String)| {
+            (path.strip_prefix(&format!("{room}/")).unwrap().to_owned(), text)
+        };
+        let files: Vec<(String, String)> = sources(&[room]).into_iter().map(inside).collect();
+        let (_, head) = files.iter().find(|(path, _)| path == "mod.rs").unwrap();
+        let (order, uses) = (listed(head), uses_in_room(&files));
+        let height = |file: &String| order.iter().position(|listed| listed == file);
+        let unlisted = uses.keys().filter(|file| height(file).is_none());
+        wrong.extend(unlisted.map(|file| format!("{room}: the head's list lacks {file}")));
+        let gone = order.iter().filter(|file| !uses.contains_key(*file));
+        wrong.extend(gone.map(|file| format!("{room}: the head lists {file}, which is not there")));
+        for (from, to) in uses.iter().flat_map(|(from, all)| all.iter().map(move |to| (from, to))) {
+            if height(to) >= height(from) {
+                wrong.push(format!("{room}: {from} uses {to}, which is not below it"));
+            }
+        }
+        assert!(uses.values().map(BTreeSet::len).sum::<usize>() > uses.len(), "{uses:#?}");
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// What the test above looks at is seen.
+#[test]
+fn uses_in_a_room_are_found() {
+    let files = [
+        (
+            "mod.rs",
+            "mod a;\n#[cfg(test)]\nmod c;\nmod b;\npub use a::{A,\n Other};\nfn f(a: A) {}\n",
+        ),
+        ("a.rs", "use super::b::{B, C};\n// use super::c;\nfn f() { super::g::h() }\n"),
+        ("b.rs", "use super::{A, g::{X, Y}, own};\n#[cfg(test)]\nmod tests {\nuse super::a;\n}\n"),
+        ("c.rs", "use super::*;\n"),
+        ("g/mod.rs", "use super::a;\n"),
+        ("g/h.rs", "use super::own;\nuse super::super::b;\n"),
+    ];
+    let files = files.map(|(path, text)| (path.to_owned(), text.to_owned()));
+    let found = uses_in_room(&files);
+    let found: Vec<String> = found.iter().map(|(from, to)| format!("{from}: {to:?}")).collect();
+    let expected =
+        ["a: {\"b\", \"g\"}", "b: {\"a\", \"g\", \"mod\"}", "g: {\"a\", \"b\"}", "mod: {\"a\"}"];
+    assert_eq!(found, expected);
+    let head = "//! Files, from the bottom to the top:\n//! - `a`: one\n//! - `b`: two\n";
+    assert_eq!(listed(head), ["a", "b"]);
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn at_200(path: &Path, compacted: bool) {
 /// Checks a log that was compacted at 200 once or never, and has `tail` records.
 fn check(log: &dyn Log, tail: u64) {
     let there: Vec<u64> = log.read(Offset(0), 1000).unwrap().iter().map(|r| r.offset.0).collect();
-    let floor = log.base().map_or(0, |base| base.floor().0);
+    let floor = log.compacted().map_or(0, |base| base.floor().0);
     assert!(floor == 0 || floor == 200, "{floor}");
     let kept = |n: &u64| *n >= 190 || n.is_multiple_of(3) || floor == 0;
     assert_eq!(there, (0..tail).filter(kept).collect::<Vec<_>>());
@@ -142,7 +142,11 @@ fn story(seed: u64) {
         let logs: [&dyn Log; 2] = [log.as_ref().unwrap(), &beside];
         for log in logs {
             same(log, &model, &dropped, &mut dice);
-            assert_eq!(log.base().map_or(Offset(0), |base| base.floor()), floor, "{operation}");
+            assert_eq!(
+                log.compacted().map_or(Offset(0), |base| base.floor()),
+                floor,
+                "{operation}"
+            );
         }
     }
     let log = log.unwrap();
@@ -167,8 +171,8 @@ fn an_interrupted_compaction_is_none_or_whole() {
     let after = dir.path().join("again");
     // What a crash leaves, in the order in which it comes to be.
     let moments: [&[&str]; 5] = [
-        &["base.draft"],
-        &["base.draft", &rotated],
+        &[".new-1-0"],
+        &[".new-1-0", &rotated],
         &["base.copy", &rotated],
         &["base.copy", "base", &rotated],
         &["base.copy", "base", &rotated, "mark"],
@@ -177,7 +181,7 @@ fn an_interrupted_compaction_is_none_or_whole() {
         let path = dir.path().join(format!("moment {n}"));
         copy(&before, &path);
         for file in moment {
-            let from = if *file == "base.draft" { "base" } else { *file };
+            let from = if *file == ".new-1-0" { "base" } else { *file };
             std::fs::copy(after.join(from), path.join(file)).unwrap();
         }
         if n == 4 {
@@ -185,6 +189,7 @@ fn an_interrupted_compaction_is_none_or_whole() {
             std::fs::write(path.join("mark"), "{}").unwrap();
         }
         goes_on(&path);
+        assert!(!path.join(".new-1-0").exists(), "what a dead process left stays");
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::dice::with_seeds;
-use gradus::log::Loss;
+use gradus::log::LostRecords;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,8 +27,8 @@ fn sound() -> &'static Path {
     MADE.get_or_init(make).path()
 }
 
-fn rebuild(path: &Path, loss: Loss) -> Result<Vec<String>, LogError> {
-    DurableLog::rebuild(path, Arc::new(Still), loss)
+fn rebuild(path: &Path, lost_records: LostRecords) -> Result<Vec<String>, LogError> {
+    DurableLog::rebuild(path, Arc::new(Still), lost_records)
 }
 
 /// Opens a damaged folder: true when the damage showed. Wrong records panic.
@@ -50,7 +50,7 @@ fn damaged(name: &str, damage: impl FnOnce(&Path)) -> bool {
     copy(&sound().join("log"), &path);
     damage(&path);
     let seen = noticed(&path);
-    rebuild(&path, Loss::Refuse).unwrap_or_else(|error| panic!("{name}: {error}"));
+    rebuild(&path, LostRecords::Refuse).unwrap_or_else(|error| panic!("{name}: {error}"));
     let log = open(&path, 40_000).unwrap();
     assert_eq!(texts_in_order(&log), RECORDS, "{name}");
     assert_eq!(log.verify().unwrap().first_error, None, "{name}");
@@ -122,12 +122,12 @@ fn what_neither_copy_has_is_an_error_and_the_rest_is_kept_on_request() {
     let length = std::fs::metadata(&last).unwrap().len();
     std::fs::File::options().write(true).open(&last).unwrap().set_len(length - 10).unwrap();
     let before = std::fs::read(&last).unwrap();
-    for attempt in [open(&path, 40_000).err(), rebuild(&path, Loss::Refuse).err()] {
+    for attempt in [open(&path, 40_000).err(), rebuild(&path, LostRecords::Refuse).err()] {
         let error = attempt.unwrap().to_string();
         assert!(error.contains("GRADUS0602") && error.contains("--accept-loss"), "{error}");
     }
     assert_eq!(std::fs::read(&last).unwrap(), before, "a refusal changes nothing");
-    let repairs = rebuild(&path, Loss::Accept).unwrap();
+    let repairs = rebuild(&path, LostRecords::Accept).unwrap();
     assert!(repairs.iter().any(|text| text.contains("are lost")), "{repairs:?}");
     let log = open(&path, 40_000).unwrap();
     let there = texts_in_order(&log);

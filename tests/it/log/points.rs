@@ -7,8 +7,16 @@ use gradus::log::Appended;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-const POINTS: [&str; 5] =
-    ["journal.write", "journal.sync", "segment.begin", "store.apply", "store.flush"];
+const POINTS: [&str; 8] = [
+    "journal.write",
+    "journal.sync",
+    "segment.begin",
+    "store.apply",
+    "store.flush",
+    "file.write",
+    "file.rename",
+    "file.sync",
+];
 
 /// Appends 40 batches, some of them into new segments; what could not be appended is appended again
 /// when there is no space, and after opening anew when the log is lost. The records.

@@ -91,6 +91,6 @@ fn a_writer_readers_and_compaction_get_on() {
             assert_eq!(missed, None);
         }
     });
-    assert!(log.base().is_some(), "nothing was compacted");
+    assert!(log.compacted().is_some(), "nothing was compacted");
     assert_eq!(log.verify().unwrap().first_error, None);
 }

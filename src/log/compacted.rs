@@ -9,13 +9,11 @@
 //! {"crc":"…","end":{"floor":812,"previous":"<64 hex>","blake3":"<of all lines before>"}}
 //! ```
 
-use super::chain::BatchHash;
-use super::digest::Sum;
+use super::digest_sum::DigestSum;
 use super::error::LogError;
-use super::journal::{replace_with, sync_folder};
-use super::record::{self, Recorded, decode};
-use super::recover::open_error;
-use super::walk::Entry;
+use super::layout::COMPACTED_FILES;
+use super::record::{self, BatchHash, Entry, Recorded, decode};
+use crate::atomic_file::{Access, AtomicFile};
 use crate::domain::{Offset, TaskKey};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,13 +21,10 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// The file and its copy.
-const NAMES: [&str; 2] = ["base", "base.copy"];
-
 /// What the records before the floor came to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct State {
-    pub digest: Sum,
+pub(crate) struct PrefixState {
+    pub digest: DigestSum,
     /// Events that the digest covers.
     pub events: u64,
     /// Where each task's key was taken.
@@ -40,7 +35,7 @@ pub(crate) struct State {
 }
 
 #[derive(Serialize, Deserialize)]
-struct End {
+struct EndOfPrefix {
     floor: Offset,
     previous: String,
     blake3: String,
@@ -48,17 +43,17 @@ struct End {
 
 #[derive(Deserialize)]
 struct EndLine {
-    end: End,
+    end: EndOfPrefix,
 }
 
 #[derive(Deserialize)]
 struct StateLine {
-    state: State,
+    state: PrefixState,
 }
 
-/// A kept record's place in the file.
+/// Where a kept record's line is in the file.
 #[derive(Clone, Copy, Debug)]
-struct Kept {
+struct KeptLine {
     offset: Offset,
     at: u64,
     bytes: usize,
@@ -66,18 +61,18 @@ struct Kept {
 
 /// The beginning of a compacted log.
 #[derive(Debug)]
-pub struct Base {
+pub struct CompactedPrefix {
     path: PathBuf,
     floor: Offset,
     last: BatchHash,
-    kept: Vec<Kept>,
-    state: Kept,
+    kept: Vec<KeptLine>,
+    state: KeptLine,
 }
 
-/// A file that is no base, and why.
-type Refused = String;
+/// Why a file is not sound.
+type Unsound = String;
 
-impl Base {
+impl CompactedPrefix {
     /// The first record of the journal: from here on there are no gaps.
     pub fn floor(&self) -> Offset {
         self.floor
@@ -105,7 +100,7 @@ impl Base {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub(crate) fn state(&self) -> Result<State, LogError> {
+    pub(crate) fn state(&self) -> Result<PrefixState, LogError> {
         let read = |reason: String| LogError::Read(format!("{}: {reason}", self.path.display()));
         let file = File::open(&self.path).map_err(|error| read(error.to_string()))?;
         let line = line_at(&file, self.state).map_err(|error| read(error.to_string()))?;
@@ -170,7 +165,7 @@ impl Base {
     }
 
     /// Reads a file whole and checks it.
-    fn of_file(path: &Path) -> io::Result<Result<Base, Refused>> {
+    fn of_file(path: &Path) -> io::Result<Result<CompactedPrefix, Unsound>> {
         let mut reader = BufReader::with_capacity(256 << 10, File::open(path)?);
         let (mut hasher, mut kept, mut state) = (blake3::Hasher::new(), Vec::new(), None);
         let (mut line, mut at) = (Vec::new(), 0);
@@ -182,13 +177,13 @@ impl Base {
             if let Err(reason) = record::check(&line) {
                 return Ok(Err(format!("at byte {at}: {reason}")));
             }
-            let place = Kept { offset: Offset(0), at, bytes: line.len() };
+            let place = KeptLine { offset: Offset(0), at, bytes: line.len() };
             at += line.len() as u64 + 1;
             match line.get(record::COVERED..record::COVERED + 6) {
                 Some(b"\"end\":") => break,
                 Some(b"\"state") => state = Some(place),
                 _ => match Entry::of(line.clone()) {
-                    Ok(entry) => kept.push(Kept { offset: entry.offset, ..place }),
+                    Ok(entry) => kept.push(KeptLine { offset: entry.offset, ..place }),
                     Err(reason) => return Ok(Err(reason)),
                 },
             }
@@ -200,13 +195,13 @@ impl Base {
             (Err(error), _) => return Ok(Err(error.to_string())),
             (_, None) => return Ok(Err("it has no state".to_owned())),
         };
-        let (End { floor, previous, blake3 }, state) = end;
+        let (EndOfPrefix { floor, previous, blake3 }, state) = end;
         let last = blake3::Hash::from_hex(&previous);
         if blake3 != hasher.finalize().to_hex().as_str() {
             return Ok(Err("its hash does not fit".to_owned()));
         }
         let path = path.to_owned();
-        Ok(last.map_err(|error| error.to_string()).map(|last| Base {
+        Ok(last.map_err(|error| error.to_string()).map(|last| CompactedPrefix {
             path,
             floor,
             last: *last.as_bytes(),
@@ -215,43 +210,47 @@ impl Base {
         }))
     }
 
-    /// The base of the log in the folder `dir`, from the first of its files that is sound.
+    /// The prefix of the log in the folder `dir`, from the first of its files that is sound.
     ///
     /// # Errors
     /// When there are such files and none is sound.
-    pub(crate) fn of_folder(dir: &Path) -> Result<Option<Base>, LogError> {
+    pub(crate) fn of_folder(dir: &Path) -> Result<Option<CompactedPrefix>, LogError> {
         let mut refused = None;
-        for name in NAMES {
+        for name in COMPACTED_FILES {
             let path = dir.join(name);
-            match Base::of_file(&path) {
-                Ok(Ok(base)) => return Ok(Some(base)),
+            match CompactedPrefix::of_file(&path) {
+                Ok(Ok(sound)) => return Ok(Some(sound)),
                 Ok(Err(reason)) => refused = Some(format!("{name} is damaged: {reason}")),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(open_error(&path, error)),
+                Err(error) => return Err(LogError::open(&path, error)),
             }
         }
         let advice = "Restore `base` or `base.copy` from a copy of the folder";
         match refused {
-            Some(reason) => Err(open_error(dir, format!("{reason}, and so is its copy. {advice}"))),
+            Some(reason) => {
+                Err(LogError::open(dir, format!("{reason}, and so is its copy. {advice}")))
+            }
             None => Ok(None),
         }
     }
 
-    /// As [`Base::of_folder`]; the file that is damaged or missing is made again from the other.
+    /// As [`CompactedPrefix::of_folder`]; the file that is damaged or missing is made again from the other.
     ///
     /// # Errors
-    /// As [`Base::of_folder`], and what the file system says.
-    pub(crate) fn mended(dir: &Path, repairs: &mut Vec<String>) -> Result<Option<Base>, LogError> {
-        let Some(sound) = Base::of_folder(dir)? else { return Ok(None) };
-        for name in NAMES {
+    /// As [`CompactedPrefix::of_folder`], and what the file system says.
+    pub(crate) fn open_and_repair(
+        dir: &Path,
+        repairs: &mut Vec<String>,
+    ) -> Result<Option<CompactedPrefix>, LogError> {
+        let Some(sound) = CompactedPrefix::of_folder(dir)? else { return Ok(None) };
+        for name in COMPACTED_FILES {
             let path = dir.join(name);
-            let same = |found: &Base| found.floor == sound.floor;
+            let same = |found: &CompactedPrefix| found.floor == sound.floor;
             let whole = path == sound.path
-                || Base::of_file(&path).is_ok_and(|found| found.is_ok_and(|found| same(&found)));
+                || CompactedPrefix::of_file(&path)
+                    .is_ok_and(|found| found.is_ok_and(|found| same(&found)));
             if !whole {
-                let bytes = std::fs::read(&sound.path).map_err(|e| open_error(&path, e))?;
-                let written = replace_with(&path, |file| file.write_all(&bytes));
-                written.map_err(|error| open_error(&path, error))?;
+                copy_file(&sound.path, &path).map_err(|error| LogError::open(&path, error))?;
                 repairs.push(format!("{name} made again from its copy"));
             }
         }
@@ -259,28 +258,29 @@ impl Base {
     }
 }
 
-fn line_at(mut file: &File, place: Kept) -> io::Result<Vec<u8>> {
+fn line_at(mut file: &File, place: KeptLine) -> io::Result<Vec<u8>> {
     file.seek(SeekFrom::Start(place.at))?;
     let mut line = vec![0; place.bytes];
     file.read_exact(&mut line)?;
     Ok(line)
 }
 
-/// A base that is being written.
-pub(crate) struct BaseDraft {
-    path: PathBuf,
-    file: BufWriter<File>,
+/// A prefix that is being written.
+pub(crate) struct PrefixDraft {
+    dir: PathBuf,
+    file: BufWriter<AtomicFile>,
     hasher: blake3::Hasher,
 }
 
-impl BaseDraft {
-    /// Begins one under a name of its own, in the log's folder.
+impl PrefixDraft {
+    /// Begins one in the log's folder.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn begin(path: &Path) -> io::Result<BaseDraft> {
-        let file = BufWriter::new(File::create(path)?);
-        Ok(BaseDraft { path: path.to_owned(), file, hasher: blake3::Hasher::new() })
+    pub fn begin(dir: &Path) -> io::Result<PrefixDraft> {
+        let [name, _] = COMPACTED_FILES;
+        let file = BufWriter::new(AtomicFile::create(&dir.join(name), Access::Private)?);
+        Ok(PrefixDraft { dir: dir.to_owned(), file, hasher: blake3::Hasher::new() })
     }
 
     /// Keeps a record.
@@ -296,23 +296,25 @@ impl BaseDraft {
     /// Ends it: both files are on the disk under their names.
     ///
     /// # Errors
-    /// What the file system says; then the base from before is still there.
-    pub fn finish(mut self, floor: Offset, last: BatchHash, state: &State) -> io::Result<()> {
+    /// What the file system says; then the prefix from before is still there.
+    pub fn finish(mut self, floor: Offset, last: BatchHash, state: &PrefixState) -> io::Result<()> {
         let state = serde_json::to_string(state).map_err(io::Error::other)?;
         self.keep(&sealed("state", &state))?;
         let blake3 = self.hasher.finalize().to_hex().to_string();
         let previous = blake3::Hash::from_bytes(last).to_hex().to_string();
-        let end = serde_json::to_string(&End { floor, previous, blake3 });
+        let end = serde_json::to_string(&EndOfPrefix { floor, previous, blake3 });
         self.keep(&sealed("end", &end.map_err(io::Error::other)?))?;
         let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.sync_all()?;
-        let dir = self.path.parent().unwrap_or(Path::new("."));
-        replace_with(&dir.join("base.copy"), |copy| {
-            io::copy(&mut File::open(&self.path)?, copy).map(|_| ())
-        })?;
-        std::fs::rename(&self.path, dir.join("base"))?;
-        sync_folder(dir)
+        let [_, copy] = COMPACTED_FILES;
+        copy_file(file.temporary(), &self.dir.join(copy))?;
+        file.commit()
     }
+}
+
+fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
+    let mut copy = AtomicFile::create(to, Access::Private)?;
+    io::copy(&mut File::open(from)?, &mut copy)?;
+    copy.commit()
 }
 
 fn sealed(name: &str, body: &str) -> Vec<u8> {

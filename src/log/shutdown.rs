@@ -1,15 +1,18 @@
-//! `log/mark`: how the log was left. A clean close says where the tail was; anything else says
-//! under which boot of the machine it was open, for a process that dies leaves the page cache
-//! whole, and a machine that dies does not.
+//! The shutdown marker, in the file `log/mark`: how the log was left. A clean close says where the
+//! tail was; anything else says under which boot of the machine it was open, for a process that dies
+//! leaves the page cache whole, and a machine that dies does not.
 
-use super::journal::replace;
+use crate::atomic_file::{self, Access};
 use crate::domain::Offset;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
+/// Its name in the log's folder.
+const FILE: &str = "mark";
+
 /// How the log was left.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Mark {
+pub(crate) struct ShutdownMarker {
     /// The machine's boot id; empty where there is none to read.
     pub boot: String,
     /// Whether everything was on the disk, in both copies.
@@ -23,10 +26,10 @@ fn boot() -> String {
     id.trim().to_owned()
 }
 
-impl Mark {
-    /// The mark in a log's folder; one that cannot be read says nothing.
-    pub fn read(dir: &Path) -> Mark {
-        let bytes = std::fs::read(dir.join("mark")).unwrap_or_default();
+impl ShutdownMarker {
+    /// The marker in a log's folder; one that cannot be read says nothing.
+    pub fn read(dir: &Path) -> ShutdownMarker {
+        let bytes = std::fs::read(dir.join(FILE)).unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
@@ -40,7 +43,7 @@ impl Mark {
     /// # Errors
     /// What the file system says.
     pub fn write_open(dir: &Path) -> std::io::Result<()> {
-        Mark { boot: boot(), ..Mark::default() }.write(dir)
+        ShutdownMarker { boot: boot(), ..ShutdownMarker::default() }.write(dir)
     }
 
     /// Writes that the log was closed cleanly.
@@ -48,10 +51,11 @@ impl Mark {
     /// # Errors
     /// What the file system says.
     pub fn write_closed(dir: &Path, tail: Offset) -> std::io::Result<()> {
-        Mark { boot: boot(), clean: true, tail }.write(dir)
+        ShutdownMarker { boot: boot(), clean: true, tail }.write(dir)
     }
 
     fn write(&self, dir: &Path) -> std::io::Result<()> {
-        replace(&dir.join("mark"), &serde_json::to_vec(self).unwrap_or_default())
+        let json = serde_json::to_vec(self)?;
+        atomic_file::write(&dir.join(FILE), &json, Access::Private)
     }
 }

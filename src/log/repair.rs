@@ -1,26 +1,27 @@
-//! The end of the journal: what was never acknowledged is cut off, what was and is damaged or gone
-//! comes back from the store.
+//! Repairs the journal: what was never acknowledged is cut off at its end, what was and is damaged
+//! or gone comes back from the store.
 //!
 //! A line says up to where everything was on the disk when it was written (`durable`), and the
 //! next group is written only after the last is synced. So a line that cannot be read, with none
 //! after it that vouches for it and none of it in the store, was never acknowledged.
 
-use super::chain::{BatchHash, Chain};
-use super::durable::FORMAT;
+use super::chain::Chain;
 use super::error::LogError;
-use super::journal::{Journal, hash_file, replace};
-use super::mark::Mark;
-use super::recover::{journal_dir, open_error};
-use super::segment::{self, Sealed, Segment, SegmentHeader, header_line, path_of};
+use super::journal::Journal;
+use super::layout::{FORMAT, journal_dir};
+use super::record::{BatchHash, Entry};
+use super::scan::{Scan, Scanned};
+use super::segment::{self, Sealed, Segment, SegmentHeader, hash_file, header_line, path_of};
+use super::shutdown::ShutdownMarker;
 use super::store::{Store, set_aside};
-use super::walk::{Entry, Found, Walk};
+use crate::atomic_file::{self, Access, create_private_folder};
 use crate::domain::Offset;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Whether records that are in neither copy stop the log from opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loss {
+pub enum LostRecords {
     /// They do.
     Refuse,
     /// What is before them is kept; a person asked for it.
@@ -28,18 +29,18 @@ pub enum Loss {
 }
 
 /// What is known beside the copies themselves.
-pub(crate) struct Known {
-    pub mark: Mark,
-    pub loss: Loss,
+pub(crate) struct Evidence {
+    pub marker: ShutdownMarker,
+    pub lost_records: LostRecords,
     /// The journal's first record, and the hash of the batch before it.
     pub begin: (Offset, BatchHash),
 }
 
 /// A journal open for appending, its tail, and the hash of its last batch.
-type Mended = (Journal, Offset, BatchHash);
+type RepairedJournal = (Journal, Offset, BatchHash);
 
 /// What one reading of a segment shows.
-struct Scan {
+struct SegmentState {
     header: Option<SegmentHeader>,
     /// The sound beginning.
     chain: Chain,
@@ -49,15 +50,15 @@ struct Scan {
     durable: Offset,
 }
 
-fn scan(segment: &Segment) -> std::io::Result<Scan> {
-    let mut walk = Walk::over(vec![segment.clone()]);
+fn inspect(segment: &Segment) -> std::io::Result<SegmentState> {
+    let mut scan = Scan::over(vec![segment.clone()]);
     let chain = Chain::after(segment.first, [0; 32]);
-    let mut seen = Scan { header: None, chain, end: 0, durable: Offset(0) };
+    let mut seen = SegmentState { header: None, chain, end: 0, durable: Offset(0) };
     let mut sound = true;
-    while let Some(found) = walk.step()? {
-        let at = walk.place().map_or(0, |(_, at)| at);
+    while let Some(found) = scan.step()? {
+        let at = scan.at().map_or(0, |(_, at)| at);
         match found {
-            Found::Header(header) if header.segment == segment.first => {
+            Scanned::Header(header) if header.segment == segment.first => {
                 match header.previous() {
                     Some(previous) => seen.chain = Chain::after(segment.first, previous),
                     None => sound = false,
@@ -65,7 +66,7 @@ fn scan(segment: &Segment) -> std::io::Result<Scan> {
                 seen.end = at;
                 seen.header = Some(header);
             }
-            Found::Record(entry) => {
+            Scanned::Record(entry) => {
                 seen.durable = seen.durable.max(entry.durable);
                 sound = sound && seen.chain.fits(&entry);
                 if !sound {
@@ -76,7 +77,7 @@ fn scan(segment: &Segment) -> std::io::Result<Scan> {
                     seen.end = at;
                 }
             }
-            Found::Header(_) | Found::Damage(_) => sound = false,
+            Scanned::Header(_) | Scanned::Damage(_) => sound = false,
         }
     }
     Ok(seen)
@@ -86,38 +87,41 @@ fn scan(segment: &Segment) -> std::io::Result<Scan> {
 ///
 /// # Errors
 /// As [`super::recover::open`].
-pub(crate) fn journal(
+pub(crate) fn open_journal(
     dir: &Path,
     store: &Store,
-    known: &Known,
+    evidence: &Evidence,
     repairs: &mut Vec<String>,
-) -> Result<Mended, LogError> {
-    let io = |error: std::io::Error| open_error(dir, error);
+) -> Result<RepairedJournal, LogError> {
+    let io = |error: std::io::Error| LogError::open(dir, error);
     let files = journal_dir(dir);
-    std::fs::create_dir_all(&files).map_err(io)?;
-    let stored = store.tail().map_err(|error| open_error(dir, error.reason()))?;
-    let (floor, before) = known.begin;
-    let vouched = if known.mark.clean { stored.max(known.mark.tail) } else { stored }.max(floor);
+    create_private_folder(&files).map_err(io)?;
+    let stored = store.tail().map_err(|error| LogError::open(dir, error.reason()))?;
+    let (floor, before) = evidence.begin;
+    let vouched =
+        if evidence.marker.clean { stored.max(evidence.marker.tail) } else { stored }.max(floor);
     let Some(last) = segment::list(&files).map_err(io)?.pop() else {
         if vouched == floor {
             let journal = Journal::create(&files, floor, before).map_err(io)?;
             return Ok((journal, floor, before));
         }
         let whole = Segment { first: floor, path: path_of(&files, floor) };
-        let mending = Mending { dir, store, segment: whole, until: None, header: None, known };
-        return mending.run(vouched, repairs);
+        let repair =
+            SegmentRepair { dir, store, segment: whole, until: None, header: None, evidence };
+        return repair.run(vouched, repairs);
     };
-    let seen = scan(&last).map_err(io)?;
+    let seen = inspect(&last).map_err(io)?;
     let acknowledged = vouched.max(seen.durable);
     if seen.header.is_some() && seen.chain.tail() >= acknowledged {
         let journal = Journal::resume(&files, last, seen.end).map_err(io)?;
         return Ok((journal, seen.chain.tail(), seen.chain.last()));
     }
     let header = seen.header;
-    Mending { dir, store, segment: last, until: None, header, known }.run(acknowledged, repairs)
+    SegmentRepair { dir, store, segment: last, until: None, header, evidence }
+        .run(acknowledged, repairs)
 }
 
-/// Mends every segment but the last. A mended one has the bytes that were sealed, for its lines are
+/// Repairs every segment but the last. A repaired one has the bytes that were sealed, for its lines are
 /// the same.
 ///
 /// # Errors
@@ -125,44 +129,44 @@ pub(crate) fn journal(
 pub(crate) fn sealed_segments(
     dir: &Path,
     store: &Store,
-    known: &Known,
+    evidence: &Evidence,
     repairs: &mut Vec<String>,
 ) -> Result<(), LogError> {
-    let io = |error: std::io::Error| open_error(dir, error);
+    let io = |error: std::io::Error| LogError::open(dir, error);
     let segments = segment::list(&journal_dir(dir)).map_err(io)?;
     for pair in segments.windows(2) {
         let [segment, next] = pair else { continue };
-        let seen = scan(segment).map_err(io)?;
+        let seen = inspect(segment).map_err(io)?;
         let length = std::fs::metadata(&segment.path).map_err(io)?.len();
         if seen.header.is_some() && seen.chain.tail() == next.first && seen.end == length {
             continue;
         }
         let (segment, header, until) = (segment.clone(), seen.header, Some(next.first));
-        Mending { dir, store, segment, until, header, known }.run(next.first, repairs)?;
+        SegmentRepair { dir, store, segment, until, header, evidence }.run(next.first, repairs)?;
     }
     Ok(())
 }
 
 /// One segment made again from what both copies have of it.
-struct Mending<'a> {
+struct SegmentRepair<'a> {
     dir: &'a Path,
     store: &'a Store,
     segment: Segment,
     /// Where the next segment begins.
     until: Option<Offset>,
     header: Option<SegmentHeader>,
-    known: &'a Known,
+    evidence: &'a Evidence,
 }
 
-impl Mending<'_> {
+impl SegmentRepair<'_> {
     fn readable(&self) -> std::io::Result<BTreeMap<Offset, Entry>> {
         let mut found = BTreeMap::new();
         if !self.segment.path.exists() {
             return Ok(found);
         }
-        let mut walk = Walk::over(vec![self.segment.clone()]);
-        while let Some(step) = walk.step()? {
-            if let Found::Record(entry) = step {
+        let mut scan = Scan::over(vec![self.segment.clone()]);
+        while let Some(step) = scan.step()? {
+            if let Scanned::Record(entry) = step {
                 found.insert(entry.offset, *entry);
             }
         }
@@ -177,8 +181,8 @@ impl Mending<'_> {
     /// The hash of the batch before the segment.
     fn before(&self) -> std::io::Result<Option<BatchHash>> {
         let said = self.header.as_ref().and_then(SegmentHeader::previous);
-        if said.is_some() || self.segment.first == self.known.begin.0 {
-            return Ok(said.or(Some(self.known.begin.1)));
+        if said.is_some() || self.segment.first == self.evidence.begin.0 {
+            return Ok(said.or(Some(self.evidence.begin.1)));
         }
         // The first record of the segment says it too.
         if let Some(previous) = self.stored(self.segment.first).and_then(|entry| entry.previous) {
@@ -186,7 +190,7 @@ impl Mending<'_> {
         }
         let segments = segment::list(&journal_dir(self.dir))?;
         let before = segments.iter().rfind(|s| s.first < self.segment.first);
-        let seen = before.map(scan).transpose()?;
+        let seen = before.map(inspect).transpose()?;
         let seen = seen.filter(|seen| seen.chain.tail() == self.segment.first);
         Ok(seen.map(|seen| seen.chain.last()))
     }
@@ -205,8 +209,12 @@ impl Mending<'_> {
         Ok(Some(Sealed { segment: before.first, bytes, blake3 }))
     }
 
-    fn run(self, acknowledged: Offset, repairs: &mut Vec<String>) -> Result<Mended, LogError> {
-        let io = |error: std::io::Error| open_error(self.dir, error);
+    fn run(
+        self,
+        acknowledged: Offset,
+        repairs: &mut Vec<String>,
+    ) -> Result<RepairedJournal, LogError> {
+        let io = |error: std::io::Error| LogError::open(self.dir, error);
         let first = self.segment.first;
         let lost = |from| LogError::Lost { path: self.dir.to_owned(), from, to: acknowledged };
         let readable = self.readable().map_err(io)?;
@@ -229,14 +237,14 @@ impl Mending<'_> {
             }
         }
         let tail = chain.tail();
-        if tail < acknowledged && self.known.loss == Loss::Refuse {
+        if tail < acknowledged && self.evidence.lost_records == LostRecords::Refuse {
             return Err(lost(tail));
         }
         bytes.truncate(end);
         if self.segment.path.exists() {
             set_aside(&self.segment.path).map_err(io)?;
         }
-        replace(&self.segment.path, &bytes).map_err(io)?;
+        atomic_file::write(&self.segment.path, &bytes, Access::Private).map_err(io)?;
         let mut text = format!("journal from record {first}: {restored} records from the store");
         if tail < acknowledged {
             text.push_str(&format!("; records {tail} to {acknowledged} are lost"));

@@ -1,9 +1,9 @@
-//! Records that are in the journal and not yet in the store, and the thread that takes them over:
-//! when nobody commits, or when much waits, for its work slows a commit by half. Readers see both as
-//! one.
+//! The write-behind queue: records that are in the journal and not yet in the store, and the thread
+//! that takes them over when nobody commits, or when much waits, for its work slows a commit by half.
+//! Readers see queue and store as one.
 
 use super::block::Block;
-use super::spares::Spares;
+use super::buffer_pool::BufferPool;
 use super::store::{Store, StoreError};
 use crate::domain::{Offset, TaskKey};
 use std::collections::{HashMap, VecDeque};
@@ -24,7 +24,7 @@ const RETRY: Duration = Duration::from_millis(500);
 const IDLE: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
-struct State {
+struct Waiting {
     /// Offset of the first that waits; everything below is in the store.
     first: Offset,
     blocks: VecDeque<Arc<Block>>,
@@ -42,19 +42,19 @@ struct State {
 
 /// The waiting records.
 #[derive(Default)]
-pub(crate) struct Recent {
-    state: Mutex<State>,
+pub(crate) struct StoreQueue {
+    state: Mutex<Waiting>,
     changed: Condvar,
 }
 
-impl Recent {
+impl StoreQueue {
     /// Nothing waits; the store has everything below `first`.
-    pub fn new(first: Offset) -> Recent {
-        let state = State { first, ..State::default() };
-        Recent { state: Mutex::new(state), changed: Condvar::new() }
+    pub fn new(first: Offset) -> StoreQueue {
+        let state = Waiting { first, ..Waiting::default() };
+        StoreQueue { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Waiting> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -118,14 +118,14 @@ impl Recent {
         self.state().stuck.clone()
     }
 
-    /// Lets [`Recent::run`] end once nothing waits, or at once when the store is stuck.
+    /// Lets [`StoreQueue::run`] end once nothing waits, or at once when the store is stuck.
     pub fn close(&self) {
         self.state().closing = true;
         self.changed.notify_all();
     }
 
     /// Lets the store forget what is below a compacted log's floor.
-    pub fn forget(&self, floor: Offset) {
+    pub fn delete_below(&self, floor: Offset) {
         self.state().floor = Some(floor);
         self.changed.notify_all();
     }
@@ -137,7 +137,7 @@ impl Recent {
             if let Some(floor) = state.floor.take() {
                 drop(state);
                 // What stays behind is forgotten at the next opening.
-                *unsynced |= store.forget(floor).is_ok();
+                *unsynced |= store.delete_below(floor).is_ok();
                 state = self.state();
                 continue;
             }
@@ -207,8 +207,8 @@ impl Recent {
         end
     }
 
-    /// Takes records over until [`Recent::close`]. True when the store has everything, durably.
-    pub fn run(&self, store: &Store, spares: &Spares) -> bool {
+    /// Takes records over until [`StoreQueue::close`]. True when the store has everything, durably.
+    pub fn run(&self, store: &Store, buffers: &BufferPool) -> bool {
         let mut unsynced = true;
         while let Some(blocks) = self.next(store, &mut unsynced) {
             match store.apply(&blocks) {
@@ -217,7 +217,7 @@ impl Recent {
                     self.applied(&blocks);
                     // A reader may still have some.
                     let free = blocks.into_iter().filter_map(|block| Arc::try_unwrap(block).ok());
-                    free.for_each(|block| spares.give(block.into_bytes()));
+                    free.for_each(|block| buffers.give(block.into_bytes()));
                 }
                 Err(error) if self.refused(&error) => return false,
                 Err(_) => std::thread::sleep(RETRY),

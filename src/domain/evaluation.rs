@@ -1,6 +1,6 @@
 //! Measured quality of a checkpoint on held-out prompts.
 
-use super::completion::Completion;
+use crate::lm::completion::Completion;
 use super::id::{PolicyId, RubricId};
 use super::judgment::RubricName;
 use serde::{Deserialize, Serialize};

@@ -40,12 +40,13 @@ fn room(path: &str) -> &str {
 /// Which rooms each room may look into. Below is never above: a cycle cannot be written down here
 /// without being seen.
 const MAY_SEE: [(&str, &[&str]); 22] = [
-    ("domain", &[]),
+    // The model layer, a crate of its own: the words that both speak are at home there.
+    ("domain", &["lm"]),
     ("stats", &[]),
     ("faults", &[]),
     ("machine", &[]),
     ("space", &[]),
-    ("lm", &["domain"]),
+    ("lm", &[]),
     ("rubric", &["domain"]),
     ("log", &["domain", "faults", "machine", "space"]),
     ("blob", &["domain", "faults", "machine"]),
@@ -113,9 +114,9 @@ fn rooms_look_only_downwards() {
 fn heavy_crates_stay_in_their_rooms() {
     let homes = [
         ("actix", vec!["actor"]),
-        ("candle_core", vec!["lm"]),
-        ("candle_nn", vec!["lm"]),
-        ("tokenizers", vec!["lm"]),
+        ("candle_core", vec![]),
+        ("candle_nn", vec![]),
+        ("tokenizers", vec![]),
         ("wasmtime", vec!["rubric"]),
         ("sled", vec!["log"]),
         ("clap", vec!["cli"]),
@@ -216,8 +217,8 @@ fn no_answer_is_thrown_away() {
 fn the_library_does_not_print() {
     let words = [concat!("print", "ln!("), concat!("print", "!("), concat!("dbg", "!(")];
     let mut loud = Vec::new();
-    for (path, text) in sources(&["src"]) {
-        if room(&path) == "cli" || path.ends_with("tests.rs") {
+    for (path, text) in sources(&["src", "crates/lm/src"]) {
+        if path.starts_with("src/cli") || path.ends_with("tests.rs") {
             continue;
         }
         for (at, line) in text.lines().enumerate() {

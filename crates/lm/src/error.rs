@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-/// An error of the model room.
+/// An error of the model layer. Not `non_exhaustive`: who decides whose doing an error is, the task's
+/// or the machine's, has to decide it for a new kind too, or does not compile.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum LmError {
     /// A file could not be read or written.
     #[error("{path}: {source}")]

@@ -4,7 +4,7 @@
 ci:
     .ci/run
 
-# The feature cuda: when src/lm, crates or the dependencies changed.
+# The feature cuda: when crates or the dependencies changed.
 ci-cuda:
     .ci/cuda
 

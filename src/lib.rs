@@ -32,7 +32,6 @@ pub mod demo;
 pub mod domain;
 pub mod error;
 mod faults;
-pub mod lm;
 pub mod log;
 mod machine;
 pub mod prompts;
@@ -44,6 +43,9 @@ mod space;
 pub mod stage;
 pub mod stats;
 pub mod view;
+
+/// The model layer, a crate of its own.
+pub use gradus_lm as lm;
 
 pub use error::{Error, ExitStatus};
 pub use runtime::{

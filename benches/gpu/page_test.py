@@ -7,19 +7,19 @@ import page
 
 LIBTEST = """
 running 5 tests
-test lm::gpu::tests::a ... ok
-test lm::gpu::tests::b ... some words
+test gpu::tests::a ... ok
+test gpu::tests::b ... some words
 more of them
 ok
-test lm::gpu::tests::c ... skipped: the kernels were not compiled for this CPU
+test gpu::tests::c ... skipped: the kernels were not compiled for this CPU
 ok
-test lm::gpu::tests::d ... thread panicked at x:
+test gpu::tests::d ... thread panicked at x:
 left: 1, right: 2
 FAILED
-test lm::gpu::tests::e ... ignored, needs a model
-test lm::gpu::tests::g ... no GPU (a reason): the kernels run on the CPU
+test gpu::tests::e ... ignored, needs a model
+test gpu::tests::g ... no GPU (a reason): the kernels run on the CPU
 ok
-test lm::gpu::tests::f ... a crash
+test gpu::tests::f ... a crash
 """
 
 
@@ -39,10 +39,10 @@ RECORD = dict(
     no_gpu=None,
     steps=[
         dict(name="devices", verdict="ok", seconds=2.0, limit=30),
-        dict(name="gradus-lib-tests", verdict="exit code 101", seconds=9.0, limit=90),
+        dict(name="gradus-lm-tests", verdict="exit code 101", seconds=9.0, limit=90),
         dict(name="demo", verdict="ran past its 45 s", seconds=45.0, limit=45),
     ],
-    tests={"gradus-lib-tests": page.verdicts(LIBTEST)},
+    tests={"gradus-lm-tests": page.verdicts(LIBTEST)},
     tails={"demo": "line one\nline two"},
     bench=dict(
         device="cuda:0",
@@ -78,7 +78,7 @@ class Page(unittest.TestCase):
     def test_verdicts_are_found_between_words(self):
         found = page.verdicts(LIBTEST)
         expected = ["ok", "ok", "skipped", "FAILED", "ignored", "unfinished", "emulated"]
-        self.assertEqual([found[f"lm::gpu::tests::{name}"] for name in "abcdefg"], expected)
+        self.assertEqual([found[f"gpu::tests::{name}"] for name in "abcdefg"], expected)
 
     def test_bars(self):
         found = {name: (said, verdict) for name, said, verdict in page.bars(RECORD)}
@@ -114,8 +114,8 @@ class Page(unittest.TestCase):
             "- peers, TRL dpo 1B lora: failed: OutOfMemoryError: 2 GiB",
             "- 1B lora was taken in parts: no room",
             "- Python has no datasets: ModuleNotFoundError: No module named 'datasets'",
-            "gradus-lib-tests: `lm::gpu::tests::c` skipped, `lm::gpu::tests::d` FAILED, "
-            "`lm::gpu::tests::g` emulated, `lm::gpu::tests::f` unfinished.",
+            "gradus-lm-tests: `gpu::tests::c` skipped, `gpu::tests::d` FAILED, "
+            "`gpu::tests::g` emulated, `gpu::tests::f` unfinished.",
             "cuda:0 (NVIDIA H100, 80 GiB).",
         ):
             self.assertIn(f"\n{line}\n", f"\n{text}\n")

@@ -1,8 +1,8 @@
 //! Measured quality of a checkpoint on held-out prompts.
 
-use super::completion::Completion;
 use super::id::{PolicyId, RubricId};
 use super::judgment::RubricName;
+use crate::lm::completion::Completion;
 use serde::{Deserialize, Serialize};
 
 /// A mean with its 95 % interval.

@@ -4,7 +4,6 @@
 //! other large things by the hash of their blob. The fields never change their meaning: a new
 //! meaning is a new event.
 
-use super::completion::Completion;
 use super::evaluation::{Evaluation, HeldOutAnswer};
 use super::id::{BlobHash, Iteration, Offset, PolicyId, PromptId, RubricId, TaskKey};
 use super::judgment::{Judgment, RubricName};
@@ -14,6 +13,8 @@ use super::plan::{IterationPlan, SampleSet, SettingChange};
 use super::policy::{AdapterShape, PolicyRef};
 use super::probe::ProbeReport;
 use super::prompt::{Message, Prompt};
+use crate::lm::completion::Completion;
+pub use crate::lm::train::StepMetrics;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -41,31 +42,6 @@ pub enum IterationKind {
     Sft,
     /// Preference optimisation on self-judged pairs (M1 to M2 and on).
     Dpo,
-}
-
-/// TRL's training metrics of one optimiser step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct StepMetrics {
-    /// The loss that was minimised.
-    pub loss: f64,
-    /// Learning rate of this step.
-    pub learning_rate: f64,
-    /// Global gradient norm before clipping.
-    pub grad_norm: f64,
-    /// Mean implicit reward of the chosen completions (DPO only, as the next five).
-    pub rewards_chosen: f64,
-    /// Mean implicit reward of the rejected completions.
-    pub rewards_rejected: f64,
-    /// Share of pairs whose chosen reward is strictly higher.
-    pub rewards_accuracy: f64,
-    /// Mean difference of the two rewards.
-    pub rewards_margin: f64,
-    /// Mean summed log-probability of the chosen completions.
-    pub logps_chosen: f64,
-    /// Mean summed log-probability of the rejected completions.
-    pub logps_rejected: f64,
-    /// Tokens the step saw.
-    pub num_tokens: u64,
 }
 
 /// Reference log-probabilities of one pair, natural log, summed over response tokens.

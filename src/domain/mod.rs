@@ -1,10 +1,10 @@
 //! THE WORDS. Pure types that every other room speaks: ids, prompts, completions, judgments,
 //! pairs, policies, and [`event::Event`], which lists everything that can have happened.
 //!
-//! This room depends on nothing of ours. It does no I/O, reads no clock and draws no randomness,
+//! The words that the model layer speaks too ([`Seed`], [`Message`], [`Completion`]...) are at home in
+//! [`crate::lm`] and named here again. Of ours this room knows nothing else. It does no I/O, reads no clock and draws no randomness,
 //! so nothing in it can fail except decoding.
 
-pub mod completion;
 pub mod evaluation;
 pub mod event;
 pub mod id;
@@ -15,11 +15,12 @@ pub mod plan;
 pub mod policy;
 pub mod probe;
 pub mod prompt;
-pub mod seed;
 pub mod text;
 mod tuple_form;
 
-pub use completion::{Completion, StopReason};
+pub use crate::lm::chat::{Message, Role};
+pub use crate::lm::completion::{Completion, StopReason};
+pub use crate::lm::seed::Seed;
 pub use event::Event;
 pub use id::{BlobHash, Iteration, Offset, PolicyId, PromptId, RubricId, TaskKey};
 pub use judgment::{
@@ -30,6 +31,5 @@ pub use panel::{Panel, PanelError, PanelMember, Trial, When};
 pub use plan::IterationPlan;
 pub use policy::{AdapterRef, AdapterShape, PolicyRef};
 pub use probe::{Attack, Forgery, ProbeReport, ProbedAnswer};
-pub use prompt::{Message, Notes, Prompt, PromptOrigin, Role};
-pub use seed::Seed;
+pub use prompt::{Notes, Prompt, PromptOrigin};
 pub(crate) use tuple_form::tuple_form;

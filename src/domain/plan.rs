@@ -8,6 +8,8 @@ use super::event::IterationKind;
 use super::id::BlobHash;
 use super::panel::Panel;
 use super::policy::{AdapterShape, PolicyRef};
+pub use crate::lm::loss::Loss;
+pub use crate::lm::optimizer::Schedule;
 use serde::{Deserialize, Serialize};
 
 /// Everything that the result of an iteration depends on, beside what it meets on the way.
@@ -93,49 +95,6 @@ pub struct SeedSet {
     pub blob: BlobHash,
     /// How many rows.
     pub rows: u32,
-}
-
-/// A loss on pairs, with its parameters. `h` is the chosen text's log-ratio to the reference less
-/// the rejected text's.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum Loss {
-    /// `-log sigmoid(beta h)` (arXiv 2305.18290); with label smoothing, cDPO.
-    Sigmoid {
-        /// Strength of the pull to the reference.
-        beta: f64,
-        /// How often a label is believed to be swapped.
-        label_smoothing: f64,
-    },
-    /// The sigmoid loss made unbiased for labels that are swapped so often (arXiv 2403.00409).
-    Robust {
-        /// Strength of the pull to the reference.
-        beta: f64,
-        /// How often a label is swapped; below 0.5.
-        label_smoothing: f64,
-    },
-    /// `(h - 1 / (2 beta))^2` on length-averaged log-ratios, as TRL (arXiv 2310.12036).
-    Ipo {
-        /// Strength of the pull to the reference.
-        beta: f64,
-    },
-    /// `max(0, 1 - beta h)` (SLiC, arXiv 2305.10425).
-    Hinge {
-        /// Strength of the pull to the reference.
-        beta: f64,
-    },
-}
-
-impl Loss {
-    /// Strength of the pull to the reference; it also scales implicit rewards.
-    pub fn beta(&self) -> f64 {
-        match *self {
-            Loss::Sigmoid { beta, .. }
-            | Loss::Robust { beta, .. }
-            | Loss::Ipo { beta }
-            | Loss::Hinge { beta } => beta,
-        }
-    }
 }
 
 /// What the loss holds the policy against.
@@ -388,22 +347,6 @@ pub struct OptimizerPlan {
     pub weight_decay: f64,
     /// Gradient clipping; 0 is none.
     pub max_grad_norm: f64,
-}
-
-/// How the learning rate moves after warm-up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Schedule {
-    /// Stays.
-    Constant,
-    /// Falls linearly to the final ratio.
-    Linear,
-    /// Half a cosine down to the final ratio.
-    #[default]
-    Cosine,
-    /// Stays for three quarters, then falls linearly to the final ratio. A run that has to end
-    /// early can begin to fall then, and is the same as one that was planned so.
-    WarmupStableDecay,
 }
 
 /// How a checkpoint is measured, and when it becomes the policy.

@@ -6,11 +6,12 @@
 
 use super::folder::Folder;
 use crate::config::Config;
-use crate::domain::{AdapterShape, Event, Seed, TaskKey};
+use crate::domain::{AdapterShape, BlobHash, Event, Seed, TaskKey};
 use crate::error::Error;
 use crate::lm::model_files::ModelFiles;
 use crate::log::{Batch, Log};
 use crate::view::RunView;
+use std::collections::BTreeMap;
 
 /// Refuses settings or a model of another run. A run of an older gradus has not recorded its model:
 /// it is what it is now.
@@ -33,9 +34,14 @@ pub(super) fn check(
     check_model(view, model, folder)
 }
 
+/// The hashes of the model's texts, by file name.
+fn hashes(model: &ModelFiles) -> BTreeMap<String, BlobHash> {
+    model.hashes().into_iter().map(|(name, hash)| (name, BlobHash(hash))).collect()
+}
+
 /// The record of a run's model, and of what its adapters are that schema 1 did not describe.
 pub(super) fn pin(model: &ModelFiles, adapters_of_old: Option<AdapterShape>) -> Batch {
-    let event = Event::ModelPinned { files: model.hashes(), adapters_of_old };
+    let event = Event::ModelPinned { files: hashes(model), adapters_of_old };
     Batch { key: Some(TaskKey::of("model", &[])), events: vec![event], cursor: None }
 }
 
@@ -69,7 +75,7 @@ pub fn check_model(view: &RunView, model: &ModelFiles, folder: &Folder) -> Resul
     if view.model_files.is_empty() {
         return Ok(());
     }
-    let found = model.hashes();
+    let found = hashes(model);
     let names = view.model_files.keys().chain(found.keys());
     let Some(name) = names.into_iter().find(|n| view.model_files.get(*n) != found.get(*n)) else {
         return Ok(());

@@ -38,7 +38,7 @@ fn name_of(iteration: Iteration) -> String {
 
 /// Every policy, in the order in which they came about.
 pub(super) fn list(view: &RunView) -> Vec<PolicyRow> {
-    use crate::view::Decision;
+    use crate::view::GateDecision;
     let row = |name: String, policy: &PolicyRef, rejected: Option<String>| {
         let acts = view.policy.as_ref() == Some(policy);
         PolicyRow { name, policy: policy.clone(), acts, pinned: acts && view.pinned, rejected }
@@ -46,8 +46,8 @@ pub(super) fn list(view: &RunView) -> Vec<PolicyRow> {
     let base = view.base.iter().map(|base| row(name_of(Iteration(0)), base, None));
     let made = view.iterations.iter().filter_map(|(number, iteration)| {
         let rejected = match &iteration.decision {
-            Some(Decision::Rejected(reason)) => Some(reason.clone()),
-            Some(Decision::Promoted) | None => None,
+            Some(GateDecision::Rejected(reason)) => Some(reason.clone()),
+            Some(GateDecision::Promoted) | None => None,
         };
         Some(row(name_of(*number), made_by(iteration)?, rejected))
     });

@@ -6,7 +6,6 @@ use super::workshop::{
     skipped_in_a_row,
 };
 use crate::blob::BlobStore;
-use crate::domain::event::StepMetrics;
 use crate::domain::plan::{Engine, MovingMean, ReferenceRule};
 use crate::domain::{AdapterRef, AdapterShape, BlobHash, PolicyRef};
 use crate::lm::cancel::Cancel;
@@ -18,7 +17,7 @@ use crate::lm::logp::sequence_logps;
 use crate::lm::model_files::ModelFiles;
 use crate::lm::ops::Storage;
 use crate::lm::policy::{Adapter, LanguageModel, Policy, scores_on};
-use crate::lm::train::{Method, StepFigures, StepReport, Trainer, Under};
+use crate::lm::train::{Method, StepReport, Trainer, Under};
 use crate::lm::weights::{WeightDtype, Weights};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -207,21 +206,6 @@ fn first_checks(trainer: &mut Trainer, request: &SegmentRequest<'_>) -> Result<(
     }
 }
 
-fn metrics(figures: &StepFigures) -> StepMetrics {
-    StepMetrics {
-        loss: figures.loss,
-        learning_rate: figures.learning_rate,
-        grad_norm: figures.grad_norm,
-        rewards_chosen: figures.rewards_chosen,
-        rewards_rejected: figures.rewards_rejected,
-        rewards_accuracy: figures.rewards_accuracy,
-        rewards_margin: figures.rewards_margin,
-        logps_chosen: figures.logps_chosen,
-        logps_rejected: figures.logps_rejected,
-        num_tokens: figures.num_tokens,
-    }
-}
-
 impl Workshop for CandleWorkshop {
     fn policy(
         &self,
@@ -277,7 +261,7 @@ impl Workshop for CandleWorkshop {
             let report = report?;
             short.extend(trainer.short_of_memory().into_iter().map(|s| (steps.len(), s)));
             steps.push(match report {
-                StepReport::Taken(figures) => StepResult::Taken(metrics(&figures)),
+                StepReport::Taken(metrics) => StepResult::Taken(metrics),
                 StepReport::Skipped { reason } => StepResult::Skipped(reason),
             });
             (request.on_step)(steps.len() as u64);

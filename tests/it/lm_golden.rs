@@ -13,7 +13,7 @@ use gradus::lm::lora::{Lora, LoraSettings};
 use gradus::lm::loss::{Belief, DpoSettings, Loss};
 use gradus::lm::optimizer::{OptimizerSettings, Schedule};
 use gradus::lm::train::{
-    DpoExample, Method, StepFigures, StepReport, TrainSettings, Trainer, WeightedSequence,
+    DpoExample, Method, StepMetrics, StepReport, TrainSettings, Trainer, WeightedSequence,
 };
 use gradus::lm::weights::Weights;
 use serde::Deserialize;
@@ -188,7 +188,7 @@ fn same_gradients(case: &Case, ours: &BTreeMap<String, Vec<f32>>, file: &str) {
     }
 }
 
-fn taken(report: StepReport) -> StepFigures {
+fn taken(report: StepReport) -> StepMetrics {
     match report {
         StepReport::Taken(figures) => figures,
         StepReport::Skipped { reason } => panic!("skipped: {reason}"),

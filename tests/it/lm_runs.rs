@@ -14,7 +14,7 @@ use gradus::lm::loss::{Belief, DpoSettings, Loss};
 use gradus::lm::model_files::ModelFiles;
 use gradus::lm::optimizer::{AdamW, Moving, OptimizerSettings, Schedule, global_norm};
 use gradus::lm::train::{
-    DpoExample, Method, StepFigures, StepReport, TrainSettings, Trainer, WeightedSequence,
+    DpoExample, Method, StepMetrics, StepReport, TrainSettings, Trainer, WeightedSequence,
 };
 use gradus::lm::weights::Weights;
 use serde::Deserialize;
@@ -246,7 +246,7 @@ fn optimizer(curve: &Curve, schedule: Schedule) -> OptimizerSettings {
     }
 }
 
-fn taken(report: StepReport) -> StepFigures {
+fn taken(report: StepReport) -> StepMetrics {
     match report {
         StepReport::Taken(figures) => figures,
         StepReport::Skipped { reason } => panic!("skipped: {reason}"),
@@ -405,7 +405,7 @@ fn preference_losses_figures_and_gradients_are_trls() {
     }
 }
 
-fn same_figures(ours: &StepFigures, theirs: &Dpo, what: &str) {
+fn same_figures(ours: &StepMetrics, theirs: &Dpo, what: &str) {
     assert_eq!(ours.rewards_accuracy, theirs.rewards_accuracy, "{what}");
     let mut worst = Worst::default();
     worst.see((ours.loss / theirs.loss - 1.0).abs(), || "loss, relative".to_owned());

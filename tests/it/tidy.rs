@@ -41,13 +41,14 @@ fn room(path: &str) -> &str {
 /// Which rooms each room may look into. Below is never above: a cycle cannot be written down here
 /// without being seen.
 const MAY_SEE: [(&str, &[&str]); 23] = [
-    ("domain", &[]),
+    // The model layer, a crate of its own: the words that both speak are at home there.
+    ("domain", &["lm"]),
     ("stats", &[]),
     ("faults", &[]),
     ("machine", &[]),
     ("space", &[]),
     ("atomic_file", &["faults"]),
-    ("lm", &["domain"]),
+    ("lm", &[]),
     ("rubric", &["atomic_file", "domain"]),
     ("log", &["atomic_file", "domain", "faults", "machine", "space"]),
     ("blob", &["atomic_file", "domain", "machine"]),
@@ -86,7 +87,7 @@ const MAY_SEE: [(&str, &[&str]); 23] = [
         &["config", "domain", "error", "lm", "log", "rubric", "runtime", "stage", "stats", "view"],
     ),
     ("error", &["blob", "config", "lm", "log", "prompts", "rubric", "stage"]),
-    ("lib", &["error", "runtime"]),
+    ("lib", &["domain", "error", "lm", "runtime"]),
     ("main", &[]),
     ("cli", &[]),
 ];
@@ -314,9 +315,9 @@ fn uses_in_a_room_are_found() {
 fn heavy_crates_stay_in_their_rooms() {
     let homes = [
         ("actix", vec!["actor"]),
-        ("candle_core", vec!["lm"]),
-        ("candle_nn", vec!["lm"]),
-        ("tokenizers", vec!["lm"]),
+        ("candle_core", vec![]),
+        ("candle_nn", vec![]),
+        ("tokenizers", vec![]),
         ("wasmtime", vec!["rubric"]),
         ("sled", vec!["log"]),
         ("clap", vec!["cli"]),
@@ -417,8 +418,8 @@ fn no_answer_is_thrown_away() {
 fn the_library_does_not_print() {
     let words = [concat!("print", "ln!("), concat!("print", "!("), concat!("dbg", "!(")];
     let mut loud = Vec::new();
-    for (path, text) in sources(&["src"]) {
-        if room(&path) == "cli" || path.ends_with("tests.rs") {
+    for (path, text) in sources(&["src", "crates/lm/src"]) {
+        if path.starts_with("src/cli") || path.ends_with("tests.rs") {
             continue;
         }
         for (at, line) in text.lines().enumerate() {

@@ -1,5 +1,5 @@
-// The optimiser: the twin of src/lm/optimizer.rs, bit for bit. A step is bounded by memory, so each
-// product and sum may be rounded by itself (__fmul_rn, __fadd_rn), where the compiler would
+// The optimiser: the twin of crates/lm/src/optimizer.rs, bit for bit. A step is bounded by memory,
+// so each product and sum may be rounded by itself (__fmul_rn, __fadd_rn), where the compiler would
 // otherwise make one rounding of two; then a step on the GPU is the step on the CPU.
 
 #include "common.cuh"

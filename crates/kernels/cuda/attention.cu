@@ -1,6 +1,6 @@
 // Attention forward, by tiles of queries: one block for a tile, a key head and a part of the keys.
 // Scores of 64 queries and some keys live in shared memory; maximum, sum and output of each query
-// are carried from keys to keys (the online softmax). The twin is src/lm/ops/attention.rs.
+// are carried from keys to keys (the online softmax). The twin is crates/lm/src/ops/attention.rs.
 //
 // exp and log are taken to the base 2, which is what a GPU has.
 

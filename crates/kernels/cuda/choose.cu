@@ -1,5 +1,5 @@
-// Drawing one token of a row of logits; the twin of src/lm/generate/sample.rs, whose semantics it
-// has to the last bit of each mass: exp is the same polynomial, rounded the same way.
+// Drawing one token of a row of logits; the twin of crates/lm/src/generate/sample.rs, whose
+// semantics it has to the last bit of each mass: exp is the same polynomial, rounded the same way.
 //
 // Nothing is sorted. What a cut keeps is said by a mass and a count: all tokens above the mass, and
 // of those at it the first few by id. The mass is found by bisection over the bits of a positive
@@ -17,7 +17,7 @@ constexpr u32 BOUNDS = (1 << BITS) - 1;
 constexpr u32 NOBODY = 0xffffffffu;
 constexpr u32 ALL_TIES = 0xffffffffu;
 
-// src/lm/ops/exp.rs, where the constants are explained.
+// crates/lm/src/ops/exp.rs, where the constants are explained.
 __device__ __forceinline__ float twin_exp(float x) {
   constexpr float ROUND = 12582912.0f;
   x = x < -87.3f ? -87.3f : x;

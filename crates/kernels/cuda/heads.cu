@@ -1,7 +1,7 @@
 // What happens to the heads of queries and keys between their product and attention: an RMSNorm of
 // each head (Qwen3's), where there is one, and the rotary embedding; and the way back. A warp takes
-// a row and head, a lane every 32nd pair (i, i + dim/2) of it. The twins are src/lm/ops/norm.rs and
-// rotary.rs.
+// a row and head, a lane every 32nd pair (i, i + dim/2) of it. The twins are norm.rs and rotary.rs
+// in crates/lm/src/ops.
 
 #include "common.cuh"
 

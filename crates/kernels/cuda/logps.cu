@@ -1,4 +1,4 @@
-// Log-probability of one token per row, and its gradient; the twin of src/lm/ops/logps.rs.
+// Log-probability of one token per row, and its gradient; the twin of crates/lm/src/ops/logps.rs.
 
 #include "common.cuh"
 

@@ -1,4 +1,4 @@
-// RMSNorm of rows [rows, width] and its gradients; the twin of src/lm/ops/norm.rs.
+// RMSNorm of rows [rows, width] and its gradients; the twin of crates/lm/src/ops/norm.rs.
 
 #include "common.cuh"
 

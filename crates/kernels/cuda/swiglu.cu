@@ -1,5 +1,5 @@
-// The gate of the MLP: silu(gate) * up; the twin of src/lm/ops/swiglu.rs. Rows of gate_up [rows, 2 *
-// inner] have the gate first.
+// The gate of the MLP: silu(gate) * up; the twin of crates/lm/src/ops/swiglu.rs. Rows of gate_up
+// [rows, 2 * inner] have the gate first.
 
 #include "common.cuh"
 

@@ -1,4 +1,4 @@
-//! The optimiser: bit for bit what src/lm/optimizer.rs computes.
+//! The optimiser: bit for bit what crates/lm/src/optimizer.rs computes.
 
 use crate::args;
 use crate::gpu::{Arg, Bf16, Buffer, NULL, Number, close, gpu, noise, run};

@@ -1,5 +1,5 @@
-//! Drawing tokens, against a port of src/lm/generate/sample.rs: the same masses to the last bit, and
-//! sums in f64 in the order of ids or of likelihood.
+//! Drawing tokens, against a port of crates/lm/src/generate/sample.rs: the same masses to the last
+//! bit, and sums in f64 in the order of ids or of likelihood.
 
 use crate::args;
 use crate::gpu::{Buffer, Element, Stream, gpu, noise, run};
@@ -15,7 +15,7 @@ impl Element for Chosen {
 
 const ALL: Choice = Choice { unit: 0.0, temperature: 1.0, top_p: 1.0, min_p: 0.0, top_k: 0 };
 
-/// src/lm/ops/exp.rs.
+/// crates/lm/src/ops/exp.rs.
 fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     let x = x.clamp(-87.3, 88.3);

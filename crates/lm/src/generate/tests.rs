@@ -1,0 +1,276 @@
+//! Drawing on a small random network: cached equals recomputed, alone equals in company.
+
+use super::*;
+use crate::config::Architecture;
+use crate::decoder::Decoder;
+use crate::logp::sequence_logps;
+use crate::weights::expected_shapes;
+use candle_core::{Device, Tensor};
+use std::collections::BTreeMap;
+
+fn small() -> ModelConfig {
+    ModelConfig {
+        architecture: Architecture::default(),
+        rope_scaling: None,
+        vocab_size: 61,
+        hidden_size: 48,
+        intermediate_size: 72,
+        num_hidden_layers: 3,
+        num_attention_heads: 6,
+        num_key_value_heads: 2,
+        head_dim: 8,
+        rms_norm_eps: 1e-5,
+        rope_theta: 10_000.0,
+        max_position_embeddings: 96,
+        tie_word_embeddings: true,
+        bos_token_id: None,
+        eos_token_ids: vec![0],
+    }
+}
+
+/// Reproducible weights large enough that logits differ clearly.
+pub(crate) fn random_weights(config: &ModelConfig, seed: u8) -> Weights {
+    let mut rng = ChaCha8Rng::from_seed([seed; 32]);
+    let mut tensors = BTreeMap::new();
+    for (name, shape) in expected_shapes(config) {
+        let count: usize = shape.iter().product();
+        let centre = if name.contains("norm") { 1.0 } else { 0.0 };
+        let scale = if name.contains("embed") { 1.0 } else { 0.3 };
+        let values: Vec<f32> = (0..count)
+            .map(|_| centre + scale * (rng.next_u32() as f32 / u32::MAX as f32 - 0.5) * 2.0)
+            .collect();
+        tensors.insert(name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap());
+    }
+    Weights(tensors)
+}
+
+fn generator() -> Generator {
+    Generator::new(&small(), random_weights(&small(), 1)).unwrap()
+}
+
+fn sampling(temperature: f32, max_new_tokens: usize) -> Sampling {
+    Sampling {
+        temperature,
+        top_p: 0.95,
+        top_k: None,
+        min_p: None,
+        repetition_penalty: 1.0,
+        max_new_tokens,
+        stop_ids: vec![0],
+    }
+}
+
+fn tokens(seed: u8, count: usize) -> Vec<u32> {
+    let mut rng = ChaCha8Rng::from_seed([seed; 32]);
+    (0..count).map(|_| 1 + rng.next_u32() % 60).collect()
+}
+
+fn request(prompt: Vec<u32>, first: u64, candidates: u64) -> DrawRequest {
+    let root = Seed::root(9);
+    let seeds = (first..first + candidates).map(|i| root.index(i)).collect();
+    DrawRequest { prompt, seeds, sampling: sampling(1.0, 20) }
+}
+
+/// Log-probability of the continuation, each position from a fresh reading of everything before.
+fn recomputed(generator: &Generator, prompt: &[u32], ids: &[u32]) -> (f64, Vec<u32>) {
+    let mut logp = 0.0;
+    let mut greedy = vec![];
+    for index in 0..ids.len() {
+        let context = [prompt, &ids[..index]].concat();
+        let mut reader = Reader::new(generator.reading(), generator.config(), vec![&context], &[1]);
+        let likeliest = sampling(0.0, 1);
+        let mut at_end = |reading: &mut dyn Reading, ends: &[(usize, usize)]| {
+            let at = [ends[0].0];
+            logp += reading.logps(&at, &ids[index..=index])?[0];
+            let ask = Ask { sampling: &likeliest, unit: 0.0, seen: None };
+            greedy.push(reading.choose(&at, &[ask])?[0].0);
+            Ok(())
+        };
+        reader.read(&[0], &Cancel::default(), &mut at_end).unwrap();
+    }
+    (logp, greedy)
+}
+
+#[test]
+fn cached_decoding_equals_reading_everything_again() {
+    let generator = generator();
+    let mut wanted = request(tokens(2, 17), 0, 3);
+    let drawn = generator.draw(std::slice::from_ref(&wanted), &Cancel::default()).unwrap();
+    for candidate in &drawn[0] {
+        let (logp, _) = recomputed(&generator, &wanted.prompt, &candidate.token_ids);
+        assert!((logp - candidate.logp).abs() < 1e-9, "{logp} {}", candidate.logp);
+    }
+    wanted.sampling.temperature = 0.0;
+    let drawn = generator.draw(std::slice::from_ref(&wanted), &Cancel::default()).unwrap();
+    let (_, greedy) = recomputed(&generator, &wanted.prompt, &drawn[0][0].token_ids);
+    assert_eq!(greedy, drawn[0][0].token_ids);
+    assert_eq!(drawn[0][0], drawn[0][2]);
+}
+
+/// What is recorded of a drawn completion is what training would find for it.
+#[test]
+fn drawn_log_probabilities_are_the_trainers() {
+    let requests: Vec<_> =
+        (0..6).map(|n| request(tokens(n, 9 + 5 * n as usize), 10 * u64::from(n), 3)).collect();
+    let drawn = generator().draw(&requests, &Cancel::default()).unwrap();
+    let together = requests.iter().zip(&drawn);
+    let (sequences, recorded): (Vec<_>, Vec<f64>) = together
+        .flat_map(|(r, all)| all.iter().map(|d| ((r.prompt.clone(), d.token_ids.clone()), d.logp)))
+        .unzip();
+    let decoder = Decoder::new(&small(), random_weights(&small(), 1), None).unwrap();
+    let found = sequence_logps(&decoder, &sequences, &Cancel::default()).unwrap();
+    for (recorded, found) in recorded.iter().zip(&found) {
+        assert!((recorded - found).abs() < 1e-4, "{recorded} {found}");
+        assert!(*recorded < -1.0, "some choice was left");
+    }
+}
+
+/// 8 bits: a little different, and no less indifferent to company.
+#[test]
+fn eight_bits_draw_nearly_the_same_and_know_no_company_either() {
+    let weights = random_weights(&small(), 1);
+    let eight = Generator::stored(&small(), weights, Storage::EightBit).unwrap();
+    let contexts: Vec<Vec<u32>> = (0..20).map(|n| tokens(n, 12 + n as usize)).collect();
+    let choices: Vec<Vec<u32>> = (1..60).map(|id| vec![id]).collect();
+    let read = |generator: &Generator, contexts: &[Vec<u32>]| {
+        generator.choice_logps(contexts, &choices, &Cancel::default()).unwrap()
+    };
+    let (exact, eight_all) = (read(&generator(), &contexts), read(&eight, &contexts));
+    assert_eq!(read(&eight, &contexts[3..4])[0], eight_all[3]);
+    let gap = |(a, b): (&f64, &f64)| (a.exp() - b.exp()).abs();
+    let gaps = exact.iter().flatten().zip(eight_all.iter().flatten()).map(gap);
+    let most = gaps.fold(0.0, f64::max);
+    assert!(most > 0.0 && most < 0.05, "{most}");
+}
+
+#[test]
+fn company_changes_nothing() {
+    let generator = generator();
+    let shared = tokens(3, 30);
+    let requests: Vec<DrawRequest> = (0..23u64)
+        .map(|i| {
+            let own = tokens(i as u8 + 10, 1 + i as usize * 2);
+            let prompt = if i % 2 == 0 { [shared.as_slice(), &own].concat() } else { own };
+            request(prompt, i * 10, 1 + i % 5)
+        })
+        .collect();
+    let cancel = Cancel::default();
+    let together = generator.draw(&requests, &cancel).unwrap();
+    let distinct: std::collections::BTreeSet<_> =
+        together.iter().flatten().map(|d| &d.token_ids).collect();
+    assert!(distinct.len() > 30, "the draws differ, or this test shows nothing");
+    assert!(together.iter().flatten().any(|d| d.stop == StopReason::TurnEnd));
+    for (request, drawn) in requests.iter().zip(&together) {
+        assert_eq!(&generator.draw(std::slice::from_ref(request), &cancel).unwrap()[0], drawn);
+    }
+    for live_max in [1, 3, 7] {
+        let narrow = self::generator().with_live_max(live_max);
+        assert_eq!(narrow.draw(&requests, &cancel).unwrap(), together, "live_max {live_max}");
+    }
+}
+
+#[test]
+fn a_penalty_keeps_greedy_drawing_from_repeating_itself() {
+    let generator = generator();
+    let drawn = |repetition_penalty| {
+        let mut wanted = request(tokens(2, 17), 0, 1);
+        wanted.sampling = Sampling { repetition_penalty, stop_ids: vec![], ..sampling(0.0, 30) };
+        generator.draw(&[wanted], &Cancel::default()).unwrap().remove(0).remove(0)
+    };
+    let different = |ids: &[u32]| ids.iter().collect::<BTreeSet<_>>().len();
+    let (free, held) = (drawn(1.0), drawn(1e6));
+    assert!(different(&held.token_ids) > different(&free.token_ids));
+    // What is recorded is the probability under the unmodified distribution.
+    let (logp, _) = recomputed(&generator, &tokens(2, 17), &held.token_ids);
+    assert!((logp - held.logp).abs() < 1e-9);
+}
+
+#[test]
+fn choices_are_scored_like_recomputed_continuations() {
+    let generator = generator();
+    let shared = tokens(4, 25);
+    let contexts: Vec<Vec<u32>> =
+        (0..5).map(|i| [shared.as_slice(), &tokens(i + 40, 4)].concat()).collect();
+    let choices = vec![vec![7], vec![8], vec![9, 10, 11], vec![9, 12]];
+    let got = generator.choice_logps(&contexts, &choices, &Cancel::default()).unwrap();
+    for (context, got) in contexts.iter().zip(&got) {
+        for (choice, got) in choices.iter().zip(got) {
+            let (logp, _) = recomputed(&generator, context, choice);
+            assert!((logp - got).abs() < 1e-9, "{logp} {got}");
+        }
+    }
+    let all: Vec<Vec<u32>> = (0..61).map(|id| vec![id]).collect();
+    let whole = generator.choice_logps(&contexts[..1], &all, &Cancel::default()).unwrap();
+    let sum: f64 = whole[0].iter().map(|l| l.exp()).sum();
+    assert!((sum - 1.0).abs() < 1e-5, "{sum}");
+    assert!(generator.choice_logps(&contexts, &[vec![]], &Cancel::default()).is_err());
+    assert!(generator.choice_logps(&contexts, &[vec![61]], &Cancel::default()).is_err());
+}
+
+#[test]
+fn bounds_and_cancel_hold() {
+    let generator = generator();
+    let cancel = Cancel::default();
+    assert!(generator.draw(&[request(vec![], 0, 1)], &cancel).is_err());
+    assert!(generator.draw(&[request(tokens(1, 96), 0, 1)], &cancel).is_err());
+    assert!(generator.draw(&[request(vec![61], 0, 1)], &cancel).is_err());
+    let mut long = request(tokens(1, 90), 0, 2);
+    long.sampling = Sampling { stop_ids: vec![], max_new_tokens: 50, ..sampling(1.0, 50) };
+    let drawn = generator.draw(&[long, request(tokens(2, 3), 0, 0)], &cancel).unwrap();
+    assert_eq!(drawn[0][0].token_ids.len(), 6);
+    assert_eq!(drawn[0][0].stop, StopReason::Length);
+    assert!(drawn[1].is_empty());
+    cancel.cancel();
+    let stopped = generator.draw(&[request(tokens(1, 5), 0, 1)], &cancel);
+    assert!(matches!(stopped, Err(LmError::Cancelled)));
+}
+
+#[test]
+fn memory_is_given_back() {
+    let generator = generator();
+    let requests = [request(tokens(1, 20), 0, 3), request(tokens(1, 20), 5, 2)];
+    let prompts = requests.iter().map(|r| r.prompt.as_slice()).collect();
+    let mut reader = Reader::new(generator.reading(), generator.config(), prompts, &[3, 2]);
+    let newcomers = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)];
+    let cancel = Cancel::default();
+    let mut firsts = Firsts::new(&reader.plan.leaves, &requests);
+    let mut live = admit(&mut reader, &mut firsts, &newcomers, &cancel).unwrap();
+    assert_eq!(reader.reading.tree().live(), 1);
+    generator.step(&mut live, &mut *reader.reading).unwrap();
+    assert_eq!(reader.reading.tree().live(), 6);
+    live.iter_mut().for_each(|l| l.stop = Some(StopReason::Length));
+    retire(&mut live, reader.reading.tree(), &mut [vec![None; 3], vec![None; 2]]);
+    assert_eq!(reader.reading.tree().live(), 0);
+}
+
+/// Not a test of correctness: `cargo test --release -- --ignored tiny_speed --nocapture`.
+#[test]
+#[ignore = "measures; run it alone"]
+fn tiny_speed() {
+    let config = ModelConfig {
+        architecture: Architecture::default(),
+        rope_scaling: None,
+        vocab_size: 200,
+        hidden_size: 128,
+        intermediate_size: 384,
+        num_hidden_layers: 4,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 32,
+        max_position_embeddings: 512,
+        ..small()
+    };
+    let generator = Generator::new(&config, random_weights(&config, 1)).unwrap();
+    let requests: Vec<DrawRequest> = (0..64u8)
+        .map(|i| {
+            let mut one = request(tokens(i, 40), u64::from(i) * 8, 4);
+            one.sampling = Sampling { stop_ids: vec![], ..sampling(0.7, 48) };
+            one
+        })
+        .collect();
+    let start = std::time::Instant::now();
+    let drawn = generator.draw(&requests, &Cancel::default()).unwrap();
+    let count: usize = drawn.iter().flatten().map(|d| d.token_ids.len()).sum();
+    let seconds = start.elapsed().as_secs_f64();
+    eprintln!("{count} tokens, {seconds:.2} s, {:.0} tokens/s", count as f64 / seconds);
+}

@@ -1,0 +1,260 @@
+//! THE PORT: what stages see of a model. Text in, completions and probabilities out; no tensor, no
+//! file name. [`Policy`] is the implementation that computes on this machine.
+
+use super::cancel::Cancel;
+use super::chat::Message;
+use super::completion::Completion;
+use super::config::ModelConfig;
+use super::error::LmError;
+use super::generate::{DrawRequest, Generator};
+use super::gpu::{Adapters, Base, Gpu, GpuDecoder, Moves, Store};
+use super::logp::Scores;
+use super::lora::{Lora, LoraSettings};
+use super::model_files::ModelFiles;
+use super::ops::Storage;
+use super::template::GenerationPrompt;
+use super::weights::Weights;
+use std::sync::Arc;
+
+/// A language model that answers and reads.
+pub trait LanguageModel: Send + Sync {
+    /// Ids of a chat, with the model's turn opened. Contents cannot forge special tokens.
+    ///
+    /// # Errors
+    /// The template refuses the turns.
+    fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, LmError>;
+
+    /// Ids of untrusted text: no special token is added or recognised.
+    ///
+    /// # Errors
+    /// The tokenizer refuses.
+    fn encode_text(&self, text: &str) -> Result<Vec<u32>, LmError>;
+
+    /// Ids of trusted text: special tokens in it are recognised.
+    ///
+    /// # Errors
+    /// The tokenizer refuses.
+    fn encode_template(&self, text: &str) -> Result<Vec<u32>, LmError>;
+
+    /// Text without special tokens.
+    ///
+    /// # Errors
+    /// The tokenizer refuses.
+    fn decode(&self, ids: &[u32]) -> Result<String, LmError>;
+
+    /// Draws every candidate of every request. The result of a request does not depend on the
+    /// others.
+    ///
+    /// # Errors
+    /// See [`Generator::draw`].
+    fn draw(
+        &self,
+        requests: &[DrawRequest],
+        cancel: &Cancel,
+    ) -> Result<Vec<Vec<Completion>>, LmError>;
+
+    /// Per context and choice: the log-probability of the choice right after the context.
+    ///
+    /// # Errors
+    /// See [`Generator::choice_logps`].
+    fn choice_logps(
+        &self,
+        contexts: &[Vec<u32>],
+        choices: &[Vec<u32>],
+        cancel: &Cancel,
+    ) -> Result<Vec<Vec<f64>>, LmError>;
+
+    /// The token that ends the model's turn.
+    fn turn_end(&self) -> u32;
+
+    /// Every token that ends a completion; sorted, the turn's end among them.
+    fn stop_ids(&self) -> &[u32];
+
+    /// Longest sequence, prompt and completion together.
+    fn context_tokens_max(&self) -> usize;
+}
+
+/// A LoRA adapter: PEFT's tensor names, and the numbers of its `adapter_config.json`.
+#[derive(Clone, Debug)]
+pub struct Adapter {
+    /// `base_model.model.{module}.lora_A.weight` and `.lora_B.weight`.
+    pub weights: Weights,
+    /// `lora_alpha`.
+    pub alpha: f64,
+    /// `r`.
+    pub rank: usize,
+}
+
+impl Adapter {
+    /// alpha / r.
+    ///
+    /// # Errors
+    /// A rank of 0.
+    pub fn scale(&self) -> Result<f64, LmError> {
+        match self.rank {
+            0 => Err(LmError::Config("the adapter's rank (r) is 0".into())),
+            rank => Ok(self.alpha / rank as f64),
+        }
+    }
+}
+
+/// A model in memory.
+pub struct Policy {
+    files: Arc<ModelFiles>,
+    generator: Generator,
+}
+
+impl Policy {
+    /// Arranges weights, with an adapter merged in where one is given.
+    ///
+    /// # Errors
+    /// Tensors are missing or do not fit.
+    pub fn new(
+        files: Arc<ModelFiles>,
+        weights: Weights,
+        adapter: Option<&Adapter>,
+    ) -> Result<Policy, LmError> {
+        Policy::stored(files, weights, adapter, Storage::Exact)
+    }
+
+    /// As [`Policy::new`], with the matrices kept as told.
+    ///
+    /// # Errors
+    /// As [`Policy::new`].
+    pub fn stored(
+        files: Arc<ModelFiles>,
+        weights: Weights,
+        adapter: Option<&Adapter>,
+        storage: Storage,
+    ) -> Result<Policy, LmError> {
+        let weights = match adapter {
+            Some(adapter) => weights.merged(&adapter.weights, adapter.scale()?)?,
+            None => weights,
+        };
+        let generator = Generator::stored(files.config(), weights, storage)?;
+        Ok(Policy { files, generator })
+    }
+
+    /// A policy on a device, over weights that others there read as well. Its adapter is not merged,
+    /// so that all policies of a run hold one copy of what they have in common.
+    ///
+    /// # Errors
+    /// As [`Policy::new`], and [`LmError::DeviceMemory`].
+    pub fn on(
+        gpu: &Gpu,
+        files: Arc<ModelFiles>,
+        base: Arc<Base>,
+        adapter: Option<&Adapter>,
+    ) -> Result<Policy, LmError> {
+        let decoder = reader_on(gpu, files.config(), base, adapter)?;
+        let generator = Generator::on(files.config(), decoder);
+        Ok(Policy { files, generator })
+    }
+
+    /// The files it was made from.
+    pub fn files(&self) -> &Arc<ModelFiles> {
+        &self.files
+    }
+
+    /// What draws, for callers that work on ids.
+    pub fn generator(&self) -> &Generator {
+        &self.generator
+    }
+
+    fn encode(&self, messages: &[Message], end: GenerationPrompt) -> Result<Vec<u32>, LmError> {
+        let (tokenizer, template) = (self.files.tokenizer(), self.files.template());
+        let contents: Vec<&str> = messages.iter().map(|m| m.content.as_str()).collect();
+        let guarded = tokenizer.guard(&contents, template.source());
+        let messages: Vec<Message> = messages
+            .iter()
+            .zip(guarded.contents)
+            .map(|(m, content)| Message { role: m.role, content })
+            .collect();
+        let text = template.render(&messages, end)?;
+        tokenizer.encode_rendered(&text, guarded.mark)
+    }
+}
+
+impl LanguageModel for Policy {
+    fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, LmError> {
+        self.encode(messages, GenerationPrompt::Open)
+    }
+
+    fn encode_text(&self, text: &str) -> Result<Vec<u32>, LmError> {
+        self.files.tokenizer().encode_plain(text)
+    }
+
+    fn encode_template(&self, text: &str) -> Result<Vec<u32>, LmError> {
+        self.files.tokenizer().encode_trusted(text)
+    }
+
+    fn decode(&self, ids: &[u32]) -> Result<String, LmError> {
+        self.files.tokenizer().decode(ids)
+    }
+
+    fn draw(
+        &self,
+        requests: &[DrawRequest],
+        cancel: &Cancel,
+    ) -> Result<Vec<Vec<Completion>>, LmError> {
+        let drawn = self.generator.draw(requests, cancel)?;
+        let completion = |d: super::generate::Drawn| {
+            let text = self.files.tokenizer().decode(&d.token_ids)?;
+            Ok(Completion { text, token_ids: d.token_ids, logp: d.logp, stop: d.stop })
+        };
+        drawn.into_iter().map(|r| r.into_iter().map(completion).collect()).collect()
+    }
+
+    fn choice_logps(
+        &self,
+        contexts: &[Vec<u32>],
+        choices: &[Vec<u32>],
+        cancel: &Cancel,
+    ) -> Result<Vec<Vec<f64>>, LmError> {
+        self.generator.choice_logps(contexts, choices, cancel)
+    }
+
+    fn turn_end(&self) -> u32 {
+        self.files.turn_end()
+    }
+
+    fn stop_ids(&self) -> &[u32] {
+        self.files.stop_ids()
+    }
+
+    fn context_tokens_max(&self) -> usize {
+        self.files.config().max_position_embeddings
+    }
+}
+
+fn reader_on(
+    gpu: &Gpu,
+    config: &ModelConfig,
+    base: Arc<Base>,
+    adapter: Option<&Adapter>,
+) -> Result<GpuDecoder, LmError> {
+    let lora = adapter.map(|adapter| {
+        let Adapter { weights, alpha, rank } = adapter;
+        let settings = LoraSettings { r: *rank, alpha: *alpha, target_modules: Vec::new() };
+        Lora::new(weights, &settings)
+    });
+    let lora = lora.transpose()?;
+    let adapters = lora.as_ref().map(|lora| Adapters { lora, moves: Moves::Nothing });
+    Ok(GpuDecoder::new(Store::over(gpu, config, base, adapters.as_ref())?))
+}
+
+/// What says on a device how likely tokens are, over weights that others there read as well.
+///
+/// # Errors
+/// As [`Policy::on`].
+pub fn scores_on(
+    gpu: &Gpu,
+    config: &ModelConfig,
+    base: Arc<Base>,
+    adapter: Option<&Adapter>,
+) -> Result<Box<dyn Scores>, LmError> {
+    Ok(Box::new(reader_on(gpu, config, base, adapter)?))
+}
+
+#[cfg(test)]
+mod tests;

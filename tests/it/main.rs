@@ -28,6 +28,7 @@ mod rubric;
 mod runs;
 mod simulation;
 mod stops;
+mod surface;
 mod swap;
 mod tidy;
 mod verdicts;

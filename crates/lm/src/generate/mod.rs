@@ -36,6 +36,7 @@ use plan::Plan;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use reading::{CpuReading, ROWS_MAX};
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -59,6 +60,17 @@ pub struct Drawn {
     pub logp: f64,
     /// Why it ended.
     pub stop: StopReason,
+}
+
+/// A token of a sequence that is being drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrawnToken {
+    /// Which request.
+    pub request: usize,
+    /// Which of its candidates.
+    pub candidate: usize,
+    /// The token; a stop id is told too.
+    pub id: u32,
 }
 
 /// Sequences of a model of this shape that are drawn at the same time, where this computes.
@@ -183,11 +195,38 @@ impl Generator {
         requests: &[DrawRequest],
         cancel: &Cancel,
     ) -> Result<Vec<Vec<Drawn>>, LmError> {
+        self.draw_told(requests, cancel, &|_| {})
+    }
+
+    /// As [`Generator::draw`], and tells every token when it is drawn: each sequence's in order, and
+    /// once, also where a device had no room and a part was drawn again.
+    ///
+    /// # Errors
+    /// As [`Generator::draw`].
+    pub fn draw_told(
+        &self,
+        requests: &[DrawRequest],
+        cancel: &Cancel,
+        tell: &dyn Fn(DrawnToken),
+    ) -> Result<Vec<Vec<Drawn>>, LmError> {
         for request in requests {
             self.check_context(&request.prompt)?;
             request.sampling.validate()?;
         }
-        self.fitting(|live_max| self.draw_with(requests, live_max, cancel))
+        let told: RefCell<Vec<Vec<usize>>> =
+            RefCell::new(requests.iter().map(|r| vec![0; r.seeds.len()]).collect());
+        let new = |live: &[Live<'_>]| {
+            let mut told = told.borrow_mut();
+            for sequence in live {
+                let (request, candidate) = (sequence.request, sequence.candidate);
+                let known = &mut told[request][candidate];
+                for &id in sequence.ids.iter().skip(*known) {
+                    tell(DrawnToken { request, candidate, id });
+                }
+                *known = sequence.ids.len().max(*known);
+            }
+        };
+        self.fitting(|live_max| self.draw_with(requests, live_max, cancel, &new))
     }
 
     /// Does it with so many sequences alive at once, and where a device has no room for their keys
@@ -211,6 +250,7 @@ impl Generator {
         requests: &[DrawRequest],
         live_max: usize,
         cancel: &Cancel,
+        new_tokens: &dyn Fn(&[Live<'_>]),
     ) -> Result<Vec<Vec<Drawn>>, LmError> {
         let prompts: Vec<&[u32]> = requests.iter().map(|r| r.prompt.as_slice()).collect();
         let users: Vec<usize> = requests.iter().map(|r| r.seeds.len()).collect();
@@ -233,6 +273,7 @@ impl Generator {
                 exhausted = newcomers.len() < room;
                 let admitted = admit(&mut reader, &mut firsts, &newcomers, cancel)?;
                 live.extend(admitted);
+                new_tokens(&live);
                 retire(&mut live, reader.reading.tree(), &mut done);
                 continue;
             }
@@ -240,6 +281,7 @@ impl Generator {
                 break;
             }
             self.step(&mut live, &mut *reader.reading)?;
+            new_tokens(&live);
             retire(&mut live, reader.reading.tree(), &mut done);
         }
         Ok(done.into_iter().map(|r| r.into_iter().flatten().collect()).collect())

@@ -274,3 +274,27 @@ fn tiny_speed() {
     let seconds = start.elapsed().as_secs_f64();
     eprintln!("{count} tokens, {seconds:.2} s, {:.0} tokens/s", count as f64 / seconds);
 }
+
+#[test]
+fn every_token_is_told_once_and_in_order() {
+    let generator = generator().with_live_max(2);
+    let requests: Vec<DrawRequest> = [vec![5, 9, 3], vec![5, 9, 4]]
+        .into_iter()
+        .map(|prompt| DrawRequest {
+            prompt,
+            seeds: (0..3).map(|n| Seed::root(n).derive("told")).collect(),
+            sampling: sampling(1.0, 12),
+        })
+        .collect();
+    let told = RefCell::new(BTreeMap::<(usize, usize), Vec<u32>>::new());
+    let tell = |token: DrawnToken| {
+        told.borrow_mut().entry((token.request, token.candidate)).or_default().push(token.id);
+    };
+    let drawn = generator.draw_told(&requests, &Cancel::default(), &tell).unwrap();
+    assert_eq!(drawn, generator.draw(&requests, &Cancel::default()).unwrap());
+    for (request, candidates) in drawn.iter().enumerate() {
+        for (candidate, drawn) in candidates.iter().enumerate() {
+            assert_eq!(told.borrow()[&(request, candidate)], drawn.token_ids);
+        }
+    }
+}

@@ -100,6 +100,21 @@ pub struct BlobStore {
     grace: Duration,
 }
 
+/// The bytes of blobs by their hash: what a stage sees of the store.
+pub trait ReadBlobs: Send + Sync {
+    /// The bytes of a blob.
+    ///
+    /// # Errors
+    /// When it is missing or damaged.
+    fn bytes(&self, hash: &BlobHash) -> Result<Vec<u8>, BlobError>;
+}
+
+impl ReadBlobs for BlobStore {
+    fn bytes(&self, hash: &BlobHash) -> Result<Vec<u8>, BlobError> {
+        self.read(hash)
+    }
+}
+
 impl BlobStore {
     /// Opens the folder for reading, beside a process that writes or without one. Nothing is looked
     /// at, made or removed.

@@ -13,6 +13,7 @@
 //! | [`atomic_file`] | how a file is written: whole and durable, or not at all |
 //! | [`view`] | what is known: folds over the log |
 //! | [`lm`] | the model: tokens and tensors |
+//! | [`engine`] | the ports: who answers, scores and trains |
 //! | [`rubric`] | the sandbox: WASM judges |
 //! | [`stage`] | decide and do: sampler, judge, pair store, trainer, evaluator, conductor |
 //! | [`actor`] | actix, and nothing else |
@@ -30,6 +31,7 @@ pub mod blob;
 pub mod config;
 pub mod demo;
 pub mod domain;
+pub mod engine;
 pub mod error;
 mod faults;
 pub mod log;

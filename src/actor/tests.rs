@@ -3,15 +3,21 @@
 use super::lease::Lease;
 use super::shell::{Shell, ShellState, Wake};
 use super::worker::FAILURES_IN_A_ROW_MAX;
-use crate::domain::plan::{Engine, MovingMean};
-use crate::domain::{BlobHash, Event, Offset, PolicyRef, Prompt, PromptOrigin, TaskKey};
+use crate::blob::{BlobError, ReadBlobs};
+use crate::domain::plan::{self, AnswersWith, MovingMean};
+use crate::domain::{BlobHash, Event, Message, Offset, PolicyRef, Prompt, PromptOrigin, TaskKey};
+use crate::engine::training::{Segment, SegmentRequest};
+use crate::engine::{
+    Capabilities, ChatModel, Engine, EngineError, Identity, ModelBackend, PolicyTokens, Scorer,
+    TrainBackend,
+};
 use crate::lm::cancel::Cancel;
 use crate::lm::error::LmError;
-use crate::lm::policy::LanguageModel;
+use crate::lm::policy::Vocabulary;
 use crate::log::{Appended, Batch, Log, LogError, MemoryLog, Recorded};
-use crate::stage::workshop::{Segment, SegmentRequest, Workshop};
+use crate::stage::writer::numbered::Numbered;
 use crate::stage::{
-    ATTEMPTS_MAX, Ample, Headroom, NoGauge, Stage, StageContext, StageError, Weight,
+    ATTEMPTS_MAX, Ample, Headroom, Needs, NoGauge, Role, Stage, StageContext, StageError,
 };
 use crate::view::RunView;
 use actix::prelude::*;
@@ -49,12 +55,16 @@ struct Toy(Arc<Script>);
 impl Stage for Toy {
     type Task = usize;
     const NAME: &'static str = "toy";
-    const WEIGHT: Weight = Weight::Heavy;
+    const ROLE: Role = Role::Works;
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, usize)> {
         let n = view.prompts.len();
         let given_up = view.failures.values().filter(|n| **n >= ATTEMPTS_MAX).count();
         (n < WANTED).then(|| (TaskKey(format!("toy {n} after {given_up}")), n))
+    }
+
+    fn needs(&self, _: &usize, _: &RunView, _: &StageContext) -> Needs {
+        Needs::Device
     }
 
     fn run(
@@ -88,51 +98,108 @@ impl Stage for Toy {
     }
 }
 
-struct NoWorkshop;
+/// There is no model here.
+struct NoModel;
 
-impl NoWorkshop {
-    fn nothing<T>() -> Result<T, StageError> {
-        Err(StageError::Missing("there is no workshop here".to_owned()))
+impl NoModel {
+    fn nothing<T>() -> Result<T, EngineError> {
+        Err(EngineError::Missing("there is no model here".to_owned()))
+    }
+
+    fn backend() -> ModelBackend {
+        let id = BlobHash(String::new());
+        ModelBackend::local(Arc::new(NoModel), PolicyTokens { vocabulary: Arc::new(NoModel), id })
     }
 }
 
-impl Workshop for NoWorkshop {
-    fn policy(&self, _: &PolicyRef, _: &Engine) -> Result<Arc<dyn LanguageModel>, StageError> {
-        NoWorkshop::nothing()
+impl Engine for NoModel {
+    fn identity(&self) -> Identity {
+        let hash = BlobHash(String::new());
+        Identity { what: "nothing".to_owned(), hash, answers_with: AnswersWith::Policy }
     }
 
-    fn merge(&self, _: &PolicyRef) -> Result<PolicyRef, StageError> {
-        NoWorkshop::nothing()
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
     }
 
-    fn average(&self, _: &MovingMean) -> Result<PolicyRef, StageError> {
-        NoWorkshop::nothing()
+    fn needs(&self) -> Needs {
+        Needs::Nothing
     }
 
-    fn discard(&self, _: &[BlobHash]) {}
+    fn open(&self, _: &PolicyRef, _: &plan::Engine) -> Result<Arc<dyn ChatModel>, EngineError> {
+        NoModel::nothing()
+    }
+}
 
+impl Scorer for NoModel {
     fn logps(
         &self,
         _: &PolicyRef,
         _: &[(Vec<u32>, Vec<u32>)],
         _: &Cancel,
-    ) -> Result<Vec<f64>, StageError> {
-        NoWorkshop::nothing()
+    ) -> Result<Vec<f64>, EngineError> {
+        NoModel::nothing()
+    }
+}
+
+impl TrainBackend for NoModel {
+    fn train(&self, _: SegmentRequest<'_>) -> Result<Segment, EngineError> {
+        NoModel::nothing()
     }
 
-    fn train(&self, _: SegmentRequest<'_>) -> Result<Segment, StageError> {
-        NoWorkshop::nothing()
+    fn merge(&self, _: &PolicyRef) -> Result<PolicyRef, EngineError> {
+        NoModel::nothing()
     }
 
-    fn blob(&self, _: &BlobHash) -> Result<Vec<u8>, StageError> {
-        NoWorkshop::nothing()
+    fn average(&self, _: &MovingMean) -> Result<PolicyRef, EngineError> {
+        NoModel::nothing()
+    }
+
+    fn discard(&self, _: &[BlobHash]) {}
+}
+
+impl Vocabulary for NoModel {
+    fn encode_chat(&self, _: &[Message]) -> Result<Vec<u32>, LmError> {
+        Ok(Vec::new())
+    }
+
+    fn encode_text(&self, _: &str) -> Result<Vec<u32>, LmError> {
+        Ok(Vec::new())
+    }
+
+    fn encode_template(&self, _: &str) -> Result<Vec<u32>, LmError> {
+        Ok(Vec::new())
+    }
+
+    fn decode(&self, _: &[u32]) -> Result<String, LmError> {
+        Ok(String::new())
+    }
+
+    fn turn_end(&self) -> u32 {
+        0
+    }
+
+    fn stop_ids(&self) -> &[u32] {
+        &[]
+    }
+
+    fn context_tokens_max(&self) -> usize {
+        0
+    }
+}
+
+impl ReadBlobs for NoModel {
+    fn bytes(&self, hash: &BlobHash) -> Result<Vec<u8>, BlobError> {
+        Err(BlobError::Damaged { path: hash.as_str().into(), found: String::new() })
     }
 }
 
 fn context() -> StageContext {
     StageContext {
         log: Arc::new(MemoryLog::default()),
-        workshop: Arc::new(NoWorkshop),
+        models: Arc::new(NoModel::backend()),
+        blobs: Arc::new(NoModel),
+        writer: Arc::new(Numbered),
         rubrics: Arc::default(),
         oracle: None,
         cancel: Cancel::default(),

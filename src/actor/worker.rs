@@ -8,7 +8,7 @@ use crate::faults::{Point, pass};
 use crate::lm::cancel::Cancel;
 use crate::lm::error::LmError;
 use crate::log::{Batch, LogError};
-use crate::stage::{ATTEMPTS_MAX, Cause, Stage, StageContext, StageError, Weight};
+use crate::stage::{ATTEMPTS_MAX, Cause, Needs, Role, Stage, StageContext, StageError};
 use crate::view::RunView;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,7 +44,7 @@ impl<T> Order<T> {
     /// ends for another policy was chosen, while nothing is due, or when its next task failed too
     /// often.
     pub fn next<S: Stage<Task = T>>(stage: &S, view: &RunView) -> Option<Order<T>> {
-        if view.paused || (S::WEIGHT == Weight::Heavy && view.is_overruled()) {
+        if view.paused || (S::ROLE == Role::Works && view.is_overruled()) {
             return None;
         }
         let (key, task) = stage.next(view)?;
@@ -172,9 +172,11 @@ pub fn work<S: Stage>(
     lease: &Lease,
 ) -> Done {
     let Order { key, task, view, failures, failures_in_a_row } = order;
-    let hold = match S::WEIGHT {
-        Weight::Light => None,
-        Weight::Heavy => match lease.hold(&context.cancel) {
+    // Whoever trips over the question is taken for one who computes here.
+    let needs = catch_unwind(AssertUnwindSafe(|| stage.needs(&task, &view, context)));
+    let hold = match needs.unwrap_or(Needs::Device) {
+        Needs::Nothing | Needs::Network => None,
+        Needs::Device => match lease.hold(&context.cancel) {
             Some(hold) => Some(hold),
             None => return Done::Cancelled,
         },

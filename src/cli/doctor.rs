@@ -76,7 +76,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     }
     let machine = Machine::look(place);
     let run = match &arguments.dir {
-        Some(_) => Some(examine(&folder, recipe::oracle_of(&folder).as_deref(), &picked)?),
+        Some(_) => Some(examine(
+            &folder,
+            (recipe::oracle_of(&folder).as_deref(), recipe::writer_of(&folder)),
+            &picked,
+        )?),
         None => None,
     };
     let fits = run.as_ref().is_none_or(Diagnosis::fits);

@@ -54,6 +54,9 @@ pub fn work(
     if let Some(oracle) = oracle {
         builder = builder.oracle(oracle);
     }
+    if let Some(writer) = super::recipe::writer_of(folder) {
+        builder = builder.prompt_writer(writer);
+    }
     let runtime = builder.start_blocking()?;
     // Once for a run and its arms.
     if label.is_empty() {

@@ -4,12 +4,13 @@ use super::{ExitStatus, devices, drive, output, signals};
 use gradus::Error;
 use gradus::config::Config;
 use gradus::domain::{Message, PolicyRef, Seed};
+use gradus::engine::local::LocalModel;
 use gradus::lm::device::select;
 use gradus::lm::generate::{DrawRequest, Sampling};
 use gradus::lm::model_files::ModelFiles;
-use gradus::lm::policy::LanguageModel;
+use gradus::lm::policy::{LanguageModel, Vocabulary};
 use gradus::runtime::{Folder, identity};
-use gradus::stage::candle_workshop::CandleWorkshop;
+use gradus::stage::StageError;
 use gradus::view::RunView;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -66,9 +67,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     devices::say(&device);
     let files = Arc::new(ModelFiles::open(&folder.model())?);
     identity::check_model(&view, &files, &folder)?;
-    let workshop = CandleWorkshop::new(files, folder.blobs(), &device, config.dtype)?
+    let local = LocalModel::new(files, folder.blobs(), &device, config.dtype)?
         .with_adapters_of_old(identity::adapters_of_old(&view, &config));
-    let model = workshop.open(&policy, &config.engine())?;
+    let model = local.policy(&policy, &config.engine()).map_err(StageError::from)?;
     let sampling = Sampling {
         temperature: arguments.temperature.unwrap_or(config.sampling.temperature as f32),
         top_p: arguments.top_p.unwrap_or(config.sampling.top_p as f32),

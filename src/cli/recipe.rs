@@ -5,11 +5,12 @@ use gradus::Error;
 use gradus::config::{Config, ReadoutMode};
 use gradus::demo::corpus::{SeedSizes, seed_data};
 use gradus::demo::oracle;
+use gradus::demo::writer::Tagged;
 use gradus::domain::Seed;
 use gradus::lm::model_files::ModelFiles;
 use gradus::lm::weights::Weights;
 use gradus::runtime::{Folder, NewRun};
-use gradus::stage::Oracle;
+use gradus::stage::{Oracle, PromptWriter};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -44,11 +45,20 @@ impl Oracle for WorldOracle {
     }
 }
 
+/// Whether the folder's model is the demo's.
+fn is_the_demos(folder: &Folder) -> bool {
+    let theirs = std::fs::read_to_string(folder.model().join("tokenizer.json")).ok();
+    theirs.as_deref() == TEXTS.get(1).map(|(_, ours)| *ours)
+}
+
 /// The oracle, when the folder's model is the demo's.
 pub fn oracle_of(folder: &Folder) -> Option<Arc<dyn Oracle>> {
-    let (_, ours) = TEXTS.get(1)?;
-    let theirs = std::fs::read_to_string(folder.model().join("tokenizer.json")).ok()?;
-    (theirs == *ours).then(|| Arc::new(WorldOracle) as Arc<dyn Oracle>)
+    is_the_demos(folder).then(|| Arc::new(WorldOracle) as Arc<dyn Oracle>)
+}
+
+/// How the demo's model is asked for prompts, when the folder's model is the demo's.
+pub fn writer_of(folder: &Folder) -> Option<Arc<dyn PromptWriter>> {
+    is_the_demos(folder).then(|| Arc::new(Tagged) as Arc<dyn PromptWriter>)
 }
 
 /// The settings.

@@ -192,6 +192,7 @@ impl Config {
             ConfigError::File { path: path.to_owned(), place, reason }
         })?;
         config.rubrics.convert(config.sampling.candidates.saturating_mul(config.judge.samples));
+        config.brought.writer_of_old = config.prompts.convert();
         Ok(config)
     }
 

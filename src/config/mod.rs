@@ -2,6 +2,7 @@
 //! line and the key that was meant. Training keys have TRL's names.
 
 mod changes;
+mod engines;
 mod file;
 mod plan;
 mod presets;
@@ -9,15 +10,17 @@ mod validate;
 
 pub use crate::domain::plan::{
     GateMode, JudgeSource, KeepCheckpoints, OnNoSignal, ReadoutMode, ReferenceRule, Schedule,
-    WriterStyle,
 };
 pub use crate::domain::{Trial, When};
 pub use crate::lm::device::{DeviceChoice, Dtype};
 pub use changes::changes;
+pub use engines::{Brought, EngineConfig};
 pub use file::ConfigError;
 pub use plan::PlanInputs;
 
+use crate::domain::plan::WriterPlan;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// TRL's `loss_type`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +65,9 @@ pub struct Config {
     pub dtype: Dtype,
     /// Where prompts come from.
     pub prompts: PromptsConfig,
+    /// Models beside the run's own, by the names that `sampling.engine` and `judge.engine` call them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub engines: BTreeMap<String, EngineConfig>,
     /// How completions are drawn.
     pub sampling: SamplingConfig,
     /// How completions are judged.
@@ -78,6 +84,9 @@ pub struct Config {
     pub supervision: SupervisionConfig,
     /// What a run may take of the disk.
     pub storage: StorageConfig,
+    /// What a runtime was given and found beside the settings.
+    #[serde(skip)]
+    pub brought: Brought,
 }
 
 /// How rubrics come and go.
@@ -170,8 +179,10 @@ pub struct PromptsConfig {
     pub wait_for: u32,
     /// Whether the policy writes new ones when too few wait.
     pub generate: bool,
-    /// How it is asked.
-    pub writer: WriterStyle,
+    /// What chose the demo's way of asking for prompts before the host brought it; read from files of
+    /// old.
+    #[serde(default, skip_serializing)]
+    pub writer: Option<String>,
     /// Demonstrations it is shown.
     pub shots: u32,
     /// Draws in a round of writing.
@@ -194,6 +205,10 @@ pub struct PromptsConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplingConfig {
+    /// Who answers: a name under `engines`; none: the run's own policy. What another model says is
+    /// trained on as the policy's tokenizer spells it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
     /// Completions per prompt (N).
     pub candidates: u32,
     /// Temperature.
@@ -224,6 +239,9 @@ fn waits_for_nothing(prompts: &u32) -> bool {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct JudgeConfig {
+    /// Who judges: a name under `engines`; none: the run's own policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
     /// Judgments per completion (k).
     pub samples: u32,
     /// Temperature.
@@ -414,6 +432,19 @@ pub struct GateConfig {
 
 /// Keys that say where a run computes and not what it is.
 const OF_THE_MACHINE: [&str; 2] = ["device", "dtype"];
+
+impl PromptsConfig {
+    /// Takes `writer` over, where a file still has it: it says what the host has to bring.
+    pub(super) fn convert(&mut self) -> Option<String> {
+        // Files of old have the product's own written out.
+        let writer = self.writer.take().filter(|name| name != WriterPlan::NUMBERED)?;
+        tracing::warn!(
+            "prompts.writer: {writer} is read and does nothing: how the policy is asked for prompts \
+             comes with the host (Builder::prompt_writer), and the demo brings its own. Delete the line"
+        );
+        Some(writer)
+    }
+}
 
 impl Config {
     /// The settings as a run's log keeps them: without those that are the machine's business, so

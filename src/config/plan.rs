@@ -30,14 +30,32 @@ pub struct PlanInputs<'a> {
 }
 
 impl Config {
-    /// What answers and judges.
+    /// What answers with the run's policies.
     pub fn engine(&self) -> Engine {
-        Engine::Local { weight_bits: self.sampling.weight_bits }
+        self.brought.policy_engine(Engine::Local { weight_bits: self.sampling.weight_bits })
+    }
+
+    /// The engine that a setting names, or the run's own.
+    fn engine_of(&self, named: Option<&String>) -> Engine {
+        named.map_or_else(|| self.engine(), |name| self.brought.engine(name))
+    }
+
+    /// Names of engines that answer or judge, with the settings that name them.
+    pub fn engines_used(&self) -> Vec<(&'static str, &str)> {
+        let named = [
+            ("sampling.engine", self.sampling.engine.as_deref()),
+            ("judge.engine", self.judge.engine.as_deref()),
+        ];
+        named.into_iter().filter_map(|(key, name)| Some((key, name?))).collect()
+    }
+
+    /// How the policy writes new prompts, if it does.
+    pub fn writer_plan(&self) -> Option<WriterPlan> {
+        self.prompts.writer_plan(self.brought.writer())
     }
 
     /// What an iteration that opens now does.
     pub fn plan(&self, inputs: &PlanInputs<'_>) -> IterationPlan {
-        let engine = self.engine();
         let answers = self.sampling.drawing();
         IterationPlan {
             objective: self.train.objective(inputs),
@@ -45,11 +63,11 @@ impl Config {
             reference: self.train.dpo.reference(inputs),
             prompts: PromptPlan {
                 per_iteration: self.prompts.per_iteration,
-                writer: self.prompts.writer_plan(),
+                writer: self.writer_plan(),
             },
             samples: self.sample_sets(inputs),
             batch_prompts: self.sampling.batch_prompts,
-            judge: self.judge_plan(engine, inputs.panel),
+            judge: self.judge_plan(inputs.panel),
             pairing: self.pairing_plan(),
             training: self.train.plan(inputs.kind),
             evaluation: self.evaluation_plan(answers),
@@ -57,21 +75,23 @@ impl Config {
     }
 
     fn sample_sets(&self, inputs: &PlanInputs<'_>) -> Vec<SampleSet> {
-        let set = |name: &str, policy: Option<&PolicyRef>| SampleSet {
+        let set = |name: &str, policy: Option<&PolicyRef>, engine| SampleSet {
             name: name.to_owned(),
             policy: policy.cloned(),
-            engine: self.engine(),
+            engine,
             n: self.sampling.candidates,
             sampling: self.sampling.drawing(),
         };
-        let own = set(SampleSet::POLICY, None);
+        let own = set(SampleSet::POLICY, None, self.engine_of(self.sampling.engine.as_ref()));
         match self.pairs.rule {
             PairRule::BestWorst => vec![own],
-            PairRule::Anchored => vec![own, set(SampleSet::INITIAL, Some(inputs.initial))],
+            PairRule::Anchored => {
+                vec![own, set(SampleSet::INITIAL, Some(inputs.initial), self.engine())]
+            }
         }
     }
 
-    fn judge_plan(&self, engine: Engine, panel: &Panel) -> JudgePlan {
+    fn judge_plan(&self, panel: &Panel) -> JudgePlan {
         let judge = &self.judge;
         let probes = ProbePlan {
             prompts: judge.probes,
@@ -80,7 +100,7 @@ impl Config {
         };
         JudgePlan {
             policy: None,
-            engine,
+            engine: self.engine_of(judge.engine.as_ref()),
             panel: panel.clone(),
             samples: judge.samples,
             sampling: Sampling {
@@ -147,10 +167,9 @@ impl SamplingConfig {
 }
 
 impl PromptsConfig {
-    /// How the policy writes new prompts, if it does.
-    pub fn writer_plan(&self) -> Option<WriterPlan> {
-        self.generate.then_some(WriterPlan {
-            style: self.writer,
+    fn writer_plan(&self, style: String) -> Option<WriterPlan> {
+        self.generate.then(|| WriterPlan {
+            style,
             shots: self.shots,
             draws_per_round: self.draws_per_round,
             rounds_max: self.rounds_max,

@@ -20,6 +20,8 @@ impl Default for Config {
             evaluate: EvaluateConfig::default(),
             supervision: SupervisionConfig::default(),
             storage: StorageConfig::default(),
+            engines: BTreeMap::new(),
+            brought: Brought::default(),
             rubrics: RubricsConfig::default(),
         }
     }
@@ -58,7 +60,7 @@ impl Default for PromptsConfig {
             per_iteration: 1000,
             wait_for: 0,
             generate: false,
-            writer: WriterStyle::Numbered,
+            writer: None,
             shots: 8,
             draws_per_round: 32,
             rounds_max: 50,
@@ -73,6 +75,7 @@ impl Default for PromptsConfig {
 impl Default for SamplingConfig {
     fn default() -> Self {
         SamplingConfig {
+            engine: None,
             candidates: 4,
             temperature: 0.7,
             top_p: 0.9,
@@ -86,6 +89,7 @@ impl Default for SamplingConfig {
 impl Default for JudgeConfig {
     fn default() -> Self {
         JudgeConfig {
+            engine: None,
             samples: 3,
             temperature: 0.7,
             top_p: 0.9,
@@ -247,7 +251,7 @@ fn demo() -> Config {
         per_iteration: 600,
         wait_for: 0,
         generate: true,
-        writer: WriterStyle::Tagged,
+        writer: None,
         shots: 4,
         draws_per_round: 128,
         rounds_max: 30,

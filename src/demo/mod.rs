@@ -18,3 +18,4 @@ pub mod grammar;
 pub mod oracle;
 pub mod tokenizer;
 pub mod words;
+pub mod writer;

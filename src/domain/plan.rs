@@ -5,7 +5,7 @@
 //! The file of settings ([`crate::config`] in the library) is what the next plan is made from.
 
 use super::event::IterationKind;
-use super::id::BlobHash;
+use super::id::{BlobHash, PolicyId};
 use super::panel::Panel;
 use super::policy::{AdapterShape, PolicyRef};
 pub use crate::lm::loss::Loss;
@@ -50,6 +50,13 @@ impl IterationPlan {
     /// The policy's own answers: those that the pairs are about.
     pub fn own_samples(&self) -> Option<&SampleSet> {
         self.samples.iter().find(|set| set.name == SampleSet::POLICY)
+    }
+
+    /// What answers with the run's policies: for who measures them, or lets them write.
+    pub fn policy_engine(&self) -> Engine {
+        let engines = self.samples.iter().map(|set| &set.engine).chain([&self.judge.engine]);
+        let found = engines.into_iter().find(|engine| engine.takes_policies());
+        found.cloned().unwrap_or(Engine::EXACT)
     }
 }
 
@@ -145,11 +152,17 @@ pub struct PromptPlan {
     pub writer: Option<WriterPlan>,
 }
 
+impl WriterPlan {
+    /// The name of the product's own writer: a numbered list that the model goes on with in its turn.
+    pub const NUMBERED: &str = "numbered";
+}
+
 /// How the policy writes new prompts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WriterPlan {
-    /// How it is asked.
-    pub style: WriterStyle,
+    /// Who asks it, and reads the prompts in what it says: the name of a writer. `numbered` is the
+    /// product's own; a host brings others.
+    pub style: String,
     /// Demonstrations it is shown.
     pub shots: u32,
     /// Draws in a round.
@@ -195,7 +208,7 @@ impl SampleSet {
 }
 
 /// What computes answers and judgments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Engine {
     /// This machine, with the run's own model.
@@ -203,11 +216,64 @@ pub enum Engine {
         /// Bits of a weight as it is read: 32, or 8 in less memory and not quite the same.
         weight_bits: u32,
     },
+    /// Another one, that the settings name or the host brought.
+    Named(NamedEngine),
+}
+
+/// An engine beside the model on this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedEngine {
+    /// As the settings call it; [`NamedEngine::POLICY`] is the one that the host brought to answer
+    /// with the run's policies.
+    pub name: String,
+    /// What it is, for people.
+    pub what: String,
+    /// BLAKE3 of everything that its answers depend on, beside what it is asked and the policy's
+    /// weights where it takes them: of a model's files, for one.
+    pub identity: BlobHash,
+    /// Whose weights answer.
+    pub answers_with: AnswersWith,
+}
+
+/// Whose weights an engine answers with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswersWith {
+    /// Those of the policy that is asked: the engine is given them.
+    Policy,
+    /// Its own, which stay as they are.
+    Own,
+}
+
+impl NamedEngine {
+    /// The name of the engine that answers with the run's policies in the place of this machine's
+    /// model. Settings cannot give it.
+    pub const POLICY: &str = "policy";
 }
 
 impl Engine {
     /// This machine, with weights as they are.
     pub const EXACT: Engine = Engine::Local { weight_bits: 32 };
+
+    /// Whether a policy's weights answer, and not the engine's own.
+    pub fn takes_policies(&self) -> bool {
+        match self {
+            Engine::Local { .. } => true,
+            Engine::Named(named) => named.answers_with == AnswersWith::Policy,
+        }
+    }
+
+    /// Who it is that answers when a policy is asked: the policy, or a model with weights of its own.
+    pub fn answers_as(&self, policy: &PolicyRef) -> PolicyId {
+        match self {
+            Engine::Named(named) if named.answers_with == AnswersWith::Own => {
+                let mut hasher = blake3::Hasher::new_derive_key("gradus engine policy id v1");
+                hasher.update(named.identity.as_str().as_bytes());
+                PolicyId(hasher.finalize().to_hex().to_string())
+            }
+            Engine::Local { .. } | Engine::Named(_) => policy.id(),
+        }
+    }
 }
 
 /// Who judges, and how.
@@ -403,15 +469,15 @@ pub enum ReadoutMode {
     Forced,
 }
 
-/// How new prompts are asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WriterStyle {
-    /// A numbered list that the model goes on with in its turn.
-    #[default]
-    Numbered,
-    /// The demo model's `<task>` lists.
-    Tagged,
+impl ReadoutMode {
+    /// As the settings spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ReadoutMode::Expected => "expected",
+            ReadoutMode::Parsed => "parsed",
+            ReadoutMode::Forced => "forced",
+        }
+    }
 }
 
 /// When a checkpoint passes. The names of old are read too.

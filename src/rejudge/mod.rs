@@ -22,20 +22,22 @@ use crate::domain::plan::JudgeSource;
 use crate::domain::{
     Event, Iteration, IterationPlan, Judgment, Panel, PromptId, RubricId, RubricName,
 };
+use crate::engine::PolicyTokens;
+use crate::engine::local::LocalModel;
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
 use crate::lm::device::{DeviceChoice, SelectedDevice, select};
 use crate::lm::model_files::ModelFiles;
 use crate::rubric::{Rubric, RubricEngine, Subject};
-use crate::runtime::{Folder, identity, rubrics};
+use crate::runtime::{Folder, identity, models, rubrics};
 use crate::stage::ask::Asking;
 use crate::stage::ask::NOT_ASKED;
-use crate::stage::candle_workshop::CandleWorkshop;
 use crate::stage::conductor::planned;
 use crate::stage::judge::{Job, judge_jobs, recorded};
 use crate::stage::pair_store::{Verdicts, candidates, judged_at};
 use crate::stage::panel::{Judged, name_of};
 use crate::stage::tally::Tallied;
+use crate::stage::writer::numbered::Numbered;
 use crate::stage::{Ample, Gauge, StageContext, StageError};
 use crate::view::{IterationView, RunView};
 use compare::Scored;
@@ -128,17 +130,21 @@ impl Past {
         device: Option<DeviceChoice>,
     ) -> Result<Past, Error> {
         let log = folder.read_log()?;
-        let config = Config::from_yaml(&folder.config())?;
+        let mut config = Config::from_yaml(&folder.config())?;
         let device = select(device.unwrap_or(config.device))?;
         let (view, excerpt) = Excerpt::of(&log, from)?;
         let excerpt = Arc::new(excerpt);
         let model = Arc::new(ModelFiles::open(&folder.model())?);
-        let workshop = CandleWorkshop::new(model, folder.blobs(), &device, config.dtype)?;
-        let workshop = workshop.with_adapters_of_old(identity::adapters_of_old(&view, &config));
+        let local = LocalModel::new(model.clone(), folder.blobs(), &device, config.dtype)?;
+        let local = local.with_adapters_of_old(identity::adapters_of_old(&view, &config));
+        let local = (Arc::new(local), PolicyTokens::of(&model));
+        let models = models::Brought::default().models(local, &mut config, folder)?;
         let engine = RubricEngine::new()?;
         let context = StageContext {
             log: excerpt.clone(),
-            workshop: Arc::new(workshop),
+            models: Arc::new(models),
+            blobs: folder.blobs(),
+            writer: Arc::new(Numbered),
             rubrics: folder.open_rubrics(&engine)?,
             oracle: None,
             cancel: cancel.clone(),
@@ -305,7 +311,8 @@ impl Past {
             let under = |rubric: &Rubric| {
                 let judged = judge_jobs(&jobs, &Panel::one(rubric.id().clone()), asking)?;
                 let event = |(job, judged): (&&Job, &Judged)| {
-                    recorded(job, judged, iteration, plan.policy.id(), &self.context)
+                    let who = plan.judge.engine.answers_as(&plan.policy);
+                    recorded(job, judged, iteration, who, &self.context)
                 };
                 let events = jobs.iter().zip(&judged).map(event).collect::<Result<Vec<_>, _>>()?;
                 Ok::<_, StageError>((judged, events))

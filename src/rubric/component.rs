@@ -9,7 +9,7 @@ use super::place;
 use super::world::{Guest, Ready, Version};
 use crate::domain::RubricId;
 use sha2::{Digest, Sha256};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use wasmtime::Store;
 use wasmtime::component::Component;
 
@@ -69,6 +69,7 @@ pub struct RubricInfo {
 struct Inner {
     id: RubricId,
     info: RubricInfo,
+    is_a_program: OnceLock<bool>,
     engine: wasmtime::Engine,
     ready: Ready,
 }
@@ -144,7 +145,8 @@ impl Rubric {
         let id = Rubric::id_of(bytes);
         let component = compile(engine, bytes, id.as_str())?;
         let ready = Ready::link(engine, &component)?;
-        let mut inner = Inner { id, info: unknown(), engine: engine.engine.clone(), ready };
+        let (info, engine) = (unknown(), engine.engine.clone());
+        let mut inner = Inner { id, info, is_a_program: OnceLock::new(), engine, ready };
         inner.info = describe(&inner)?;
         Ok(Rubric(Arc::new(inner)))
     }
@@ -162,6 +164,21 @@ impl Rubric {
     /// What it says of itself.
     pub fn info(&self) -> &RubricInfo {
         &self.0.info
+    }
+
+    /// Whether it asks no model: none of its golden cases renders a message. One that cannot be
+    /// tried is taken for one that asks.
+    pub fn is_a_program(&self) -> bool {
+        *self.0.is_a_program.get_or_init(|| {
+            let asks_nothing = |example: &Example| {
+                self.render(&example.item).is_ok_and(|rendered| rendered.messages.is_empty())
+            };
+            let examples = self.examples().unwrap_or_else(|error| {
+                tracing::debug!(%error, "a rubric's golden cases cannot be read now");
+                Vec::new()
+            });
+            !examples.is_empty() && examples.iter().all(asks_nothing)
+        })
     }
 
     fn scale(&self) -> (f64, f64) {

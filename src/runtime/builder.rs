@@ -12,12 +12,14 @@ use super::status_file::StatusFile;
 use super::watched::Watched;
 use super::{
     Folder, Handle, HeldOutChange, Inner, Runtime, SettingsToCome, TailWatch, Working, doctor,
-    fold, held_out, identity, memory, present, referees, space,
+    fold, held_out, identity, memory, models, present, referees, space,
 };
 use crate::actor::ActorSystem;
 use crate::actor::clock::SystemClock;
 use crate::blob::{BlobError, BlobStore};
 use crate::config::{Config, RubricsConfig};
+use crate::engine::local::LocalModel;
+use crate::engine::{Engine, Scorer, TrainBackend};
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
 use crate::lm::device::{DeviceChoice, SelectedDevice, select};
@@ -26,8 +28,7 @@ use crate::lm::threads;
 use crate::log::{Clock, DurableLog, Log};
 use crate::machine::Place;
 use crate::rubric::RubricEngine;
-use crate::stage::candle_workshop::CandleWorkshop;
-use crate::stage::{Gauge, Headroom, NoGauge, Oracle, StageContext, Workshop};
+use crate::stage::{Gauge, Headroom, NoGauge, Oracle, PromptWriter, StageContext};
 use crate::view::RunView;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -41,6 +42,7 @@ pub struct Builder {
     device: Option<DeviceChoice>,
     clock: Arc<dyn Clock>,
     headroom: Option<Arc<dyn Headroom>>,
+    brought: models::Brought,
 }
 
 impl Builder {
@@ -53,6 +55,7 @@ impl Builder {
             device: None,
             clock: Arc::new(SystemClock),
             headroom: None,
+            brought: models::Brought::default(),
         }
     }
 
@@ -100,6 +103,44 @@ impl Builder {
         self
     }
 
+    /// What answers with the run's policies, instead of the model on this machine. Where it gives text
+    /// alone, answers are trained on as the policy's tokenizer spells them.
+    #[must_use]
+    pub fn engine(mut self, engine: Arc<dyn Engine>) -> Builder {
+        self.brought.engine = Some(engine);
+        self
+    }
+
+    /// A model beside the run's own, by the name that `judge.engine` or `sampling.engine` calls it; it
+    /// comes before one of that name under `engines`.
+    #[must_use]
+    pub fn named_engine(mut self, name: impl Into<String>, engine: Arc<dyn Engine>) -> Builder {
+        self.brought.named.insert(name.into(), engine);
+        self
+    }
+
+    /// What says how likely given text is under the reference, instead of the model on this machine.
+    #[must_use]
+    pub fn scorer(mut self, scorer: Arc<dyn Scorer>) -> Builder {
+        self.brought.scorer = Some(scorer);
+        self
+    }
+
+    /// What trains, instead of the model on this machine. It saves checkpoints among the run's blobs:
+    /// a [`BlobStore`] over the folder's `blobs`.
+    #[must_use]
+    pub fn train_backend(mut self, trainer: Arc<dyn TrainBackend>) -> Builder {
+        self.brought.trainer = Some(trainer);
+        self
+    }
+
+    /// How the policy is asked for new prompts, instead of a numbered list.
+    #[must_use]
+    pub fn prompt_writer(mut self, writer: Arc<dyn PromptWriter>) -> Builder {
+        self.brought.writer = Some(writer);
+        self
+    }
+
     /// Opens the folder and starts the actors, for callers that may wait: the run goes on where it
     /// stopped.
     ///
@@ -144,12 +185,16 @@ impl Builder {
     }
 
     fn launch(self, ready: Ready) -> Result<Runtime, Error> {
-        let Ready { log, config, model, device, place, blobs, view, to_come, held_out } = ready;
+        let Ready { log, mut config, model, device, place, blobs, view, to_come, held_out } = ready;
         let terms = Terms::of(&config, &model);
         let of_old = identity::adapters_of_old(&view, &config);
-        let workshop = CandleWorkshop::new(model, blobs.clone(), &device, config.dtype)?;
-        let workshop = Arc::new(workshop.with_adapters_of_old(of_old));
-        workshop.discard(&view.superseded());
+        let local = LocalModel::new(model, blobs.clone(), &device, config.dtype)?;
+        let local = Arc::new(local.with_adapters_of_old(of_old));
+        let writer = self.brought.writer(&mut config)?;
+        let ours = (local.clone(), local.tokens());
+        let models = Arc::new(self.brought.models(ours, &mut config, &self.folder)?);
+        models::check(&models, &config, &view)?;
+        models.trainer().discard(&view.superseded());
         let engine = RubricEngine::new()?;
         let registry = self.folder.open_rubrics(&engine)?;
         present::check(&config, &view, &registry, &self.folder)?;
@@ -158,7 +203,9 @@ impl Builder {
         let (config, progress) = (Arc::new(config), Arc::new(Progress::passed_on_to(self.gauge)));
         let context = StageContext {
             log: log.clone(),
-            workshop: workshop.clone(),
+            models: models.clone(),
+            blobs: blobs.clone(),
+            writer,
             rubrics: registry.clone(),
             oracle: self.oracle,
             cancel: Cancel::default(),
@@ -176,7 +223,8 @@ impl Builder {
         let watched = watch_rubrics(&self.folder, &config.rubrics, &rubrics)?;
         let system = ActorSystem::start(context, config.clone()).map_err(io)?;
         let live = Live {
-            workshop,
+            local,
+            models,
             config: config.clone(),
             clock: self.clock,
             device: device.kind.to_string(),

@@ -12,11 +12,13 @@ use crate::actor::{StageStates, StageStatus};
 use crate::blob::BlobStore;
 use crate::config::Config;
 use crate::domain::{Event, Offset, Prompt, PromptOrigin};
+use crate::engine::ModelBackend;
+use crate::engine::local::LocalModel;
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
 use crate::log::{Appended, Batch, Clock, DurableLog, Health, Log};
-use crate::stage::candle_workshop::CandleWorkshop;
 use crate::stage::conductor::PromptsAwaited;
+use crate::stage::StageError;
 use crate::view::RunView;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -32,7 +34,8 @@ pub(super) struct Core {
 
 /// What there is while a run works.
 pub(super) struct Live {
-    pub(super) workshop: Arc<CandleWorkshop>,
+    pub(super) local: Arc<LocalModel>,
+    pub(super) models: Arc<ModelBackend>,
     pub(super) config: Arc<Config>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) device: String,
@@ -217,7 +220,7 @@ impl Core {
         let none = || Error::Usage("the run has no policy yet".to_owned());
         let live = self.live.as_ref().ok_or(Error::Closed)?;
         let policy = self.with_view(|view| view.policy.clone())?.ok_or_else(none)?;
-        let opened = live.workshop.open(&policy, &live.config.engine())?;
+        let opened = live.local.policy(&policy, &live.config.engine()).map_err(StageError::from)?;
         Ok(ServedPolicy::new(policy, opened, &live.config.sampling.drawing()))
     }
 

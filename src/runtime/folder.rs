@@ -252,7 +252,8 @@ impl Folder {
         self.must_be_vacant()?;
         // Before anything is written.
         let rubric = Rubric::load(&RubricEngine::new()?, &new.rubric)?;
-        if new.config.judge.readout != ReadoutMode::Parsed {
+        // Another judge spells in its own way, and is not open yet.
+        if new.config.judge.readout != ReadoutMode::Parsed && new.config.judge.engine.is_none() {
             spelling::check(new.model.tokenizer(), &rubric)?;
         }
         let draft = Draft::begin(self)?;

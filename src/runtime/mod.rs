@@ -12,6 +12,7 @@ mod handle;
 mod held_out;
 pub mod identity;
 pub mod memory;
+pub(crate) mod models;
 mod outcome;
 mod panels;
 mod policies;

@@ -98,7 +98,9 @@ pub(crate) struct Terms {
 impl Terms {
     /// Those of a run with these settings.
     pub fn of(config: &Config, model: &Arc<ModelFiles>) -> Terms {
-        let reads = config.judge.readout != ReadoutMode::Parsed;
+        // Another judge spells in its own way.
+        let own = config.judge.engine.is_none();
+        let reads = own && config.judge.readout != ReadoutMode::Parsed;
         Terms { trial: config.rubrics.trial(), model: reads.then(|| model.clone()) }
     }
 }

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::lm::cancel::Cancel;
 use crate::log::Log;
 use crate::machine::Found;
-use crate::stage::{Cause, StageError, Workshop};
+use crate::stage::{Cause, StageError};
 use crate::view::RunView;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -148,7 +148,7 @@ impl Inner {
     /// Drops what nothing needs any more. That it fails must not stop a run.
     fn after_an_iteration(&self, core: &Core, view: &RunView) {
         if let Some(live) = &core.live {
-            live.workshop.discard(&view.superseded_by_the_end());
+            live.models.trainer().discard(&view.superseded_by_the_end());
         }
         let keep = self.config.storage.keep_iterations;
         if keep == 0 {

@@ -7,7 +7,7 @@
 
 use super::compare::{Groups, groups, orders};
 use super::panel::installed;
-use super::readout::{self, PendingReadout, Said, stopped};
+use super::readout::{self, PendingReadout, Said};
 use super::sampler::request;
 use super::tally::{Shown, Tallied, tally};
 use super::{StageContext, StageError};
@@ -17,8 +17,7 @@ use crate::domain::{
     Completion, Criterion, Message, Outcome, PolicyRef, Prompt, ReadoutFacts, Remarks, RubricId,
     Seed,
 };
-use crate::lm::generate::DrawRequest;
-use crate::lm::policy::LanguageModel;
+use crate::engine::{AnswerRequest, ChatModel, Prepared};
 use crate::rubric::{CallError, Item, Place, Reading, Rendered, Rubric};
 use std::sync::Arc;
 
@@ -142,8 +141,8 @@ struct Read {
     missing: bool,
 }
 
-/// The prompt's tokens and the replies to it, or why it was not put.
-type Drawn = Result<(Vec<u32>, Vec<Completion>), Outcome>;
+/// The question as the model took it and the replies to it, or why it was not put.
+type Drawn = Result<(Arc<Prepared>, Vec<Completion>), Outcome>;
 
 /// Why a question has no reply when nobody is there to give one.
 pub(crate) const NOT_ASKED: &str = "nobody replied to this question before, and no model was asked";
@@ -248,9 +247,10 @@ impl Bench<'_> {
             .collect()
     }
 
-    fn model(&self) -> Result<Option<Arc<dyn LanguageModel>>, StageError> {
+    fn model(&self) -> Result<Option<Arc<dyn ChatModel>>, StageError> {
         let Asking { policy, judge, context } = self.asking;
-        policy.map(|policy| context.workshop.policy(policy, &judge.engine)).transpose()
+        let open = |policy| context.models.answering(policy, &judge.engine);
+        Ok(policy.map(open).transpose()?)
     }
 
     fn replies(
@@ -282,7 +282,7 @@ impl Bench<'_> {
             });
         }
         if let (false, Some(model)) = (readouts.is_empty(), self.model()?) {
-            readout::apply(model.as_ref(), &readouts, &mut all, &self.asking.context.cancel)?;
+            readout::apply(model.as_ref(), readouts, &mut all, &self.asking.context.cancel)?;
         }
         Ok(all)
     }
@@ -307,14 +307,15 @@ impl Bench<'_> {
         let mut requests = Vec::with_capacity(waiting.len());
         let mut refused = Vec::with_capacity(waiting.len());
         for (asked, seed) in &waiting {
-            let ids = model.encode_chat(&asked.rendered.messages)?;
-            let too_long = too_long(ids.len(), model.context_tokens_max());
+            let prompt = Arc::new(model.prepare(&asked.rendered.messages, "")?);
+            let most = model.context_tokens_max();
+            let too_long = most.and_then(|most| too_long(prompt.ids.len(), most));
             if too_long.is_none() {
-                requests.push(self.request(model.as_ref(), asked, ids, *seed));
+                requests.push(self.request(asked, prompt, *seed));
             }
             refused.push(too_long);
         }
-        let drawn = model.draw(&requests, &self.asking.context.cancel)?;
+        let drawn = model.answer(&requests, &self.asking.context.cancel)?;
         let mut drawn = requests.into_iter().map(|request| request.prompt).zip(drawn);
         let reply = |refused: Option<Outcome>| match refused {
             Some(outcome) => Some(Err(outcome)),
@@ -369,17 +370,12 @@ impl Bench<'_> {
         Asked { rendered, past: Vec::new(), before: None }
     }
 
-    fn request(
-        &self,
-        model: &dyn LanguageModel,
-        asked: &Asked,
-        prompt: Vec<u32>,
-        seed: Seed,
-    ) -> DrawRequest {
+    fn request(&self, asked: &Asked, prompt: Arc<Prepared>, seed: Seed) -> AnswerRequest {
         let Sampling { temperature, top_p, max_new_tokens } = self.asking.judge.sampling;
         let max_new_tokens = asked.rendered.max_tokens.min(max_new_tokens);
         let sampling = Sampling { temperature, top_p, max_new_tokens };
-        request(model, prompt, seed, self.samples, &sampling)
+        let stop = asked.rendered.stop.clone();
+        AnswerRequest { stop, ..request(prompt, seed, self.samples, &sampling) }
     }
 
     fn read_program(&self, asked: &Asked, question: &Question) -> Result<Reply, StageError> {
@@ -423,20 +419,14 @@ impl Bench<'_> {
 
     /// Where the probabilities of a reply are to be looked up, if they are wanted: where its score
     /// was read; of one without a score only where that is asked for.
-    fn pending(
-        &self,
-        model: &dyn LanguageModel,
-        asked: &Asked,
-        read: &Read,
-        said: Said<'_>,
-    ) -> Result<Option<PendingReadout>, StageError> {
+    fn pending(&self, asked: &Asked, read: &Read, said: Said<'_>) -> Option<PendingReadout> {
         let mode = self.asking.judge.readout;
         match &asked.rendered.readout {
-            _ if mode == ReadoutMode::Parsed => Ok(None),
+            _ if mode == ReadoutMode::Parsed => None,
             Some(readout) if read.missing && mode == ReadoutMode::Forced => {
-                readout::forced(model, said, readout)
+                Some(readout::forced(said, readout))
             }
-            _ => readout::at_places(model, said, &read.places),
+            _ => readout::at_places(said, &read.places),
         }
     }
 
@@ -444,18 +434,15 @@ impl Bench<'_> {
         &self,
         asked: &Asked,
         question: &Question,
-        (prompt, drawn): &(Vec<u32>, Vec<Completion>),
+        (prompt, drawn): &(Arc<Prepared>, Vec<Completion>),
         at: usize,
         readouts: &mut Vec<PendingReadout>,
     ) -> Result<Vec<Reply>, StageError> {
-        let Some(model) = self.model()? else { return Ok(Vec::new()) };
         let mut replies = Vec::with_capacity(drawn.len());
         for (sample, drawn) in drawn.iter().enumerate() {
-            let drawn = stopped(model.as_ref(), drawn, &asked.rendered.stop)?;
             let mut read = self.read(asked, question, drawn.text.clone())?;
             read.reply.sample = sample as u32;
-            let said = Said::drawn(prompt, &drawn);
-            let pending = self.pending(model.as_ref(), asked, &read, said)?;
+            let pending = self.pending(asked, &read, Said::drawn(prompt, drawn));
             readouts.extend(pending.map(|p| PendingReadout { question: at, sample, ..p }));
             replies.push(read.reply);
         }
@@ -489,9 +476,9 @@ impl Bench<'_> {
                 }
                 None => {
                     if let Some(model) = self.model()? {
-                        let prompt = model.encode_chat(&asked.rendered.messages)?;
+                        let prompt = Arc::new(model.prepare(&asked.rendered.messages, "")?);
                         let said = Said { prompt: &prompt, ids: &[], text: &past.text };
-                        let pending = self.pending(model.as_ref(), asked, &read, said)?;
+                        let pending = self.pending(asked, &read, said);
                         readouts.extend(pending.map(|p| PendingReadout {
                             question: at,
                             sample,

@@ -2,6 +2,7 @@
 //! is an event.
 
 use crate::blob::BlobError;
+use crate::engine::EngineError;
 use crate::lm::error::LmError;
 use crate::log::LogError;
 use crate::machine;
@@ -16,6 +17,9 @@ pub enum StageError {
     /// The log failed.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// An engine cannot do what is asked of it, or is not there.
+    #[error(transparent)]
+    Engine(EngineError),
     /// A blob failed.
     #[error(transparent)]
     Blob(#[from] BlobError),
@@ -57,7 +61,10 @@ impl StageError {
             StageError::Model(error) => of_model(error),
             StageError::Log(error) => of_log(error),
             StageError::Blob(error) => of_blob(error),
-            StageError::Sandbox(_) => Cause::Shortage,
+            StageError::Sandbox(_) | StageError::Engine(EngineError::Away { .. }) => {
+                Cause::Shortage
+            }
+            StageError::Engine(_) => Cause::Task,
             StageError::Missing(_) | StageError::Rubric(_) | StageError::Panic(_) => Cause::Task,
         }
     }
@@ -74,6 +81,17 @@ impl StageError {
                     LmError::Model(_) | LmError::Tokenizer(_) | LmError::Template(_)
                 )
         )
+    }
+}
+
+impl From<EngineError> for StageError {
+    fn from(error: EngineError) -> StageError {
+        match error {
+            EngineError::Model(error) => StageError::Model(error),
+            EngineError::Blob(error) => StageError::Blob(error),
+            EngineError::Missing(what) => StageError::Missing(what),
+            other => StageError::Engine(other),
+        }
     }
 }
 

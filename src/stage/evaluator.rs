@@ -17,18 +17,19 @@ use super::lost::Held;
 use super::panel::{installed, judge_under, name_of};
 use super::sampler::request;
 use super::verdict::{answers_as, estimate, head_to_head, share};
-use super::{Stage, StageContext, StageError, Weight, referee, task_key};
+use super::{Needs, Role, Stage, StageContext, StageError, referee, task_key};
 use crate::domain::evaluation::{
     Evaluation, GateReferee, HeadToHead, HeldOutAnswer, JudgeQuality, Referee,
 };
 use crate::domain::event::IterationKind;
-use crate::domain::plan::{Engine, JudgeSource};
+use crate::domain::plan::JudgeSource;
 use crate::domain::{
     Completion, Event, Iteration, IterationPlan, Judgment, Panel, PolicyRef, Prompt, PromptId,
     RubricName, Seed, StopReason, TaskKey,
 };
 use crate::stats;
 use crate::view::RunView;
+use std::sync::Arc;
 
 /// The evaluator stage.
 #[derive(Debug, Default)]
@@ -78,8 +79,7 @@ impl Session<'_> {
         label: &str,
     ) -> Result<Vec<Vec<Completion>>, StageError> {
         let plan = &self.task.plan;
-        let engine = plan.own_samples().map_or(Engine::EXACT, |set| set.engine);
-        let model = self.context.workshop.policy(policy, &engine)?;
+        let model = self.context.models.answering(policy, &plan.policy_engine())?;
         let mut all = Vec::with_capacity(self.prompts.len());
         let batch = plan.batch_prompts.max(1) as usize;
         for chunk in self.prompts.chunks(batch) {
@@ -87,11 +87,11 @@ impl Session<'_> {
                 .iter()
                 .map(|prompt| {
                     let seed = self.root.derive(label).derive(prompt.id.as_str());
-                    let ids = model.encode_chat(&prompt.messages)?;
-                    Ok(request(model.as_ref(), ids, seed, n, &plan.evaluation.sampling))
+                    let prompt = Arc::new(model.prepare(&prompt.messages, "")?);
+                    Ok(request(prompt, seed, n, &plan.evaluation.sampling))
                 })
                 .collect::<Result<Vec<_>, StageError>>()?;
-            all.extend(model.draw(&requests, &self.context.cancel)?);
+            all.extend(model.answer(&requests, &self.context.cancel)?);
             self.context.gauge.progress("evaluator", all.len() as u64, self.prompts.len() as u64);
         }
         Ok(all)
@@ -186,7 +186,7 @@ impl Session<'_> {
         let mut rubrics = self.names(panel)?;
         let own = referee.map(|referee| self.names(referee)).transpose()?.unwrap_or_default();
         rubrics.extend(own.into_iter().filter(|name| !panel.has(&name.rubric)));
-        let judge = judge.id();
+        let judge = self.task.plan.judge.engine.answers_as(judge);
         let mut all = Vec::with_capacity(self.prompts.len());
         for (at, ((prompt, said), beside)) in
             self.prompts.iter().zip(judged).zip(&beside).enumerate()
@@ -361,7 +361,7 @@ fn evaluate(session: &Session<'_>) -> Result<Vec<Event>, StageError> {
 impl Stage for Evaluator {
     type Task = EvaluationTask;
     const NAME: &'static str = "evaluator";
-    const WEIGHT: Weight = Weight::Heavy;
+    const ROLE: Role = Role::Works;
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, EvaluationTask)> {
         let (iteration, open) = view.open()?;
@@ -393,6 +393,11 @@ impl Stage for Evaluator {
         let parts = (iteration, policies, asked, open.losses);
         let key = task_key(Self::NAME, view, &parts).after(open.end_voided());
         Some((key, task))
+    }
+
+    fn needs(&self, task: &EvaluationTask, _: &RunView, context: &StageContext) -> Needs {
+        let draws = context.models.needs(&task.plan.policy_engine());
+        draws.max(context.models.needs(&task.plan.judge.engine))
     }
 
     fn run(

@@ -14,7 +14,7 @@ use super::sampler::prompt_seed;
 use super::shadow::{self, ShadowTask};
 use super::tally::Tallied;
 use super::texts::{SamplePlaces, answers_at};
-use super::{Stage, StageContext, StageError, Weight, task_key};
+use super::{Needs, Role, Stage, StageContext, StageError, task_key};
 use crate::domain::plan::{JudgePlan, JudgeSource};
 use crate::domain::{
     Completion, Event, Iteration, IterationPlan, Judgment, Offset, Outcome, Panel, PolicyId,
@@ -195,10 +195,24 @@ fn permuted(job: &Job, judged: Judged) -> Judged {
     Judged { under: under.collect(), tallied: moved(&judged.tallied) }
 }
 
+/// What judging takes: nothing where no model is asked, because the oracle scores or every rubric is
+/// a program; else what the engine does.
+fn needs<'a>(
+    judge: &JudgePlan,
+    rubrics: impl IntoIterator<Item = &'a RubricId>,
+    context: &StageContext,
+) -> Needs {
+    let is_a_program = |id: &RubricId| context.rubrics.get(id).is_some_and(|r| r.is_a_program());
+    match judge.source == JudgeSource::Oracle || rubrics.into_iter().all(is_a_program) {
+        true => Needs::Nothing,
+        false => context.models.needs(&judge.engine),
+    }
+}
+
 impl Stage for Judge {
     type Task = JudgeTask;
     const NAME: &'static str = "judge";
-    const WEIGHT: Weight = Weight::Heavy;
+    const ROLE: Role = Role::Works;
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, JudgeTask)> {
         let (iteration, open) = view.open()?;
@@ -224,6 +238,17 @@ impl Stage for Judge {
         let waits = chunk.iter().filter(|p| !open.judged.contains_key(*p));
         let prompts = waits.filter_map(|p| Some((p.clone(), open.samples_of(p)?))).collect();
         Some((key, JudgeTask::Chunk(ChunkTask { iteration, policy, judge, panel, prompts })))
+    }
+
+    fn needs(&self, task: &JudgeTask, _: &RunView, context: &StageContext) -> Needs {
+        match task {
+            JudgeTask::Probe(task) => needs(&task.judge, [&task.rubric], context),
+            JudgeTask::Chunk(task) => {
+                let members = task.panel.members().iter();
+                needs(&task.judge, members.map(|member| &member.rubric), context)
+            }
+            JudgeTask::Shadow(task) => needs(&task.judge, [&task.rubric], context),
+        }
     }
 
     fn run(
@@ -287,8 +312,9 @@ fn judge_chunk(
         }
     };
     let mut events = Vec::with_capacity(jobs.len());
+    let who = task.judge.engine.answers_as(&task.policy);
     for (job, judged) in jobs.iter().zip(&judged) {
-        events.push(recorded(job, judged, task.iteration, task.policy.id(), context)?);
+        events.push(recorded(job, judged, task.iteration, who.clone(), context)?);
     }
     if let Some((_, open)) = view.open() {
         let total = open.prompts.as_ref().map_or(0, Vec::len) as u64;

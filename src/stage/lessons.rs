@@ -3,9 +3,9 @@
 
 use super::texts::{Bodies, Body, PairPlace, answer_ids, seed_rows, wrong};
 use super::{StageContext, StageError};
-use crate::domain::plan::{Engine, SeedSet};
-use crate::domain::{Event, Iteration, Offset, PairId, PolicyRef};
-use crate::lm::policy::LanguageModel;
+use crate::domain::plan::SeedSet;
+use crate::domain::{Event, Iteration, Offset, PairId};
+use crate::lm::policy::Vocabulary;
 use crate::lm::train::{DpoExample, WeightedSequence};
 use crate::view::RunView;
 use std::collections::BTreeMap;
@@ -17,8 +17,6 @@ pub(super) struct Lesson {
     pub iteration: Iteration,
     /// The last rollback that made the pairs void; 0 for none.
     pub voided: u32,
-    /// Whose tokenizer spells what is only known as text.
-    pub speller: (PolicyRef, Engine),
     /// Seed rows that are learned, or rehearsed.
     pub data: Vec<SeedSet>,
     /// The pairs, in the order in which they are sealed.
@@ -77,15 +75,14 @@ impl Read {
         view: &RunView,
         context: &StageContext,
     ) -> Result<Read, StageError> {
-        let (policy, engine) = &lesson.speller;
-        let model = context.workshop.policy(policy, engine)?;
-        let mut texts = Bodies::new(model.as_ref(), view, context);
+        let vocabulary = context.models.vocabulary();
+        let mut texts = Bodies::new(view, context);
         let bodies = lesson.pairs.iter().map(|place| texts.read(place));
         let bodies = bodies.collect::<Result<Vec<_>, _>>()?;
         let mut rows = Vec::new();
         for set in &lesson.data {
             for row in seed_rows(&set.blob, context)? {
-                rows.push(sequence(&row, model.as_ref())?);
+                rows.push(sequence(&row, vocabulary)?);
             }
         }
         Ok(Read { bodies, rows, logps: None, scored: 0 })
@@ -153,11 +150,11 @@ fn logps(
 /// A supervised row as token ids: loss on the answer and its turn end only.
 fn sequence(
     row: &crate::domain::event::SeedRow,
-    model: &dyn LanguageModel,
+    vocabulary: &dyn Vocabulary,
 ) -> Result<WeightedSequence, StageError> {
-    let mut ids = model.encode_chat(&row.messages)?;
+    let mut ids = vocabulary.encode_chat(&row.messages)?;
     let prompt = ids.len();
-    ids.extend(answer_ids(model, &ids, &row.completion)?);
+    ids.extend(answer_ids(vocabulary, &ids, &row.completion)?);
     let weights = (0..ids.len()).map(|at| if at < prompt { 0.0 } else { 1.0 }).collect();
     Ok(WeightedSequence { ids, weights })
 }

@@ -7,7 +7,6 @@
 //! or rejects. No stage asks another a question: what it needs is in the log.
 
 pub(crate) mod ask;
-pub mod candle_workshop;
 mod compare;
 pub mod conductor;
 pub mod error;
@@ -29,13 +28,15 @@ pub(crate) mod tally;
 pub(crate) mod texts;
 pub mod trainer;
 pub mod verdict;
-pub mod workshop;
-pub(crate) mod writer;
+pub mod writer;
 
+pub use crate::engine::Needs;
 pub use error::{Cause, StageError};
-pub use workshop::{Oracle, Workshop};
+pub use writer::PromptWriter;
 
+use crate::blob::ReadBlobs;
 use crate::domain::{Event, Offset, Prompt, PromptId, TaskKey};
+use crate::engine::ModelBackend;
 use crate::lm::cancel::Cancel;
 use crate::log::Log;
 use crate::rubric::RubricRegistry;
@@ -54,6 +55,12 @@ pub struct NoGauge;
 
 impl Gauge for NoGauge {
     fn progress(&self, _stage: &'static str, _done: u64, _total: u64) {}
+}
+
+/// A program that knows how good a completion is.
+pub trait Oracle: Send + Sync {
+    /// The score of a completion, or `None` when the task is not one the program understands.
+    fn score(&self, task: &str, completion: &str) -> Option<f64>;
 }
 
 /// Whether there is memory to begin a heavy task.
@@ -77,8 +84,12 @@ impl Headroom for Ample {
 pub struct StageContext {
     /// Bodies are read from here by offset.
     pub log: Arc<dyn Log>,
-    /// Weights, training, log-probabilities.
-    pub workshop: Arc<dyn Workshop>,
+    /// Who answers, judges, scores and trains.
+    pub models: Arc<ModelBackend>,
+    /// Seed data.
+    pub blobs: Arc<dyn ReadBlobs>,
+    /// Lets the policy write new prompts.
+    pub writer: Arc<dyn PromptWriter>,
     /// Installed rubrics by id.
     pub rubrics: Arc<RubricRegistry>,
     /// Knows the truth about a completion, where such a program exists. Only the evaluator and
@@ -124,13 +135,14 @@ impl StageContext {
     }
 }
 
-/// Whether a task needs the device (sampling, judging, training), or only thinks.
+/// What a stage does in the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weight {
-    /// Milliseconds of bookkeeping.
-    Light,
-    /// Computes with the model; waits for the device lease.
-    Heavy,
+pub enum Role {
+    /// It works on the iteration: nobody waits for its task when the run pauses, or when another
+    /// policy was chosen than the one that the iteration began with.
+    Works,
+    /// It decides and keeps the books, and brings such an iteration to its end.
+    KeepsBooks,
 }
 
 /// A role in the loop.
@@ -139,11 +151,15 @@ pub trait Stage: Send + 'static {
     type Task: Send + 'static;
     /// The glossary name, for logs and screens.
     const NAME: &'static str;
-    /// Whether its tasks need the device.
-    const WEIGHT: Weight;
+    /// What becomes of its task when nobody waits for it any more.
+    const ROLE: Role;
 
     /// What is next, given what is known? Pure. `None`: nothing until the log grows.
     fn next(&self, view: &RunView) -> Option<(TaskKey, Self::Task)>;
+
+    /// What a task takes of the machine: one that computes here waits for the device lease, and one
+    /// that asks an engine elsewhere, or a program, does not hold it.
+    fn needs(&self, task: &Self::Task, view: &RunView, context: &StageContext) -> Needs;
 
     /// Does it. The events and the task's key are committed together, or not at all.
     ///

@@ -3,7 +3,7 @@
 use super::select::{Candidate, select};
 use super::tally::Tallied;
 use super::texts::{SamplePlaces, answers_at, wrong};
-use super::{Stage, StageContext, StageError, Weight, task_key};
+use super::{Needs, Role, Stage, StageContext, StageError, task_key};
 use crate::domain::plan::PairingRule;
 use crate::domain::{
     Completion, Event, Iteration, Judgment, Offset, PairId, PreferencePair, PromptId, Side,
@@ -136,7 +136,7 @@ fn mean_of(judgments: &[Judgment], candidate: u32) -> Option<f64> {
 impl Stage for PairStore {
     type Task = PairTask;
     const NAME: &'static str = "pair_store";
-    const WEIGHT: Weight = Weight::Light;
+    const ROLE: Role = Role::KeepsBooks;
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, PairTask)> {
         let (iteration, open) = view.open()?;
@@ -164,6 +164,10 @@ impl Stage for PairStore {
         let parts = (iteration, chunk, &rule, open.rubrics_rolled_back);
         let key = task_key(Self::NAME, view, &parts).after(open.chunk_voided(chunk));
         Some((key, PairTask { iteration, rule, prompts }))
+    }
+
+    fn needs(&self, _: &PairTask, _: &RunView, _: &StageContext) -> Needs {
+        Needs::Nothing
     }
 
     fn run(

@@ -203,7 +203,8 @@ pub(super) fn run(
         }
     }
     let info = rubric.info();
-    let (iteration, judge, rubric) = (task.iteration, task.policy.id(), task.rubric.clone());
+    let judge = task.judge.engine.answers_as(&task.policy);
+    let (iteration, rubric) = (task.iteration, task.rubric.clone());
     let scale = Scale { min: info.scale_min, max: info.scale_max };
     let gain_max = Some(task.probes.forgery_gain_max);
     let compares = info.min_candidates > 1;

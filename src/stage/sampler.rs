@@ -1,13 +1,13 @@
 //! The policy answers: N completions for each sealed prompt (paper, 2.3 step 2), and, when more
 //! prompts are wanted, new prompts in the style of the known ones (step 1, in [`super::writer`]).
 
-use super::{Stage, StageContext, StageError, Weight, task_key, writer};
+use super::{Needs, Role, Stage, StageContext, StageError, task_key, writer};
 use crate::domain::event::IterationKind;
 use crate::domain::plan::{self, Engine, PromptPlan, SampleSet, WriterPlan};
-use crate::domain::{Event, Iteration, PolicyRef, PromptId, Seed, TaskKey};
-use crate::lm::generate::{DrawRequest, Sampling};
-use crate::lm::policy::LanguageModel;
+use crate::domain::{Completion, Event, Iteration, PolicyRef, PromptId, Seed, TaskKey};
+use crate::engine::{AnswerRequest, EngineError, Prepared};
 use crate::view::{IterationView, RunView};
+use std::sync::Arc;
 
 /// The sampler stage.
 #[derive(Debug, Default)]
@@ -70,31 +70,19 @@ pub(crate) fn prompt_seed(
     root.derive(label).index(u64::from(iteration.0)).derive(prompt.as_str())
 }
 
-/// How tokens are drawn, with what ends a completion.
-pub(crate) fn drawing(sampling: &plan::Sampling, stop_ids: Vec<u32>) -> Sampling {
-    Sampling {
-        temperature: sampling.temperature as f32,
-        top_p: sampling.top_p as f32,
-        max_new_tokens: sampling.max_new_tokens as usize,
-        top_k: None,
-        min_p: None,
-        repetition_penalty: 1.0,
-        stop_ids,
-    }
-}
-
 /// The request for `n` completions of `prompt`.
 pub(crate) fn request(
-    model: &dyn LanguageModel,
-    prompt: Vec<u32>,
+    prompt: Arc<Prepared>,
     seed: Seed,
     n: u32,
     sampling: &plan::Sampling,
-) -> DrawRequest {
-    DrawRequest {
+) -> AnswerRequest {
+    AnswerRequest {
         prompt,
         seeds: (0..u64::from(n)).map(|i| seed.index(i)).collect(),
-        sampling: drawing(sampling, model.stop_ids().to_vec()),
+        sampling: *sampling,
+        stop_ids: Vec::new(),
+        stop: Vec::new(),
     }
 }
 
@@ -105,32 +93,49 @@ fn answer(
     view: &RunView,
     context: &StageContext,
 ) -> Result<Vec<Event>, StageError> {
-    let model = context.workshop.policy(policy, &set.engine)?;
+    let model = context.models.answering(policy, &set.engine)?;
     let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
     let own = set.name == SampleSet::POLICY;
     let label = if own { "sampler".to_owned() } else { format!("sampler {}", set.name) };
     let requests = prompts
         .iter()
         .map(|id| {
-            let ids = model.encode_chat(&context.prompt(view, id)?.messages)?;
+            let prompt = model.prepare(&context.prompt(view, id)?.messages, "")?;
             let seed = prompt_seed(root, &label, iteration, id);
-            Ok(request(model.as_ref(), ids, seed, set.n, &set.sampling))
+            Ok(request(Arc::new(prompt), seed, set.n, &set.sampling))
         })
         .collect::<Result<Vec<_>, StageError>>()?;
-    let drawn = model.draw(&requests, &context.cancel)?;
-    let drawn = prompts.iter().zip(requests).zip(drawn);
-    let event = |((prompt, request), completions): ((&PromptId, DrawRequest), _)| {
-        Event::CompletionsSampled {
+    let drawn = model.answer(&requests, &context.cancel)?;
+    let as_drawn = context.models.draws_policy_ids(&set.engine);
+    let mut events = Vec::with_capacity(prompts.len());
+    for ((prompt, request), completions) in prompts.iter().zip(requests).zip(drawn) {
+        let (prompt_ids, completions) = match as_drawn {
+            true => (request.prompt.ids.clone(), completions),
+            false => spelled(&request.prompt, completions, context)?,
+        };
+        events.push(Event::CompletionsSampled {
             iteration,
             prompt: prompt.clone(),
-            policy: policy.id(),
+            policy: set.engine.answers_as(policy),
             completions,
             set: set.name.clone(),
             // Once is enough: all read the prompt with the same tokenizer.
-            prompt_ids: if own { request.prompt } else { Vec::new() },
-        }
-    };
-    Ok(drawn.map(event).collect())
+            prompt_ids: if own { prompt_ids } else { Vec::new() },
+        });
+    }
+    Ok(events)
+}
+
+/// A prompt and its answers, of an engine with another vocabulary, in ids of the policy.
+fn spelled(
+    prompt: &Prepared,
+    completions: Vec<Completion>,
+    context: &StageContext,
+) -> Result<(Vec<u32>, Vec<Completion>), EngineError> {
+    let ids = context.models.prompt_ids(&prompt.messages)?;
+    let ours = completions.into_iter().map(|answer| context.models.spelled(&ids, answer));
+    let ours = ours.collect::<Result<Vec<_>, EngineError>>()?;
+    Ok((ids, ours))
 }
 
 /// The first chunk that a sample set has not answered, with the set; chunk after chunk, so that the
@@ -149,7 +154,7 @@ fn unanswered(open: &IterationView) -> Option<(&SampleSet, &[PromptId])> {
 impl Stage for Sampler {
     type Task = SampleTask;
     const NAME: &'static str = "sampler";
-    const WEIGHT: Weight = Weight::Heavy;
+    const ROLE: Role = Role::Works;
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, SampleTask)> {
         let (iteration, open) = view.open()?;
@@ -166,7 +171,7 @@ impl Stage for Sampler {
             let (policy, round) = (open.policy.clone(), open.written.len() as u32);
             let parts = ("write", iteration, policy.id(), round, &plan.prompts);
             let key = task_key(Self::NAME, view, &parts);
-            let engine = plan.own_samples().map_or(Engine::EXACT, |set| set.engine);
+            let engine = plan.policy_engine();
             let task = WriteTask { iteration, policy, engine, round, writer, wanted };
             return Some((key, SampleTask::Write(task)));
         }
@@ -181,6 +186,13 @@ impl Stage for Sampler {
         let key = task_key(Self::NAME, view, &(iteration, policy.id(), chunk, set));
         let (set, prompts) = (set.clone(), chunk.to_vec());
         Some((key, SampleTask::Answer { iteration, policy, set, prompts }))
+    }
+
+    fn needs(&self, task: &SampleTask, _: &RunView, context: &StageContext) -> Needs {
+        context.models.needs(match task {
+            SampleTask::Answer { set, .. } => &set.engine,
+            SampleTask::Write(task) => &task.engine,
+        })
     }
 
     fn run(

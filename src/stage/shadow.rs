@@ -9,8 +9,8 @@ use super::texts::SamplePlaces;
 use super::{Cause, StageContext, StageError, task_key};
 use crate::domain::plan::{JudgePlan, JudgeSource};
 use crate::domain::{
-    Event, Iteration, IterationPlan, Judgment, Offset, Outcome, Panel, PolicyRef, PromptId,
-    Remarks, RubricId, TaskKey,
+    Event, Iteration, IterationPlan, Judgment, Offset, Outcome, Panel, PolicyId, PolicyRef,
+    PromptId, Remarks, RubricId, TaskKey,
 };
 use crate::view::{IterationView, RunView};
 
@@ -19,10 +19,17 @@ use crate::view::{IterationView, RunView};
 pub struct ShadowTask {
     iteration: Iteration,
     policy: PolicyRef,
-    judge: JudgePlan,
-    rubric: RubricId,
+    pub(super) judge: JudgePlan,
+    pub(super) rubric: RubricId,
     /// Each with where its completions and its judgments are.
     prompts: Vec<(PromptId, SamplePlaces, Offset)>,
+}
+
+impl ShadowTask {
+    /// Who replies.
+    fn who(&self) -> PolicyId {
+        self.judge.engine.answers_as(&self.policy)
+    }
 }
 
 /// Whether shadows judge at all: beside a control arm, whose scores are nobody's, they do not.
@@ -110,7 +117,7 @@ fn judge(
     let asking = Asking { policy: Some(&task.policy), judge: &task.judge, context };
     let judged = judge_jobs(jobs, &panel, asking)?;
     let events = jobs.iter().zip(&judged).map(|(job, judged)| {
-        let event = recorded(job, judged, task.iteration, task.policy.id(), context)?;
+        let event = recorded(job, judged, task.iteration, task.who(), context)?;
         Ok(match event {
             Event::JudgmentsRecorded {
                 iteration,
@@ -146,7 +153,7 @@ fn refused(task: &ShadowTask, job: &Job, reason: &str) -> Event {
     Event::ShadowJudged {
         iteration: task.iteration,
         prompt: job.prompt.id.clone(),
-        judge: task.policy.id(),
+        judge: task.who(),
         rubric: task.rubric.clone(),
         judgments: (0..job.completions.len()).map(judgment).collect(),
         scores: vec![None; job.completions.len()],

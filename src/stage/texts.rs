@@ -10,7 +10,7 @@ use crate::domain::{
     PromptId, Side, TextRef,
 };
 use crate::lm::fork::continuation;
-use crate::lm::policy::LanguageModel;
+use crate::lm::policy::Vocabulary;
 use crate::lm::train::Belief;
 use crate::view::{IterationView, RunView};
 use std::collections::BTreeMap;
@@ -87,7 +87,7 @@ pub(super) struct Body {
 
 /// Reads pairs and what they refer to.
 pub(super) struct Bodies<'a> {
-    model: &'a dyn LanguageModel,
+    vocabulary: &'a dyn Vocabulary,
     view: &'a RunView,
     context: &'a StageContext,
     /// Seed rows by their blob.
@@ -95,12 +95,9 @@ pub(super) struct Bodies<'a> {
 }
 
 impl<'a> Bodies<'a> {
-    pub fn new(
-        model: &'a dyn LanguageModel,
-        view: &'a RunView,
-        context: &'a StageContext,
-    ) -> Bodies<'a> {
-        Bodies { model, view, context, rows: BTreeMap::new() }
+    pub fn new(view: &'a RunView, context: &'a StageContext) -> Bodies<'a> {
+        let vocabulary = context.models.vocabulary();
+        Bodies { vocabulary, view, context, rows: BTreeMap::new() }
     }
 
     /// The pair at a place.
@@ -135,7 +132,7 @@ impl<'a> Bodies<'a> {
                     self.asked(&pair.rejected.text, place, answers)?,
                 );
                 match chosen == rejected {
-                    true => Ok(self.model.encode_chat(&chosen)?),
+                    true => Ok(self.vocabulary.encode_chat(&chosen)?),
                     false => Err(unlike(&pair.id, "were asked different questions")),
                 }
             }
@@ -144,7 +141,7 @@ impl<'a> Bodies<'a> {
             }
             _ if !answers.prompt_ids.is_empty() => Ok(answers.prompt_ids.clone()),
             // A record of schema 1 does not say how the prompt was read.
-            _ => Ok(self.model.encode_chat(&self.prompt(place)?.messages)?),
+            _ => Ok(self.vocabulary.encode_chat(&self.prompt(place)?.messages)?),
         }
     }
 
@@ -193,7 +190,7 @@ impl<'a> Bodies<'a> {
         place: &PairPlace,
         answers: &Answers,
     ) -> Result<Vec<u32>, StageError> {
-        let spelled = |text: &str| answer_ids(self.model, prompt, text);
+        let spelled = |text: &str| answer_ids(self.vocabulary, prompt, text);
         match &side.text {
             TextRef::Completion { .. } => {
                 let at = answers.texts.iter().position(|text| *text == side.text);
@@ -210,7 +207,7 @@ impl<'a> Bodies<'a> {
                 let rows = self.rows.get(blob).map(Vec::as_slice).unwrap_or_default();
                 let missing = || StageError::Missing(format!("row {row} of seed data {blob}"));
                 let row = rows.get(*row as usize).ok_or_else(missing)?;
-                answer_ids(self.model, prompt, &row.completion)
+                answer_ids(self.vocabulary, prompt, &row.completion)
             }
         }
     }
@@ -223,12 +220,12 @@ fn unlike(pair: &PairId, how: &str) -> StageError {
 /// An answer that is only known as text: as the model would write it after `prompt`, with the turn's
 /// end.
 pub(super) fn answer_ids(
-    model: &dyn LanguageModel,
+    vocabulary: &dyn Vocabulary,
     prompt: &[u32],
     text: &str,
 ) -> Result<Vec<u32>, StageError> {
-    let mut ids = continuation(model, prompt, text)?;
-    ids.push(model.turn_end());
+    let mut ids = continuation(vocabulary, prompt, text)?;
+    ids.push(vocabulary.turn_end());
     Ok(ids)
 }
 
@@ -237,7 +234,7 @@ pub(super) fn seed_rows(
     blob: &BlobHash,
     context: &StageContext,
 ) -> Result<Vec<SeedRow>, StageError> {
-    let bytes = context.workshop.blob(blob)?;
+    let bytes = context.blobs.bytes(blob)?;
     let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
     let row = |line| serde_json::from_slice(line);
     let rows = lines.map(row).collect::<Result<_, _>>();

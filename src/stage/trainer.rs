@@ -12,14 +12,16 @@
 use super::lessons::{Lesson, Lessons};
 use super::lost::Held;
 use super::texts::places;
-use super::workshop::{Saved, Segment, SegmentRequest, StepData, StepResult, skipped_in_a_row};
-use super::{Stage, StageContext, StageError, Weight, task_key};
+use super::{Needs, Role, Stage, StageContext, StageError, task_key};
 use crate::domain::event::{IterationKind, ReferenceLogps};
 use crate::domain::plan::{
     KeepCheckpoints, Loss, MovingMean, Objective, OptimizerPlan, ReferenceRule, Trained,
     TrainingPlan,
 };
 use crate::domain::{AdapterShape, Event, Iteration, IterationPlan, PolicyRef, Seed, TaskKey};
+use crate::engine::training::{
+    Saved, Segment, SegmentRequest, StepData, StepResult, skipped_in_a_row,
+};
 use crate::lm::lora::LoraSettings;
 use crate::lm::optimizer::OptimizerSettings;
 use crate::lm::train::{DpoSettings, Method, ShortOfMemory, TrainSettings};
@@ -148,11 +150,9 @@ fn segment(iteration: Iteration, open: &IterationView, plan: &IterationPlan) -> 
 
 /// What an iteration trains on, and where that is.
 fn lesson(iteration: Iteration, open: &IterationView, plan: &IterationPlan) -> Lesson {
-    let engine = plan.own_samples().map_or(crate::domain::plan::Engine::EXACT, |set| set.engine);
     Lesson {
         iteration,
         voided: open.pairs_voided(),
-        speller: (open.start().clone(), engine),
         data: match &plan.objective {
             Objective::Supervised { data } => data.clone(),
             Objective::Preference { rehearsal, .. } => {
@@ -271,7 +271,7 @@ impl Trainer {
         policy: PolicyRef,
         context: &StageContext,
     ) -> Result<Vec<Event>, StageError> {
-        let merged = context.workshop.merge(&policy)?;
+        let merged = context.models.trainer().merge(&policy)?;
         Ok(vec![Event::AdapterMerged { iteration, policy, merged }])
     }
 
@@ -288,7 +288,7 @@ impl Trainer {
             sequences.push((body.prompt.clone(), body.chosen.clone()));
             sequences.push((body.prompt.clone(), body.rejected.clone()));
         }
-        let logps = context.workshop.logps(&task.reference, &sequences, &context.cancel)?;
+        let logps = context.models.scorer().logps(&task.reference, &sequences, &context.cancel)?;
         let logps =
             bodies.iter().zip(logps.as_chunks::<2>().0).map(|(body, [chosen, rejected])| {
                 ReferenceLogps { pair: body.id.clone(), chosen: *chosen, rejected: *rejected }
@@ -309,23 +309,21 @@ impl Trainer {
         let mut settings = training.settings(plan.steps_total);
         settings.optimizer.learning_rate *= rate_scale(plan.rollbacks);
         if training.keep_checkpoints == KeepCheckpoints::Newest {
-            context.workshop.discard(&view.superseded());
+            context.models.trainer().discard(&view.superseded());
         }
-        context
-            .workshop
-            .train(SegmentRequest {
-                start: &plan.start,
-                saved: plan.saved.clone(),
-                settings,
-                dpo: dpo_settings(&plan.plan.objective),
-                reference: plan.plan.reference.rule,
-                steps: plan.data(root, self.lessons.of(&plan.lesson, view, context)?)?,
-                seed: root.derive("lora").index(u64::from(plan.iteration.0)),
-                cancel: &context.cancel,
-                on_step: &|done| context.gauge.progress(Self::NAME, from + done, total),
-                skipped_before: plan.skipped_before,
-            })
-            .map(|segment| plan.events(segment))
+        let trained = context.models.trainer().train(SegmentRequest {
+            start: &plan.start,
+            saved: plan.saved.clone(),
+            settings,
+            dpo: dpo_settings(&plan.plan.objective),
+            reference: plan.plan.reference.rule,
+            steps: plan.data(root, self.lessons.of(&plan.lesson, view, context)?)?,
+            seed: root.derive("lora").index(u64::from(plan.iteration.0)),
+            cancel: &context.cancel,
+            on_step: &|done| context.gauge.progress(Self::NAME, from + done, total),
+            skipped_before: plan.skipped_before,
+        });
+        Ok(plan.events(trained?))
     }
 }
 
@@ -422,7 +420,7 @@ impl SegmentPlan {
 impl Stage for Trainer {
     type Task = TrainTask;
     const NAME: &'static str = "trainer";
-    const WEIGHT: Weight = Weight::Heavy;
+    const ROLE: Role = Role::Works;
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, TrainTask)> {
         let (iteration, open) = view.open()?;
@@ -452,6 +450,15 @@ impl Stage for Trainer {
         Some((key, TrainTask::Segment(Box::new(segment))))
     }
 
+    fn needs(&self, task: &TrainTask, _: &RunView, context: &StageContext) -> Needs {
+        match task {
+            TrainTask::Reference(_) => context.models.scorer().needs(),
+            TrainTask::Merge { .. } | TrainTask::Average { .. } | TrainTask::Segment(_) => {
+                context.models.trainer().needs()
+            }
+        }
+    }
+
     fn run(
         &mut self,
         task: TrainTask,
@@ -461,7 +468,7 @@ impl Stage for Trainer {
         match task {
             TrainTask::Merge { iteration, policy } => Trainer::merge(iteration, policy, context),
             TrainTask::Average { iteration, of } => {
-                let policy = context.workshop.average(&of)?;
+                let policy = context.models.trainer().average(&of)?;
                 Ok(vec![Event::ReferenceMade { iteration, policy }])
             }
             TrainTask::Reference(task) => self.score(&task, view, context),

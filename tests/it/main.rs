@@ -9,6 +9,7 @@ mod device;
 mod dice;
 mod disk;
 mod doctor;
+mod engines;
 mod faults;
 mod full_run;
 mod held_out;

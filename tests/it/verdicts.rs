@@ -30,7 +30,8 @@ fn policy() -> PolicyId {
 /// An answer to a prompt with a score by the judge.
 fn answer(role: &str, score: Option<f64>, tokens: u32, ended: bool) -> HeldOutAnswer {
     let stop = if ended { StopReason::TurnEnd } else { StopReason::Length };
-    let completion = Completion { token_ids: Vec::new(), text: String::new(), logp: 0.0, stop };
+    let completion =
+        Completion { token_ids: Vec::new(), text: String::new(), logp: Some(0.0), stop };
     HeldOutAnswer {
         policy: policy(),
         roles: vec![role.to_owned()],

@@ -6,7 +6,7 @@
 //! What was drawn stays as it was drawn: the context is the drawn ids as far as they go.
 
 use super::error::LmError;
-use super::policy::LanguageModel;
+use super::policy::Vocabulary;
 use super::tokenizer::TextTokenizer;
 
 /// Tokens of the prompt that a continuation is encoded behind, so that the first word of a reply is
@@ -38,7 +38,7 @@ impl Spelling for TextTokenizer {
     }
 }
 
-impl Spelling for dyn LanguageModel + '_ {
+impl Spelling for dyn Vocabulary + '_ {
     fn ids(&self, text: &str) -> Result<Vec<u32>, LmError> {
         self.encode_text(text)
     }

@@ -11,6 +11,32 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
+/// Reads a GGUF's header: its metadata, and where its tensors are.
+///
+/// # Errors
+/// The file cannot be read, or is no GGUF.
+pub fn read_header(path: &Path) -> Result<Content, LmError> {
+    let file = File::open(path).map_err(|e| LmError::io(path, e))?;
+    let bad = |why: String| LmError::Model(format!("{}: {why}", path.display()));
+    // The reader divides by an alignment that the file states; a broken file must not end the
+    // process.
+    let mut reader = BufReader::new(file);
+    let read = std::panic::AssertUnwindSafe(|| Content::read(&mut reader));
+    std::panic::catch_unwind(read)
+        .map_err(|_| bad("its header is broken".into()))?
+        .map_err(|e| bad(format!("not a usable GGUF file: {e}")))
+}
+
+/// The type that most tensors are stored in: "Q4_1".
+pub fn stored_as(content: &Content) -> String {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for info in content.tensor_infos.values() {
+        *counts.entry(format!("{:?}", info.ggml_dtype)).or_default() += 1;
+    }
+    let most = counts.into_iter().max_by_key(|(_, count)| *count);
+    most.map_or_else(String::new, |(name, _)| name)
+}
+
 /// An opened GGUF file: its metadata is read, its tensors are not.
 pub struct GgufModel {
     path: PathBuf,
@@ -24,15 +50,8 @@ impl GgufModel {
     /// # Errors
     /// The file cannot be read, is no GGUF, or holds another family than Llama.
     pub fn open(path: &Path) -> Result<GgufModel, LmError> {
-        let file = File::open(path).map_err(|e| LmError::io(path, e))?;
+        let content = read_header(path)?;
         let bad = |why: String| LmError::Model(format!("{}: {why}", path.display()));
-        // The reader divides by an alignment that the file states; a broken file must not end
-        // the process.
-        let mut reader = BufReader::new(file);
-        let read = std::panic::AssertUnwindSafe(|| Content::read(&mut reader));
-        let content = std::panic::catch_unwind(read)
-            .map_err(|_| bad("its header is broken".into()))?
-            .map_err(|e| bad(format!("not a usable GGUF file: {e}")))?;
         let metadata = Metadata { content: &content };
         let config = metadata.config().map_err(|e| bad(e.to_string()))?;
         Ok(GgufModel { path: path.to_owned(), content, config })
@@ -48,14 +67,9 @@ impl GgufModel {
         Metadata { content: &self.content }
     }
 
-    /// Names of the types that weights are stored in, most tensors first: "Q4_1".
+    /// The type that most tensors are stored in: "Q4_1".
     pub fn stored_as(&self) -> String {
-        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        for info in self.content.tensor_infos.values() {
-            *counts.entry(format!("{:?}", info.ggml_dtype)).or_default() += 1;
-        }
-        let most = counts.into_iter().max_by_key(|(_, count)| *count);
-        most.map_or_else(String::new, |(name, _)| name)
+        stored_as(&self.content)
     }
 
     /// Reads and dequantises all weights.
@@ -131,6 +145,13 @@ fn gguf_name(name: &str) -> String {
 /// Metadata by key, with the type that is expected.
 pub struct Metadata<'a> {
     content: &'a Content,
+}
+
+impl<'a> Metadata<'a> {
+    /// Of a file whose header was read.
+    pub fn of(content: &'a Content) -> Metadata<'a> {
+        Metadata { content }
+    }
 }
 
 impl Metadata<'_> {

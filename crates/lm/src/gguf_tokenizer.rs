@@ -46,13 +46,14 @@ pub fn tokenizer_texts(metadata: &Metadata<'_>, context: usize) -> Result<Tokeni
             added.push(added_token(id, token, kind == CONTROL));
         }
     }
+    let pre = metadata.text("tokenizer.ggml.pre").unwrap_or("default");
     let tokenizer = json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
         "added_tokens": added,
-        "normalizer": null,
-        "pre_tokenizer": splitter(metadata.text("tokenizer.ggml.pre").unwrap_or("default"))?,
+        "normalizer": if pre == "qwen2" { json!({"type": "NFC"}) } else { Value::Null },
+        "pre_tokenizer": splitter(pre)?,
         "post_processor": null,
         "decoder": byte_level(true),
         "model": {
@@ -63,7 +64,8 @@ pub fn tokenizer_texts(metadata: &Metadata<'_>, context: usize) -> Result<Tokeni
             "end_of_word_suffix": null,
             "fuse_unk": false,
             "byte_fallback": false,
-            "ignore_merges": false,
+            // A word of Llama 3 that the merges would take apart stays whole.
+            "ignore_merges": is_llama_3(pre),
             "vocab": vocab,
             "merges": merges,
         },
@@ -126,6 +128,24 @@ fn byte_level(use_regex: impl Into<Value>) -> Value {
     })
 }
 
+fn is_llama_3(pre: &str) -> bool {
+    ["llama-bpe", "llama3", "llama-v3"].contains(&pre)
+}
+
+/// The pattern of Llama 3 and Qwen2, which differ in how they split numbers.
+fn by_pattern(numbers: &str) -> Value {
+    let pattern = format!(
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{numbers}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    );
+    json!({
+        "type": "Sequence",
+        "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false},
+            byte_level(false),
+        ],
+    })
+}
+
 /// How text is split before merging, by the name that llama.cpp gives it (`llama-vocab.cpp`).
 fn splitter(pre: &str) -> Result<Value, LmError> {
     match pre {
@@ -135,9 +155,12 @@ fn splitter(pre: &str) -> Result<Value, LmError> {
             "type": "Sequence",
             "pretokenizers": [{"type": "Digits", "individual_digits": true}, byte_level(true)],
         })),
+        // Numbers in groups of up to three, or alone.
+        _ if is_llama_3(pre) => Ok(by_pattern(r"\p{N}{1,3}")),
+        "qwen2" => Ok(by_pattern(r"\p{N}")),
         other => Err(LmError::Tokenizer(format!(
-            "the GGUF splits text by {other:?}; gpt-2 and smollm are known. Use the model's \
-             Hugging Face folder instead"
+            "the GGUF splits text by {other:?}; gpt-2, smollm, llama-bpe and qwen2 are known. Put the \
+             model's tokenizer.json beside the file, or use its Hugging Face folder instead"
         ))),
     }
 }

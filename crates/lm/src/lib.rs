@@ -7,6 +7,7 @@
 
 pub mod cancel;
 pub mod chat;
+pub mod chat_files;
 pub mod completion;
 pub mod config;
 pub mod decoder;

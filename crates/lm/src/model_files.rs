@@ -1,29 +1,17 @@
 //! A model as files: a Hugging Face folder or a GGUF, opened the same way and written out as a
 //! Hugging Face folder. Texts that came with the base are copied byte for byte. Computes nothing.
 
-use super::chat::Message;
+use super::chat_files::{Bounds, ChatFiles, gguf_texts, read_texts};
 use super::config::ModelConfig;
 use super::error::LmError;
 use super::gguf::GgufModel;
-use super::gguf_tokenizer::tokenizer_texts;
-use super::template::{ChatTemplate, GenerationPrompt};
+use super::policy::Vocabulary;
+use super::template::ChatTemplate;
 use super::tokenizer::TextTokenizer;
 use super::weights::{WeightDtype, Weights};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-/// Texts that make up a model besides its weights. Those a base has are copied.
-const TEXTS: [&str; 9] = [
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-];
+use std::sync::Arc;
 
 /// Where the weights are.
 enum Source {
@@ -35,13 +23,8 @@ enum Source {
 /// An opened model: everything but its weights is read and checked.
 pub struct ModelFiles {
     source: Source,
-    /// By file name.
-    texts: BTreeMap<String, String>,
     config: ModelConfig,
-    tokenizer: TextTokenizer,
-    template: ChatTemplate,
-    turn_end: u32,
-    stop_ids: Vec<u32>,
+    chat: Arc<ChatFiles>,
 }
 
 impl ModelFiles {
@@ -73,20 +56,7 @@ impl ModelFiles {
     }
 
     fn open_folder(folder: &Path, template: Option<&str>) -> Result<ModelFiles, LmError> {
-        let mut texts = BTreeMap::new();
-        for name in TEXTS {
-            let path = folder.join(name);
-            match std::fs::read_to_string(&path) {
-                Ok(text) => drop(texts.insert(name.to_owned(), text)),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => return Err(LmError::io(path, e)),
-            }
-        }
-        for name in ["config.json", "tokenizer.json"] {
-            if !texts.contains_key(name) {
-                return Err(missing(folder, name));
-            }
-        }
+        let texts = read_texts(folder)?;
         let config = ModelConfig::from_hf_json(&texts["config.json"])?;
         ModelFiles::assemble(Source::Folder(folder.to_owned()), texts, config, template)
     }
@@ -109,77 +79,25 @@ impl ModelFiles {
     fn open_gguf(path: &Path, template: Option<&str>) -> Result<ModelFiles, LmError> {
         let gguf = GgufModel::open(path)?;
         let config = gguf.config().clone();
-        let metadata = gguf.metadata();
-        let tokenizer = tokenizer_texts(&metadata, config.max_position_embeddings)?;
-        let pad = metadata.id("tokenizer.ggml.padding_token_id");
-        let generation = serde_json::json!({
-            "bos_token_id": config.bos_token_id,
-            "eos_token_id": config.eos_token_ids.first(),
-            "pad_token_id": pad,
-        });
-        let mut texts = BTreeMap::from([
-            ("config.json".to_owned(), config.to_hf_json()),
-            ("generation_config.json".to_owned(), format!("{generation:#}\n")),
-            ("tokenizer.json".to_owned(), tokenizer.tokenizer),
-            ("tokenizer_config.json".to_owned(), tokenizer.config),
-            ("special_tokens_map.json".to_owned(), tokenizer.specials),
-        ]);
-        if let Some(own) = metadata.text("tokenizer.chat_template") {
-            texts.insert("chat_template.jinja".to_owned(), own.to_owned());
-        }
+        let mut texts = gguf_texts(&gguf.metadata(), config.max_position_embeddings)?;
+        texts.insert("config.json".to_owned(), config.to_hf_json());
         ModelFiles::assemble(Source::Gguf(Box::new(gguf)), texts, config, template)
     }
 
     fn assemble(
         source: Source,
-        mut texts: BTreeMap<String, String>,
+        texts: BTreeMap<String, String>,
         mut config: ModelConfig,
         template: Option<&str>,
     ) -> Result<ModelFiles, LmError> {
-        let json = |name: &str| -> Result<serde_json::Value, LmError> {
-            let text = texts.get(name).map_or("{}", String::as_str);
-            serde_json::from_str(text)
-                .map_err(|e| LmError::Model(format!("{name} is not JSON: {e}")))
+        let bounds = Bounds {
+            vocab_size: config.vocab_size,
+            eos_token_ids: config.eos_token_ids.clone(),
+            context_tokens_max: config.max_position_embeddings,
         };
-        let tokenizer_config = json("tokenizer_config.json")?;
-        let generation = json("generation_config.json")?;
-        let tokenizer = TextTokenizer::from_json(&texts["tokenizer.json"])?;
-        if tokenizer.ids_bound() > config.vocab_size {
-            return Err(LmError::Model(format!(
-                "tokenizer.json has ids up to {}, but config.json has vocab_size {}",
-                tokenizer.ids_bound().saturating_sub(1),
-                config.vocab_size
-            )));
-        }
-        let named = |key: &str| named_token(&tokenizer_config, key);
-        let (bos, eos) = (named("bos_token"), named("eos_token"));
-        let text = match template {
-            Some(given) => given.to_owned(),
-            None => own_template(&texts, &tokenizer_config)?,
-        };
-        let (bos, eos) = (bos.unwrap_or_default(), eos.unwrap_or_default());
-        let chat = ChatTemplate::new(&text, &bos, &eos)?;
-        let turn_end = turn_end(&chat, &tokenizer)?.or_else(|| tokenizer.id_of(&eos));
-        let Some(turn_end) = turn_end.or(config.eos_token_ids.first().copied()) else {
-            return Err(LmError::Model(
-                "the model has no end-of-turn token: neither its chat template, \
-                 tokenizer_config.json (eos_token) nor config.json (eos_token_id) names one"
-                    .into(),
-            ));
-        };
-        let mut stop_ids = vec![turn_end];
-        stop_ids.extend(tokenizer.id_of(&eos));
-        stop_ids.extend(&config.eos_token_ids);
-        stop_ids.extend(ids_of(generation.get("eos_token_id")));
-        stop_ids.retain(|&id| (id as usize) < config.vocab_size);
-        stop_ids.sort_unstable();
-        stop_ids.dedup();
-        config.eos_token_ids.clone_from(&stop_ids);
-        // A given template belongs to the model from here on: what is written must render alike.
-        if template.is_some() || !texts.contains_key("chat_template.jinja") {
-            texts.insert("chat_template.jinja".to_owned(), text);
-        }
-        Ok(ModelFiles { source, texts, config, tokenizer, template: chat, turn_end, stop_ids })
+        let chat = ChatFiles::assemble(texts, bounds, template)?;
+        config.eos_token_ids = chat.stop_ids().to_vec();
+        Ok(ModelFiles { source, config, chat: Arc::new(chat) })
     }
 
     /// Shape of the network; its `eos_token_ids` are all of [`ModelFiles::stop_ids`].
@@ -187,36 +105,41 @@ impl ModelFiles {
         &self.config
     }
 
+    /// How texts and chats become ids.
+    pub fn chat(&self) -> &Arc<ChatFiles> {
+        &self.chat
+    }
+
     /// The tokenizer.
     pub fn tokenizer(&self) -> &TextTokenizer {
-        &self.tokenizer
+        self.chat.tokenizer()
     }
 
     /// The chat template.
     pub fn template(&self) -> &ChatTemplate {
-        &self.template
+        self.chat.template()
     }
 
     /// The token that ends the model's turn. Training must end completions with it.
     pub fn turn_end(&self) -> u32 {
-        self.turn_end
+        self.chat.turn_end()
     }
 
     /// Every token that ends a completion: the turn's end, the tokenizer's, the configuration's
     /// and the generation configuration's. Sorted.
     pub fn stop_ids(&self) -> &[u32] {
-        &self.stop_ids
+        self.chat.stop_ids()
     }
 
     /// A text of the model by its file name.
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.texts.get(name).map(String::as_str)
+        self.chat.texts().get(name).map(String::as_str)
     }
 
     /// The BLAKE3 of every text (64 hex digits), by file name.
     pub fn hashes(&self) -> BTreeMap<String, String> {
         let hash = |text: &String| blake3::hash(text.as_bytes()).to_hex().to_string();
-        self.texts.iter().map(|(name, text)| (name.clone(), hash(text))).collect()
+        self.chat.texts().iter().map(|(name, text)| (name.clone(), hash(text))).collect()
     }
 
     /// What people should know when weights were stored quantised; for notes and model cards.
@@ -264,83 +187,12 @@ impl ModelFiles {
     /// The disk refuses.
     pub fn write_texts(&self, folder: &Path) -> Result<(), LmError> {
         std::fs::create_dir_all(folder).map_err(|e| LmError::io(folder, e))?;
-        for (name, text) in &self.texts {
+        for (name, text) in self.chat.texts() {
             let path = folder.join(name);
             std::fs::write(&path, text).map_err(|e| LmError::io(path, e))?;
         }
         Ok(())
     }
-}
-
-fn missing(folder: &Path, name: &str) -> LmError {
-    let mut has: Vec<String> = std::fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .filter_map(|e| e.ok()?.file_name().into_string().ok())
-        .collect();
-    has.sort();
-    has.truncate(12);
-    let (has, at) = (has.join(", "), folder.display());
-    LmError::Model(if name == "tokenizer.json" {
-        format!(
-            "GRADUS0102 {at} has no tokenizer.json. It has: {has}. Convert once with transformers: \
-             AutoTokenizer.from_pretrained(\"{at}\").save_pretrained(\"{at}\")"
-        )
-    } else {
-        format!("GRADUS0102 {at} has no {name}. It has: {has}. Give a complete model folder")
-    })
-}
-
-/// A named token: a text, or an object with the text in `content`.
-fn named_token(config: &serde_json::Value, key: &str) -> Option<String> {
-    let value = config.get(key)?;
-    let text = value.as_str().or_else(|| value.get("content").and_then(|c| c.as_str()));
-    text.map(str::to_owned)
-}
-
-fn ids_of(value: Option<&serde_json::Value>) -> Vec<u32> {
-    let id = |v: &serde_json::Value| v.as_u64().and_then(|id| u32::try_from(id).ok());
-    match value {
-        Some(serde_json::Value::Array(ids)) => ids.iter().filter_map(id).collect(),
-        Some(one) => id(one).into_iter().collect(),
-        None => Vec::new(),
-    }
-}
-
-/// The template: its own file, or `tokenizer_config.json`, as a text or as a list of named ones.
-fn own_template(
-    texts: &BTreeMap<String, String>,
-    tokenizer_config: &serde_json::Value,
-) -> Result<String, LmError> {
-    if let Some(text) = texts.get("chat_template.jinja") {
-        return Ok(text.clone());
-    }
-    let found = match tokenizer_config.get("chat_template") {
-        Some(serde_json::Value::String(text)) => Some(text.clone()),
-        Some(serde_json::Value::Array(named)) => named
-            .iter()
-            .find(|t| t.get("name").and_then(|n| n.as_str()) == Some("default"))
-            .and_then(|t| t.get("template")?.as_str())
-            .map(str::to_owned),
-        _ => None,
-    };
-    found.ok_or_else(|| {
-        LmError::Template(
-            "GRADUS0107 the model has no chat template, so \"messages\" prompts can't be rendered. \
-             Give one: --chat-template chatml, or --chat-template FILE with a Jinja template"
-                .into(),
-        )
-    })
-}
-
-/// The special token that the template writes right after the model's words, if it does.
-fn turn_end(template: &ChatTemplate, tokenizer: &TextTokenizer) -> Result<Option<u32>, LmError> {
-    const WORDS: &str = "gradus-words";
-    let turns = [Message::user("x"), Message::assistant(WORDS)];
-    let Ok(text) = template.render(&turns, GenerationPrompt::Closed) else { return Ok(None) };
-    let Some((_, after)) = text.rsplit_once(WORDS) else { return Ok(None) };
-    let first = tokenizer.encode_trusted(after.trim_start())?.first().copied();
-    Ok(first.filter(|id| tokenizer.specials().values().any(|special| special == id)))
 }
 
 #[cfg(test)]

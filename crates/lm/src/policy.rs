@@ -1,5 +1,5 @@
-//! THE PORT: what stages see of a model. Text in, completions and probabilities out; no tensor, no
-//! file name. [`Policy`] is the implementation that computes on this machine.
+//! What is seen of a model from outside this room. Text in, completions and probabilities out; no
+//! tensor, no file name. [`Policy`] is the implementation that computes on this machine.
 
 use super::cancel::Cancel;
 use super::chat::Message;
@@ -12,12 +12,11 @@ use super::logp::Scores;
 use super::lora::{Lora, LoraSettings};
 use super::model_files::ModelFiles;
 use super::ops::Storage;
-use super::template::GenerationPrompt;
 use super::weights::Weights;
 use std::sync::Arc;
 
-/// A language model that answers and reads.
-pub trait LanguageModel: Send + Sync {
+/// How texts and chats become token ids, and back.
+pub trait Vocabulary: Send + Sync {
     /// Ids of a chat, with the model's turn opened. Contents cannot forge special tokens.
     ///
     /// # Errors
@@ -42,6 +41,18 @@ pub trait LanguageModel: Send + Sync {
     /// The tokenizer refuses.
     fn decode(&self, ids: &[u32]) -> Result<String, LmError>;
 
+    /// The token that ends the model's turn.
+    fn turn_end(&self) -> u32;
+
+    /// Every token that ends a completion; sorted, the turn's end among them.
+    fn stop_ids(&self) -> &[u32];
+
+    /// Longest sequence, prompt and completion together.
+    fn context_tokens_max(&self) -> usize;
+}
+
+/// A language model that answers and reads.
+pub trait LanguageModel: Vocabulary {
     /// Draws every candidate of every request. The result of a request does not depend on the
     /// others.
     ///
@@ -63,15 +74,6 @@ pub trait LanguageModel: Send + Sync {
         choices: &[Vec<u32>],
         cancel: &Cancel,
     ) -> Result<Vec<Vec<f64>>, LmError>;
-
-    /// The token that ends the model's turn.
-    fn turn_end(&self) -> u32;
-
-    /// Every token that ends a completion; sorted, the turn's end among them.
-    fn stop_ids(&self) -> &[u32];
-
-    /// Longest sequence, prompt and completion together.
-    fn context_tokens_max(&self) -> usize;
 }
 
 /// A LoRA adapter: PEFT's tensor names, and the numbers of its `adapter_config.json`.
@@ -160,38 +162,39 @@ impl Policy {
     pub fn generator(&self) -> &Generator {
         &self.generator
     }
+}
 
-    fn encode(&self, messages: &[Message], end: GenerationPrompt) -> Result<Vec<u32>, LmError> {
-        let (tokenizer, template) = (self.files.tokenizer(), self.files.template());
-        let contents: Vec<&str> = messages.iter().map(|m| m.content.as_str()).collect();
-        let guarded = tokenizer.guard(&contents, template.source());
-        let messages: Vec<Message> = messages
-            .iter()
-            .zip(guarded.contents)
-            .map(|(m, content)| Message { role: m.role, content })
-            .collect();
-        let text = template.render(&messages, end)?;
-        tokenizer.encode_rendered(&text, guarded.mark)
+impl Vocabulary for Policy {
+    fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, LmError> {
+        self.files.chat().encode_chat(messages)
+    }
+
+    fn encode_text(&self, text: &str) -> Result<Vec<u32>, LmError> {
+        self.files.chat().encode_text(text)
+    }
+
+    fn encode_template(&self, text: &str) -> Result<Vec<u32>, LmError> {
+        self.files.chat().encode_template(text)
+    }
+
+    fn decode(&self, ids: &[u32]) -> Result<String, LmError> {
+        self.files.chat().decode(ids)
+    }
+
+    fn turn_end(&self) -> u32 {
+        self.files.chat().turn_end()
+    }
+
+    fn stop_ids(&self) -> &[u32] {
+        self.files.chat().stop_ids()
+    }
+
+    fn context_tokens_max(&self) -> usize {
+        self.files.chat().context_tokens_max()
     }
 }
 
 impl LanguageModel for Policy {
-    fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, LmError> {
-        self.encode(messages, GenerationPrompt::Open)
-    }
-
-    fn encode_text(&self, text: &str) -> Result<Vec<u32>, LmError> {
-        self.files.tokenizer().encode_plain(text)
-    }
-
-    fn encode_template(&self, text: &str) -> Result<Vec<u32>, LmError> {
-        self.files.tokenizer().encode_trusted(text)
-    }
-
-    fn decode(&self, ids: &[u32]) -> Result<String, LmError> {
-        self.files.tokenizer().decode(ids)
-    }
-
     fn draw(
         &self,
         requests: &[DrawRequest],
@@ -200,7 +203,7 @@ impl LanguageModel for Policy {
         let drawn = self.generator.draw(requests, cancel)?;
         let completion = |d: super::generate::Drawn| {
             let text = self.files.tokenizer().decode(&d.token_ids)?;
-            Ok(Completion { text, token_ids: d.token_ids, logp: d.logp, stop: d.stop })
+            Ok(Completion { text, token_ids: d.token_ids, logp: Some(d.logp), stop: d.stop })
         };
         drawn.into_iter().map(|r| r.into_iter().map(completion).collect()).collect()
     }
@@ -212,18 +215,6 @@ impl LanguageModel for Policy {
         cancel: &Cancel,
     ) -> Result<Vec<Vec<f64>>, LmError> {
         self.generator.choice_logps(contexts, choices, cancel)
-    }
-
-    fn turn_end(&self) -> u32 {
-        self.files.turn_end()
-    }
-
-    fn stop_ids(&self) -> &[u32] {
-        self.files.stop_ids()
-    }
-
-    fn context_tokens_max(&self) -> usize {
-        self.files.config().max_position_embeddings
     }
 }
 

@@ -5,7 +5,9 @@ use super::cost::{Flow, Line, Prices, flow, shared};
 use super::rehearsal::{Act, Cast, Hands, Rehearsal};
 use super::watch::Call;
 use crate::domain::event::IterationKind;
-use crate::domain::{Prompt, Seed};
+use crate::domain::{PolicyRef, Prompt, Seed};
+use crate::engine::tokens::draw_request;
+use crate::engine::{Prepared, Scorer};
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
 use crate::lm::error::LmError;
@@ -13,8 +15,9 @@ use crate::lm::generate::{DrawRequest, live_max};
 use crate::lm::policy::LanguageModel;
 use crate::runtime::Folder;
 use crate::runtime::estimate::{Kinds, Lengths, Memory, Needs, Outline};
+use crate::stage::StageError;
 use crate::stage::sampler::{prompt_seed, request};
-use crate::stage::workshop::Workshop;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Tokens that are drawn to find the price of a step, after a first one.
@@ -285,6 +288,16 @@ fn excess(
     ]
 }
 
+/// The policy that is measured, to be asked in token ids.
+fn tokens(
+    play: &Rehearsal,
+    cast: &Cast,
+    policy: &PolicyRef,
+) -> Result<Arc<dyn LanguageModel>, Error> {
+    let opened = play.watched.tokens(policy, &cast.config.engine());
+    Ok(opened.map_err(StageError::from)?)
+}
+
 /// Prices, by drawing a little more, and what the stages did beside it.
 fn price(
     play: &Rehearsal,
@@ -293,7 +306,7 @@ fn price(
     found: &mut Measured,
 ) -> Result<(), Error> {
     let Some(policy) = play.view.base.clone() else { return Ok(()) };
-    let model = play.watched.policy(&policy, &cast.config.engine())?;
+    let model = tokens(play, cast, &policy)?;
     let live = live_max(cast.model.config(), cast.device.kind);
     let (sampling, judge) = (&cast.config.sampling, &cast.config.judge);
     let (requests, lengths) = drawn(sampled);
@@ -327,7 +340,7 @@ fn price(
     let one: Vec<(Vec<u32>, Vec<u32>)> =
         requests.iter().take(1).map(|r| (r.prompt.clone(), r.prompt.clone())).collect();
     let began = Instant::now();
-    play.watched.logps(&policy, &one, &Cancel::default())?;
+    play.watched.logps(&policy, &one, &Cancel::default()).map_err(StageError::from)?;
     let rows = one.iter().map(|(prompt, _)| 2 * prompt.len()).sum::<usize>();
     let least = (rows as f64, began.elapsed().as_secs_f64());
     found.reference = Line::through(least, scored.unwrap_or(least));
@@ -339,14 +352,16 @@ fn price(
 /// draw.
 fn survey(play: &Rehearsal, cast: &Cast, found: &mut Measured) -> Result<(), Error> {
     let Some(policy) = &play.view.base else { return Ok(()) };
-    let model = play.watched.policy(policy, &cast.config.engine())?;
+    let model = tokens(play, cast, policy)?;
     let root = Seed::root(cast.config.seed);
     let (iteration, _) = super::upcoming(&cast.view);
     let most = SURVEYED.min(cast.config.prompts.per_iteration as usize);
     let request = |prompt: &Prompt| {
         let ids = model.encode_chat(&prompt.messages)?;
         let seed = prompt_seed(root, "sampler", iteration, &prompt.id);
-        Ok(request(model.as_ref(), ids, seed, 1, &cast.config.sampling.drawing()))
+        let prompt = Arc::new(Prepared { ids, ..Prepared::default() });
+        let request = request(prompt, seed, 1, &cast.config.sampling.drawing());
+        Ok(draw_request(model.as_ref(), &request))
     };
     let requests = cast.prompts(most)?.iter().map(request).collect::<Result<Vec<_>, LmError>>()?;
     let drawn = model.draw(&requests, &Cancel::default())?;

@@ -29,8 +29,9 @@ use crate::lm::generate::live_max;
 use crate::lm::model_files::ModelFiles;
 use crate::log::LogError;
 use crate::rubric::{RubricEngine, RubricRegistry};
-use crate::stage::Oracle;
+use crate::runtime::models::Brought;
 use crate::stage::ask::shown;
+use crate::stage::{Oracle, PromptWriter};
 use crate::view::RunView;
 use forecast::{Forecast, Stock};
 use measure::{Measured, measure};
@@ -174,7 +175,11 @@ fn stock(cast: &Cast, oracle: bool) -> Stock {
     }
 }
 
-fn cast(folder: &Folder, device: &SelectedDevice) -> Result<Cast, Error> {
+fn cast(
+    folder: &Folder,
+    writer: Option<Arc<dyn PromptWriter>>,
+    device: &SelectedDevice,
+) -> Result<Cast, Error> {
     if let Some(pid) = folder.holder() {
         // Two would disturb each other: neither the figures nor the run would be worth anything.
         return Err(LogError::InUse { path: folder.path().to_owned(), pid }.into());
@@ -182,25 +187,28 @@ fn cast(folder: &Folder, device: &SelectedDevice) -> Result<Cast, Error> {
     let log = folder.read_log()?;
     let view = fold(&log)?;
     let rubrics: Arc<RubricRegistry> = folder.open_rubrics(&RubricEngine::new()?)?;
-    let config = Config::from_yaml(&folder.config())?;
+    let mut config = Config::from_yaml(&folder.config())?;
+    let writer = Brought { writer, ..Brought::default() }.writer(&mut config)?;
     let model = Arc::new(ModelFiles::open(&folder.model())?);
     config.validate_for(model.config()).map_err(|error| error.at(&folder.config()))?;
-    Ok(Cast { config, model, view, log: Arc::new(log), rubrics, device: device.clone() })
+    let (log, device) = (Arc::new(log), device.clone());
+    Ok(Cast { config, model, view, log, rubrics, device, writer })
 }
 
-/// Foretells a run that nobody works on, and that computes on `device`. What shapes alone say does
-/// not fit is not measured.
+/// Foretells a run that nobody works on, and that computes on `device`, as a host would start it that
+/// brings this oracle and this prompt writer. What shapes alone say does not fit is not measured. The
+/// time that engines beside the run's own take to answer, and their memory, are not foretold.
 ///
 /// # Errors
 /// [`Error::NoRun`], [`LogError::InUse`] beside a process that works on the run, or what a stage
 /// says that cannot do its work.
 pub fn examine(
     folder: &Folder,
-    oracle: Option<&dyn Oracle>,
+    (oracle, writer): (Option<&dyn Oracle>, Option<Arc<dyn PromptWriter>>),
     device: &SelectedDevice,
 ) -> Result<Diagnosis, Error> {
     let began = Instant::now();
-    let cast = cast(folder, device)?;
+    let cast = cast(folder, writer, device)?;
     let (model, config) = (cast.model.config(), &cast.config);
     let outline = Outline::of(model, config, kinds(&cast.view), device);
     let machine = memory::available_bytes();

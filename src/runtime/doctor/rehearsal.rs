@@ -15,6 +15,8 @@ use crate::domain::{
     BlobHash, Event, Iteration, PolicyRef, PreferencePair, Prompt, PromptId, PromptOrigin, Side,
     TaskKey, TextRef, When,
 };
+use crate::engine::PolicyTokens;
+use crate::engine::local::LocalModel;
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
 use crate::lm::device::SelectedDevice;
@@ -22,15 +24,15 @@ use crate::lm::model_files::ModelFiles;
 use crate::log::{Batch, Log, MemoryLog};
 use crate::rubric::RubricRegistry;
 use crate::runtime::estimate::parameters;
+use crate::runtime::models::Brought;
 use crate::runtime::{Folder, identity};
-use crate::stage::candle_workshop::CandleWorkshop;
 use crate::stage::conductor::planned;
 use crate::stage::judge::Judge;
 use crate::stage::pair_store::PairStore;
 use crate::stage::sampler::{Sampler, WriteTask};
 use crate::stage::trainer::Trainer;
 use crate::stage::writer::write_round;
-use crate::stage::{Ample, NoGauge, Stage, StageContext, StageError};
+use crate::stage::{Ample, NoGauge, PromptWriter, Stage, StageContext, StageError};
 use crate::view::{PromptFacts, RunView};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -118,6 +120,8 @@ pub(super) struct Cast {
     pub rubrics: Arc<RubricRegistry>,
     /// What computes.
     pub device: SelectedDevice,
+    /// How the policy is asked for prompts.
+    pub writer: Arc<dyn PromptWriter>,
 }
 
 impl Cast {
@@ -222,13 +226,18 @@ impl Rehearsal {
         let settings = serde_json::Value::Null;
         events.push(Event::RunStarted { seed: cast.config.seed, base: policy, settings });
         let model = cast.model.clone();
-        let workshop = CandleWorkshop::new(model, blobs, &cast.device, cast.config.dtype)?;
-        let workshop =
-            workshop.with_adapters_of_old(identity::adapters_of_old(&cast.view, &cast.config));
-        let watched = Arc::new(Watched::new(workshop));
+        let tokens = PolicyTokens::of(&model);
+        let local = LocalModel::new(model, blobs.clone(), &cast.device, cast.config.dtype)?;
+        let local = local.with_adapters_of_old(identity::adapters_of_old(&cast.view, &cast.config));
+        let watched = Arc::new(Watched::new(local));
+        let mut config = smaller(&cast.config, prompts.len());
+        let local = (watched.clone(), tokens);
+        let models = Brought::default().models(local, &mut config, folder)?;
         let context = StageContext {
             log: Arc::new(MemoryLog::default()),
-            workshop: watched.clone(),
+            models: Arc::new(models),
+            blobs,
+            writer: cast.writer.clone(),
             rubrics: cast.rubrics.clone(),
             oracle: None,
             cancel: Cancel::default(),
@@ -236,7 +245,6 @@ impl Rehearsal {
             headroom: Arc::new(Ample),
         };
         let (view, prompts) = (RunView::default(), prompts.len());
-        let config = smaller(&cast.config, prompts);
         let mut new =
             Rehearsal { context, config, view, watched, prompts, paired: 0, _scratch: scratch };
         new.record(None, events)?;
@@ -304,7 +312,7 @@ impl Rehearsal {
         let (iteration, _) = view.next_iteration();
         let missing = || Error::Usage("the run writes no prompts".to_owned());
         let (engine, wanted) = (cast.config.engine(), cast.config.prompts.per_iteration);
-        let writer = cast.config.prompts.writer_plan().ok_or_else(missing)?;
+        let writer = cast.config.writer_plan().ok_or_else(missing)?;
         let task = WriteTask { iteration, policy, engine, round: 0, writer, wanted };
         let began = Instant::now();
         let events = hands.sampler.take(move || write_round(&task, &view, &context))??;
@@ -361,10 +369,11 @@ impl Rehearsal {
     pub fn open_checkpoint(&mut self, hands: &Hands) -> Result<Option<Act>, Error> {
         let open = self.view.open().and_then(|(_, open)| open.checkpoint.clone());
         let Some(checkpoint) = open else { return Ok(None) };
-        let (workshop, engine) = (self.context.workshop.clone(), self.config.engine());
+        let (models, engine) = (self.context.models.clone(), self.config.engine());
         forget_peak();
         let began = Instant::now();
-        hands.evaluator.take(move || workshop.policy(&checkpoint.policy, &engine).map(drop))??;
+        let opened = move || models.answering(&checkpoint.policy, &engine).map(drop);
+        hands.evaluator.take(opened)?.map_err(StageError::from)?;
         let (seconds, peak) = (began.elapsed().as_secs_f64(), peak_bytes());
         Ok(Some(Act { seconds, calls: self.watched.take(), peak }))
     }

@@ -1,15 +1,18 @@
-//! A workshop that writes down what stages ask of the model and how long it takes. What is asked
-//! and what comes of it are the real things.
+//! The model on this machine, which writes down what stages ask of it and how long that takes. What is
+//! asked and what comes of it are the real things.
 
-use crate::domain::plan::{Engine, MovingMean};
+use crate::domain::plan::{self, MovingMean};
 use crate::domain::{BlobHash, Completion, Message, PolicyRef};
+use crate::engine::local::LocalModel;
+use crate::engine::tokens::TokenChat;
+use crate::engine::training::{Segment, SegmentRequest, StepData};
+use crate::engine::{
+    Capabilities, ChatModel, Engine, EngineError, Identity, Needs, Scorer, TrainBackend,
+};
 use crate::lm::cancel::Cancel;
 use crate::lm::error::LmError;
 use crate::lm::generate::DrawRequest;
-use crate::lm::policy::LanguageModel;
-use crate::stage::StageError;
-use crate::stage::candle_workshop::CandleWorkshop;
-use crate::stage::workshop::{Segment, SegmentRequest, StepData, Workshop};
+use crate::lm::policy::{LanguageModel, Vocabulary};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -34,15 +37,27 @@ fn note(calls: &Calls, call: Call) {
     calls.lock().unwrap_or_else(PoisonError::into_inner).push(call);
 }
 
-/// The workshop.
+/// The model, watched.
 pub(super) struct Watched {
-    inner: CandleWorkshop,
+    inner: LocalModel,
     calls: Calls,
 }
 
 impl Watched {
-    pub fn new(inner: CandleWorkshop) -> Watched {
+    pub fn new(inner: LocalModel) -> Watched {
         Watched { inner, calls: Calls::default() }
+    }
+
+    /// A policy, to be asked in token ids.
+    pub fn tokens(
+        &self,
+        policy: &PolicyRef,
+        engine: &plan::Engine,
+    ) -> Result<Arc<dyn LanguageModel>, EngineError> {
+        let began = Instant::now();
+        let inner = self.inner.policy(policy, engine)?;
+        note(&self.calls, Call::Opened { seconds: began.elapsed().as_secs_f64() });
+        Ok(Arc::new(WatchedModel { inner, calls: self.calls.clone() }))
     }
 
     /// What was asked since this was called last.
@@ -63,24 +78,35 @@ fn rows_of(step: &StepData) -> usize {
     }
 }
 
-impl Workshop for Watched {
-    fn policy(
-        &self,
-        policy: &PolicyRef,
-        engine: &Engine,
-    ) -> Result<Arc<dyn LanguageModel>, StageError> {
-        let began = Instant::now();
-        let inner = self.inner.policy(policy, engine)?;
-        note(&self.calls, Call::Opened { seconds: began.elapsed().as_secs_f64() });
-        Ok(Arc::new(WatchedModel { inner, calls: self.calls.clone() }))
+impl Engine for Watched {
+    fn identity(&self) -> Identity {
+        self.inner.identity()
     }
 
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn needs(&self) -> Needs {
+        Engine::needs(&self.inner)
+    }
+
+    fn open(
+        &self,
+        policy: &PolicyRef,
+        engine: &plan::Engine,
+    ) -> Result<Arc<dyn ChatModel>, EngineError> {
+        Ok(TokenChat::over(self.tokens(policy, engine)?))
+    }
+}
+
+impl Scorer for Watched {
     fn logps(
         &self,
         policy: &PolicyRef,
         sequences: &[(Vec<u32>, Vec<u32>)],
         cancel: &Cancel,
-    ) -> Result<Vec<f64>, StageError> {
+    ) -> Result<Vec<f64>, EngineError> {
         let began = Instant::now();
         let found = self.inner.logps(policy, sequences, cancel)?;
         // A prompt is read once for the responses to it that stand together.
@@ -93,8 +119,10 @@ impl Workshop for Watched {
         note(&self.calls, Call::Scored { rows, seconds: began.elapsed().as_secs_f64() });
         Ok(found)
     }
+}
 
-    fn train(&self, request: SegmentRequest<'_>) -> Result<Segment, StageError> {
+impl TrainBackend for Watched {
+    fn train(&self, request: SegmentRequest<'_>) -> Result<Segment, EngineError> {
         let rows: Vec<usize> = request.steps.iter().map(rows_of).collect();
         let began = Instant::now();
         let ends = Mutex::new(Vec::new());
@@ -112,20 +140,16 @@ impl Workshop for Watched {
         Ok(segment)
     }
 
-    fn merge(&self, policy: &PolicyRef) -> Result<PolicyRef, StageError> {
+    fn merge(&self, policy: &PolicyRef) -> Result<PolicyRef, EngineError> {
         self.inner.merge(policy)
     }
 
-    fn average(&self, of: &MovingMean) -> Result<PolicyRef, StageError> {
+    fn average(&self, of: &MovingMean) -> Result<PolicyRef, EngineError> {
         self.inner.average(of)
     }
 
     fn discard(&self, blobs: &[BlobHash]) {
         self.inner.discard(blobs);
-    }
-
-    fn blob(&self, hash: &BlobHash) -> Result<Vec<u8>, StageError> {
-        self.inner.blob(hash)
     }
 }
 
@@ -134,7 +158,7 @@ struct WatchedModel {
     calls: Calls,
 }
 
-impl LanguageModel for WatchedModel {
+impl Vocabulary for WatchedModel {
     fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, LmError> {
         self.inner.encode_chat(messages)
     }
@@ -151,6 +175,20 @@ impl LanguageModel for WatchedModel {
         self.inner.decode(ids)
     }
 
+    fn turn_end(&self) -> u32 {
+        self.inner.turn_end()
+    }
+
+    fn stop_ids(&self) -> &[u32] {
+        self.inner.stop_ids()
+    }
+
+    fn context_tokens_max(&self) -> usize {
+        self.inner.context_tokens_max()
+    }
+}
+
+impl LanguageModel for WatchedModel {
     fn draw(
         &self,
         requests: &[DrawRequest],
@@ -173,17 +211,5 @@ impl LanguageModel for WatchedModel {
         let seconds = began.elapsed().as_secs_f64();
         note(&self.calls, Call::Read { contexts: contexts.to_vec(), seconds });
         Ok(found)
-    }
-
-    fn turn_end(&self) -> u32 {
-        self.inner.turn_end()
-    }
-
-    fn stop_ids(&self) -> &[u32] {
-        self.inner.stop_ids()
-    }
-
-    fn context_tokens_max(&self) -> usize {
-        self.inner.context_tokens_max()
     }
 }

@@ -18,12 +18,12 @@ mod tests;
 pub use remedies::{Remedy, remedies};
 
 use crate::config::Config;
+use crate::engine::local::{OPEN_POLICIES_MAX, storage};
 use crate::lm::config::ModelConfig;
 use crate::lm::device::{DeviceKind, SelectedDevice};
 use crate::lm::generate::{cache_bytes, drawing_bytes, live_max, open_bytes};
 use crate::lm::train::{LOGIT_BYTES_MAX, MICRO_BATCH_BYTES, activation_bytes_per_row, lanes_of};
 use crate::lm::weights::expected_shapes;
-use crate::stage::candle_workshop::{OPEN_POLICIES_MAX, storage};
 pub use disk::DiskNeeds;
 use serde::Serialize;
 

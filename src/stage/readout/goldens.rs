@@ -3,9 +3,10 @@
 
 use super::*;
 use crate::domain::{Message, Remarks};
+use crate::engine::tokens::TokenChat;
 use crate::lm::fork::continuation;
 use crate::lm::model_files::ModelFiles;
-use crate::lm::policy::Policy;
+use crate::lm::policy::{Policy, Vocabulary};
 use crate::lm::template::GenerationPrompt;
 use serde::Deserialize;
 use std::path::Path;
@@ -50,25 +51,32 @@ fn reply_of(case: &Case) -> Reply {
     }
 }
 
-fn read(policy: &Policy, prompt: &[u32], ids: &[u32], case: &Case) -> Reply {
+/// A question that is known as ids.
+fn question(prompt: &[u32]) -> Arc<Prepared> {
+    Arc::new(Prepared { ids: prompt.to_vec(), ..Prepared::default() })
+}
+
+fn read(policy: &Arc<Policy>, prompt: &[u32], ids: &[u32], case: &Case) -> Reply {
     let place = |span: &Span| {
         let Span { start, end, weight } = *span;
         Place { start, end, weight, choices: case.choices.clone() }
     };
     let places: Vec<Place> = case.places.iter().map(place).collect();
-    let said = Said { prompt, ids, text: &case.text };
-    let pending = at_places(policy, said, &places).unwrap().expect("it can be read");
+    let prompt = question(prompt);
+    let said = Said { prompt: &prompt, ids, text: &case.text };
+    let pending = at_places(said, &places).expect("it has places");
     let mut replies = vec![vec![reply_of(case)]];
-    apply(policy, &[pending], &mut replies, &Cancel::default()).unwrap();
+    let model = TokenChat::over(policy.clone());
+    apply(model.as_ref(), vec![pending], &mut replies, &Cancel::default()).unwrap();
     replies.remove(0).remove(0)
 }
 
-fn kind(name: &str) -> (Policy, Cases) {
+fn kind(name: &str) -> (Arc<Policy>, Cases) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/readout").join(name);
     let files = Arc::new(ModelFiles::open(&folder).unwrap());
     let weights = files.weights().unwrap();
     let cases = std::fs::read_to_string(folder.join("cases.json")).unwrap();
-    (Policy::new(files, weights, None).unwrap(), serde_json::from_str(&cases).unwrap())
+    (Arc::new(Policy::new(files, weights, None).unwrap()), serde_json::from_str(&cases).unwrap())
 }
 
 #[test]
@@ -122,12 +130,14 @@ fn a_forced_reading_goes_on_where_the_reply_ended() {
     };
     let written = read(&policy, &cases.prompt, &[], &case);
     let ids = policy.encode_text("It is clear.").unwrap();
-    let said = Said { prompt: &cases.prompt, ids: &ids, text: "It is clear." };
+    let prompt = question(&cases.prompt);
+    let said = Said { prompt: &prompt, ids: &ids, text: "It is clear." };
     let choices = case.choices.iter().map(|(text, s)| (format!(" {text}"), s.clone())).collect();
     let readout = Readout { lead: "Score:".to_owned(), choices };
-    let pending = forced(&policy, said, &readout).unwrap().unwrap();
+    let pending = forced(said, &readout);
     let mut replies = vec![vec![reply_of(&case)]];
-    apply(&policy, &[pending], &mut replies, &Cancel::default()).unwrap();
+    let model = TokenChat::over(policy.clone());
+    apply(model.as_ref(), vec![pending], &mut replies, &Cancel::default()).unwrap();
     let reply = &replies[0][0];
     assert!(reply.readout.unwrap().forced);
     assert!((reply.scores[0] - written.scores[0]).abs() < 1e-6, "{reply:?} {written:?}");
@@ -148,7 +158,7 @@ fn an_answer_is_spelled_as_it_would_be_sampled() {
             let rendered = template.render(&asked, GenerationPrompt::Open).unwrap();
             let whole = policy.encode_template(&format!("{rendered}{text}")).unwrap();
             assert!(whole.starts_with(&prompt), "{name} {text:?}");
-            let ours = continuation(&policy as &dyn LanguageModel, &prompt, text).unwrap();
+            let ours = continuation(policy.as_ref() as &dyn Vocabulary, &prompt, text).unwrap();
             assert_eq!(ours, whole[prompt.len()..], "{name} {text:?}");
             apart += u32::from(policy.encode_text(text).unwrap() != ours);
         }

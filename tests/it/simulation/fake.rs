@@ -1,24 +1,28 @@
-//! A model and a workshop that cost nothing: what they say is a hash of what they are asked, so a
+//! A model behind every port that costs nothing: what they say is a hash of what they are asked, so a
 //! task that is done again says the same, and anything else about it (who asks, when, what else is
 //! in the batch) cannot show. Blobs lie on the simulated disk and must be there when named.
 
 use super::flaky::Blobs;
 use crate::dice::{hash, share};
 use gradus::domain::event::StepMetrics;
-use gradus::domain::plan::{Engine, MovingMean};
+use gradus::domain::plan::{self, AnswersWith, MovingMean};
 use gradus::domain::{
     AdapterRef, AdapterShape, BlobHash, Completion, Message, PolicyId, PolicyRef, Seed, StopReason,
+};
+use gradus::engine::tokens::TokenChat;
+use gradus::engine::training::{
+    SKIPPED_IN_A_ROW_MAX, Saved, Segment, SegmentRequest, StepData, StepResult, skipped_in_a_row,
+};
+use gradus::engine::{
+    Capabilities, ChatModel, Engine, EngineError, Identity, ModelBackend, Needs, PolicyTokens,
+    Scorer, TrainBackend,
 };
 use gradus::lm::cancel::Cancel;
 use gradus::lm::error::LmError;
 use gradus::lm::generate::DrawRequest;
-use gradus::lm::policy::LanguageModel;
+use gradus::lm::policy::{LanguageModel, Vocabulary};
 use gradus::lm::train::{Method, ShortOfMemory};
-use gradus::stage::workshop::{
-    SKIPPED_IN_A_ROW_MAX, Saved, Segment, SegmentRequest, StepData, StepResult, Workshop,
-    skipped_in_a_row,
-};
-use gradus::stage::{Oracle, StageError};
+use gradus::stage::Oracle;
 use std::sync::Arc;
 
 /// Ids below are bytes of text.
@@ -188,11 +192,14 @@ impl FakeModel {
         let ended = token_ids.last() == Some(&END);
         let stop = if ended { StopReason::TurnEnd } else { StopReason::Length };
         let logp = -(share(&drawn, 16, 100_000) as f64) / 1000.0;
-        Completion { text: text(&token_ids), token_ids, logp, stop }
+        Completion { text: text(&token_ids), token_ids, logp: Some(logp), stop }
     }
 }
 
-impl LanguageModel for FakeModel {
+/// How the fake reads and writes, whatever its weights.
+pub struct FakeVocabulary;
+
+impl Vocabulary for FakeVocabulary {
     fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, LmError> {
         let turn = |m: &Message| format!("{}: {}\n", m.role.as_str(), m.content);
         Ok(messages.iter().flat_map(|m| ids(&turn(m))).collect())
@@ -218,6 +225,50 @@ impl LanguageModel for FakeModel {
         Ok(text(ids))
     }
 
+    fn turn_end(&self) -> u32 {
+        END
+    }
+
+    fn stop_ids(&self) -> &[u32] {
+        &[END]
+    }
+
+    fn context_tokens_max(&self) -> usize {
+        4096
+    }
+}
+
+impl Vocabulary for FakeModel {
+    fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, LmError> {
+        FakeVocabulary.encode_chat(messages)
+    }
+
+    fn encode_text(&self, text: &str) -> Result<Vec<u32>, LmError> {
+        FakeVocabulary.encode_text(text)
+    }
+
+    fn encode_template(&self, text: &str) -> Result<Vec<u32>, LmError> {
+        FakeVocabulary.encode_template(text)
+    }
+
+    fn decode(&self, ids: &[u32]) -> Result<String, LmError> {
+        FakeVocabulary.decode(ids)
+    }
+
+    fn turn_end(&self) -> u32 {
+        END
+    }
+
+    fn stop_ids(&self) -> &[u32] {
+        &[END]
+    }
+
+    fn context_tokens_max(&self) -> usize {
+        FakeVocabulary.context_tokens_max()
+    }
+}
+
+impl LanguageModel for FakeModel {
     fn draw(
         &self,
         requests: &[DrawRequest],
@@ -241,30 +292,33 @@ impl LanguageModel for FakeModel {
         };
         Ok(contexts.iter().map(|c| choices.iter().map(|x| one(c, x)).collect()).collect())
     }
-
-    fn turn_end(&self) -> u32 {
-        END
-    }
-
-    fn stop_ids(&self) -> &[u32] {
-        &[END]
-    }
-
-    fn context_tokens_max(&self) -> usize {
-        4096
-    }
 }
 
 /// Weights are names; training gives the name of everything that went into it.
-pub struct FakeWorkshop {
+pub struct FakeBackend {
     /// What survives a power cut.
     pub blobs: Blobs,
     /// The model's character.
     pub temper: Temper,
 }
 
-impl FakeWorkshop {
-    fn model(&self, policy: &PolicyRef) -> Result<FakeModel, StageError> {
+/// What the fake's ids are called.
+fn vocabulary() -> BlobHash {
+    BlobHash("bytes".to_owned())
+}
+
+impl FakeBackend {
+    /// The bundle that stages hold.
+    pub fn backend(blobs: Blobs, temper: Temper) -> ModelBackend {
+        let tokens = PolicyTokens { vocabulary: Arc::new(FakeVocabulary), id: vocabulary() };
+        ModelBackend::local(Arc::new(FakeBackend { blobs, temper }), tokens)
+    }
+
+    fn blob(&self, hash: &BlobHash) -> Result<Vec<u8>, EngineError> {
+        self.blobs.get(hash).ok_or_else(|| EngineError::Missing(format!("blob {hash}")))
+    }
+
+    fn model(&self, policy: &PolicyRef) -> Result<FakeModel, EngineError> {
         let habit = habit(&self.blob(&policy.weights)?);
         if let Some(adapter) = &policy.adapter {
             assert!(adapter.shape.is_some(), "an adapter knows what it is");
@@ -291,18 +345,54 @@ fn metrics(name: &[u8; 32]) -> StepMetrics {
     }
 }
 
-impl Workshop for FakeWorkshop {
-    fn policy(&self, policy: &PolicyRef, _: &Engine) -> Result<Arc<dyn LanguageModel>, StageError> {
-        Ok(Arc::new(self.model(policy)?))
+impl Engine for FakeBackend {
+    fn identity(&self) -> Identity {
+        let hash = vocabulary();
+        Identity { what: "fake".to_owned(), hash, answers_with: AnswersWith::Policy }
     }
 
-    fn merge(&self, policy: &PolicyRef) -> Result<PolicyRef, StageError> {
+    fn capabilities(&self) -> Capabilities {
+        let vocabulary = Some(vocabulary());
+        Capabilities { vocabulary, choice_logps: true, seeds: true, begun_turns: true }
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Device
+    }
+
+    fn open(
+        &self,
+        policy: &PolicyRef,
+        _: &plan::Engine,
+    ) -> Result<Arc<dyn ChatModel>, EngineError> {
+        Ok(TokenChat::over(Arc::new(self.model(policy)?)))
+    }
+}
+
+impl Scorer for FakeBackend {
+    fn logps(
+        &self,
+        policy: &PolicyRef,
+        sequences: &[(Vec<u32>, Vec<u32>)],
+        cancel: &Cancel,
+    ) -> Result<Vec<f64>, EngineError> {
+        cancel.check()?;
+        let model = self.model(policy)?;
+        let one = |(prompt, response): &(Vec<u32>, Vec<u32>)| {
+            -(share(&model.hash(prompt, &bytes(response)), 0, 90_000) as f64) / 1000.0
+        };
+        Ok(sequences.iter().map(one).collect())
+    }
+}
+
+impl TrainBackend for FakeBackend {
+    fn merge(&self, policy: &PolicyRef) -> Result<PolicyRef, EngineError> {
         let habit = self.model(policy)?.habit;
         let merged = format!("{} merged habit {habit}", policy.id());
         Ok(PolicyRef::full(self.blobs.put(merged.as_bytes())))
     }
 
-    fn average(&self, of: &MovingMean) -> Result<PolicyRef, StageError> {
+    fn average(&self, of: &MovingMean) -> Result<PolicyRef, EngineError> {
         let habit = self.model(&of.newest)?.habit;
         self.model(&of.mean)?;
         let (mean, newest) = (of.mean.id(), of.newest.id());
@@ -314,21 +404,7 @@ impl Workshop for FakeWorkshop {
         blobs.iter().for_each(|blob| self.blobs.remove(blob));
     }
 
-    fn logps(
-        &self,
-        policy: &PolicyRef,
-        sequences: &[(Vec<u32>, Vec<u32>)],
-        cancel: &Cancel,
-    ) -> Result<Vec<f64>, StageError> {
-        cancel.check()?;
-        let model = self.model(policy)?;
-        let one = |(prompt, response): &(Vec<u32>, Vec<u32>)| {
-            -(share(&model.hash(prompt, &bytes(response)), 0, 90_000) as f64) / 1000.0
-        };
-        Ok(sequences.iter().map(one).collect())
-    }
-
-    fn train(&self, request: SegmentRequest<'_>) -> Result<Segment, StageError> {
+    fn train(&self, request: SegmentRequest<'_>) -> Result<Segment, EngineError> {
         request.cancel.check()?;
         self.model(request.start)?;
         let settings = format!("{:?} {:?} {:?}", request.settings, request.dpo, request.seed);
@@ -381,10 +457,6 @@ impl Workshop for FakeWorkshop {
             }
         };
         Ok(Segment { steps, saved: Some(Saved { policy, optimizer }), short })
-    }
-
-    fn blob(&self, hash: &BlobHash) -> Result<Vec<u8>, StageError> {
-        self.blobs.get(hash).ok_or_else(|| StageError::Missing(format!("blob {hash}")))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a power cut leaves: a log and blobs. And the log as a process sees it, whose next append
 //! may fail before it is durable, or after it is durable and before the process hears of it.
 
+use gradus::blob::{BlobError, ReadBlobs};
 use gradus::domain::{BlobHash, Offset, TaskKey};
 use gradus::log::{Appended, Batch, Log, LogError, MemoryLog, Recorded};
 use std::collections::BTreeMap;
@@ -26,6 +27,16 @@ impl Blobs {
     /// The bytes under a hash.
     pub fn get(&self, name: &BlobHash) -> Option<Vec<u8>> {
         self.0.lock().unwrap().get(name).cloned()
+    }
+}
+
+impl ReadBlobs for Blobs {
+    fn bytes(&self, name: &BlobHash) -> Result<Vec<u8>, BlobError> {
+        let gone = || BlobError::Io {
+            path: name.as_str().into(),
+            source: std::io::Error::from(std::io::ErrorKind::NotFound),
+        };
+        self.get(name).ok_or_else(gone)
     }
 }
 

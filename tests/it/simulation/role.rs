@@ -14,7 +14,7 @@ use gradus::stage::judge::Judge;
 use gradus::stage::pair_store::PairStore;
 use gradus::stage::sampler::Sampler;
 use gradus::stage::trainer::Trainer;
-use gradus::stage::{Stage, StageContext, StageError, Weight};
+use gradus::stage::{Needs, Role, Stage, StageContext, StageError};
 use gradus::view::RunView;
 use std::sync::Arc;
 
@@ -67,10 +67,14 @@ struct Faulty<S> {
 impl<S: Stage> Stage for Faulty<S> {
     type Task = S::Task;
     const NAME: &'static str = S::NAME;
-    const WEIGHT: Weight = S::WEIGHT;
+    const ROLE: Role = S::ROLE;
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, S::Task)> {
         self.stage.next(view)
+    }
+
+    fn needs(&self, task: &S::Task, view: &RunView, context: &StageContext) -> Needs {
+        self.stage.needs(task, view, context)
     }
 
     fn run(

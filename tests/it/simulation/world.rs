@@ -1,13 +1,15 @@
 //! What a run is given: settings, prompts, seed data, a model's character. A seed makes one world,
 //! so two hundred seeds try two hundred settings.
 
-use super::fake::{FakeOracle, FakeWorkshop, Temper, Verdict};
+use super::fake::{FakeBackend, FakeOracle, Temper, Verdict};
 use super::flaky::Disk;
 use crate::dice::Dice;
 use gradus::config::{
-    Config, GateMode, JudgeSource, OnFailure, PairRule, ReadoutMode, ReferenceRule, WriterStyle,
+    Config, GateMode, JudgeSource, OnFailure, PairRule, ReadoutMode, ReferenceRule,
 };
+use gradus::demo::writer::Tagged;
 use gradus::domain::event::SeedRow;
+use gradus::domain::plan::WriterPlan;
 use gradus::domain::{
     Event, Message, Notes, Panel, PanelMember, PolicyRef, Prompt, PromptOrigin, RubricId, TaskKey,
     When,
@@ -15,6 +17,7 @@ use gradus::domain::{
 use gradus::lm::cancel::Cancel;
 use gradus::log::{Batch, Log};
 use gradus::rubric::{Rubric, RubricEngine, RubricRegistry, bundled};
+use gradus::stage::writer::numbered::Numbered;
 use gradus::stage::{Ample, NoGauge, Oracle, StageContext};
 use std::sync::{Arc, OnceLock};
 
@@ -157,7 +160,7 @@ impl World {
         c.iterations = d.from(2, 4);
         c.prompts.per_iteration = d.from(3, 7);
         c.prompts.generate = d.chance(50);
-        c.prompts.writer = d.pick(&[WriterStyle::Tagged, WriterStyle::Numbered]);
+        c.brought.writer = Some(d.pick(&[Tagged::NAME, WriterPlan::NUMBERED]).to_owned());
         c.prompts.draws_per_round = d.from(1, 4);
         c.prompts.rounds_max = d.from(1, 3);
         c.sampling.batch_prompts = d.from(1, 4);
@@ -284,7 +287,12 @@ impl World {
         let oracle: Arc<dyn Oracle> = Arc::new(FakeOracle);
         StageContext {
             log,
-            workshop: Arc::new(FakeWorkshop { blobs: disk.blobs.clone(), temper: self.temper }),
+            models: Arc::new(FakeBackend::backend(disk.blobs.clone(), self.temper)),
+            blobs: Arc::new(disk.blobs.clone()),
+            writer: match self.config.brought.writer.as_deref() {
+                Some(Tagged::NAME) => Arc::new(Tagged),
+                _ => Arc::new(Numbered),
+            },
             rubrics: Arc::new(rubrics),
             oracle: self.oracle.then_some(oracle),
             cancel: Cancel::default(),

@@ -1,20 +1,12 @@
-//! The stages' view of weights: open a policy by name, score with it, train from it. The real one
-//! is [`CandleWorkshop`]; tests bring a fake, so that the loop can be simulated without a model.
+//! THE TRAINING PORT and its words: a stretch of steps that ends in a checkpoint, and what is made of
+//! weights beside it. Checkpoints are blobs of the run, durable before they are named.
 
-use super::error::StageError;
+use super::{EngineError, Needs};
 use crate::domain::event::StepMetrics;
-use crate::domain::plan::{Engine, MovingMean, ReferenceRule};
+use crate::domain::plan::{MovingMean, ReferenceRule};
 use crate::domain::{BlobHash, PolicyRef, Seed};
 use crate::lm::cancel::Cancel;
-use crate::lm::policy::LanguageModel;
 use crate::lm::train::{DpoExample, DpoSettings, ShortOfMemory, TrainSettings, WeightedSequence};
-use std::sync::Arc;
-
-/// A program that knows how good a completion is.
-pub trait Oracle: Send + Sync {
-    /// The score of a completion, or `None` when the task is not one the program understands.
-    fn score(&self, task: &str, completion: &str) -> Option<f64>;
-}
 
 /// The data of one optimiser step.
 #[derive(Clone, Debug)]
@@ -96,54 +88,33 @@ pub struct Segment {
     pub short: Vec<(usize, ShortOfMemory)>,
 }
 
-/// Weights by name.
-pub trait Workshop: Send + Sync {
-    /// The policy, ready to draw and to score choices.
+/// What moves weights.
+pub trait TrainBackend: Send + Sync {
+    /// What training takes.
+    fn needs(&self) -> Needs {
+        Needs::Device
+    }
+
+    /// Trains a segment and saves its checkpoint among the run's blobs, which are durable when this
+    /// returns.
     ///
     /// # Errors
-    /// When its blobs are missing, damaged or do not fit the model, or the engine cannot be had.
-    fn policy(
-        &self,
-        policy: &PolicyRef,
-        engine: &Engine,
-    ) -> Result<Arc<dyn LanguageModel>, StageError>;
+    /// When training cannot begin (gradient coverage, ln 2 at step 0) or is cancelled.
+    fn train(&self, request: SegmentRequest<'_>) -> Result<Segment, EngineError>;
 
     /// The policy with its adapter merged into the weights below it; durable when this returns.
     ///
     /// # Errors
-    /// As [`Workshop::policy`], or when the disk is full.
-    fn merge(&self, policy: &PolicyRef) -> Result<PolicyRef, StageError>;
-
-    /// Summed response log-probabilities (natural log) of (prompt ids, response ids).
-    ///
-    /// # Errors
-    /// As [`Workshop::policy`].
-    fn logps(
-        &self,
-        policy: &PolicyRef,
-        sequences: &[(Vec<u32>, Vec<u32>)],
-        cancel: &Cancel,
-    ) -> Result<Vec<f64>, StageError>;
-
-    /// Trains a segment and saves its checkpoint; the blobs are durable when this returns.
-    ///
-    /// # Errors
-    /// When training cannot begin (gradient coverage, ln 2 at step 0) or is cancelled.
-    fn train(&self, request: SegmentRequest<'_>) -> Result<Segment, StageError>;
+    /// When its blobs are missing, damaged or do not fit the model, or the disk is full.
+    fn merge(&self, policy: &PolicyRef) -> Result<PolicyRef, EngineError>;
 
     /// The mean of two policies' weights, adapters merged; durable when this returns.
     ///
     /// # Errors
-    /// As [`Workshop::merge`].
-    fn average(&self, of: &MovingMean) -> Result<PolicyRef, StageError>;
+    /// As [`TrainBackend::merge`].
+    fn average(&self, of: &MovingMean) -> Result<PolicyRef, EngineError>;
 
     /// Removes blobs that nothing needs any more. One that is not there is gone already; one that
     /// cannot be removed stays, and is said in the log output.
     fn discard(&self, blobs: &[BlobHash]);
-
-    /// The bytes of a blob (seed data).
-    ///
-    /// # Errors
-    /// When it is missing or damaged.
-    fn blob(&self, hash: &BlobHash) -> Result<Vec<u8>, StageError>;
 }

@@ -1,12 +1,14 @@
-//! The real [`Workshop`]: weights as blobs, opened with `lm`, trained with `lm::train`.
+//! The model on this machine, behind all three ports: weights as blobs, opened with `lm`, drawn from
+//! and trained there. Everything that reads the same weights on a GPU shares them.
 
-use super::error::StageError;
-use super::workshop::{
-    SKIPPED_IN_A_ROW_MAX, Saved, Segment, SegmentRequest, StepData, StepResult, Workshop,
+use super::tokens::TokenChat;
+use super::training::{
+    SKIPPED_IN_A_ROW_MAX, Saved, Segment, SegmentRequest, StepData, StepResult, TrainBackend,
     skipped_in_a_row,
 };
+use super::{Capabilities, ChatModel, Engine, EngineError, Identity, Needs, PolicyTokens, Scorer};
 use crate::blob::BlobStore;
-use crate::domain::plan::{Engine, MovingMean, ReferenceRule};
+use crate::domain::plan::{self, AnswersWith, MovingMean, ReferenceRule};
 use crate::domain::{AdapterRef, AdapterShape, BlobHash, PolicyRef};
 use crate::lm::cancel::Cancel;
 use crate::lm::decoder::Decoder;
@@ -16,7 +18,7 @@ use crate::lm::gpu::{Base, Gpu};
 use crate::lm::logp::sequence_logps;
 use crate::lm::model_files::ModelFiles;
 use crate::lm::ops::Storage;
-use crate::lm::policy::{Adapter, LanguageModel, Policy, scores_on};
+use crate::lm::policy::{Adapter, Policy, scores_on};
 use crate::lm::train::{Method, StepReport, Trainer, Under};
 use crate::lm::weights::{WeightDtype, Weights};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -25,20 +27,19 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 pub const OPEN_POLICIES_MAX: usize = 3;
 
 /// Weights in a blob store, for one kind of model.
-pub struct CandleWorkshop {
+pub struct LocalModel {
     model: Arc<ModelFiles>,
     blobs: Arc<BlobStore>,
     /// What adapters of schema 1 are, whose records do not say it.
     of_old: Option<AdapterShape>,
-    open: Mutex<Vec<(PolicyRef, Engine, Arc<Policy>)>>,
+    open: Mutex<Vec<(PolicyRef, Storage, Arc<Policy>)>>,
     gpu: Option<Gpu>,
     /// Weights that someone on the GPU still reads.
     bases: Mutex<Vec<(BlobHash, Weak<Base>)>>,
 }
 
-impl CandleWorkshop {
-    /// A workshop for policies of the shape of `model`, which computes on `device`, there with
-    /// `dtype`.
+impl LocalModel {
+    /// For policies of the shape of `model`; computes on `device`, there with `dtype`.
     ///
     /// # Errors
     /// A GPU that cannot be had.
@@ -48,13 +49,13 @@ impl CandleWorkshop {
         device: &SelectedDevice,
         dtype: Dtype,
     ) -> Result<Self, LmError> {
-        Ok(CandleWorkshop::on(Gpu::of(device, dtype)?, model, blobs))
+        Ok(LocalModel::on(Gpu::of(device, dtype)?, model, blobs))
     }
 
-    /// As [`CandleWorkshop::new`], on this GPU, or on the CPU.
+    /// As [`LocalModel::new`], on this GPU, or on the CPU.
     pub fn on(gpu: Option<Gpu>, model: Arc<ModelFiles>, blobs: Arc<BlobStore>) -> Self {
         let (open, bases) = (Mutex::default(), Mutex::default());
-        CandleWorkshop { model, blobs, of_old: None, open, gpu, bases }
+        LocalModel { model, blobs, of_old: None, open, gpu, bases }
     }
 
     /// The same for a run whose first adapters have records of schema 1: all were trained with what
@@ -65,8 +66,13 @@ impl CandleWorkshop {
         self
     }
 
+    /// How texts become ids of the policies that this is for.
+    pub fn tokens(&self) -> PolicyTokens {
+        PolicyTokens::of(&self.model)
+    }
+
     /// Weights on the GPU: those that someone there has already, or sent over.
-    fn base(&self, gpu: &Gpu, hash: &BlobHash) -> Result<Arc<Base>, StageError> {
+    fn base(&self, gpu: &Gpu, hash: &BlobHash) -> Result<Arc<Base>, EngineError> {
         let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
         bases.retain(|(_, base)| base.strong_count() > 0);
         let known = bases.iter().find(|(known, _)| known == hash);
@@ -78,18 +84,18 @@ impl CandleWorkshop {
         Ok(base)
     }
 
-    fn unmerged(&self, policy: &PolicyRef) -> Result<Option<Adapter>, StageError> {
+    fn unmerged(&self, policy: &PolicyRef) -> Result<Option<Adapter>, EngineError> {
         policy.adapter.as_ref().map(|adapter| self.adapter(adapter)).transpose()
     }
 
-    fn weights(&self, hash: &BlobHash) -> Result<Weights, StageError> {
+    fn weights(&self, hash: &BlobHash) -> Result<Weights, EngineError> {
         Ok(Weights::from_bytes(&self.blobs.read(hash)?)?)
     }
 
-    fn adapter(&self, adapter: &AdapterRef) -> Result<Adapter, StageError> {
+    fn adapter(&self, adapter: &AdapterRef) -> Result<Adapter, EngineError> {
         let shape = adapter.shape.as_ref().or(self.of_old.as_ref()).ok_or_else(|| {
             let hash = &adapter.weights;
-            StageError::Missing(format!("what the adapter {hash} is scaled by is not recorded"))
+            EngineError::Missing(format!("what the adapter {hash} is scaled by is not recorded"))
         })?;
         let weights = self.weights(&adapter.weights)?;
         Ok(Adapter { weights, alpha: shape.alpha, rank: shape.r as usize })
@@ -99,7 +105,7 @@ impl CandleWorkshop {
     ///
     /// # Errors
     /// When blobs are missing, damaged or do not fit.
-    pub fn merged(&self, policy: &PolicyRef) -> Result<Weights, StageError> {
+    pub fn merged(&self, policy: &PolicyRef) -> Result<Weights, EngineError> {
         let weights = self.weights(&policy.weights)?;
         Ok(match self.unmerged(policy)? {
             Some(adapter) => weights.merged(&adapter.weights, adapter.scale()?)?,
@@ -110,10 +116,15 @@ impl CandleWorkshop {
     /// The policy, opened or from the few that are open.
     ///
     /// # Errors
-    /// As [`CandleWorkshop::merged`]; an engine that is for the CPU alone, on a GPU.
-    pub fn open(&self, policy: &PolicyRef, engine: &Engine) -> Result<Arc<Policy>, StageError> {
+    /// As [`LocalModel::merged`]; an engine that is for the CPU alone, on a GPU.
+    pub fn policy(
+        &self,
+        policy: &PolicyRef,
+        engine: &plan::Engine,
+    ) -> Result<Arc<Policy>, EngineError> {
+        let storage = storage(engine);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = open.iter().position(|(known, by, _)| known == policy && by == engine);
+        let known = open.iter().position(|(known, kept, _)| known == policy && *kept == storage);
         if let Some(at) = known {
             let entry = open.remove(at);
             let opened = entry.2.clone();
@@ -123,7 +134,7 @@ impl CandleWorkshop {
         if open.len() >= OPEN_POLICIES_MAX {
             open.remove(0);
         }
-        let (model, storage) = (self.model.clone(), storage(engine));
+        let model = self.model.clone();
         let opened = Arc::new(match &self.gpu {
             None => Policy::stored(model, self.merged(policy)?, None, storage)?,
             Some(_) if storage != Storage::Exact => {
@@ -139,11 +150,11 @@ impl CandleWorkshop {
                 Policy::on(gpu, model, base, self.unmerged(policy)?.as_ref())?
             }
         });
-        open.push((policy.clone(), *engine, opened.clone()));
+        open.push((policy.clone(), storage, opened.clone()));
         Ok(opened)
     }
 
-    fn trainer(&self, request: &SegmentRequest<'_>) -> Result<Trainer, StageError> {
+    fn trainer(&self, request: &SegmentRequest<'_>) -> Result<Trainer, EngineError> {
         let at = request.saved.as_ref().map_or(request.start, |saved| &saved.policy);
         let adapter = self.unmerged(at)?.map(|adapter| adapter.weights);
         let (config, settings, seed) =
@@ -167,7 +178,7 @@ impl CandleWorkshop {
         Ok(trainer)
     }
 
-    fn save(&self, trainer: &Trainer, request: &SegmentRequest<'_>) -> Result<Saved, StageError> {
+    fn save(&self, trainer: &Trainer, request: &SegmentRequest<'_>) -> Result<Saved, EngineError> {
         let policy = match (trainer.adapter()?, &request.settings.method) {
             (Some(adapter), Method::Lora(settings)) => {
                 let shape = AdapterShape {
@@ -187,10 +198,10 @@ impl CandleWorkshop {
 }
 
 /// How the network that draws keeps its matrices.
-pub(crate) fn storage(engine: &Engine) -> Storage {
+pub(crate) fn storage(engine: &plan::Engine) -> Storage {
     match engine {
-        Engine::Local { weight_bits: 8 } => Storage::EightBit,
-        Engine::Local { .. } => Storage::Exact,
+        plan::Engine::Local { weight_bits: 8 } => Storage::EightBit,
+        plan::Engine::Local { .. } | plan::Engine::Named(_) => Storage::Exact,
     }
 }
 
@@ -206,25 +217,44 @@ fn first_checks(trainer: &mut Trainer, request: &SegmentRequest<'_>) -> Result<(
     }
 }
 
-impl Workshop for CandleWorkshop {
-    fn policy(
+impl Engine for LocalModel {
+    fn identity(&self) -> Identity {
+        Identity {
+            what: "this machine".to_owned(),
+            hash: self.tokens().id,
+            answers_with: AnswersWith::Policy,
+        }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            vocabulary: Some(self.tokens().id),
+            choice_logps: true,
+            seeds: true,
+            begun_turns: true,
+        }
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Device
+    }
+
+    fn open(
         &self,
         policy: &PolicyRef,
-        engine: &Engine,
-    ) -> Result<Arc<dyn LanguageModel>, StageError> {
-        Ok(self.open(policy, engine)?)
+        plan: &plan::Engine,
+    ) -> Result<Arc<dyn ChatModel>, EngineError> {
+        Ok(TokenChat::over(self.policy(policy, plan)?))
     }
+}
 
-    fn merge(&self, policy: &PolicyRef) -> Result<PolicyRef, StageError> {
-        Ok(PolicyRef::full(self.blobs.put(&self.merged(policy)?.to_bytes(WeightDtype::F32)?)?))
-    }
-
+impl Scorer for LocalModel {
     fn logps(
         &self,
         policy: &PolicyRef,
         sequences: &[(Vec<u32>, Vec<u32>)],
         cancel: &Cancel,
-    ) -> Result<Vec<f64>, StageError> {
+    ) -> Result<Vec<f64>, EngineError> {
         let config = self.model.config();
         match &self.gpu {
             None => {
@@ -238,8 +268,10 @@ impl Workshop for CandleWorkshop {
             }
         }
     }
+}
 
-    fn train(&self, request: SegmentRequest<'_>) -> Result<Segment, StageError> {
+impl TrainBackend for LocalModel {
+    fn train(&self, request: SegmentRequest<'_>) -> Result<Segment, EngineError> {
         let mut trainer = self.trainer(&request)?;
         if request.saved.is_none() {
             first_checks(&mut trainer, &request)?;
@@ -273,7 +305,11 @@ impl Workshop for CandleWorkshop {
         Ok(Segment { steps, saved, short })
     }
 
-    fn average(&self, of: &MovingMean) -> Result<PolicyRef, StageError> {
+    fn merge(&self, policy: &PolicyRef) -> Result<PolicyRef, EngineError> {
+        Ok(PolicyRef::full(self.blobs.put(&self.merged(policy)?.to_bytes(WeightDtype::F32)?)?))
+    }
+
+    fn average(&self, of: &MovingMean) -> Result<PolicyRef, EngineError> {
         let mean = self.merged(&of.mean)?.mixed(&self.merged(&of.newest)?, of.decay)?;
         Ok(PolicyRef::full(self.blobs.put(&mean.to_bytes(WeightDtype::F32)?)?))
     }
@@ -284,9 +320,5 @@ impl Workshop for CandleWorkshop {
                 tracing::warn!(%error, "a checkpoint that nothing needs stays on the disk");
             }
         }
-    }
-
-    fn blob(&self, hash: &BlobHash) -> Result<Vec<u8>, StageError> {
-        Ok(self.blobs.read(hash)?)
     }
 }

@@ -11,7 +11,7 @@
 use super::lease::Lease;
 use super::worker::{Done, FAILURES_IN_A_ROW_MAX, InHand, Order, Worker, record_failure};
 use crate::domain::{Event, Offset};
-use crate::stage::{Cause, Role, Stage, StageContext, StageError};
+use crate::stage::{Cause, Duty, Stage, StageContext, StageError};
 use crate::view::RunView;
 use actix::prelude::*;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -167,7 +167,7 @@ impl<S: Stage + Unpin> Shell<S> {
     /// Nobody waits for the task in hand any more: the run pauses, or goes on from another policy.
     /// What was done of it is kept where it can be, and the rest is planned anew.
     fn interrupt(&self) {
-        if S::ROLE == Role::Works
+        if S::DUTY == Duty::Works
             && let Some(hand) = self.worker.as_ref().and_then(Worker::in_hand)
         {
             hand.cancel.interrupt();

@@ -17,7 +17,7 @@ use crate::lm::policy::Vocabulary;
 use crate::log::{Appended, Batch, Log, LogError, MemoryLog, Recorded};
 use crate::stage::writer::numbered::Numbered;
 use crate::stage::{
-    ATTEMPTS_MAX, Ample, Headroom, Needs, NoGauge, Role, Stage, StageContext, StageError,
+    ATTEMPTS_MAX, Ample, Duty, Headroom, Needs, NoGauge, Stage, StageContext, StageError,
 };
 use crate::view::RunView;
 use actix::prelude::*;
@@ -55,7 +55,7 @@ struct Toy(Arc<Script>);
 impl Stage for Toy {
     type Task = usize;
     const NAME: &'static str = "toy";
-    const ROLE: Role = Role::Works;
+    const DUTY: Duty = Duty::Works;
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, usize)> {
         let n = view.prompts.len();

@@ -8,7 +8,7 @@ use crate::faults::{Point, pass};
 use crate::lm::cancel::Cancel;
 use crate::lm::error::LmError;
 use crate::log::{Batch, LogError};
-use crate::stage::{ATTEMPTS_MAX, Cause, Needs, Role, Stage, StageContext, StageError};
+use crate::stage::{ATTEMPTS_MAX, Cause, Duty, Needs, Stage, StageContext, StageError};
 use crate::view::RunView;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,7 +44,7 @@ impl<T> Order<T> {
     /// ends for another policy was chosen, while nothing is due, or when its next task failed too
     /// often.
     pub fn next<S: Stage<Task = T>>(stage: &S, view: &RunView) -> Option<Order<T>> {
-        if view.paused || (S::ROLE == Role::Works && view.is_overruled()) {
+        if view.paused || (S::DUTY == Duty::Works && view.is_overruled()) {
             return None;
         }
         let (key, task) = stage.next(view)?;

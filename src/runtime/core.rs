@@ -17,8 +17,8 @@ use crate::engine::local::LocalModel;
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
 use crate::log::{Appended, Batch, Clock, DurableLog, Health, Log};
-use crate::stage::conductor::PromptsAwaited;
 use crate::stage::StageError;
+use crate::stage::conductor::PromptsAwaited;
 use crate::view::RunView;
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -15,7 +15,7 @@ use super::probe;
 use super::sampler::{SampleTask, Sampler, next_round};
 use super::shadow;
 use super::trainer::Trainer;
-use super::{ATTEMPTS_MAX, Needs, Role, Stage, StageContext, StageError, task_key};
+use super::{ATTEMPTS_MAX, Duty, Needs, Stage, StageContext, StageError, task_key};
 use crate::config::{Config, OnFailure, PlanInputs, changes};
 use crate::domain::event::{IterationKind, IterationOutcome};
 use crate::domain::plan::OnNoSignal;
@@ -419,7 +419,7 @@ fn no_signal(open: &IterationView, wanted: usize) -> String {
 impl Stage for Conductor {
     type Task = Vec<Event>;
     const NAME: &'static str = "conductor";
-    const ROLE: Role = Role::KeepsBooks;
+    const DUTY: Duty = Duty::KeepsBooks;
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, Vec<Event>)> {
         let (iteration, slot, mut events) = self.decide(view)?;

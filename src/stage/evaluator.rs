@@ -17,7 +17,7 @@ use super::lost::Held;
 use super::panel::{installed, judge_under, name_of};
 use super::sampler::request;
 use super::verdict::{answers_as, estimate, head_to_head, share};
-use super::{Needs, Role, Stage, StageContext, StageError, referee, task_key};
+use super::{Duty, Needs, Stage, StageContext, StageError, referee, task_key};
 use crate::domain::evaluation::{
     Evaluation, GateReferee, HeadToHead, HeldOutAnswer, JudgeQuality, Referee,
 };
@@ -361,7 +361,7 @@ fn evaluate(session: &Session<'_>) -> Result<Vec<Event>, StageError> {
 impl Stage for Evaluator {
     type Task = EvaluationTask;
     const NAME: &'static str = "evaluator";
-    const ROLE: Role = Role::Works;
+    const DUTY: Duty = Duty::Works;
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, EvaluationTask)> {
         let (iteration, open) = view.open()?;

@@ -14,7 +14,7 @@ use super::sampler::prompt_seed;
 use super::shadow::{self, ShadowTask};
 use super::tally::Tallied;
 use super::texts::{SamplePlaces, answers_at};
-use super::{Needs, Role, Stage, StageContext, StageError, task_key};
+use super::{Duty, Needs, Stage, StageContext, StageError, task_key};
 use crate::domain::plan::{JudgePlan, JudgeSource};
 use crate::domain::{
     Completion, Event, Iteration, IterationPlan, Judgment, Offset, Outcome, Panel, PolicyId,
@@ -212,7 +212,7 @@ fn needs<'a>(
 impl Stage for Judge {
     type Task = JudgeTask;
     const NAME: &'static str = "judge";
-    const ROLE: Role = Role::Works;
+    const DUTY: Duty = Duty::Works;
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, JudgeTask)> {
         let (iteration, open) = view.open()?;

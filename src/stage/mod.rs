@@ -137,7 +137,7 @@ impl StageContext {
 
 /// What a stage does in the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum Duty {
     /// It works on the iteration: nobody waits for its task when the run pauses, or when another
     /// policy was chosen than the one that the iteration began with.
     Works,
@@ -152,7 +152,7 @@ pub trait Stage: Send + 'static {
     /// The glossary name, for logs and screens.
     const NAME: &'static str;
     /// What becomes of its task when nobody waits for it any more.
-    const ROLE: Role;
+    const DUTY: Duty;
 
     /// What is next, given what is known? Pure. `None`: nothing until the log grows.
     fn next(&self, view: &RunView) -> Option<(TaskKey, Self::Task)>;

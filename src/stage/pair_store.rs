@@ -3,7 +3,7 @@
 use super::select::{Candidate, select};
 use super::tally::Tallied;
 use super::texts::{SamplePlaces, answers_at, wrong};
-use super::{Needs, Role, Stage, StageContext, StageError, task_key};
+use super::{Duty, Needs, Stage, StageContext, StageError, task_key};
 use crate::domain::plan::PairingRule;
 use crate::domain::{
     Completion, Event, Iteration, Judgment, Offset, PairId, PreferencePair, PromptId, Side,
@@ -136,7 +136,7 @@ fn mean_of(judgments: &[Judgment], candidate: u32) -> Option<f64> {
 impl Stage for PairStore {
     type Task = PairTask;
     const NAME: &'static str = "pair_store";
-    const ROLE: Role = Role::KeepsBooks;
+    const DUTY: Duty = Duty::KeepsBooks;
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, PairTask)> {
         let (iteration, open) = view.open()?;

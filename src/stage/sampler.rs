@@ -1,7 +1,7 @@
 //! The policy answers: N completions for each sealed prompt (paper, 2.3 step 2), and, when more
 //! prompts are wanted, new prompts in the style of the known ones (step 1, in [`super::writer`]).
 
-use super::{Needs, Role, Stage, StageContext, StageError, task_key, writer};
+use super::{Duty, Needs, Stage, StageContext, StageError, task_key, writer};
 use crate::domain::event::IterationKind;
 use crate::domain::plan::{self, Engine, PromptPlan, SampleSet, WriterPlan};
 use crate::domain::{Completion, Event, Iteration, PolicyRef, PromptId, Seed, TaskKey};
@@ -154,7 +154,7 @@ fn unanswered(open: &IterationView) -> Option<(&SampleSet, &[PromptId])> {
 impl Stage for Sampler {
     type Task = SampleTask;
     const NAME: &'static str = "sampler";
-    const ROLE: Role = Role::Works;
+    const DUTY: Duty = Duty::Works;
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, SampleTask)> {
         let (iteration, open) = view.open()?;

@@ -12,7 +12,7 @@
 use super::lessons::{Lesson, Lessons};
 use super::lost::Held;
 use super::texts::places;
-use super::{Needs, Role, Stage, StageContext, StageError, task_key};
+use super::{Duty, Needs, Stage, StageContext, StageError, task_key};
 use crate::domain::event::{IterationKind, ReferenceLogps};
 use crate::domain::plan::{
     KeepCheckpoints, Loss, MovingMean, Objective, OptimizerPlan, ReferenceRule, Trained,
@@ -420,7 +420,7 @@ impl SegmentPlan {
 impl Stage for Trainer {
     type Task = TrainTask;
     const NAME: &'static str = "trainer";
-    const ROLE: Role = Role::Works;
+    const DUTY: Duty = Duty::Works;
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, TrainTask)> {
         let (iteration, open) = view.open()?;

@@ -1,13 +1,13 @@
 //! What of a model's files is about text: its tokenizer, its chat template and what ends a turn.
 //! Knows no network, so that it serves models whose networks are not ours too.
 
+use super::chat::Message;
 use super::error::LmError;
 use super::gguf::Metadata;
 use super::gguf_tokenizer::tokenizer_texts;
 use super::policy::Vocabulary;
 use super::template::{ChatTemplate, GenerationPrompt};
 use super::tokenizer::TextTokenizer;
-use super::chat::Message;
 use std::collections::BTreeMap;
 use std::path::Path;
 

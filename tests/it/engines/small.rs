@@ -1,7 +1,7 @@
 //! A small run in this process: the demo's base, eight prompts of its world, one preference iteration.
 
 use gradus::Error;
-use gradus::config::{Config, DeviceChoice, GateMode, ReadoutMode, ReferenceRule, Scene};
+use gradus::config::{Config, DeviceChoice, GateMode, PlanInputs, ReadoutMode, ReferenceRule};
 use gradus::demo::corpus::{SeedSizes, seed_data};
 use gradus::domain::event::IterationKind;
 use gradus::domain::{
@@ -66,9 +66,9 @@ pub fn create(dir: &Path, config: Config) -> Folder {
 
 /// Works until the iterations are over, with what `host` brings.
 pub fn run(dir: &Path, host: impl FnOnce(Builder) -> Builder) -> Result<Vec<Recorded>, Error> {
-    let runtime = host(Runtime::builder(dir)).start()?;
-    let outcome = runtime.wait(Goal::Iterations, &Cancel::default(), |_| {})?;
-    runtime.shutdown();
+    let runtime = host(Runtime::builder(dir)).start_blocking()?;
+    let outcome = runtime.wait_blocking(Goal::Iterations, &Cancel::default(), |_| {})?;
+    runtime.shutdown_blocking();
     assert_eq!(outcome, Outcome::Reached);
     let log = Folder::at(dir).read_log()?;
     Ok(log.read(gradus::domain::Offset(0), 100_000)?)
@@ -84,8 +84,8 @@ pub fn judging(config: &Config, rubric: &Rubric) -> RunView {
     let base = PolicyRef::full(BlobHash("base".to_owned()));
     let panel = Panel::one(rubric.id().clone());
     let (kind, policy) = (IterationKind::Dpo, &base);
-    let scene =
-        Scene { kind, policy, initial: policy, mean: policy, panel: &panel, seed_data: &[] };
+    let inputs =
+        PlanInputs { kind, policy, initial: policy, mean: policy, panel: &panel, seed_data: &[] };
     let prompt = Prompt::user("name a cat .", PromptOrigin::Given);
     let (iteration, id) = (Iteration(1), prompt.id.clone());
     let answer = |text: &str| Completion {
@@ -98,7 +98,7 @@ pub fn judging(config: &Config, rubric: &Rubric) -> RunView {
         Event::PromptAdmitted { prompt },
         Event::RubricActivated { panel: panel.clone(), when: When::NextIteration, trial: None },
         Event::RunStarted { seed: 1, base: base.clone(), settings: config.recorded() },
-        Event::IterationStarted { iteration, plan: Box::new(config.plan(&scene)) },
+        Event::IterationStarted { iteration, plan: Box::new(config.plan(&inputs)) },
         Event::PromptsSealed { iteration, prompts: vec![id.clone()], left: 0 },
         Event::CompletionsSampled {
             iteration,

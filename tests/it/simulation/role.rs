@@ -14,7 +14,7 @@ use gradus::stage::judge::Judge;
 use gradus::stage::pair_store::PairStore;
 use gradus::stage::sampler::Sampler;
 use gradus::stage::trainer::Trainer;
-use gradus::stage::{Needs, Role, Stage, StageContext, StageError};
+use gradus::stage::{Duty, Needs, Stage, StageContext, StageError};
 use gradus::view::RunView;
 use std::sync::Arc;
 
@@ -67,7 +67,7 @@ struct Faulty<S> {
 impl<S: Stage> Stage for Faulty<S> {
     type Task = S::Task;
     const NAME: &'static str = S::NAME;
-    const ROLE: Role = S::ROLE;
+    const DUTY: Duty = S::DUTY;
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, S::Task)> {
         self.stage.next(view)

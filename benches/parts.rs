@@ -10,7 +10,7 @@ use gradus::lm::generate::{DrawRequest, Generator, Sampling};
 use gradus::lm::logp::sequence_logps;
 use gradus::lm::loss::Loss;
 use gradus::lm::model_files::ModelFiles;
-use gradus::lm::optimizer::{AdamW, Moving, OptimizerSettings};
+use gradus::lm::optimizer::{AdamW, OptimizerSettings, TrainedTensor};
 use gradus::lm::train::{Belief, DpoExample, DpoSettings, Method, TrainSettings, Trainer};
 use gradus::lm::weights::Weights;
 use gradus::log::{Batch, Clock, DurableLog, Log, MemoryLog};
@@ -239,8 +239,8 @@ fn parts_of_a_step(c: &mut Criterion) {
     group.bench_function("optimiser", |b| {
         b.iter(|| {
             let tensors = names.iter().zip(&mut values).zip(&gradients);
-            let moving = tensors.map(|((name, value), grad)| Moving { name, value, grad });
-            let mut moving: Vec<Moving<'_>> = moving.collect();
+            let moving = tensors.map(|((name, value), grad)| TrainedTensor { name, value, grad });
+            let mut moving: Vec<TrainedTensor<'_>> = moving.collect();
             one.install(|| adamw.update(&OptimizerSettings::default(), &mut moving, 1.0)).unwrap()
         });
     });

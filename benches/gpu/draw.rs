@@ -5,7 +5,7 @@ use crate::report::{Outcome, Report};
 use crate::work::{Shape, ids, requests};
 use crate::{Bench, Failure, caught};
 use gradus::lm::cancel::Cancel;
-use gradus::lm::device::estimate::{Drawing, READ_ROWS_MAX, frozen_bytes};
+use gradus::lm::estimate::gpu::{Drawing, READ_ROWS_MAX, frozen_bytes};
 use gradus::lm::generate::Generator;
 use serde_json::json;
 use std::time::Instant;

@@ -6,7 +6,8 @@ use crate::report::{Outcome, Report};
 use crate::work::{Shape, pairs};
 use crate::{Bench, Failure};
 use gradus::lm::cancel::Cancel;
-use gradus::lm::device::estimate::{Kept, Training};
+use gradus::lm::estimate::SavedActivations;
+use gradus::lm::estimate::gpu::Training;
 use gradus::lm::lora::LoraSettings;
 use gradus::lm::loss::Loss;
 use gradus::lm::optimizer::{OptimizerSettings, Schedule};
@@ -76,7 +77,7 @@ fn does_not_fit(bench: &Bench, shape: &Shape, count: usize, method: &Method) -> 
         adapter: lora.then(|| adapter_numbers(&shape.config, RANK) as u64),
         items: count as u64,
         rows: (shape.work.prompt + 2 * shape.work.response) as u64,
-        kept: Kept::All,
+        saved: SavedActivations::All,
         dtype: bench.gpu.dtype(),
     };
     let gb = |bytes: u64| bytes as f64 / 1e9;

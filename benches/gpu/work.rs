@@ -134,7 +134,7 @@ mod tests {
         let shapes = shapes(&names).unwrap();
         assert_eq!(shapes.len(), 5, "tiny is two");
         assert_eq!(shapes[1].config.head_dim, 64);
-        assert!(shapes[2].config.qkv_bias() && !shapes[2].config.tie_word_embeddings);
+        assert!(shapes[2].config.description().qkv_bias && !shapes[2].config.tie_word_embeddings);
         let work = &shapes[0].work;
         assert_eq!(work.drawn_after() + (work.tokens[0] + work.tokens[1]) / 2, work.context);
         assert!(super::shapes(&["2B".to_owned()]).is_err());

@@ -14,12 +14,12 @@ use crate::lm::cancel::Cancel;
 use crate::lm::decoder::Decoder;
 use crate::lm::device::{Dtype, SelectedDevice};
 use crate::lm::error::LmError;
-use crate::lm::gpu::{Base, Gpu};
+use crate::lm::gpu::{Base, BaseWeights, Gpu};
 use crate::lm::logp::sequence_logps;
 use crate::lm::model_files::ModelFiles;
 use crate::lm::ops::Storage;
 use crate::lm::policy::{Adapter, Policy, scores_on};
-use crate::lm::train::{Method, StepReport, Trainer, Under};
+use crate::lm::train::{Method, StepReport, Trainer};
 use crate::lm::weights::{WeightDtype, Weights};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -166,8 +166,8 @@ impl LocalModel {
             }
             Some(gpu) => {
                 let under = match settings.method {
-                    Method::Full => Under::Weights(self.weights(&at.weights)?),
-                    Method::Lora(_) => Under::Shared(self.base(gpu, &at.weights)?),
+                    Method::Full => BaseWeights::Host(self.weights(&at.weights)?),
+                    Method::Lora(_) => BaseWeights::Shared(self.base(gpu, &at.weights)?),
                 };
                 Trainer::on(gpu, config, under, adapter.as_ref(), settings, seed)?
             }

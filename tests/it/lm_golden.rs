@@ -6,12 +6,13 @@
 use gradus::domain::Seed;
 use gradus::lm::cancel::Cancel;
 use gradus::lm::config::ModelConfig;
-use gradus::lm::decoder::{Decoder, PackedRows};
+use gradus::lm::decoder::Decoder;
 use gradus::lm::generate::Generator;
 use gradus::lm::logp::sequence_logps;
 use gradus::lm::lora::{Lora, LoraSettings};
 use gradus::lm::loss::{Belief, DpoSettings, Loss};
 use gradus::lm::optimizer::{OptimizerSettings, Schedule};
+use gradus::lm::packed::PackedRows;
 use gradus::lm::train::{
     DpoExample, Method, StepMetrics, StepReport, TrainSettings, Trainer, WeightedSequence,
 };

@@ -6,13 +6,14 @@
 use gradus::domain::Seed;
 use gradus::lm::cancel::Cancel;
 use gradus::lm::config::ModelConfig;
-use gradus::lm::decoder::{Decoder, PackedRows};
+use gradus::lm::decoder::Decoder;
 use gradus::lm::generate::Generator;
 use gradus::lm::logp::sequence_logps;
 use gradus::lm::lora::{Lora, LoraSettings};
 use gradus::lm::loss::{Belief, DpoSettings, Loss};
 use gradus::lm::model_files::ModelFiles;
-use gradus::lm::optimizer::{AdamW, Moving, OptimizerSettings, Schedule, global_norm};
+use gradus::lm::optimizer::{AdamW, OptimizerSettings, Schedule, TrainedTensor, global_norm};
+use gradus::lm::packed::PackedRows;
 use gradus::lm::train::{
     DpoExample, Method, StepMetrics, StepReport, TrainSettings, Trainer, WeightedSequence,
 };
@@ -508,7 +509,7 @@ fn adamw_moves_weights_as_torch_does() {
         let norm = global_norm(std::iter::once(step.grad.as_slice()));
         assert!((norm / step.norm - 1.0).abs() < 1e-6, "step {n}: norm {norm}, {}", step.norm);
         clipped += usize::from(norm > case.max_grad_norm);
-        let moving = Moving { name: "p", value: &mut values, grad: &step.grad };
+        let moving = TrainedTensor { name: "p", value: &mut values, grad: &step.grad };
         adamw.update(&settings, &mut [moving], norm).unwrap();
         for (i, (a, b)) in values.iter().zip(&step.values).enumerate() {
             worst.see(f64::from((a - b).abs()), || format!("step {n}, value {i}"));

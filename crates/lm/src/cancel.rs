@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 #[derive(Debug, Default)]
-struct State {
+struct CancelState {
     cancelled: AtomicBool,
     abandoned: AtomicBool,
     interrupted: AtomicBool,
@@ -16,12 +16,12 @@ struct State {
 
 /// Shared between whoever may stop a computation and the computation.
 #[derive(Clone, Debug, Default)]
-pub struct Cancel(Arc<State>);
+pub struct Cancel(Arc<CancelState>);
 
 impl Cancel {
     /// A flag for one part of the work: set with this one, or alone.
     pub fn child(&self) -> Cancel {
-        Cancel(Arc::new(State { parent: Some(self.clone()), ..State::default() }))
+        Cancel(Arc::new(CancelState { parent: Some(self.clone()), ..CancelState::default() }))
     }
 
     /// Asks all holders to stop.

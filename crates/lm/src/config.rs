@@ -1,30 +1,12 @@
-//! Shape of a Llama-family network, as `config.json` states it.
+//! Shape of a network, as `config.json` states it: the numbers of one model. What its family is like
+//! is [`super::arch`].
 
+pub use super::arch::Architecture;
+use super::arch::Description;
 use super::error::LmError;
+use super::ops::AttentionShape;
+use candle_nn::Activation;
 use serde::{Deserialize, Serialize};
-
-/// A kind of network, by the `model_type` of its `config.json`. They differ from Llama in what the
-/// methods of [`ModelConfig`] say, and in nothing else.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Architecture {
-    /// Llama 2 and 3.x, SmolLM2.
-    #[default]
-    Llama,
-    /// Mistral 7B; a sliding window bounds the context.
-    Mistral,
-    /// Qwen2 and Qwen2.5: queries, keys and values have biases.
-    Qwen2,
-    /// Qwen3: heads of queries and keys are normed.
-    Qwen3,
-}
-
-const ARCHITECTURES: [(Architecture, &str, &str); 4] = [
-    (Architecture::Llama, "llama", "LlamaForCausalLM"),
-    (Architecture::Mistral, "mistral", "MistralForCausalLM"),
-    (Architecture::Qwen2, "qwen2", "Qwen2ForCausalLM"),
-    (Architecture::Qwen3, "qwen3", "Qwen3ForCausalLM"),
-];
 
 /// Llama 3's stretching of rotary positions (transformers' `rope_type: llama3`): long waves are
 /// slowed down, short ones are not, and those between are blended.
@@ -131,14 +113,23 @@ impl ModelConfig {
         Ok(())
     }
 
-    /// Queries, keys and values have biases.
-    pub fn qkv_bias(&self) -> bool {
-        self.architecture == Architecture::Qwen2
+    /// What its family is like.
+    pub fn description(&self) -> &'static Description {
+        self.architecture.description()
     }
 
-    /// Each head of queries and keys is normed before it is turned.
-    pub fn head_norms(&self) -> bool {
-        self.architecture == Architecture::Qwen3
+    /// Heads of attention, and how wide they are.
+    pub fn attention(&self) -> AttentionShape {
+        AttentionShape {
+            queries: self.num_attention_heads,
+            keys: self.num_key_value_heads,
+            dim: self.head_dim,
+        }
+    }
+
+    /// What is added to the mean square in RMSNorm, as it is computed with.
+    pub fn norm_eps(&self) -> f32 {
+        self.rms_norm_eps as f32
     }
 
     /// Radians per position of each pair of a head's dimensions: D/2 of them.
@@ -235,8 +226,7 @@ impl ModelConfig {
             [one] => (*one).into(),
             several => several.into(),
         };
-        let named = ARCHITECTURES.iter().find(|(kind, ..)| *kind == self.architecture);
-        let (_, model_type, class) = named.unwrap_or(&ARCHITECTURES[0]);
+        let Description { model_type, class, activation, has_window_keys, .. } = self.description();
         let rope = self.rope_scaling.map(|scaling| {
             serde_json::json!({
                 "factor": scaling.factor,
@@ -253,7 +243,7 @@ impl ModelConfig {
             "bos_token_id": self.bos_token_id,
             "eos_token_id": eos,
             "head_dim": self.head_dim,
-            "hidden_act": "silu",
+            "hidden_act": activation,
             "hidden_size": self.hidden_size,
             "initializer_range": 0.02,
             "intermediate_size": self.intermediate_size,
@@ -270,7 +260,7 @@ impl ModelConfig {
             "torch_dtype": "float32",
             "vocab_size": self.vocab_size,
         });
-        if self.architecture != Architecture::Llama {
+        if *has_window_keys {
             json["sliding_window"] = serde_json::Value::Null;
             json["use_sliding_window"] = false.into();
         }
@@ -278,27 +268,36 @@ impl ModelConfig {
     }
 }
 
-/// The kind of network, where it is one that the decoder computes exactly.
+/// The family, where it is one that the decoder computes exactly.
 fn known_network(json: &serde_json::Value) -> Result<Architecture, LmError> {
     let text = |key: &str| json.get(key).and_then(|v| v.as_str());
     let bad = |what: String| Err(LmError::Config(what));
     let named = text("model_type").unwrap_or("nothing");
-    let Some((architecture, ..)) = ARCHITECTURES.iter().find(|(_, name, _)| *name == named) else {
-        let known = ARCHITECTURES.map(|(_, name, _)| name).join(", ");
+    let is_named = |a: &Architecture| a.description().model_type == named;
+    let Some(architecture) = Architecture::ALL.into_iter().find(is_named) else {
+        let known = Architecture::ALL.map(|a| a.description().model_type).join(", ");
         return bad(format!("model_type is {named}; known are {known}"));
     };
-    if text("hidden_act").is_some_and(|act| act != "silu") {
-        return bad(format!(
-            "hidden_act is {}; silu is supported",
-            text("hidden_act").unwrap_or("")
-        ));
+    let computed = architecture.description().activation;
+    if let Some(act) = json.get("hidden_act").filter(|act| !act.is_null())
+        && serde_json::from_value::<Activation>(act.clone()).ok() != Some(computed)
+    {
+        let act = act.as_str().map_or_else(|| act.to_string(), str::to_owned);
+        return bad(format!("hidden_act is {act}; {} is supported", named_activation(computed)));
     }
     for key in ["attention_bias", "mlp_bias"] {
         if json.get(key).and_then(serde_json::Value::as_bool) == Some(true) {
             return bad(format!("{key} is true; biases are supported in Qwen2's places alone"));
         }
     }
-    Ok(*architecture)
+    Ok(architecture)
+}
+
+/// As `config.json` writes it.
+fn named_activation(activation: Activation) -> String {
+    let text = serde_json::to_value(activation).ok();
+    text.and_then(|text| text.as_str().map(str::to_owned))
+        .unwrap_or_else(|| format!("{activation:?}"))
 }
 
 /// Scaled rotary positions: `rope_scaling`, or `rope_parameters` in newer files.
@@ -374,8 +373,8 @@ mod tests {
         for kind in ["mistral", "qwen2", "qwen3"] {
             let text = SMALL.replace("llama", kind);
             let config = ModelConfig::from_hf_json(&text).unwrap();
-            assert_eq!(config.qkv_bias(), kind == "qwen2");
-            assert_eq!(config.head_norms(), kind == "qwen3");
+            assert_eq!(config.description().qkv_bias, kind == "qwen2");
+            assert_eq!(config.description().qk_norm, kind == "qwen3");
             assert_eq!(ModelConfig::from_hf_json(&config.to_hf_json()).unwrap(), config);
         }
     }

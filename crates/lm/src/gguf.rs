@@ -1,8 +1,10 @@
-//! GGUF files of the Llama family: shape, weights and texts. Weights come out dequantised and in
+//! GGUF files of the families whose description says how ([`super::arch`]): shape, weights and texts. Weights come out dequantised and in
 //! Hugging Face's names and row order. Writes nothing.
 
-use super::config::{Architecture, ModelConfig};
+use super::arch::{Architecture, GgufFormat, RowOrder, TensorRole};
+use super::config::ModelConfig;
 use super::error::LmError;
+use super::tensors::tensors;
 use super::weights::Weights;
 use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::{Device, Tensor};
@@ -42,19 +44,21 @@ pub struct GgufModel {
     path: PathBuf,
     content: Content,
     config: ModelConfig,
+    format: GgufFormat,
 }
 
 impl GgufModel {
     /// Reads the metadata.
     ///
     /// # Errors
-    /// The file cannot be read, is no GGUF, or holds another family than Llama.
+    /// The file cannot be read, is no GGUF, or holds a family that is not read from GGUF.
     pub fn open(path: &Path) -> Result<GgufModel, LmError> {
         let content = read_header(path)?;
         let bad = |why: String| LmError::Model(format!("{}: {why}", path.display()));
         let metadata = Metadata { content: &content };
-        let config = metadata.config().map_err(|e| bad(e.to_string()))?;
-        Ok(GgufModel { path: path.to_owned(), content, config })
+        let (architecture, format) = metadata.family().map_err(|e| bad(e.to_string()))?;
+        let config = metadata.config(architecture, format).map_err(|e| bad(e.to_string()))?;
+        Ok(GgufModel { path: path.to_owned(), content, config, format })
     }
 
     /// Shape of the network.
@@ -79,32 +83,33 @@ impl GgufModel {
     pub fn weights(&self) -> Result<Weights, LmError> {
         let file = File::open(&self.path).map_err(|e| LmError::io(&self.path, e))?;
         let mut reader = BufReader::new(file);
-        let mut tensors = BTreeMap::new();
-        for (name, shape) in super::weights::expected_shapes(&self.config) {
-            let stored = gguf_name(&name);
+        let mut found = BTreeMap::new();
+        for spec in tensors(&self.config) {
+            let stored = spec.gguf_name(&self.config);
             let info = self.content.tensor_infos.get(&stored);
             // Checked before anything is allocated.
-            if info.is_none_or(|i| i.shape.dims() != shape.as_slice()) {
+            if info.is_none_or(|i| i.shape.dims() != spec.shape.as_slice()) {
                 return Err(LmError::Model(format!(
-                    "{}: tensor {stored} has shape {:?}, its metadata ask for {shape:?}",
+                    "{}: tensor {stored} has shape {:?}, its metadata ask for {:?}",
                     self.path.display(),
-                    info.map(|i| i.shape.dims())
+                    info.map(|i| i.shape.dims()),
+                    spec.shape
                 )));
             }
             let quantised = self.content.tensor(&mut reader, &stored, &Device::Cpu)?;
             let tensor = quantised.dequantize(&Device::Cpu)?;
-            let heads = match name.rsplit('.').nth(1) {
-                Some("q_proj") => Some(self.config.num_attention_heads),
-                Some("k_proj") => Some(self.config.num_key_value_heads),
+            let heads = match (self.format.query_key_rows, spec.role) {
+                (RowOrder::SideBySide, TensorRole::Query) => Some(self.config.num_attention_heads),
+                (RowOrder::SideBySide, TensorRole::Key) => Some(self.config.num_key_value_heads),
                 _ => None,
             };
             let tensor = match heads {
                 Some(heads) => halves_from_pairs(&tensor, heads)?,
                 None => tensor,
             };
-            tensors.insert(name, tensor);
+            found.insert(spec.name, tensor);
         }
-        Weights(tensors).checked(&self.config)
+        Weights(found).checked(&self.config)
     }
 }
 
@@ -116,30 +121,6 @@ pub fn halves_from_pairs(tensor: &Tensor, heads: usize) -> Result<Tensor, LmErro
     let half = rows / heads / 2;
     let split = tensor.reshape((heads, half, 2, inner))?;
     Ok(split.transpose(1, 2)?.contiguous()?.reshape((rows, inner))?)
-}
-
-fn gguf_name(name: &str) -> String {
-    match name {
-        "model.embed_tokens.weight" => return "token_embd.weight".into(),
-        "model.norm.weight" => return "output_norm.weight".into(),
-        "lm_head.weight" => return "output.weight".into(),
-        _ => {}
-    }
-    let mut text = name.replace("model.layers.", "blk.");
-    for (ours, theirs) in [
-        ("input_layernorm", "attn_norm"),
-        ("post_attention_layernorm", "ffn_norm"),
-        ("self_attn.q_proj", "attn_q"),
-        ("self_attn.k_proj", "attn_k"),
-        ("self_attn.v_proj", "attn_v"),
-        ("self_attn.o_proj", "attn_output"),
-        ("mlp.gate_proj", "ffn_gate"),
-        ("mlp.up_proj", "ffn_up"),
-        ("mlp.down_proj", "ffn_down"),
-    ] {
-        text = text.replace(ours, theirs);
-    }
-    text
 }
 
 /// Metadata by key, with the type that is expected.
@@ -206,48 +187,62 @@ impl Metadata<'_> {
         }
     }
 
-    fn config(&self) -> Result<ModelConfig, LmError> {
+    /// The family, and how its files are laid out.
+    fn family(&self) -> Result<(Architecture, GgufFormat), LmError> {
+        let named = self.text("general.architecture").unwrap_or("none");
+        let readable =
+            || Architecture::ALL.into_iter().filter_map(|a| Some((a, a.description().gguf?)));
+        let found = readable().find(|(_, format)| format.architecture == named);
+        found.ok_or_else(|| {
+            let known: Vec<&str> = readable().map(|(_, format)| format.architecture).collect();
+            let known = known.join(", ");
+            LmError::Config(format!("general.architecture is {named}; {known} is supported"))
+        })
+    }
+
+    fn config(
+        &self,
+        architecture: Architecture,
+        format: GgufFormat,
+    ) -> Result<ModelConfig, LmError> {
         let bad = |what: String| LmError::Config(what);
-        let family = self.text("general.architecture").unwrap_or("none");
-        if family != "llama" {
-            return Err(bad(format!("general.architecture is {family}; llama is supported")));
-        }
-        let scaling = self.text("llama.rope.scaling.type");
+        let key = |rest: &str| format!("{}.{rest}", format.architecture);
+        let scaling = self.text(&key("rope.scaling.type"));
         if scaling.is_some_and(|s| s != "none")
             || self.content.tensor_infos.contains_key("rope_freqs.weight")
         {
             return Err(bad("scaled rotary positions are not supported".into()));
         }
         const COUNT_MAX: u64 = 1 << 24;
-        let count = |key: &str| match self.whole(key) {
-            Some(n) if n <= COUNT_MAX => Ok(n as usize),
-            Some(n) => Err(bad(format!("{key} is {n}; at most {COUNT_MAX} is expected"))),
-            None => Err(bad(format!("the file has no {key}"))),
+        let count = |rest: &str| match (key(rest), self.whole(&key(rest))) {
+            (_, Some(n)) if n <= COUNT_MAX => Ok(n as usize),
+            (key, Some(n)) => Err(bad(format!("{key} is {n}; at most {COUNT_MAX} is expected"))),
+            (key, None) => Err(bad(format!("the file has no {key}"))),
         };
-        let heads = count("llama.attention.head_count")?;
-        let hidden_size = count("llama.embedding_length")?;
+        let heads = count("attention.head_count")?;
+        let hidden_size = count("embedding_length")?;
         let vocab_size = match self.content.tensor_infos.get("token_embd.weight") {
             Some(info) => info.shape.dims().first().copied().unwrap_or(0),
             None => return Err(bad("the file has no token_embd.weight".into())),
         };
-        let head_dim = match self.whole("llama.attention.key_length") {
-            Some(_) => count("llama.attention.key_length")?,
+        let head_dim = match self.whole(&key("attention.key_length")) {
+            Some(_) => count("attention.key_length")?,
             None => hidden_size.checked_div(heads).unwrap_or(0),
         };
-        let kv_heads = count("llama.attention.head_count_kv").unwrap_or(heads);
+        let kv_heads = count("attention.head_count_kv").unwrap_or(heads);
         let config = ModelConfig {
-            architecture: Architecture::default(),
+            architecture,
             rope_scaling: None,
             vocab_size,
             hidden_size,
-            intermediate_size: count("llama.feed_forward_length")?,
-            num_hidden_layers: count("llama.block_count")?,
+            intermediate_size: count("feed_forward_length")?,
+            num_hidden_layers: count("block_count")?,
             num_attention_heads: heads,
             num_key_value_heads: kv_heads,
             head_dim,
-            rms_norm_eps: self.float("llama.attention.layer_norm_rms_epsilon").unwrap_or(1e-5),
-            rope_theta: self.float("llama.rope.freq_base").unwrap_or(10_000.0),
-            max_position_embeddings: count("llama.context_length")?,
+            rms_norm_eps: self.float(&key("attention.layer_norm_rms_epsilon")).unwrap_or(1e-5),
+            rope_theta: self.float(&key("rope.freq_base")).unwrap_or(10_000.0),
+            max_position_embeddings: count("context_length")?,
             tie_word_embeddings: !self.content.tensor_infos.contains_key("output.weight"),
             bos_token_id: self.id("tokenizer.ggml.bos_token_id"),
             eos_token_ids: self.id("tokenizer.ggml.eos_token_id").into_iter().collect(),
@@ -260,6 +255,7 @@ impl Metadata<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensors::TensorSpec;
 
     /// `LlamaModel.permute` of llama.cpp's convert_hf_to_gguf.py, by index arithmetic:
     /// `w.reshape(heads, 2, D/2, in).swapaxes(1, 2)`.
@@ -284,11 +280,15 @@ mod tests {
 
     #[test]
     fn names_map() {
-        assert_eq!(gguf_name("model.layers.7.self_attn.o_proj.weight"), "blk.7.attn_output.weight");
-        assert_eq!(
-            gguf_name("model.layers.0.post_attention_layernorm.weight"),
-            "blk.0.ffn_norm.weight"
-        );
+        let config = ModelConfig::from_hf_json(
+            r#"{"model_type":"llama","hidden_size":8,"intermediate_size":16,"vocab_size":10,
+            "num_hidden_layers":8,"num_attention_heads":2}"#,
+        )
+        .unwrap();
+        let named = |role, layer| TensorSpec::of(&config, role, layer).gguf_name(&config);
+        assert_eq!(named(TensorRole::Output, Some(7)), "blk.7.attn_output.weight");
+        assert_eq!(named(TensorRole::MlpNorm, Some(0)), "blk.0.ffn_norm.weight");
+        assert_eq!(named(TensorRole::Head, None), "output.weight");
     }
 
     #[test]

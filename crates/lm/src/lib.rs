@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod arch;
 pub mod cancel;
 pub mod chat;
 pub mod chat_files;
@@ -13,6 +14,7 @@ pub mod config;
 pub mod decoder;
 pub mod device;
 pub mod error;
+pub mod estimate;
 pub mod fork;
 pub mod generate;
 pub mod gguf;
@@ -24,10 +26,12 @@ pub mod loss;
 pub mod model_files;
 pub mod ops;
 pub mod optimizer;
+pub mod packed;
 pub mod policy;
 pub mod seed;
 pub mod speed;
 pub mod template;
+pub mod tensors;
 pub mod threads;
 pub mod tokenizer;
 pub mod train;

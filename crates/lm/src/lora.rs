@@ -4,7 +4,8 @@
 use super::config::ModelConfig;
 use super::error::LmError;
 use super::seed::Seed;
-use super::weights::{Weights, expected_shapes};
+use super::tensors::{TensorSpec, tensors};
+use super::weights::Weights;
 use candle_core::{Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -90,12 +91,12 @@ fn is_targeted(layer: &str, target: &str) -> bool {
     layer.strip_suffix(target).is_some_and(|stem| stem.ends_with('.'))
 }
 
-/// The layers that an adapter may lie on: the matrices of the blocks.
+/// The layers that an adapter may lie on: the matrices of the blocks. Each with its width out and
+/// in.
 fn layers(config: &ModelConfig) -> impl Iterator<Item = (String, usize, usize)> {
-    expected_shapes(config).into_iter().filter_map(|(name, shape)| {
-        let layer = name.strip_suffix(".weight").filter(|l| l.starts_with("model.layers."))?;
-        let [out, input] = *shape.as_slice() else { return None };
-        Some((layer.to_owned(), out, input))
+    tensors(config).into_iter().filter(TensorSpec::is_projection).filter_map(|spec| {
+        let [out, input] = *spec.shape.as_slice() else { return None };
+        Some((spec.linear_name().to_owned(), out, input))
     })
 }
 

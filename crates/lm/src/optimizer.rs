@@ -98,7 +98,7 @@ fn written_zeros(count: usize) -> Vec<f32> {
 }
 
 /// A tensor that moves.
-pub struct Moving<'a> {
+pub struct TrainedTensor<'a> {
     /// Its name.
     pub name: &'a str,
     /// Its numbers.
@@ -248,12 +248,12 @@ impl AdamW {
     pub fn update(
         &mut self,
         settings: &OptimizerSettings,
-        tensors: &mut [Moving<'_>],
+        tensors: &mut [TrainedTensor<'_>],
         norm: f64,
     ) -> Result<f64, String> {
         let rate = settings.learning_rate_at(self.step);
         let step = StepNumbers::new(settings, self.step, rate, norm);
-        for Moving { name, grad, .. } in tensors.iter() {
+        for TrainedTensor { name, grad, .. } in tensors.iter() {
             if !self.moments.contains_key(*name) {
                 let empty = (written_zeros(grad.len()), written_zeros(grad.len()));
                 self.moments.insert((*name).to_owned(), empty);
@@ -262,7 +262,7 @@ impl AdamW {
         self.check(&step, tensors, norm)?;
         self.step += 1;
         let mut most = 0f32;
-        for Moving { name, value, grad } in tensors {
+        for TrainedTensor { name, value, grad } in tensors {
             let Some((m, v)) = self.moments.get_mut(*name) else { continue };
             let parts = value.par_chunks_mut(PART).zip(grad.par_chunks(PART));
             let moments = m.par_chunks_mut(PART).zip(v.par_chunks_mut(PART));
@@ -275,11 +275,16 @@ impl AdamW {
 
     /// Refuses a step after which a number would not be finite; where the norm and the bound of the
     /// last step leave no doubt, nothing is read for it.
-    fn check(&self, step: &StepNumbers, tensors: &[Moving<'_>], norm: f64) -> Result<(), String> {
+    fn check(
+        &self,
+        step: &StepNumbers,
+        tensors: &[TrainedTensor<'_>],
+        norm: f64,
+    ) -> Result<(), String> {
         if step.is_surely_finite(self.bound, norm) {
             return Ok(());
         }
-        for Moving { name, value, grad } in tensors {
+        for TrainedTensor { name, value, grad } in tensors {
             let Some((m, v)) = self.moments.get(*name) else { continue };
             let parts = value.par_chunks(PART).zip(grad.par_chunks(PART));
             let moments = m.par_chunks(PART).zip(v.par_chunks(PART));
@@ -390,7 +395,7 @@ mod tests {
         };
         let (mut w, grad) = ([1.0f32, 1.0], [3.0f32, -0.2]);
         let norm = global_norm(std::iter::once(grad.as_slice()));
-        let moving = Moving { name: "w", value: &mut w, grad: &grad };
+        let moving = TrainedTensor { name: "w", value: &mut w, grad: &grad };
         AdamW::default().update(&s, &mut [moving], norm).unwrap();
         // Decay multiplies by 1 - 0.1 * 0.5, the step is 0.1 against the sign.
         assert!((w[0] - 0.85).abs() < 1e-5 && (w[1] - 1.05).abs() < 1e-5, "{w:?}");

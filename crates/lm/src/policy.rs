@@ -7,11 +7,11 @@ use super::completion::Completion;
 use super::config::ModelConfig;
 use super::error::LmError;
 use super::generate::{DrawRequest, Generator};
-use super::gpu::{Adapters, Base, Gpu, GpuDecoder, Moves, Store};
-use super::logp::Scores;
+use super::gpu::{AdapterUse, Base, Gpu, GpuDecoder, Trainable, WeightStore};
 use super::lora::{Lora, LoraSettings};
 use super::model_files::ModelFiles;
 use super::ops::Storage;
+use super::packed::TokenScorer;
 use super::weights::Weights;
 use std::sync::Arc;
 
@@ -230,8 +230,8 @@ fn reader_on(
         Lora::new(weights, &settings)
     });
     let lora = lora.transpose()?;
-    let adapters = lora.as_ref().map(|lora| Adapters { lora, moves: Moves::Nothing });
-    Ok(GpuDecoder::new(Store::over(gpu, config, base, adapters.as_ref())?))
+    let adapters = lora.as_ref().map(|lora| AdapterUse { lora, moves: Trainable::Nothing });
+    Ok(GpuDecoder::new(WeightStore::over(gpu, config, base, adapters.as_ref())?))
 }
 
 /// What says on a device how likely tokens are, over weights that others there read as well.
@@ -243,7 +243,7 @@ pub fn scores_on(
     config: &ModelConfig,
     base: Arc<Base>,
     adapter: Option<&Adapter>,
-) -> Result<Box<dyn Scores>, LmError> {
+) -> Result<Box<dyn TokenScorer>, LmError> {
     Ok(Box::new(reader_on(gpu, config, base, adapter)?))
 }
 

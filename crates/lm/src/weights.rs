@@ -4,7 +4,10 @@
 
 use super::config::ModelConfig;
 use super::error::LmError;
-use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
+use super::tensors::{TensorSpec, tensors};
+use candle_core::{CpuStorage, DType, Device, Shape, Storage, Tensor};
+use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Init, VarBuilder};
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use std::borrow::Cow;
@@ -12,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// Tensors by name, f32 on the CPU. The order of names is the order of a `BTreeMap`.
 #[derive(Clone, Debug)]
@@ -26,64 +30,12 @@ pub enum WeightDtype {
     F16,
 }
 
-/// Names and shapes that a network of this shape must have; Hugging Face's names.
-pub fn expected_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
-    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-    let queries = config.num_attention_heads * config.head_dim;
-    let keys = config.num_key_value_heads * config.head_dim;
-    let mut shapes = vec![
-        ("model.embed_tokens.weight".to_owned(), vec![config.vocab_size, hidden]),
-        ("model.norm.weight".to_owned(), vec![hidden]),
-    ];
-    if !config.tie_word_embeddings {
-        shapes.push(("lm_head.weight".to_owned(), vec![config.vocab_size, hidden]));
-    }
-    for layer in 0..config.num_hidden_layers {
-        let parts = [
-            ("input_layernorm", vec![hidden]),
-            ("post_attention_layernorm", vec![hidden]),
-            ("self_attn.q_proj", vec![queries, hidden]),
-            ("self_attn.k_proj", vec![keys, hidden]),
-            ("self_attn.v_proj", vec![keys, hidden]),
-            ("self_attn.o_proj", vec![hidden, queries]),
-            ("mlp.gate_proj", vec![inner, hidden]),
-            ("mlp.up_proj", vec![inner, hidden]),
-            ("mlp.down_proj", vec![hidden, inner]),
-        ];
-        for (part, shape) in parts {
-            shapes.push((format!("model.layers.{layer}.{part}.weight"), shape));
-        }
-        if config.qkv_bias() {
-            for (part, width) in [("q", queries), ("k", keys), ("v", keys)] {
-                let name = format!("model.layers.{layer}.self_attn.{part}_proj.bias");
-                shapes.push((name, vec![width]));
-            }
-        }
-        if config.head_norms() {
-            for part in ["q_norm", "k_norm"] {
-                let name = format!("model.layers.{layer}.self_attn.{part}.weight");
-                shapes.push((name, vec![config.head_dim]));
-            }
-        }
-    }
-    shapes
-}
-
 impl Weights {
-    /// Takes a tensor out, so that a model is not held twice while it is arranged.
-    ///
-    /// # Errors
-    /// [`LmError::Model`] when it is missing or has another shape than `expected`.
-    pub(crate) fn take(&mut self, name: &str, expected: &[usize]) -> Result<Tensor, LmError> {
-        let tensor = self.get(name)?.clone();
-        if tensor.dims() != expected {
-            return Err(LmError::Model(format!(
-                "tensor {name} has shape {:?}, the network asks for {expected:?}",
-                tensor.dims()
-            )));
-        }
-        self.0.remove(name);
-        Ok(tensor)
+    /// The same tensors as candle's `VarBuilder` gives them, each once: what was asked for is gone from
+    /// here, so that a model is not held twice while it is arranged.
+    pub fn into_var_builder(self) -> VarBuilder<'static> {
+        let taken = TakenOnce(Mutex::new(self));
+        VarBuilder::from_backend(Box::new(taken), DType::F32, Device::Cpu)
     }
 
     /// Reads `model.safetensors`, or the shards that `model.safetensors.index.json` names.
@@ -211,7 +163,7 @@ impl Weights {
     /// The first tensor that is missing or has another shape.
     pub fn checked(mut self, config: &ModelConfig) -> Result<Weights, LmError> {
         let mut kept = BTreeMap::new();
-        for (name, shape) in expected_shapes(config) {
+        for TensorSpec { name, shape, .. } in tensors(config) {
             let Some(tensor) = self.0.remove(&name) else {
                 return Err(LmError::Model(format!(
                     "the weights have no tensor {name} {shape:?}, which config.json asks for"
@@ -297,6 +249,61 @@ impl Weights {
         }
         Ok(Weights(mixed))
     }
+}
+
+/// Weights behind candle's `VarBuilder`, which give every tensor once.
+struct TakenOnce(Mutex<Weights>);
+
+impl SimpleBackend for TakenOnce {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _: Init,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let tensor = self.get_unchecked(name, dtype, device)?;
+        if tensor.shape() != &shape {
+            candle_core::bail!(
+                "tensor {name} has shape {:?}, the network asks for {:?}",
+                tensor.dims(),
+                shape.dims()
+            );
+        }
+        Ok(tensor)
+    }
+
+    fn get_unchecked(
+        &self,
+        name: &str,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let mut weights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match weights.0.remove(name) {
+            Some(tensor) => tensor.to_device(device)?.to_dtype(dtype),
+            None => candle_core::bail!(
+                "the weights have no tensor {name} (they have {})",
+                weights.0.len()
+            ),
+        }
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.contains_key(name)
+    }
+}
+
+/// The tensor that a network needs, of whatever the builder reads from.
+///
+/// # Errors
+/// [`LmError::Model`] when it is missing or has another shape.
+pub(crate) fn read(from: &VarBuilder<'_>, name: &str, shape: &[usize]) -> Result<Tensor, LmError> {
+    from.get(shape, name).map_err(|error| match error {
+        candle_core::Error::Msg(said) => LmError::Model(said),
+        other => LmError::from(other),
+    })
 }
 
 fn shard_names(folder: &Path) -> Result<BTreeSet<String>, LmError> {

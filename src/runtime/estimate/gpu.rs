@@ -1,4 +1,4 @@
-//! A run whose model computes on a GPU: what lies there, by the formulae of `lm/device/estimate`,
+//! A run whose model computes on a GPU: what lies there, by the formulae of `lm::estimate::gpu`,
 //! and what the machine's own memory holds beside it.
 //!
 //! A policy that is open lies on the device while others train and draw; a trainer's weights, moments
@@ -8,8 +8,8 @@
 
 use super::{F32_BYTES, Kinds, Lengths, Needs, Outline, adapter_parameters, parameters};
 use crate::config::Dtype;
-use crate::lm::device::estimate::{
-    Drawing, Kept, PROCESS_BYTES, Training, frozen_bytes, logit_bytes, reading_bytes,
+use crate::lm::estimate::gpu::{
+    Drawing, PROCESS_BYTES, Training, frozen_bytes, logit_bytes, reading_bytes,
 };
 
 impl Outline<'_> {
@@ -77,10 +77,6 @@ impl Outline<'_> {
         reading_bytes(model, dtype, rows) + logit_bytes(model, dtype, rows)
     }
 
-    fn kept(&self) -> Kept {
-        if self.config.train.gradient_checkpointing { Kept::Inputs } else { Kept::All }
-    }
-
     fn preference(&self) -> Training {
         let Lengths { prompt, answer, .. } = self.lengths();
         let train = &self.config.train;
@@ -88,7 +84,7 @@ impl Outline<'_> {
             adapter: train.use_peft.then(|| adapter_parameters(self.model, self.config)),
             items: u64::from(train.dpo.train_batch_size),
             rows: (prompt + 2 * answer) as u64,
-            kept: self.kept(),
+            saved: self.saved_activations(),
             dtype: self.dtype(),
         }
     }

@@ -21,9 +21,14 @@ use crate::config::Config;
 use crate::engine::local::{OPEN_POLICIES_MAX, storage};
 use crate::lm::config::ModelConfig;
 use crate::lm::device::{DeviceKind, SelectedDevice};
-use crate::lm::generate::{cache_bytes, drawing_bytes, live_max, open_bytes};
-use crate::lm::train::{LOGIT_BYTES_MAX, MICRO_BATCH_BYTES, activation_bytes_per_row, lanes_of};
-use crate::lm::weights::expected_shapes;
+use crate::lm::estimate::SavedActivations;
+use crate::lm::estimate::cpu::{
+    LOGIT_BYTES_MAX, MICRO_BATCH_BYTES, activation_bytes_per_row, cache_bytes,
+    data_parallel_workers, drawing_bytes, open_bytes,
+};
+use crate::lm::generate::live_max;
+pub use crate::lm::tensors::parameters;
+use crate::lm::tensors::{TensorSpec, tensors};
 pub use disk::DiskNeeds;
 use serde::Serialize;
 
@@ -38,32 +43,23 @@ const BLOCK_TOKENS: usize = 32;
 /// Larger pieces go back to the system at once (mallopt(3), M_MMAP_THRESHOLD).
 const KEPT_BYTES_MAX: u64 = 32 << 20;
 
-/// Parameters of a network of this shape.
-pub fn parameters(config: &ModelConfig) -> u64 {
-    expected_shapes(config).iter().map(|(_, shape)| numbers(shape)).sum()
-}
-
 /// Share of the weights in tensors so small that a thread keeps their memory.
 fn kept_share(config: &ModelConfig) -> f64 {
-    let small = |(_, shape): &&(String, Vec<usize>)| numbers(shape) * F32_BYTES < KEPT_BYTES_MAX;
-    let all = expected_shapes(config);
-    let kept: u64 = all.iter().filter(small).map(|(_, shape)| numbers(shape)).sum();
+    let small = |spec: &&TensorSpec| spec.count() * F32_BYTES < KEPT_BYTES_MAX;
+    let kept: u64 = tensors(config).iter().filter(small).map(TensorSpec::count).sum();
     kept as f64 / parameters(config).max(1) as f64
-}
-
-fn numbers(shape: &[usize]) -> u64 {
-    shape.iter().map(|n| *n as u64).product()
 }
 
 /// Parameters of an adapter with these settings.
 fn adapter_parameters(model: &ModelConfig, config: &Config) -> u64 {
-    let wanted = |name: &str| {
-        let layer = name.strip_suffix(".weight").unwrap_or(name);
-        config.train.lora_target_modules.iter().any(|part| layer.ends_with(&format!(".{part}")))
+    let wanted = |spec: &&TensorSpec| {
+        let targets = &config.train.lora_target_modules;
+        targets.iter().any(|part| spec.linear_name().ends_with(&format!(".{part}")))
     };
-    let all = expected_shapes(model);
-    let pairs = all.iter().filter(|(name, shape)| shape.len() == 2 && wanted(name));
-    pairs.map(|(_, shape)| u64::from(config.train.lora_r) * (shape[0] + shape[1]) as u64).sum()
+    let all = tensors(model);
+    let layers = all.iter().filter(|spec| spec.shape.len() == 2).filter(wanted);
+    let sides = layers.map(|spec| spec.shape.iter().sum::<usize>() as u64);
+    u64::from(config.train.lora_r) * sides.sum::<u64>()
 }
 
 /// How long things are, in tokens. Bounds before anything is known, means once it was measured.
@@ -298,10 +294,16 @@ impl<'a> Outline<'a> {
         (live, tokens)
     }
 
+    fn saved_activations(&self) -> SavedActivations {
+        match self.config.train.gradient_checkpointing {
+            true => SavedActivations::LayerInputs,
+            false => SavedActivations::All,
+        }
+    }
+
     /// Activations of a part of a batch, and a chunk of logits.
     fn step_bytes(&self, items: u32, rows: usize) -> u64 {
-        let checkpointing = self.config.train.gradient_checkpointing;
-        let per_row = activation_bytes_per_row(self.model, checkpointing) as u64;
+        let per_row = activation_bytes_per_row(self.model, self.saved_activations()) as u64;
         let (items, rows) = (u64::from(items.max(1)), rows as u64);
         let cut = (items * rows * per_row).min((MICRO_BATCH_BYTES as u64).max(rows * per_row));
         cut + self.logit_bytes(items * rows)
@@ -320,8 +322,8 @@ impl<'a> Outline<'a> {
         let adapter = adapter_parameters(self.model, self.config) * F32_BYTES;
         let (moving, frozen) = if train.use_peft { (adapter, weights) } else { (weights, 0) };
         // Threads of a small model have gradients of their own.
-        let lanes = lanes_of(weights as usize, train.threads as usize) as u64;
-        Training { weights: frozen + moving, moving, gradients: lanes * moving, step }
+        let workers = data_parallel_workers(weights as usize, train.threads as usize) as u64;
+        Training { weights: frozen + moving, moving, gradients: workers * moving, step }
     }
 
     /// The supervised iteration's peak, where it is to come. It is the first: of the policies that

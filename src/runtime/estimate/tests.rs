@@ -4,7 +4,7 @@
 use super::remedies::lighter;
 use super::*;
 use crate::config::Dtype;
-use crate::lm::device::estimate as device;
+use crate::lm::estimate::gpu as device;
 use crate::runtime::memory::{check, refusal};
 
 /// SmolLM2-135M has 134,515,008 parameters (its model card).

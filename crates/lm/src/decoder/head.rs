@@ -4,18 +4,18 @@
 use super::Decoder;
 use super::net::Gradients;
 use super::passes::sized;
-use crate::logp::Scored;
 use crate::ops::{Mat, MatMut, matmul, token_logps, token_logps_backward};
+use crate::packed::ScoredTokens;
 use std::ops::Range;
 
 /// Given the number of a unit and the log-probabilities of its tokens, the loss's derivative by
 /// each of them.
-pub(crate) type Slopes<'a> = &'a mut dyn FnMut(usize, &[f32]) -> Vec<f32>;
+pub(crate) type LossGradient<'a> = &'a mut dyn FnMut(usize, &[f32]) -> Vec<f32>;
 
 /// One batch's way through the head.
 pub(super) struct HeadPass<'a> {
     decoder: &'a Decoder,
-    scored: &'a Scored,
+    scored: &'a ScoredTokens,
     /// [P, H], and their gradients.
     states: Vec<f32>,
     d_states: Vec<f32>,
@@ -25,7 +25,7 @@ pub(super) struct HeadPass<'a> {
 impl<'a> HeadPass<'a> {
     pub fn new(
         decoder: &'a Decoder,
-        scored: &'a Scored,
+        scored: &'a ScoredTokens,
         states: Vec<f32>,
         logits: &'a mut Vec<f32>,
     ) -> HeadPass<'a> {
@@ -35,7 +35,7 @@ impl<'a> HeadPass<'a> {
 
     /// All chunks. A unit that is longer than a chunk is read twice: its loss needs all its
     /// log-probabilities before the first logit has a gradient.
-    pub fn run(&mut self, slopes: Slopes<'_>, grads: &mut Gradients) {
+    pub fn run(&mut self, slopes: LossGradient<'_>, grads: &mut Gradients) {
         let most = self.decoder.logit_rows();
         let scored = self.scored;
         for (units, rows) in scored.chunks(most) {

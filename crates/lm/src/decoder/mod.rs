@@ -13,95 +13,34 @@ mod head;
 mod net;
 mod passes;
 
+use super::arch::TensorRole;
 use super::config::ModelConfig;
 use super::error::LmError;
-use super::logp::{Scored, Scores};
+use super::estimate::SavedActivations;
+use super::estimate::cpu::LOGIT_BYTES_MAX;
 use super::lora::Lora;
-use super::ops::{Family, Mat, MatMut, RotaryTable, awake, matmul, rms_norm, token_logps};
+use super::ops::{Mat, MatMut, RotaryTable, awake, matmul, rms_norm, token_logps};
+use super::packed::{PackedRows, ScoredTokens, TokenScorer, check_ids, check_rows};
 use super::seed::Seed;
-use super::weights::{Weights, expected_shapes, with_numbers};
+use super::tensors::{TensorSpec, tensors};
+use super::weights::{Weights, read, with_numbers};
 use candle_core::{Device, Tensor};
+use candle_nn::VarBuilder;
 use head::HeadPass;
-pub(crate) use head::Slopes;
-pub(crate) use net::{Builder, Gradients, Id, Layer, Linear, Net, Parameter};
-use passes::{Batch, LayerTape, Scratch, sized};
+pub(crate) use head::LossGradient;
+pub(crate) use net::{Gradients, Layer, Linear, Net, NetBuilder, Parameter, ParameterId};
+use passes::{LayerBuffers, LayerTape, RotatedRows, sized};
 use std::collections::BTreeMap;
-use std::ops::Range;
-
-/// Bytes of logits that are alive at once.
-pub const LOGIT_BYTES_MAX: usize = 100 << 20;
-
-/// Sequences, one after another.
-#[derive(Clone, Debug, Default)]
-pub struct PackedRows {
-    /// Token ids, T of them.
-    pub ids: Vec<u32>,
-    /// Position of each row in its own sequence.
-    pub positions: Vec<u32>,
-    /// The rows of sequences that begin alike.
-    pub families: Vec<Family>,
-}
-
-impl PackedRows {
-    /// Appends a sequence; gives the rows it takes.
-    pub fn push(&mut self, ids: &[u32]) -> Range<usize> {
-        let from = self.ids.len();
-        self.push_family(ids, &[]);
-        from..self.ids.len()
-    }
-
-    /// Appends sequences that all begin with `prefix`; gives the first row of each one's rest.
-    pub fn push_family(&mut self, prefix: &[u32], rests: &[&[u32]]) -> Vec<usize> {
-        let from = self.ids.len();
-        self.ids.extend_from_slice(prefix);
-        self.positions.extend((0u32..).take(prefix.len()));
-        let mut firsts = Vec::with_capacity(rests.len());
-        for rest in rests {
-            firsts.push(self.ids.len());
-            self.ids.extend_from_slice(rest);
-            self.positions.extend((prefix.len() as u32..).take(rest.len()));
-        }
-        let branches = rests.iter().map(|rest| rest.len()).collect();
-        self.families.push(Family { rows: from..self.ids.len(), prefix: prefix.len(), branches });
-        firsts
-    }
-}
-
-/// Whether a network of this shape can read the rows.
-///
-/// # Errors
-/// When a sequence is longer than the model's context, or an id is outside the vocabulary.
-pub(crate) fn check_rows(config: &ModelConfig, rows: &PackedRows) -> Result<(), LmError> {
-    let most = config.max_position_embeddings;
-    if let Some(position) = rows.positions.iter().find(|p| **p as usize >= most) {
-        return Err(LmError::Model(format!(
-            "a sequence of more than {position} tokens is longer than the model's context of {most}"
-        )));
-    }
-    check_ids(config, &rows.ids)
-}
-
-/// Whether all ids are in the vocabulary.
-///
-/// # Errors
-/// [`LmError::Model`] with the first that is not.
-pub(crate) fn check_ids(config: &ModelConfig, ids: &[u32]) -> Result<(), LmError> {
-    let size = config.vocab_size;
-    match ids.iter().find(|id| **id as usize >= size) {
-        None => Ok(()),
-        Some(id) => Err(LmError::Model(format!("token {id} is outside the vocabulary of {size}"))),
-    }
-}
 
 /// Buffers of the passes, kept from step to step.
 #[derive(Default)]
 pub(crate) struct Workspace {
-    /// Keep of every layer its input alone and compute the rest again on the way back.
+    /// Of every layer its input alone is kept, and the rest computed again on the way back.
     recompute: bool,
     /// The input of every layer, and the last output.
     streams: Vec<Vec<f32>>,
     tapes: Vec<LayerTape>,
-    scratch: Scratch,
+    scratch: LayerBuffers,
     inverses: Vec<f32>,
     hidden: Vec<f32>,
     logits: Vec<f32>,
@@ -109,7 +48,8 @@ pub(crate) struct Workspace {
 
 impl Workspace {
     /// Empty buffers.
-    pub fn new(recompute: bool) -> Workspace {
+    pub fn new(saved: SavedActivations) -> Workspace {
+        let recompute = saved == SavedActivations::LayerInputs;
         Workspace { recompute, ..Workspace::default() }
     }
 }
@@ -131,14 +71,26 @@ impl Decoder {
     /// [`LmError::Model`] naming the first tensor that is missing or has another shape.
     pub fn new(
         config: &ModelConfig,
-        mut weights: Weights,
+        weights: Weights,
+        lora: Option<&Lora>,
+    ) -> Result<Decoder, LmError> {
+        Decoder::read(config, &weights.into_var_builder(), lora)
+    }
+
+    /// As [`Decoder::new`], over whatever candle's `VarBuilder` reads from.
+    ///
+    /// # Errors
+    /// As [`Decoder::new`].
+    pub fn read(
+        config: &ModelConfig,
+        weights: &VarBuilder<'_>,
         lora: Option<&Lora>,
     ) -> Result<Decoder, LmError> {
         config.validate()?;
         let numbers = |tensor: &Tensor| with_numbers(tensor, <[f32]>::to_vec);
-        let mut take = |name: &str, shape: &[usize]| numbers(&weights.take(name, shape)?);
-        let mut builder = Builder::new(config, lora, &mut take, numbers);
-        let net = builder.net(config)?;
+        let mut take = |spec: &TensorSpec| numbers(&read(weights, &spec.name, &spec.shape)?);
+        let mut builder = NetBuilder::new(config, lora, &mut take, numbers);
+        let net = builder.net()?;
         Ok(Decoder {
             net,
             parameters: builder.parameters,
@@ -161,9 +113,9 @@ impl Decoder {
         }
     }
 
-    fn batch<'a>(&self, rows: &'a PackedRows) -> Batch<'a> {
+    fn batch<'a>(&self, rows: &'a PackedRows) -> RotatedRows<'a> {
         let table = RotaryTable::new(rows.positions.iter().copied(), &self.frequencies);
-        Batch { rows, table }
+        RotatedRows { rows, table }
     }
 
     /// The last hidden states [T, H], normed.
@@ -174,7 +126,7 @@ impl Decoder {
         check_rows(&self.config, rows)?;
         let batch = self.batch(rows);
         let (mut x, mut next) = (Vec::new(), Vec::new());
-        let (mut tape, mut scratch) = (LayerTape::default(), Scratch::default());
+        let (mut tape, mut scratch) = (LayerTape::default(), LayerBuffers::default());
         self.embedded(rows, &mut x);
         for layer in &self.net.layers {
             awake(|| self.layer_forward((layer, &batch), &x, &mut tape, &mut scratch, &mut next));
@@ -182,7 +134,7 @@ impl Decoder {
         }
         let inverses = &mut vec![0f32; batch.len()];
         let norm = self.value(self.net.norm);
-        rms_norm(&x, norm, self.config.rms_norm_eps as f32, sized(&mut next, x.len()), inverses);
+        rms_norm(&x, norm, self.config.norm_eps(), sized(&mut next, x.len()), inverses);
         Ok(next)
     }
 
@@ -248,8 +200,8 @@ impl Decoder {
     pub(crate) fn differentiate(
         &self,
         rows: &PackedRows,
-        scored: &Scored,
-        slopes: Slopes<'_>,
+        scored: &ScoredTokens,
+        slopes: LossGradient<'_>,
         (space, grads): (&mut Workspace, &mut Gradients),
     ) -> Result<(), LmError> {
         check_rows(&self.config, rows)?;
@@ -282,7 +234,7 @@ impl Decoder {
     }
 
     /// Fills the streams and tapes, and `hidden` with the normed end.
-    fn forward(&self, batch: &Batch<'_>, space: &mut Workspace) {
+    fn forward(&self, batch: &RotatedRows<'_>, space: &mut Workspace) {
         let layers = self.net.layers.len();
         space.streams.resize_with(layers + 1, Vec::new);
         space.tapes.resize_with(if space.recompute { 1 } else { layers }, LayerTape::default);
@@ -297,15 +249,15 @@ impl Decoder {
         let inverses = sized(&mut space.inverses, batch.len());
         let hidden = sized(&mut space.hidden, x.len());
         let norm = self.value(self.net.norm);
-        rms_norm(x, norm, self.config.rms_norm_eps as f32, hidden, inverses);
+        rms_norm(x, norm, self.config.norm_eps(), hidden, inverses);
     }
 
     /// The gradient of the last layer's output [T, H]; that of the head and the last norm go to
     /// `grads`.
     fn head_backward(
         &self,
-        scored: &Scored,
-        slopes: Slopes<'_>,
+        scored: &ScoredTokens,
+        slopes: LossGradient<'_>,
         space: &mut Workspace,
         grads: &mut Gradients,
     ) -> Vec<f32> {
@@ -321,8 +273,8 @@ impl Decoder {
     }
 }
 
-impl Scores for Decoder {
-    fn scored(&self, rows: &PackedRows, scored: &Scored) -> Result<Vec<f32>, LmError> {
+impl TokenScorer for Decoder {
+    fn scored(&self, rows: &PackedRows, scored: &ScoredTokens) -> Result<Vec<f32>, LmError> {
         let hidden = self.hidden(rows)?;
         self.logps(&hidden, &scored.at, &scored.targets)
     }
@@ -353,22 +305,22 @@ pub fn random_weights(
     seed: Seed,
     init: InitSettings,
 ) -> Result<Weights, LmError> {
-    let mut tensors = BTreeMap::new();
-    for (name, shape) in expected_shapes(config) {
+    let mut drawn = BTreeMap::new();
+    for TensorSpec { role, name, shape, .. } in tensors(config) {
         let n: usize = shape.iter().product();
         let data = if shape.len() == 1 {
-            vec![if name.ends_with(".bias") { 0f32 } else { 1.0 }; n]
+            vec![if role.is_bias() { 0f32 } else { 1.0 }; n]
         } else {
             let fan_in = shape.last().copied().unwrap_or(1) as f64;
             let mut std = fan_in.powf(-0.5);
-            if name.contains("embed_tokens") {
+            if role == TensorRole::Embedding {
                 std = init.embedding_std;
-            } else if name.contains("o_proj") || name.contains("down_proj") {
+            } else if role.writes_residual() {
                 std *= init.residual_scale;
             }
             super::lora::normal(seed.derive(&name), n, std)
         };
-        tensors.insert(name, Tensor::from_vec(data, shape, &Device::Cpu)?);
+        drawn.insert(name, Tensor::from_vec(data, shape, &Device::Cpu)?);
     }
-    Ok(Weights(tensors))
+    Ok(Weights(drawn))
 }

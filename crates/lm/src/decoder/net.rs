@@ -1,15 +1,15 @@
 //! Which parameters a network has and where each is used: named once, here. Values, gradients and
 //! the optimiser's moments are told apart by what they are kept in and share these numbers.
 
+use crate::arch::TensorRole;
 use crate::config::ModelConfig;
 use crate::error::LmError;
 use crate::lora::Lora;
-use crate::weights::expected_shapes;
+use crate::tensors::TensorSpec;
 use candle_core::{Device, Tensor};
-use std::collections::BTreeMap;
 
 /// Number of a parameter in [`Parameters`].
-pub(crate) type Id = usize;
+pub(crate) type ParameterId = usize;
 
 /// A named tensor that the network reads, and what it is kept in.
 pub(crate) struct Parameter<V = Vec<f32>> {
@@ -33,24 +33,24 @@ impl Parameter {
 /// A linear layer `y = x W' + b`, with its adapter where it has one.
 pub(crate) struct Linear {
     /// [out, in].
-    pub weight: Id,
+    pub weight: ParameterId,
     /// [out].
-    pub bias: Option<Id>,
+    pub bias: Option<ParameterId>,
     /// A [r, in] and B [out, r].
-    pub adapter: Option<(Id, Id)>,
+    pub adapter: Option<(ParameterId, ParameterId)>,
     pub out: usize,
     pub input: usize,
 }
 
 pub(crate) struct Layer {
-    pub attention_norm: Id,
+    pub attention_norm: ParameterId,
     pub q: Linear,
     pub k: Linear,
     pub v: Linear,
     /// Norms of each query and key head [D], before the rotary embedding.
-    pub head_norms: Option<(Id, Id)>,
+    pub head_norms: Option<(ParameterId, ParameterId)>,
     pub o: Linear,
-    pub mlp_norm: Id,
+    pub mlp_norm: ParameterId,
     pub gate: Linear,
     pub up: Linear,
     pub down: Linear,
@@ -58,19 +58,19 @@ pub(crate) struct Layer {
 
 /// Where each parameter is used.
 pub(crate) struct Net {
-    pub embedding: Id,
+    pub embedding: ParameterId,
     pub layers: Vec<Layer>,
-    pub norm: Id,
+    pub norm: ParameterId,
     /// The embedding's where they are tied.
-    pub head: Id,
+    pub head: ParameterId,
 }
 
-/// Gives what a tensor is kept in, by its name and the shape it must have.
-type Take<'a, V> = dyn FnMut(&str, &[usize]) -> Result<V, LmError> + 'a;
+/// Gives what a tensor is kept in.
+type Take<'a, V> = dyn FnMut(&TensorSpec) -> Result<V, LmError> + 'a;
 
 /// Numbers the tensors of a network, and asks for what each is kept in.
-pub(crate) struct Builder<'a, V> {
-    shapes: BTreeMap<String, Vec<usize>>,
+pub(crate) struct NetBuilder<'a, V> {
+    config: &'a ModelConfig,
     lora: Option<&'a Lora>,
     take: &'a mut Take<'a, V>,
     /// What an adapter's tensor is kept in.
@@ -78,98 +78,107 @@ pub(crate) struct Builder<'a, V> {
     pub parameters: Vec<Parameter<V>>,
 }
 
-impl<'a, V> Builder<'a, V> {
+impl<'a, V> NetBuilder<'a, V> {
     pub fn new(
-        config: &ModelConfig,
+        config: &'a ModelConfig,
         lora: Option<&'a Lora>,
         take: &'a mut Take<'a, V>,
         keep: fn(&Tensor) -> Result<V, LmError>,
-    ) -> Builder<'a, V> {
-        let shapes = expected_shapes(config).into_iter().collect();
-        Builder { shapes, lora, take, keep, parameters: Vec::new() }
+    ) -> NetBuilder<'a, V> {
+        NetBuilder { config, lora, take, keep, parameters: Vec::new() }
     }
 
-    fn add(&mut self, name: String, shape: Vec<usize>, value: V, low_rank: bool) -> Id {
+    fn add(&mut self, name: String, shape: Vec<usize>, value: V, low_rank: bool) -> ParameterId {
         self.parameters.push(Parameter { name, shape, value, low_rank });
         self.parameters.len() - 1
     }
 
-    fn get(&mut self, name: String) -> Result<Id, LmError> {
-        let shape = self.shapes.get(&name).cloned().unwrap_or_default();
-        let value = (self.take)(&name, &shape)?;
-        Ok(self.add(name, shape, value, false))
+    fn get(&mut self, role: TensorRole, layer: Option<usize>) -> Result<ParameterId, LmError> {
+        let spec = TensorSpec::of(self.config, role, layer);
+        let value = (self.take)(&spec)?;
+        Ok(self.add(spec.name, spec.shape, value, false))
     }
 
-    fn linear(&mut self, layer: &str, bias: bool) -> Result<Linear, LmError> {
-        let weight = self.get(format!("{layer}.weight"))?;
-        let bias = bias.then(|| self.get(format!("{layer}.bias"))).transpose()?;
-        let shape = &self.parameters[weight].shape;
-        let (out, input) = (shape[0], shape[1]);
-        let mut adapter = None;
-        if let Some((names, a, b)) = self.lora.and_then(|lora| lora.on(layer)) {
-            let (rank, fits) = (a.dims()[0], |t: &Tensor, s: [usize; 2]| t.dims() == s);
-            if !fits(&a, [rank, input]) || !fits(&b, [out, rank]) {
-                return Err(LmError::Model(format!(
-                    "the adapter of {layer} has shapes {:?} and {:?}; [r, {input}] and [{out}, r] \
-                     fit",
-                    a.dims(),
-                    b.dims()
-                )));
-            }
-            let (low, high) = ((self.keep)(&a)?, (self.keep)(&b)?);
-            adapter = Some((
-                self.add(names.0, a.dims().to_vec(), low, true),
-                self.add(names.1, b.dims().to_vec(), high, true),
-            ));
-        }
+    fn linear(
+        &mut self,
+        weight: TensorRole,
+        bias: Option<TensorRole>,
+        layer: usize,
+    ) -> Result<Linear, LmError> {
+        let spec = TensorSpec::of(self.config, weight, Some(layer));
+        let [out, input] = *spec.shape.as_slice() else {
+            return Err(LmError::Model(format!("{} is no matrix", spec.name)));
+        };
+        let weight = self.get(weight, Some(layer))?;
+        let bias = bias.map(|bias| self.get(bias, Some(layer))).transpose()?;
+        let adapter = self.adapter(spec.linear_name(), [out, input])?;
         Ok(Linear { weight, bias, adapter, out, input })
     }
 
-    fn layer(&mut self, config: &ModelConfig, index: usize) -> Result<Layer, LmError> {
-        let at = |part: &str| format!("model.layers.{index}.{part}");
-        let bias = config.qkv_bias();
-        let norms = ["self_attn.q_norm.weight", "self_attn.k_norm.weight"];
+    /// A and B of the adapter on this linear layer, where it has one.
+    fn adapter(
+        &mut self,
+        layer: &str,
+        [out, input]: [usize; 2],
+    ) -> Result<Option<(ParameterId, ParameterId)>, LmError> {
+        let Some((names, a, b)) = self.lora.and_then(|lora| lora.on(layer)) else {
+            return Ok(None);
+        };
+        let rank = a.dims().first().copied().unwrap_or(0);
+        if a.dims() != [rank, input] || b.dims() != [out, rank] {
+            return Err(LmError::Model(format!(
+                "the adapter of {layer} has shapes {:?} and {:?}; [r, {input}] and [{out}, r] fit",
+                a.dims(),
+                b.dims()
+            )));
+        }
+        let (low, high) = ((self.keep)(&a)?, (self.keep)(&b)?);
+        let a = self.add(names.0, a.dims().to_vec(), low, true);
+        Ok(Some((a, self.add(names.1, b.dims().to_vec(), high, true))))
+    }
+
+    fn layer(&mut self, index: usize) -> Result<Layer, LmError> {
+        let family = self.config.description();
+        let bias = |role: TensorRole| family.qkv_bias.then_some(role);
+        let at = Some(index);
         Ok(Layer {
-            attention_norm: self.get(at("input_layernorm.weight"))?,
-            q: self.linear(&at("self_attn.q_proj"), bias)?,
-            k: self.linear(&at("self_attn.k_proj"), bias)?,
-            v: self.linear(&at("self_attn.v_proj"), bias)?,
-            head_norms: match config.head_norms() {
-                true => Some((self.get(at(norms[0]))?, self.get(at(norms[1]))?)),
+            attention_norm: self.get(TensorRole::AttentionNorm, at)?,
+            q: self.linear(TensorRole::Query, bias(TensorRole::QueryBias), index)?,
+            k: self.linear(TensorRole::Key, bias(TensorRole::KeyBias), index)?,
+            v: self.linear(TensorRole::Value, bias(TensorRole::ValueBias), index)?,
+            head_norms: match family.qk_norm {
+                true => {
+                    Some((self.get(TensorRole::QueryNorm, at)?, self.get(TensorRole::KeyNorm, at)?))
+                }
                 false => None,
             },
-            o: self.linear(&at("self_attn.o_proj"), false)?,
-            mlp_norm: self.get(at("post_attention_layernorm.weight"))?,
-            gate: self.linear(&at("mlp.gate_proj"), false)?,
-            up: self.linear(&at("mlp.up_proj"), false)?,
-            down: self.linear(&at("mlp.down_proj"), false)?,
+            o: self.linear(TensorRole::Output, None, index)?,
+            mlp_norm: self.get(TensorRole::MlpNorm, at)?,
+            gate: self.linear(TensorRole::Gate, None, index)?,
+            up: self.linear(TensorRole::Up, None, index)?,
+            down: self.linear(TensorRole::Down, None, index)?,
         })
     }
 
-    pub fn net(&mut self, config: &ModelConfig) -> Result<Net, LmError> {
-        let embedding = self.get("model.embed_tokens.weight".to_owned())?;
-        let head = match config.tie_word_embeddings {
+    pub fn net(&mut self) -> Result<Net, LmError> {
+        let embedding = self.get(TensorRole::Embedding, None)?;
+        let head = match self.config.tie_word_embeddings {
             true => embedding,
-            false => self.get("lm_head.weight".to_owned())?,
+            false => self.get(TensorRole::Head, None)?,
         };
         let layers: Result<Vec<Layer>, LmError> =
-            (0..config.num_hidden_layers).map(|index| self.layer(config, index)).collect();
-        Ok(Net {
-            embedding,
-            layers: layers?,
-            norm: self.get("model.norm.weight".to_owned())?,
-            head,
-        })
+            (0..self.config.num_hidden_layers).map(|index| self.layer(index)).collect();
+        Ok(Net { embedding, layers: layers?, norm: self.get(TensorRole::FinalNorm, None)?, head })
     }
 }
 
 /// Gradients by parameter number, in buffers that stay from step to step.
 #[derive(Default)]
 pub(crate) struct Gradients {
-    slots: Vec<Option<Slot>>,
+    slots: Vec<Option<GradientSlot>>,
 }
 
-struct Slot {
+struct GradientSlot {
     data: Vec<f32>,
     /// Holds something of this step.
     written: bool,
@@ -179,7 +188,7 @@ impl Gradients {
     /// Room for those parameters that move.
     pub fn new(parameters: &[Parameter], moves: impl Fn(&Parameter) -> bool) -> Gradients {
         let slot = |p: &Parameter| {
-            moves(p).then(|| Slot { data: vec![0.0; p.value.len()], written: false })
+            moves(p).then(|| GradientSlot { data: vec![0.0; p.value.len()], written: false })
         };
         Gradients { slots: parameters.iter().map(slot).collect() }
     }
@@ -190,19 +199,19 @@ impl Gradients {
     }
 
     /// Whether the parameter moves.
-    pub fn wants(&self, id: Id) -> bool {
+    pub fn wants(&self, id: ParameterId) -> bool {
         self.slots.get(id).is_some_and(Option::is_some)
     }
 
     /// The buffer to write a gradient to, and whether it must be added to what is there.
-    pub fn slot(&mut self, id: Id) -> Option<(&mut [f32], bool)> {
+    pub fn slot(&mut self, id: ParameterId) -> Option<(&mut [f32], bool)> {
         let slot = self.slots.get_mut(id)?.as_mut()?;
         let add = std::mem::replace(&mut slot.written, true);
         Some((&mut slot.data, add))
     }
 
     /// The buffer, zeros where nothing was written: to add to single numbers.
-    pub fn sums(&mut self, id: Id) -> Option<&mut [f32]> {
+    pub fn sums(&mut self, id: ParameterId) -> Option<&mut [f32]> {
         let (data, add) = self.slot(id)?;
         if !add {
             data.fill(0.0);
@@ -211,7 +220,7 @@ impl Gradients {
     }
 
     /// Adds a whole gradient.
-    pub fn add(&mut self, id: Id, more: &[f32]) {
+    pub fn add(&mut self, id: ParameterId, more: &[f32]) {
         match self.slot(id) {
             Some((data, true)) => data.iter_mut().zip(more).for_each(|(sum, more)| *sum += more),
             Some((data, false)) => data.copy_from_slice(more),
@@ -229,7 +238,7 @@ impl Gradients {
     }
 
     /// Every moving parameter's gradient, zeros where none was written.
-    pub fn all(&mut self) -> Vec<(Id, &[f32])> {
+    pub fn all(&mut self) -> Vec<(ParameterId, &[f32])> {
         let slots = self.slots.iter_mut().enumerate();
         let filled = slots.filter_map(|(id, slot)| {
             let slot = slot.as_mut()?;

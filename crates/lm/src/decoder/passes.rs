@@ -3,12 +3,13 @@
 //! What the forward pass keeps per row is in [`LayerTape`]; norms and the gated product are
 //! computed again, because that is cheaper than reading them back from memory.
 
-use super::net::{Gradients, Id, Layer, Linear};
-use super::{Decoder, PackedRows};
+use super::Decoder;
+use super::net::{Gradients, Layer, Linear, ParameterId};
 use crate::ops::{
-    Heads, Mat, MatMut, RotaryTable, Scratch as AttentionScratch, attention, attention_backward,
-    matmul, rms_norm, rms_norm_backward, scaled, swiglu, swiglu_backward, turn_rows,
+    BackwardScratch, Mat, MatMut, RotaryTable, attention, attention_backward, matmul, rms_norm,
+    rms_norm_backward, scaled, swiglu, swiglu_backward, turn_rows,
 };
+use crate::packed::PackedRows;
 use rayon::prelude::*;
 
 /// What a layer's backward pass needs of its forward pass.
@@ -34,7 +35,7 @@ pub(super) struct LayerTape {
 
 /// Buffers that live for a layer, kept from layer to layer and step to step.
 #[derive(Default)]
-pub(super) struct Scratch {
+pub(super) struct LayerBuffers {
     normed: Vec<f32>,
     gated: Vec<f32>,
     blocks: Vec<f32>,
@@ -43,16 +44,16 @@ pub(super) struct Scratch {
     dq: Vec<f32>,
     dk: Vec<f32>,
     dv: Vec<f32>,
-    attention: AttentionScratch,
+    attention: BackwardScratch,
 }
 
 /// Rows under computation and what is derived from their positions.
-pub(super) struct Batch<'a> {
+pub(super) struct RotatedRows<'a> {
     pub rows: &'a PackedRows,
     pub table: RotaryTable,
 }
 
-impl Batch<'_> {
+impl RotatedRows<'_> {
     pub fn len(&self) -> usize {
         self.rows.ids.len()
     }
@@ -74,17 +75,8 @@ fn copied(from: &[f32], to: &mut Vec<f32>) {
 }
 
 impl Decoder {
-    pub(super) fn value(&self, id: Id) -> &[f32] {
+    pub(super) fn value(&self, id: ParameterId) -> &[f32] {
         &self.parameters[id].value
-    }
-
-    fn heads(&self) -> Heads {
-        let c = &self.config;
-        Heads { queries: c.num_attention_heads, keys: c.num_key_value_heads, dim: c.head_dim }
-    }
-
-    fn eps(&self) -> f32 {
-        self.config.rms_norm_eps as f32
     }
 
     /// `y = x W' + b`, or `y += x W' + b`.
@@ -108,7 +100,7 @@ impl Decoder {
     }
 
     /// x A' [T, r].
-    fn lowered(&self, a: Id, x: Mat<'_>) -> Vec<f32> {
+    fn lowered(&self, a: ParameterId, x: Mat<'_>) -> Vec<f32> {
         let shape = &self.parameters[a].shape;
         let mut low = vec![0f32; x.rows() * shape[0]];
         let a = Mat::new(self.value(a), shape[0], shape[1]);
@@ -131,7 +123,7 @@ impl Decoder {
     }
 
     /// scale dy B [T, r].
-    fn low_gradient(&self, b: Id, dy: Mat<'_>) -> Vec<f32> {
+    fn low_gradient(&self, b: ParameterId, dy: Mat<'_>) -> Vec<f32> {
         let shape = &self.parameters[b].shape;
         let mut low = vec![0f32; dy.rows() * shape[1]];
         let b = Mat::new(self.value(b), shape[0], shape[1]);
@@ -173,27 +165,27 @@ impl Decoder {
     /// One layer: `x` [T, H] to `out` [T, H].
     pub(super) fn layer_forward(
         &self,
-        (layer, batch): (&Layer, &Batch<'_>),
+        (layer, batch): (&Layer, &RotatedRows<'_>),
         x: &[f32],
         tape: &mut LayerTape,
-        scratch: &mut Scratch,
+        scratch: &mut LayerBuffers,
         out: &mut Vec<f32>,
     ) {
         let n = batch.len();
         let normed = sized(&mut scratch.normed, x.len());
         let inverses = sized(&mut tape.inverses, n);
-        rms_norm(x, self.value(layer.attention_norm), self.eps(), normed, inverses);
+        rms_norm(x, self.value(layer.attention_norm), self.config.norm_eps(), normed, inverses);
         self.project(layer, normed, tape, &batch.table);
-        let heads = self.heads();
+        let heads = self.config.attention();
         let y = sized(&mut tape.y, n * heads.query_width());
         let totals = sized(&mut tape.totals, n * heads.queries);
-        let families = &batch.rows.families;
+        let groups = &batch.rows.groups;
         let seen = (tape.q.as_slice(), tape.k.as_slice(), tape.v.as_slice());
-        attention(heads, families, seen, (y, totals), &mut scratch.blocks);
+        attention(heads, groups, seen, (y, totals), &mut scratch.blocks);
         copied(x, &mut tape.mid);
         self.linear(&layer.o, &tape.y, &mut tape.mid, true);
         let inverses = sized(&mut tape.inverses_mid, n);
-        rms_norm(&tape.mid, self.value(layer.mlp_norm), self.eps(), normed, inverses);
+        rms_norm(&tape.mid, self.value(layer.mlp_norm), self.config.norm_eps(), normed, inverses);
         let inner = n * self.config.intermediate_size;
         self.linear(&layer.gate, normed, sized(&mut tape.gate, inner), false);
         self.linear(&layer.up, normed, sized(&mut tape.up, inner), false);
@@ -206,7 +198,7 @@ impl Decoder {
     /// Queries, keys and values of normed rows, heads normed where they are, turned.
     fn project(&self, layer: &Layer, normed: &[f32], tape: &mut LayerTape, table: &RotaryTable) {
         let n = normed.len() / self.config.hidden_size;
-        let heads = self.heads();
+        let heads = self.config.attention();
         let (width, key_width) = (heads.query_width(), heads.key_width());
         self.linear(&layer.q, normed, sized(&mut tape.q, n * width), false);
         self.linear(&layer.k, normed, sized(&mut tape.k, n * key_width), false);
@@ -219,7 +211,7 @@ impl Decoder {
                 std::mem::swap(turned, raw);
                 let turned = sized(turned, raw.len());
                 let inverses = sized(inverses, raw.len() / heads.dim);
-                rms_norm(raw, self.value(norm), self.eps(), turned, inverses);
+                rms_norm(raw, self.value(norm), self.config.norm_eps(), turned, inverses);
             }
         }
         turn_rows(&mut tape.q, width, table, 1.0);
@@ -229,19 +221,19 @@ impl Decoder {
     /// The gradient of the layer's output becomes that of its input in `g` [T, H].
     pub(super) fn layer_backward(
         &self,
-        (layer, batch): (&Layer, &Batch<'_>),
+        (layer, batch): (&Layer, &RotatedRows<'_>),
         x: &[f32],
         tape: &mut LayerTape,
-        scratch: &mut Scratch,
+        scratch: &mut LayerBuffers,
         (g, grads): (&mut [f32], &mut Gradients),
     ) {
         self.mlp_backward(layer, tape, scratch, g, grads);
-        let heads = self.heads();
+        let heads = self.config.attention();
         self.linear_dw(&layer.o, &tape.y, g, grads);
         let dy = sized(&mut scratch.dy, tape.y.len());
         self.linear_dx(&layer.o, g, dy, false);
         attention_backward(
-            (heads, &batch.rows.families),
+            (heads, &batch.rows.groups),
             (&tape.q, &tape.k, &tape.v),
             (&tape.totals, dy),
             (
@@ -278,7 +270,7 @@ impl Decoder {
         &self,
         layer: &Layer,
         tape: &mut LayerTape,
-        scratch: &mut Scratch,
+        scratch: &mut LayerBuffers,
         g: &mut [f32],
         grads: &mut Gradients,
     ) {
@@ -300,7 +292,7 @@ impl Decoder {
     /// Adds the gradient of a norm's input to `dx`, and that of its weight to `grads`.
     pub(super) fn norm_backward(
         &self,
-        norm: Id,
+        norm: ParameterId,
         (x, inverses): (&[f32], &[f32]),
         dy: &[f32],
         dx: &mut [f32],

@@ -1,6 +1,6 @@
 //! A GPU opened and set up, once in a process, or the reason why not.
 
-use super::{DeviceKind, Refusal, SelectedDevice, version};
+use super::{DeviceKind, GpuUnavailable, SelectedDevice, version};
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, DriverError, result, sys};
 use candle_core::{DType, Device, DeviceLocation, Tensor};
@@ -16,17 +16,17 @@ const COMPUTE_CAP: Option<&str> = option_env!("CUDA_COMPUTE_CAP");
 static OPENED: Mutex<Vec<(usize, SelectedDevice)>> = Mutex::new(Vec::new());
 
 /// The GPU with this number, set up.
-pub(super) fn open_gpu(index: usize) -> Result<SelectedDevice, Refusal> {
+pub(super) fn open_gpu(index: usize) -> Result<SelectedDevice, GpuUnavailable> {
     let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, picked)) = opened.iter().find(|(known, _)| *known == index) {
         return Ok(picked.clone());
     }
     let count = count()?;
     if index >= count {
-        return Err(Refusal::NoSuchGpu { index, count });
+        return Err(GpuUnavailable::NoSuchGpu { index, count });
     }
     let reason = described(index)?;
-    let failed = |error: candle_core::Error| Refusal::Failed(error.to_string());
+    let failed = |error: candle_core::Error| GpuUnavailable::Failed(error.to_string());
     let device = Device::new_cuda_with_stream(index).map_err(failed)?;
     set_up(&device).map_err(failed)?;
     tried(&device).map_err(failed)?;
@@ -36,15 +36,15 @@ pub(super) fn open_gpu(index: usize) -> Result<SelectedDevice, Refusal> {
 }
 
 /// How many GPUs there are, when there is all that is needed to use one.
-pub(super) fn count() -> Result<usize, Refusal> {
+pub(super) fn count() -> Result<usize, GpuUnavailable> {
     // What lacks first is said first, the driver before all.
     if let Some(missing) = cuda_lazy::missing().first() {
         let is_driver = missing.library.starts_with("libcuda.");
-        return Err(Refusal::Library { missing: missing.to_string(), is_driver });
+        return Err(GpuUnavailable::Library { missing: missing.to_string(), is_driver });
     }
     let found = driver_version().map_err(refused)?;
     if found < CUDA_VERSION {
-        return Err(Refusal::OldDriver { found, needed: CUDA_VERSION });
+        return Err(GpuUnavailable::OldDriver { found, needed: CUDA_VERSION });
     }
     match CudaContext::device_count().map_err(refused)? {
         0 => Err(refused(DriverError(sys::CUresult::CUDA_ERROR_NO_DEVICE))),
@@ -61,23 +61,23 @@ fn driver_version() -> Result<i32, DriverError> {
 }
 
 /// What the driver says, in its own words: `CUDA_ERROR_NO_DEVICE: no CUDA-capable device ...`.
-fn refused(error: DriverError) -> Refusal {
+fn refused(error: DriverError) -> GpuUnavailable {
     let words = error.error_string().map(|words| words.to_string_lossy().into_owned());
-    Refusal::Driver(match words {
+    GpuUnavailable::Driver(match words {
         Ok(words) => format!("{:?}: {words}", error.0),
         Err(_) => format!("{:?}", error.0),
     })
 }
 
 /// Name, memory and version, if the kernels were compiled for such a GPU.
-fn described(index: usize) -> Result<String, Refusal> {
+fn described(index: usize) -> Result<String, GpuUnavailable> {
     let context = CudaContext::new(index).map_err(refused)?;
     let name = context.name().map_err(refused)?;
     let (major, minor) = context.compute_capability().map_err(refused)?;
     let built_for = COMPUTE_CAP.and_then(|cap| cap.parse::<i32>().ok()).unwrap_or(0);
     if major * 10 + minor < built_for {
         let needed = format!("{}.{}", built_for / 10, built_for % 10);
-        return Err(Refusal::OldGpu { name, found: format!("{major}.{minor}"), needed });
+        return Err(GpuUnavailable::OldGpu { name, found: format!("{major}.{minor}"), needed });
     }
     let gib = context.total_mem().map_err(refused)? as f64 / f64::from(1 << 30);
     let driver = version(driver_version().map_err(refused)?);

@@ -1,18 +1,17 @@
 //! Which device computes: what was asked for, what can be had here, and why.
 //!
 //! A binary that was built with the feature `cuda` starts everywhere; the libraries are opened when
-//! [`select`] asks for them. What a GPU would have to hold is [`estimate`].
+//! [`select`] asks for them. What one would have to hold is said by
+//! [`super::estimate`].
 
 #[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(feature = "cuda")]
 pub(crate) use cuda::free_memory as free_on;
-pub mod estimate;
 #[cfg(test)]
 mod tests;
 
 use crate::error::LmError;
-use crate::gpu::Gpu;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -164,7 +163,7 @@ impl fmt::Display for SelectedDevice {
 /// Why a GPU cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "the other reasons need the feature"))]
-enum Refusal {
+enum GpuUnavailable {
     #[cfg(not(feature = "cuda"))]
     #[error("built without the feature cuda")]
     NotBuilt,
@@ -187,23 +186,25 @@ fn version(number: i32) -> String {
     format!("{}.{}", number / 1000, number % 1000 / 10)
 }
 
-impl Refusal {
+impl GpuUnavailable {
     fn advice(&self) -> &'static str {
         match self {
             #[cfg(not(feature = "cuda"))]
-            Refusal::NotBuilt => "Build it with scripts/build-cuda, or take the CPU: cpu or auto",
-            Refusal::Library { is_driver: true, .. } | Refusal::OldDriver { .. } => {
+            GpuUnavailable::NotBuilt => {
+                "Build it with scripts/build-cuda, or take the CPU: cpu or auto"
+            }
+            GpuUnavailable::Library { is_driver: true, .. } | GpuUnavailable::OldDriver { .. } => {
                 "Install NVIDIA's driver, 580 or later, or take the CPU: cpu or auto"
             }
-            Refusal::Library { is_driver: false, .. } => {
+            GpuUnavailable::Library { is_driver: false, .. } => {
                 "Name the folder that holds it in GRADUS_CUDA_DIRS (CUDA 13's toolkit has it, and so \
                  have the Python packages that PyTorch brings), or take the CPU: cpu or auto"
             }
-            Refusal::Driver(_) | Refusal::Failed(_) => {
+            GpuUnavailable::Driver(_) | GpuUnavailable::Failed(_) => {
                 "See what nvidia-smi says, or take the CPU: cpu or auto"
             }
-            Refusal::NoSuchGpu { .. } => "`gradus devices` lists them",
-            Refusal::OldGpu { .. } => {
+            GpuUnavailable::NoSuchGpu { .. } => "`gradus devices` lists them",
+            GpuUnavailable::OldGpu { .. } => {
                 "Build it for this GPU: CUDA_COMPUTE_CAP (80 for 8.0) and scripts/build-cuda"
             }
         }
@@ -211,8 +212,8 @@ impl Refusal {
 }
 
 #[cfg(not(feature = "cuda"))]
-fn open_gpu(_: usize) -> Result<SelectedDevice, Refusal> {
-    Err(Refusal::NotBuilt)
+fn open_gpu(_: usize) -> Result<SelectedDevice, GpuUnavailable> {
+    Err(GpuUnavailable::NotBuilt)
 }
 
 #[cfg(feature = "cuda")]
@@ -238,8 +239,13 @@ pub fn select(choice: DeviceChoice) -> Result<SelectedDevice, LmError> {
     }
 }
 
+/// Whether there are kernels for the CPU.
+pub fn can_be_emulated() -> bool {
+    gradus_kernels::emulator().is_some()
+}
+
 fn emulated() -> Result<SelectedDevice, LmError> {
-    match Gpu::can_be_emulated() {
+    match can_be_emulated() {
         true => Ok(SelectedDevice {
             device: Device::Cpu,
             kind: DeviceKind::Emulated,

@@ -30,10 +30,9 @@ fn other_words_are_refused_with_those_there_are() {
 #[test]
 fn the_emulator_is_only_had_by_name() {
     let picked = select(DeviceChoice::Emulated);
-    assert_eq!(picked.is_ok(), Gpu::can_be_emulated());
-    match picked {
-        Ok(picked) => assert!(Gpu::of(&picked, Dtype::Bf16).unwrap().is_some()),
-        Err(error) => assert!(error.to_string().contains("take cpu"), "{error}"),
+    assert_eq!(picked.is_ok(), can_be_emulated());
+    if let Err(error) = picked {
+        assert!(error.to_string().contains("take cpu"), "{error}");
     }
 }
 
@@ -72,15 +71,17 @@ fn without_the_feature_that_is_the_reason() {
 
 #[test]
 fn every_reason_is_in_words() {
-    let old = Refusal::OldDriver { found: 12040, needed: 13000 };
+    let old = GpuUnavailable::OldDriver { found: 12040, needed: 13000 };
     assert_eq!(old.to_string(), "the driver is for CUDA 12.4, and this program for CUDA 13.0");
     assert!(old.advice().contains("580"));
-    let none = Refusal::NoSuchGpu { index: 3, count: 1 };
+    let none = GpuUnavailable::NoSuchGpu { index: 3, count: 1 };
     assert_eq!(none.to_string(), "there is no GPU 3; GPUs here: 1");
-    let library = |is_driver| Refusal::Library { missing: "libX is not here".into(), is_driver };
+    let library =
+        |is_driver| GpuUnavailable::Library { missing: "libX is not here".into(), is_driver };
     assert!(library(true).advice().contains("driver"));
     assert!(library(false).advice().contains("GRADUS_CUDA_DIRS"));
-    let card = Refusal::OldGpu { name: "A100".into(), found: "8.0".into(), needed: "9.0".into() };
+    let card =
+        GpuUnavailable::OldGpu { name: "A100".into(), found: "8.0".into(), needed: "9.0".into() };
     assert_eq!(
         card.to_string(),
         "A100 has compute capability 8.0, and this program is for 9.0 and later"

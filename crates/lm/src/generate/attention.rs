@@ -2,9 +2,9 @@
 //! is read once for all of them; a row's result depends neither on them nor on how its positions
 //! are divided into nodes: every sum runs over positions in their order.
 
-use super::cache::Cache;
-use super::reading::Row;
-use crate::ops::{Blocks, Heads, Line, WIDTH, softmax, wide};
+use super::cache::KvCache;
+use super::tree::InputToken;
+use crate::ops::{AttentionShape, Line, RowBlocks, WIDTH, softmax, wide};
 use std::ops::Range;
 
 /// Rows of a task.
@@ -12,19 +12,19 @@ pub(super) const TASK_ROWS: usize = 8;
 
 /// Buffers of a task.
 #[derive(Default)]
-struct Space {
-    blocks: Blocks,
+struct TaskBuffers {
+    blocks: RowBlocks,
     /// [queries, positions].
     scores: Vec<f32>,
     lines: Vec<Line>,
 }
 
 /// Some rows that are read together, in one layer.
-pub(super) struct Task<'a> {
-    pub heads: Heads,
-    pub cache: &'a Cache,
+pub(super) struct AttentionTask<'a> {
+    pub heads: AttentionShape,
+    pub cache: &'a KvCache,
     pub layer: usize,
-    pub rows: &'a [Row],
+    pub rows: &'a [InputToken],
 }
 
 wide! {
@@ -36,26 +36,26 @@ wide! {
 }
 
 /// A node that some of the rows see: which ones, and how many of its positions at most.
-struct Seen {
+struct VisibleNode {
     node: usize,
     rows: Range<usize>,
     count: usize,
 }
 
-impl Task<'_> {
+impl AttentionTask<'_> {
     /// Writes to `out` [rows, heads * D] what the rows with `queries` (each `stride` after the one
     /// before) see at their own and all earlier positions.
     pub fn attend(&self, queries: &[f32], stride: usize, out: &mut [f32]) {
         let mut seen = Vec::new();
         self.see(0, 0..self.rows.len(), &mut seen);
-        let mut space = Space::default();
+        let mut space = TaskBuffers::default();
         for key_head in 0..self.heads.keys {
             self.head(key_head, &seen, (queries, stride), out, &mut space);
         }
     }
 
     /// Collects the nodes of chains from `level` on.
-    fn see(&self, level: usize, rows: Range<usize>, seen: &mut Vec<Seen>) {
+    fn see(&self, level: usize, rows: Range<usize>, seen: &mut Vec<VisibleNode>) {
         let node = |row: usize| self.cache.tree.node(self.rows[row].node).chain.get(level).copied();
         let mut from = rows.start;
         while from < rows.end {
@@ -65,7 +65,7 @@ impl Task<'_> {
                 let last = self.rows[from..to].iter().map(|row| row.position).max().unwrap_or(0);
                 let node = self.cache.tree.node(id);
                 let count = node.len().min(last + 1 - node.start);
-                seen.push(Seen { node: id, rows: from..to, count });
+                seen.push(VisibleNode { node: id, rows: from..to, count });
                 self.see(level + 1, from..to, seen);
             }
             from = to;
@@ -75,10 +75,10 @@ impl Task<'_> {
     fn head(
         &self,
         key_head: usize,
-        seen: &[Seen],
+        seen: &[VisibleNode],
         (queries, stride): (&[f32], usize),
         out: &mut [f32],
-        space: &mut Space,
+        space: &mut TaskBuffers,
     ) {
         let (dim, group) = (self.heads.dim, self.heads.queries / self.heads.keys);
         let query = |q: usize| {
@@ -88,7 +88,7 @@ impl Task<'_> {
         let all = self.rows.len() * group;
         let most = self.rows.iter().map(|row| row.position + 1).max().unwrap_or(0);
         space.scores.resize(all * most, 0.0);
-        for Seen { node, rows, count } in seen {
+        for VisibleNode { node, rows, count } in seen {
             let first = rows.start * group;
             space.blocks.fill(rows.len() * group, dim, |q| query(first + q));
             let mut at = self.cache.tree.node(*node).start;
@@ -121,12 +121,19 @@ impl Task<'_> {
     }
 
     /// Adds up the values by the probabilities in `space.scores`.
-    fn mix(&self, key_head: usize, seen: &[Seen], most: usize, out: &mut [f32], space: &mut Space) {
+    fn mix(
+        &self,
+        key_head: usize,
+        seen: &[VisibleNode],
+        most: usize,
+        out: &mut [f32],
+        space: &mut TaskBuffers,
+    ) {
         let (dim, group) = (self.heads.dim, self.heads.queries / self.heads.keys);
         let all = self.rows.len() * group;
         space.lines.clear();
         space.lines.resize(dim.div_ceil(WIDTH) * all, [0.0; WIDTH]);
-        for Seen { node, rows, count } in seen {
+        for VisibleNode { node, rows, count } in seen {
             let queries = rows.start * group..rows.end * group;
             let mut at = self.cache.tree.node(*node).start;
             let end = at + count;

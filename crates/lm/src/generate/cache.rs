@@ -1,78 +1,42 @@
-//! Keys and values of what was read so far, on the CPU, in the blocks of a [`Tree`]. Knows no
+//! Keys and values of what was read so far, on the CPU, in the blocks of a [`PrefixTree`]. Knows no
 //! network, only widths.
 
-use super::tree::{NodeId, Tree};
-use crate::config::ModelConfig;
+use super::tree::{NodeId, PrefixTree};
+use crate::estimate::cpu::KvShape;
 use crate::ops::{Line, Lines, WIDTH};
 
 /// Keys and values of [`WIDTH`] positions in all layers and heads, as panels: keys with a column
 /// for every position ([D] lines), values with a line for every position (of each [`WIDTH`]
 /// columns of D).
-struct Block {
+struct KvBlock {
     lines: Lines,
 }
 
-/// Widths of what is kept.
-#[derive(Clone, Copy)]
-pub(super) struct CacheShape {
-    /// Layers.
-    pub layers: usize,
-    /// Key and value heads.
-    pub heads: usize,
-    /// Width of a head.
-    pub dim: usize,
-}
-
-impl CacheShape {
-    /// What a network of this shape keeps.
-    pub fn of(config: &ModelConfig) -> CacheShape {
-        CacheShape {
-            layers: config.num_hidden_layers,
-            heads: config.num_key_value_heads,
-            dim: config.head_dim,
-        }
-    }
-
-    fn value_panels(self) -> usize {
-        self.dim.div_ceil(WIDTH)
-    }
-
-    /// Bytes of a block.
-    pub fn block_bytes(self) -> u64 {
-        (self.layers * self.heads * self.head_lines() * size_of::<Line>()) as u64
-    }
-
-    /// Lines of a layer's head.
-    fn head_lines(self) -> usize {
-        self.dim + self.value_panels() * WIDTH
-    }
-}
-
 /// Keys and values, and where they are.
-pub(super) struct Cache {
-    shape: CacheShape,
+pub(super) struct KvCache {
+    shape: KvShape,
     /// Which blocks hold what.
-    pub tree: Tree,
-    blocks: Vec<Block>,
+    pub tree: PrefixTree,
+    blocks: Vec<KvBlock>,
 }
 
-impl Cache {
+impl KvCache {
     /// Nothing.
-    pub fn new(shape: CacheShape) -> Cache {
-        Cache { shape, tree: Tree::default(), blocks: Vec::new() }
+    pub fn new(shape: KvShape) -> KvCache {
+        KvCache { shape, tree: PrefixTree::default(), blocks: Vec::new() }
     }
 
     /// Makes room for one more position at the end of a node; gives its place there.
     pub fn extend(&mut self, id: NodeId) -> usize {
         let at = self.tree.extend(id);
-        let lines = self.shape.layers * self.shape.heads * self.shape.head_lines();
-        self.blocks.resize_with(self.tree.blocks(), || Block { lines: Lines::zeros(lines) });
+        let lines = self.shape.block_lines();
+        self.blocks.resize_with(self.tree.blocks(), || KvBlock { lines: Lines::zeros(lines) });
         at
     }
 
     /// Writes keys and values [heads * D] of the `at`-th position of a node.
     pub fn write(&mut self, (id, at): (NodeId, usize), layer: usize, keys: &[f32], values: &[f32]) {
-        let CacheShape { heads, dim, .. } = self.shape;
+        let KvShape { heads, dim, .. } = self.shape;
         let head_lines = self.shape.head_lines();
         let block = self.tree.node(id).blocks[at / WIDTH];
         let layer = &mut self.blocks[block].lines[layer * heads * head_lines..];

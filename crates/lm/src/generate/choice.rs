@@ -1,7 +1,7 @@
 //! Log-probabilities of given continuations: how a score is read without drawing one.
 
-use super::reading::Row;
-use super::{Cancel, Generator, LmError, Reader};
+use super::tree::InputToken;
+use super::{Cancel, Generator, LmError, Prefill};
 use std::collections::HashMap;
 
 impl Generator {
@@ -50,31 +50,31 @@ impl Generator {
     ) -> Result<Vec<Vec<f64>>, LmError> {
         let longest = choices.iter().map(Vec::len).max().unwrap_or(0);
         let slices: Vec<&[u32]> = contexts.iter().map(Vec::as_slice).collect();
-        let mut reader =
-            Reader::new(self.reading(), &self.config, slices, &vec![1; contexts.len()]);
+        let mut prefill =
+            Prefill::new(self.network.session(), &self.config, slices, &vec![1; contexts.len()]);
         let mut results = Vec::with_capacity(contexts.len());
         let indices: Vec<usize> = (0..contexts.len()).collect();
         let firsts: Vec<u32> = choices.iter().map(|choice| choice[0]).collect();
         let mut of_leaf: HashMap<usize, Vec<f64>> = HashMap::new();
         for window in indices.chunks(live_max) {
-            reader.read(window, cancel, &mut |reading, ends| {
+            prefill.read(window, cancel, &mut |session, ends| {
                 let at = ends.iter().flat_map(|(row, _)| std::iter::repeat_n(*row, firsts.len()));
                 let at: Vec<usize> = at.collect();
-                let logps = reading.logps(&at, &firsts.repeat(ends.len()))?;
+                let logps = session.logps(&at, &firsts.repeat(ends.len()))?;
                 let of_each = logps.chunks_exact(firsts.len());
                 of_leaf
                     .extend(ends.iter().zip(of_each).map(|((_, leaf), of)| (*leaf, of.to_vec())));
                 Ok(())
             })?;
             for &context in window {
-                results.push(of_leaf[&reader.plan.leaves[context]].clone());
+                results.push(of_leaf[&prefill.plan.leaves[context]].clone());
             }
             if longest > 1 {
-                self.add_rest(&mut reader, window, choices, &mut results, cancel)?;
+                self.add_rest(&mut prefill, window, choices, &mut results, cancel)?;
             }
             for &context in window {
-                let node = reader.end_node(context);
-                reader.reading.tree().release(node);
+                let node = prefill.end_node(context);
+                prefill.session.tree().release(node);
             }
         }
         Ok(results)
@@ -83,42 +83,42 @@ impl Generator {
     /// Adds what the second and later tokens of the choices cost.
     fn add_rest(
         &self,
-        reader: &mut Reader<'_>,
+        prefill: &mut Prefill<'_>,
         window: &[usize],
         choices: &[Vec<u32>],
         results: &mut [Vec<f64>],
         cancel: &Cancel,
     ) -> Result<(), LmError> {
-        let mut rows: Vec<Row> = Vec::new();
+        let mut rows: Vec<InputToken> = Vec::new();
         let mut targets: Vec<(usize, usize, u32)> = Vec::new();
         let mut nodes = Vec::new();
         for &context in window {
             for (index, choice) in choices.iter().enumerate().filter(|(_, c)| c.len() > 1) {
-                let start = reader.contexts[context].len();
-                let parent = reader.end_node(context);
-                let node = reader.reading.tree().add(Some(parent), start, 1);
+                let start = prefill.contexts[context].len();
+                let parent = prefill.end_node(context);
+                let node = prefill.session.tree().add(Some(parent), start, 1);
                 nodes.push(node);
                 for (offset, pair) in choice.windows(2).enumerate() {
-                    rows.push(Row { node, position: start + offset, token: pair[0] });
+                    rows.push(InputToken { node, position: start + offset, token: pair[0] });
                     targets.push((context, index, pair[1]));
                 }
             }
         }
-        let most = reader.reading.rows_max();
+        let most = prefill.session.rows_max();
         for (rows, targets) in rows.chunks(most).zip(targets.chunks(most)) {
             cancel.check()?;
-            reader.reading.read(rows)?;
+            prefill.session.read(rows)?;
             let at: Vec<usize> = (0..rows.len()).collect();
             for (at, targets) in at.chunks(64).zip(targets.chunks(64)) {
                 let tokens: Vec<u32> = targets.iter().map(|target| target.2).collect();
-                let logps = reader.reading.logps(at, &tokens)?;
+                let logps = prefill.session.logps(at, &tokens)?;
                 for (logp, &(context, index, _)) in logps.into_iter().zip(targets) {
                     results[context][index] += logp;
                 }
             }
         }
         for node in nodes {
-            reader.reading.tree().drop_leaf(node);
+            prefill.session.tree().drop_leaf(node);
         }
         Ok(())
     }

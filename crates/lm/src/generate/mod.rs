@@ -11,31 +11,28 @@ mod cache;
 mod choice;
 mod network;
 mod plan;
-mod reading;
 mod sample;
+mod session;
 mod tree;
 
-pub(crate) use reading::{Ask, Reading, Row};
 pub(crate) use sample::not_a_number;
-pub use sample::{Kept, Sampling, argmax, choose, kept, log_sum_exp, logp_of, penalised};
-pub(crate) use tree::{NodeId, Tree};
+pub use sample::{Sampling, TokenMass, argmax, choose, kept, log_sum_exp, logp_of, penalised};
+pub(crate) use session::{KvSession, OpensSessions, TokenRequest};
+pub(crate) use tree::{InputToken, NodeId, PrefixTree};
 
 use super::cancel::Cancel;
 use super::config::ModelConfig;
 use super::device::DeviceKind;
-use super::device::estimate::LIVE_MAX;
 use super::error::LmError;
-use super::gpu::{Base, Gpu, GpuDecoder, GpuReading, Store};
-use super::ops::{Storage, WIDTH};
-use super::weights::{Weights, expected_shapes};
+use super::estimate::gpu::LIVE_MAX;
+use super::ops::Storage;
+use super::weights::Weights;
 use crate::completion::StopReason;
 use crate::seed::Seed;
-use cache::CacheShape;
-use network::Network;
-use plan::Plan;
+use network::PackedNetwork;
+use plan::PrefillPlan;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use reading::{CpuReading, ROWS_MAX};
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -82,45 +79,10 @@ pub fn live_max(config: &ModelConfig, kind: DeviceKind) -> usize {
     }
 }
 
-/// Bytes that an open policy of this shape holds, its matrices kept so.
-pub fn open_bytes(config: &ModelConfig, storage: Storage) -> u64 {
-    let bytes = |(name, shape): (String, Vec<usize>)| {
-        let numbers = shape.iter().map(|n| *n as u64).product::<u64>();
-        // A table beside the head is looked up in and not multiplied with.
-        let table = name.contains("embed_tokens") && !config.tie_word_embeddings;
-        match (storage, shape.len()) {
-            (Storage::EightBit, 2..) if !table => numbers + numbers / 8,
-            _ => 4 * numbers,
-        }
-    };
-    expected_shapes(config).into_iter().map(bytes).sum()
-}
-
-/// Bytes of keys and values that `tokens` read tokens take, in whole blocks.
-pub fn cache_bytes(config: &ModelConfig, tokens: usize) -> u64 {
-    tokens.div_ceil(WIDTH) as u64 * CacheShape::of(config).block_bytes()
-}
-
-/// Bytes of what is computed beside keys and values while `live` sequences take a step, or the
-/// most rows that are read in one go: activations, logits, and logits that wait at prompts' ends.
-pub fn drawing_bytes(config: &ModelConfig, live: usize) -> u64 {
-    let (queries, keys) = (config.num_attention_heads, 2 * config.num_key_value_heads);
-    let wide = (2 * config.intermediate_size).max((queries + keys) * config.head_dim);
-    let row = wide + config.intermediate_size.max(queries * config.head_dim);
-    let rows = ROWS_MAX * (2 * row + 2 * config.hidden_size);
-    ((rows + 2 * live * config.vocab_size) * size_of::<f32>()) as u64
-}
-
-/// Where a network for drawing is.
-enum Place {
-    Cpu(Box<Network>),
-    Gpu(Box<GpuDecoder>),
-}
-
 /// Weights arranged for drawing. Immutable: any number of threads may draw from it.
 pub struct Generator {
     config: ModelConfig,
-    place: Place,
+    network: Box<dyn OpensSessions>,
     live_max: AtomicUsize,
 }
 
@@ -142,34 +104,17 @@ impl Generator {
         weights: Weights,
         storage: Storage,
     ) -> Result<Generator, LmError> {
-        Ok(Generator {
-            config: config.clone(),
-            place: Place::Cpu(Box::new(Network::new(config, weights, storage)?)),
-            live_max: live_max(config, DeviceKind::Cpu).into(),
-        })
+        let network = Box::new(PackedNetwork::new(config, weights, storage)?);
+        Ok(Generator::over(config, network, live_max(config, DeviceKind::Cpu)))
     }
 
-    /// Draws from a network on a device.
-    pub(super) fn on(config: &ModelConfig, decoder: GpuDecoder) -> Generator {
-        let place = Place::Gpu(Box::new(decoder));
-        Generator { config: config.clone(), place, live_max: LIVE_MAX.into() }
-    }
-
-    /// Draws from weights made up on a device: for benchmarks of shapes whose weights are not at
-    /// hand.
-    ///
-    /// # Errors
-    /// [`LmError::DeviceMemory`], or what the device says.
-    pub fn made_up(gpu: &Gpu, config: &ModelConfig) -> Result<Generator, LmError> {
-        let store = Store::over(gpu, config, Base::made_up(gpu, config)?, None)?;
-        Ok(Generator::on(config, GpuDecoder::new(store)))
-    }
-
-    fn reading(&self) -> Box<dyn Reading + '_> {
-        match &self.place {
-            Place::Cpu(network) => Box::new(CpuReading::new(network)),
-            Place::Gpu(decoder) => Box::new(GpuReading::new(decoder)),
-        }
+    /// Draws from a network that computes somewhere.
+    pub(crate) fn over(
+        config: &ModelConfig,
+        network: Box<dyn OpensSessions>,
+        live_max: usize,
+    ) -> Generator {
+        Generator { config: config.clone(), network, live_max: live_max.into() }
     }
 
     /// Bounds the sequences that are drawn at the same time (memory against speed; the results do
@@ -215,7 +160,7 @@ impl Generator {
         }
         let told: RefCell<Vec<Vec<usize>>> =
             RefCell::new(requests.iter().map(|r| vec![0; r.seeds.len()]).collect());
-        let new = |live: &[Live<'_>]| {
+        let new = |live: &[LiveSequence<'_>]| {
             let mut told = told.borrow_mut();
             for sequence in live {
                 let (request, candidate) = (sequence.request, sequence.candidate);
@@ -250,19 +195,19 @@ impl Generator {
         requests: &[DrawRequest],
         live_max: usize,
         cancel: &Cancel,
-        new_tokens: &dyn Fn(&[Live<'_>]),
+        new_tokens: &dyn Fn(&[LiveSequence<'_>]),
     ) -> Result<Vec<Vec<Drawn>>, LmError> {
         let prompts: Vec<&[u32]> = requests.iter().map(|r| r.prompt.as_slice()).collect();
         let users: Vec<usize> = requests.iter().map(|r| r.seeds.len()).collect();
-        let mut reader = Reader::new(self.reading(), &self.config, prompts, &users);
-        let mut firsts = Firsts::new(&reader.plan.leaves, requests);
+        let mut prefill = Prefill::new(self.network.session(), &self.config, prompts, &users);
+        let mut firsts = FirstTokens::new(&prefill.plan.leaves, requests);
         let mut done: Vec<Vec<Option<Drawn>>> =
             requests.iter().map(|r| vec![None; r.seeds.len()]).collect();
         let mut waiting = requests
             .iter()
             .enumerate()
             .flat_map(|(r, request)| (0..request.seeds.len()).map(move |c| (r, c)));
-        let mut live: Vec<Live<'_>> = Vec::new();
+        let mut live: Vec<LiveSequence<'_>> = Vec::new();
         let mut exhausted = false;
         loop {
             cancel.check()?;
@@ -271,27 +216,32 @@ impl Generator {
                 let room = live_max - live.len();
                 let newcomers: Vec<(usize, usize)> = waiting.by_ref().take(room).collect();
                 exhausted = newcomers.len() < room;
-                let admitted = admit(&mut reader, &mut firsts, &newcomers, cancel)?;
+                let admitted = admit(&mut prefill, &mut firsts, &newcomers, cancel)?;
                 live.extend(admitted);
                 new_tokens(&live);
-                retire(&mut live, reader.reading.tree(), &mut done);
+                retire(&mut live, prefill.session.tree(), &mut done);
                 continue;
             }
             if live.is_empty() {
                 break;
             }
-            self.step(&mut live, &mut *reader.reading)?;
+            self.step(&mut live, &mut *prefill.session)?;
             new_tokens(&live);
-            retire(&mut live, reader.reading.tree(), &mut done);
+            retire(&mut live, prefill.session.tree(), &mut done);
         }
         Ok(done.into_iter().map(|r| r.into_iter().flatten().collect()).collect())
     }
 
     /// One token for every live sequence.
-    fn step(&self, live: &mut [Live<'_>], reading: &mut dyn Reading) -> Result<(), LmError> {
-        let rows: Vec<Row> = live.iter_mut().map(|l| l.next_row(reading.tree())).collect();
-        let asks: Vec<Ask<'_>> = live.iter_mut().map(Live::ask).collect();
-        let chosen = reading.step(&rows, &asks)?;
+    fn step(
+        &self,
+        live: &mut [LiveSequence<'_>],
+        session: &mut dyn KvSession,
+    ) -> Result<(), LmError> {
+        let rows: Vec<InputToken> = live.iter_mut().map(|l| l.next_row(session.tree())).collect();
+        let requests: Vec<TokenRequest<'_>> =
+            live.iter_mut().map(LiveSequence::request_token).collect();
+        let chosen = session.step(&rows, &requests)?;
         for (sequence, chosen) in live.iter_mut().zip(chosen) {
             sequence.accept(chosen, self.config.max_position_embeddings);
         }
@@ -312,7 +262,7 @@ impl Generator {
 }
 
 /// A sequence being drawn.
-struct Live<'a> {
+struct LiveSequence<'a> {
     request: usize,
     candidate: usize,
     sampling: &'a Sampling,
@@ -328,20 +278,20 @@ struct Live<'a> {
     stop: Option<StopReason>,
 }
 
-impl Live<'_> {
-    fn next_row(&mut self, tree: &mut Tree) -> Row {
+impl LiveSequence<'_> {
+    fn next_row(&mut self, tree: &mut PrefixTree) -> InputToken {
         if !self.owns_node {
             self.node = tree.add(Some(self.node), self.prompt_tokens, 1);
             self.owns_node = true;
         }
         let position = self.prompt_tokens + self.ids.len() - 1;
-        Row { node: self.node, position, token: self.ids.last().copied().unwrap_or(0) }
+        InputToken { node: self.node, position, token: self.ids.last().copied().unwrap_or(0) }
     }
 
     /// How the next token is chosen. The n-th token uses the n-th number of the stream.
-    fn ask(&mut self) -> Ask<'_> {
+    fn request_token(&mut self) -> TokenRequest<'_> {
         let unit = unit(&mut self.rng);
-        Ask { sampling: self.sampling, unit, seen: self.seen.as_ref() }
+        TokenRequest { sampling: self.sampling, unit, seen: self.seen.as_ref() }
     }
 
     fn accept(&mut self, (id, logp): (u32, f64), context_max: usize) {
@@ -372,7 +322,7 @@ fn penalised_at_first(request: &DrawRequest) -> Option<BTreeSet<u32>> {
 
 /// The first token of every candidate. They are chosen when their prompt has been read, whether the
 /// candidate is alive yet or not, so that nothing has to be kept of what a prompt ends in.
-struct Firsts<'a> {
+struct FirstTokens<'a> {
     requests: &'a [DrawRequest],
     /// Requests whose prompt ends in a planned leaf.
     of_leaf: HashMap<usize, Vec<usize>>,
@@ -380,19 +330,19 @@ struct Firsts<'a> {
     chosen: Vec<Vec<(u32, f64)>>,
 }
 
-impl<'a> Firsts<'a> {
-    fn new(leaves: &[usize], requests: &'a [DrawRequest]) -> Firsts<'a> {
+impl<'a> FirstTokens<'a> {
+    fn new(leaves: &[usize], requests: &'a [DrawRequest]) -> FirstTokens<'a> {
         let mut of_leaf: HashMap<usize, Vec<usize>> = HashMap::new();
         for (request, leaf) in leaves.iter().enumerate() {
             of_leaf.entry(*leaf).or_default().push(request);
         }
-        Firsts { requests, of_leaf, chosen: vec![Vec::new(); requests.len()] }
+        FirstTokens { requests, of_leaf, chosen: vec![Vec::new(); requests.len()] }
     }
 
     /// Chooses those whose prompts end here: a row of the last reading, and a leaf.
     fn choose(
         &mut self,
-        reading: &mut dyn Reading,
+        session: &mut dyn KvSession,
         ends: &[(usize, usize)],
     ) -> Result<(), LmError> {
         let ended = ends.iter().flat_map(|(row, leaf)| {
@@ -401,16 +351,16 @@ impl<'a> Firsts<'a> {
         let ended: Vec<(usize, usize, Option<BTreeSet<u32>>)> = ended
             .map(|(row, request)| (row, request, penalised_at_first(&self.requests[request])))
             .collect();
-        let (mut at, mut asks) = (Vec::new(), Vec::new());
+        let (mut at, mut token_requests) = (Vec::new(), Vec::new());
         for (row, request, seen) in &ended {
             let DrawRequest { seeds, sampling, .. } = &self.requests[*request];
             for seed in seeds {
                 let unit = unit(&mut ChaCha8Rng::from_seed(seed.0));
                 at.push(*row);
-                asks.push(Ask { sampling, unit, seen: seen.as_ref() });
+                token_requests.push(TokenRequest { sampling, unit, seen: seen.as_ref() });
             }
         }
-        let mut chosen = reading.choose(&at, &asks)?.into_iter();
+        let mut chosen = session.choose(&at, &token_requests)?.into_iter();
         for (_, request, _) in &ended {
             let count = self.requests[*request].seeds.len();
             self.chosen[*request] = chosen.by_ref().take(count).collect();
@@ -421,22 +371,22 @@ impl<'a> Firsts<'a> {
 
 /// Reads the prompts of newcomers; they have their first tokens then.
 fn admit<'a>(
-    reader: &mut Reader<'_>,
-    firsts: &mut Firsts<'a>,
+    prefill: &mut Prefill<'_>,
+    firsts: &mut FirstTokens<'a>,
     newcomers: &[(usize, usize)],
     cancel: &Cancel,
-) -> Result<Vec<Live<'a>>, LmError> {
+) -> Result<Vec<LiveSequence<'a>>, LmError> {
     let contexts: Vec<usize> = newcomers.iter().map(|n| n.0).collect();
-    reader.read(&contexts, cancel, &mut |reading, ends| firsts.choose(reading, ends))?;
-    let context_max = reader.config.max_position_embeddings;
+    prefill.read(&contexts, cancel, &mut |session, ends| firsts.choose(session, ends))?;
+    let context_max = prefill.config.max_position_embeddings;
     let live = newcomers.iter().map(|&(request, candidate)| {
         let wanted = &firsts.requests[request];
-        let mut live = Live {
+        let mut live = LiveSequence {
             request,
             candidate,
             sampling: &wanted.sampling,
             prompt_tokens: wanted.prompt.len(),
-            node: reader.end_node(request),
+            node: prefill.end_node(request),
             owns_node: false,
             rng: ChaCha8Rng::from_seed(wanted.seeds[candidate].0),
             seen: penalised_at_first(wanted),
@@ -452,7 +402,11 @@ fn admit<'a>(
     Ok(live.collect())
 }
 
-fn retire(live: &mut Vec<Live<'_>>, tree: &mut Tree, done: &mut [Vec<Option<Drawn>>]) {
+fn retire(
+    live: &mut Vec<LiveSequence<'_>>,
+    tree: &mut PrefixTree,
+    done: &mut [Vec<Option<Drawn>>],
+) {
     live.retain_mut(|sequence| {
         let Some(stop) = sequence.stop else { return true };
         tree.release(sequence.node);
@@ -464,28 +418,29 @@ fn retire(live: &mut Vec<Live<'_>>, tree: &mut Tree, done: &mut [Vec<Option<Draw
 }
 
 /// Asked where contexts end: a row of the last reading, and the leaf that ends there.
-type AtEnds<'f> = dyn FnMut(&mut dyn Reading, &[(usize, usize)]) -> Result<(), LmError> + 'f;
+type AtPromptEnds<'f> =
+    dyn FnMut(&mut dyn KvSession, &[(usize, usize)]) -> Result<(), LmError> + 'f;
 
 /// Reads contexts as they are asked for, shared beginnings once.
-struct Reader<'a> {
-    reading: Box<dyn Reading + 'a>,
+struct Prefill<'a> {
+    session: Box<dyn KvSession + 'a>,
     config: &'a ModelConfig,
     contexts: Vec<&'a [u32]>,
-    plan: Plan,
+    plan: PrefillPlan,
     /// Per planned node: sequences that need it.
     users: Vec<usize>,
     /// Per planned node: where it is in the tree, once read.
     placed: Vec<Option<NodeId>>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> Prefill<'a> {
     fn new(
-        reading: Box<dyn Reading + 'a>,
+        session: Box<dyn KvSession + 'a>,
         config: &'a ModelConfig,
         contexts: Vec<&'a [u32]>,
         wanted: &[usize],
-    ) -> Reader<'a> {
-        let plan = Plan::new(&contexts);
+    ) -> Prefill<'a> {
+        let plan = PrefillPlan::new(&contexts);
         let mut users = vec![0; plan.nodes.len()];
         for (context, &leaf) in plan.leaves.iter().enumerate() {
             let mut at = Some(leaf);
@@ -495,7 +450,7 @@ impl<'a> Reader<'a> {
             }
         }
         let placed = vec![None; plan.nodes.len()];
-        Reader { reading, config, contexts, plan, users, placed }
+        Prefill { session, config, contexts, plan, users, placed }
     }
 
     /// Reads what is not yet read of these contexts; `at_ends` is called once for every leaf.
@@ -503,9 +458,9 @@ impl<'a> Reader<'a> {
         &mut self,
         contexts: &[usize],
         cancel: &Cancel,
-        at_ends: &mut AtEnds<'_>,
+        at_ends: &mut AtPromptEnds<'_>,
     ) -> Result<(), LmError> {
-        let mut rows: Vec<Row> = Vec::new();
+        let mut rows: Vec<InputToken> = Vec::new();
         let mut ends: Vec<(usize, usize)> = Vec::new();
         for &context in contexts {
             let leaf = self.plan.leaves[context];
@@ -515,24 +470,24 @@ impl<'a> Reader<'a> {
             }
         }
         let mut ends = ends.into_iter().peekable();
-        let most = self.reading.rows_max();
+        let most = self.session.rows_max();
         for (chunk_index, chunk) in rows.chunks(most).enumerate() {
             cancel.check()?;
-            self.reading.read(chunk)?;
+            self.session.read(chunk)?;
             let first = chunk_index * most;
             let mut ended = Vec::new();
             while let Some((row, leaf)) = ends.next_if(|(row, _)| *row < first + chunk.len()) {
                 ended.push((row - first, leaf));
             }
             if !ended.is_empty() {
-                at_ends(&mut *self.reading, &ended)?;
+                at_ends(&mut *self.session, &ended)?;
             }
         }
         Ok(())
     }
 
     /// Gives a leaf and its unread ancestors their places; their tokens become rows.
-    fn place(&mut self, leaf: usize, rows: &mut Vec<Row>) {
+    fn place(&mut self, leaf: usize, rows: &mut Vec<InputToken>) {
         let mut path = vec![];
         let mut at = Some(leaf);
         while let Some(node) = at.filter(|&n| self.placed[n].is_none()) {
@@ -542,10 +497,10 @@ impl<'a> Reader<'a> {
         for node in path.into_iter().rev() {
             let planned = &self.plan.nodes[node];
             let parent = planned.parent.and_then(|p| self.placed[p]);
-            let id = self.reading.tree().add(parent, planned.range.start, self.users[node]);
+            let id = self.session.tree().add(parent, planned.range.start, self.users[node]);
             self.placed[node] = Some(id);
             let tokens = self.contexts[planned.context];
-            rows.extend(planned.range.clone().map(|position| Row {
+            rows.extend(planned.range.clone().map(|position| InputToken {
                 node: id,
                 position,
                 token: tokens[position],

@@ -4,18 +4,22 @@
 //! on one machine with one binary. Every operation here is row by row, and the product's sums run
 //! in the order of the inner index alone (`ops::panel`).
 
-use super::attention::{TASK_ROWS, Task};
-use super::cache::Cache;
-use super::reading::Row;
+use super::attention::{AttentionTask, TASK_ROWS};
+use super::cache::KvCache;
+use super::tree::InputToken;
+use crate::arch::TensorRole;
 use crate::config::ModelConfig;
 use crate::error::LmError;
-use crate::ops::{Heads, Panels, RotaryTable, Space, Storage, norm_some, silu_product, turn_some};
-use crate::weights::{Weights, expected_shapes, with_numbers};
+use crate::ops::{
+    Panels, ProductScratch, RotaryTable, Storage, norm_some, silu_product, turn_some,
+};
+use crate::tensors::TensorSpec;
+use crate::weights::{Weights, read, with_numbers};
 use candle_core::Tensor;
+use candle_nn::VarBuilder;
 use rayon::prelude::*;
-use std::collections::BTreeMap;
 
-struct Layer {
+struct PackedLayer {
     attention_norm: Vec<f32>,
     /// Queries, keys and values in one product.
     qkv: Panels,
@@ -30,20 +34,20 @@ struct Layer {
 }
 
 /// The network.
-pub(super) struct Network {
+pub(super) struct PackedNetwork {
     /// Its shape.
     pub config: ModelConfig,
     /// Where the head is another matrix.
     embedding: Option<Vec<f32>>,
-    layers: Vec<Layer>,
+    layers: Vec<PackedLayer>,
     norm: Vec<f32>,
     head: Panels,
     frequencies: Vec<f32>,
 }
 
-/// Buffers of a reading, kept from one to the next.
+/// ForwardBuffers of a reading, kept from one to the next.
 #[derive(Default)]
-pub(super) struct Buffers {
+pub(super) struct ForwardBuffers {
     /// The residual stream [rows, H]; after a reading, the last hidden states.
     pub stream: Vec<f32>,
     /// [rows, V].
@@ -51,7 +55,7 @@ pub(super) struct Buffers {
     normed: Vec<f32>,
     wide: Vec<f32>,
     narrow: Vec<f32>,
-    space: Space,
+    space: ProductScratch,
 }
 
 /// Numbers below which elementwise work stays on one thread: handing it over costs microseconds.
@@ -74,26 +78,32 @@ fn by_rows(
     });
 }
 
-/// Takes tensors out of weights, one after another, so that a model is not held twice.
-struct Reading<'a> {
+/// Reads the tensors of a network and packs its matrices.
+struct Loader<'a> {
     config: &'a ModelConfig,
-    shapes: BTreeMap<String, Vec<usize>>,
-    weights: Weights,
+    weights: &'a VarBuilder<'a>,
     storage: Storage,
 }
 
-impl Reading<'_> {
-    fn tensor(&mut self, name: &str) -> Result<Tensor, LmError> {
-        let shape = self.shapes.get(name).map_or(&[][..], Vec::as_slice);
-        self.weights.take(name, shape)
+impl Loader<'_> {
+    fn tensor(&self, role: TensorRole, layer: Option<usize>) -> Result<Tensor, LmError> {
+        let spec = TensorSpec::of(self.config, role, layer);
+        read(self.weights, &spec.name, &spec.shape)
     }
 
-    fn vector(&mut self, name: &str) -> Result<Vec<f32>, LmError> {
-        with_numbers(&self.tensor(name)?, <[f32]>::to_vec)
+    fn vector(&self, role: TensorRole, layer: Option<usize>) -> Result<Vec<f32>, LmError> {
+        with_numbers(&self.tensor(role, layer)?, <[f32]>::to_vec)
     }
 
-    fn panels(&mut self, names: &[String], inner: usize) -> Result<Panels, LmError> {
-        let tensors = names.iter().map(|n| self.tensor(n)).collect::<Result<Vec<_>, _>>()?;
+    /// Matrices with rows of `inner` numbers, one below the other.
+    fn panels(
+        &self,
+        roles: &[TensorRole],
+        layer: Option<usize>,
+        inner: usize,
+    ) -> Result<Panels, LmError> {
+        let tensors = roles.iter().map(|role| self.tensor(*role, layer));
+        let tensors = tensors.collect::<Result<Vec<_>, _>>()?;
         let rows = tensors.iter().map(Tensor::elem_count).sum::<usize>() / inner;
         let mut panels = Panels::room(rows, inner);
         for tensor in &tensors {
@@ -102,38 +112,40 @@ impl Reading<'_> {
         Ok(panels.stored(self.storage))
     }
 
-    fn layer(&mut self, index: usize) -> Result<Layer, LmError> {
-        let config = self.config;
-        let at = |part: &str| format!("model.layers.{index}.{part}");
-        let attention = |p: &str| at(&format!("self_attn.{p}_proj.weight"));
-        let mlp = |p: &str| at(&format!("mlp.{p}_proj.weight"));
-        let (hidden, queries) = (config.hidden_size, config.num_attention_heads * config.head_dim);
-        let biases = ["q", "k", "v"].map(|p| at(&format!("self_attn.{p}_proj.bias")));
-        let qkv_bias = match config.qkv_bias() {
-            true => Some(biases.iter().map(|b| self.vector(b)).collect::<Result<Vec<_>, _>>()?),
+    fn layer(&self, index: usize) -> Result<PackedLayer, LmError> {
+        let (config, at) = (self.config, Some(index));
+        let (hidden, queries) = (config.hidden_size, config.attention().query_width());
+        let family = config.description();
+        let biases = [TensorRole::QueryBias, TensorRole::KeyBias, TensorRole::ValueBias];
+        let qkv_bias = match family.qkv_bias {
+            true => {
+                let parts = biases.iter().map(|role| self.vector(*role, at));
+                Some(parts.collect::<Result<Vec<_>, _>>()?.concat())
+            }
             false => None,
         };
-        let head_norms = match config.head_norms() {
-            true => Some((
-                self.vector(&at("self_attn.q_norm.weight"))?,
-                self.vector(&at("self_attn.k_norm.weight"))?,
-            )),
+        let head_norms = match family.qk_norm {
+            true => {
+                let norm = |role| self.vector(role, at);
+                Some((norm(TensorRole::QueryNorm)?, norm(TensorRole::KeyNorm)?))
+            }
             false => None,
         };
-        Ok(Layer {
-            attention_norm: self.vector(&at("input_layernorm.weight"))?,
-            qkv: self.panels(&["q", "k", "v"].map(attention), hidden)?,
-            qkv_bias: qkv_bias.map(|parts| parts.concat()),
+        let qkv = [TensorRole::Query, TensorRole::Key, TensorRole::Value];
+        Ok(PackedLayer {
+            attention_norm: self.vector(TensorRole::AttentionNorm, at)?,
+            qkv: self.panels(&qkv, at, hidden)?,
+            qkv_bias,
             head_norms,
-            out: self.panels(&[attention("o")], queries)?,
-            mlp_norm: self.vector(&at("post_attention_layernorm.weight"))?,
-            gate_up: self.panels(&["gate", "up"].map(mlp), hidden)?,
-            down: self.panels(&[mlp("down")], config.intermediate_size)?,
+            out: self.panels(&[TensorRole::Output], at, queries)?,
+            mlp_norm: self.vector(TensorRole::MlpNorm, at)?,
+            gate_up: self.panels(&[TensorRole::Gate, TensorRole::Up], at, hidden)?,
+            down: self.panels(&[TensorRole::Down], at, config.intermediate_size)?,
         })
     }
 }
 
-impl Network {
+impl PackedNetwork {
     /// Arranges weights for reading.
     ///
     /// # Errors
@@ -142,33 +154,27 @@ impl Network {
         config: &ModelConfig,
         weights: Weights,
         storage: Storage,
-    ) -> Result<Network, LmError> {
+    ) -> Result<PackedNetwork, LmError> {
         config.validate()?;
-        let shapes = expected_shapes(config).into_iter().collect();
-        let mut reading = Reading { config, shapes, weights, storage };
-        let table = "model.embed_tokens.weight".to_owned();
+        let weights = &weights.into_var_builder();
+        let loader = Loader { config, weights, storage };
         let (embedding, head) = match config.tie_word_embeddings {
-            true => (None, table),
-            false => (Some(reading.vector(&table)?), "lm_head.weight".to_owned()),
+            true => (None, TensorRole::Embedding),
+            false => (Some(loader.vector(TensorRole::Embedding, None)?), TensorRole::Head),
         };
-        let layers: Result<Vec<Layer>, LmError> =
-            (0..config.num_hidden_layers).map(|index| reading.layer(index)).collect();
-        Ok(Network {
+        let layers: Result<Vec<PackedLayer>, LmError> =
+            (0..config.num_hidden_layers).map(|index| loader.layer(index)).collect();
+        Ok(PackedNetwork {
             embedding,
             layers: layers?,
-            norm: reading.vector("model.norm.weight")?,
-            head: reading.panels(&[head], config.hidden_size)?,
+            norm: loader.vector(TensorRole::FinalNorm, None)?,
+            head: loader.panels(&[head], None, config.hidden_size)?,
             frequencies: config.rotary_frequencies(),
             config: config.clone(),
         })
     }
 
-    fn heads(&self) -> Heads {
-        let c = &self.config;
-        Heads { queries: c.num_attention_heads, keys: c.num_key_value_heads, dim: c.head_dim }
-    }
-
-    fn embed(&self, rows: &[Row], stream: &mut Vec<f32>) -> Result<(), LmError> {
+    fn embed(&self, rows: &[InputToken], stream: &mut Vec<f32>) -> Result<(), LmError> {
         let hidden = self.config.hidden_size;
         stream.resize(rows.len() * hidden, 0.0);
         for (row, to) in rows.iter().zip(stream.chunks_exact_mut(hidden)) {
@@ -191,9 +197,9 @@ impl Network {
     /// Rows of one node come in the order of their positions.
     pub fn read(
         &self,
-        rows: &[Row],
-        cache: &mut Cache,
-        buffers: &mut Buffers,
+        rows: &[InputToken],
+        cache: &mut KvCache,
+        buffers: &mut ForwardBuffers,
     ) -> Result<(), LmError> {
         self.embed(rows, &mut buffers.stream)?;
         let places: Vec<usize> = rows.iter().map(|row| cache.extend(row.node)).collect();
@@ -201,7 +207,7 @@ impl Network {
         let table = RotaryTable::new(positions, &self.frequencies);
         let inner = self.config.intermediate_size;
         for (index, layer) in self.layers.iter().enumerate() {
-            let Buffers { stream, normed, wide, narrow, space, .. } = &mut *buffers;
+            let ForwardBuffers { stream, normed, wide, narrow, space, .. } = &mut *buffers;
             self.rms_norm(stream, &layer.attention_norm, normed);
             layer.qkv.product(normed, space, wide);
             self.turn(layer, wide, &table);
@@ -220,17 +226,17 @@ impl Network {
     }
 
     /// Logits [rows, V] of hidden states [rows, H], into the buffer for them.
-    pub fn logits(&self, hidden: &[f32], buffers: &mut Buffers) {
-        let Buffers { normed, logits, space, .. } = buffers;
+    pub fn logits(&self, hidden: &[f32], buffers: &mut ForwardBuffers) {
+        let ForwardBuffers { normed, logits, space, .. } = buffers;
         self.rms_norm(hidden, &self.norm, normed);
         self.head.product(normed, space, logits);
     }
 
     /// Biases, norms of heads and rotary positions on the rows of queries, keys and values.
-    fn turn(&self, layer: &Layer, qkv: &mut [f32], table: &RotaryTable) {
-        let heads = self.heads();
+    fn turn(&self, layer: &PackedLayer, qkv: &mut [f32], table: &RotaryTable) {
+        let heads = self.config.attention();
         let (queries, keys) = (heads.query_width(), heads.key_width());
-        let eps = self.config.rms_norm_eps as f32;
+        let eps = self.config.norm_eps();
         let (mut raw, mut factors) = (Vec::new(), Vec::new());
         for (at, row) in qkv.chunks_exact_mut(queries + 2 * keys).enumerate() {
             if let Some(bias) = &layer.qkv_bias {
@@ -252,12 +258,12 @@ impl Network {
     /// Appends keys and values, then attends: [rows, heads * D] in `mixed`.
     fn mix(
         &self,
-        (layer, rows, places): (usize, &[Row], &[usize]),
+        (layer, rows, places): (usize, &[InputToken], &[usize]),
         qkv: &[f32],
-        cache: &mut Cache,
+        cache: &mut KvCache,
         mixed: &mut Vec<f32>,
     ) {
-        let heads = self.heads();
+        let heads = self.config.attention();
         let (queries, keys) = (heads.query_width(), heads.key_width());
         let width = queries + 2 * keys;
         for ((row, place), part) in rows.iter().zip(places).zip(qkv.chunks_exact(width)) {
@@ -266,8 +272,8 @@ impl Network {
         }
         let cache = &*cache;
         mixed.resize(rows.len() * queries, 0.0);
-        let one = |((rows, qkv), out): ((&[Row], &[f32]), &mut [f32])| {
-            Task { heads, cache, layer, rows }.attend(qkv, width, out);
+        let one = |((rows, qkv), out): ((&[InputToken], &[f32]), &mut [f32])| {
+            AttentionTask { heads, cache, layer, rows }.attend(qkv, width, out);
         };
         // Handing rows to the other cores costs some microseconds.
         let work = rows.iter().map(|r| r.position + 1).sum::<usize>() * queries;
@@ -282,7 +288,7 @@ impl Network {
     }
 
     fn rms_norm(&self, rows: &[f32], weight: &[f32], normed: &mut Vec<f32>) {
-        let (eps, width) = (self.config.rms_norm_eps as f32, weight.len());
+        let (eps, width) = (self.config.norm_eps(), weight.len());
         normed.resize(rows.len(), 0.0);
         by_rows((rows, width), (normed, width), |row, to| {
             norm_some((row, weight), eps, to, &mut [0.0]);

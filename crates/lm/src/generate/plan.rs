@@ -19,24 +19,24 @@ pub(super) struct PlanNode {
 
 /// The tree, and the node at which each context ends. Equal contexts end at the same node.
 #[derive(Debug, PartialEq)]
-pub(super) struct Plan {
+pub(super) struct PrefillPlan {
     /// Parents come before children.
     pub nodes: Vec<PlanNode>,
     /// Per context.
     pub leaves: Vec<usize>,
 }
 
-impl Plan {
+impl PrefillPlan {
     /// Plans the reading of `contexts`, none of them empty.
-    pub fn new(contexts: &[&[u32]]) -> Plan {
+    pub fn new(contexts: &[&[u32]]) -> PrefillPlan {
         let mut equal: BTreeMap<&[u32], Vec<usize>> = BTreeMap::new();
         for (index, context) in contexts.iter().enumerate() {
             equal.entry(context).or_default().push(index);
         }
         let sorted: Vec<Vec<usize>> = equal.into_values().collect();
-        let mut plan = Plan { nodes: Vec::new(), leaves: vec![0; contexts.len()] };
+        let mut plan = PrefillPlan { nodes: Vec::new(), leaves: vec![0; contexts.len()] };
         // A stack, not recursion: contexts that each extend the one before would nest deeply.
-        let mut open = vec![Branch { members: 0..sorted.len(), parent: None, start: 0 }];
+        let mut open = vec![PendingBranch { members: 0..sorted.len(), parent: None, start: 0 }];
         while let Some(branch) = open.pop() {
             plan.grow(contexts, &sorted, branch, &mut open);
         }
@@ -47,11 +47,11 @@ impl Plan {
         &mut self,
         contexts: &[&[u32]],
         sorted: &[Vec<usize>],
-        branch: Branch,
-        open: &mut Vec<Branch>,
+        branch: PendingBranch,
+        open: &mut Vec<PendingBranch>,
     ) {
         let text = |member: usize| contexts[sorted[member][0]];
-        let Branch { members, mut parent, mut start } = branch;
+        let PendingBranch { members, mut parent, mut start } = branch;
         if members.is_empty() {
             return;
         }
@@ -86,13 +86,13 @@ impl Plan {
             while !alone && to < members.end && text(to)[end] == text(from)[end] {
                 to += 1;
             }
-            open.push(Branch { members: from..to, parent, start });
+            open.push(PendingBranch { members: from..to, parent, start });
             from = to;
         }
     }
 }
 
-struct Branch {
+struct PendingBranch {
     members: Range<usize>,
     parent: Option<usize>,
     start: usize,
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn read(plan: &Plan, contexts: &[&[u32]], leaf: usize) -> Vec<u32> {
+    fn read(plan: &PrefillPlan, contexts: &[&[u32]], leaf: usize) -> Vec<u32> {
         let mut parts = vec![];
         let mut at = Some(leaf);
         while let Some(node) = at {
@@ -120,7 +120,7 @@ mod tests {
         let with = |tail: &[u32]| [prefix.as_slice(), tail].concat();
         let all = [with(&[7, 8]), with(&[9]), with(&[7, 8]), with(&[])];
         let contexts: Vec<&[u32]> = all.iter().map(Vec::as_slice).collect();
-        let plan = Plan::new(&contexts);
+        let plan = PrefillPlan::new(&contexts);
         assert_eq!(plan.leaves[0], plan.leaves[2]);
         let tokens: usize = plan.nodes.iter().map(|n| n.range.len()).sum();
         assert!(tokens <= 19 + 1 + 3 + 2, "{plan:?}");
@@ -135,7 +135,7 @@ mod tests {
             all in prop::collection::vec(prop::collection::vec(0u32..2, 1..40), 1..30)
         ) {
             let contexts: Vec<&[u32]> = all.iter().map(Vec::as_slice).collect();
-            let plan = Plan::new(&contexts);
+            let plan = PrefillPlan::new(&contexts);
             for (index, leaf) in plan.leaves.iter().enumerate() {
                 prop_assert_eq!(read(&plan, &contexts, *leaf), contexts[index]);
                 prop_assert!(!plan.nodes[*leaf].range.is_empty());

@@ -164,14 +164,14 @@ pub fn choose(logits: &[f32], sampling: &Sampling, unit: f64) -> Result<u32, LmE
 
 /// A token that the cuts left over.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Kept {
+pub struct TokenMass {
     /// Which token.
     pub id: u32,
     /// Its probability up to a common factor: `exp((logit - max) / temperature)`.
     pub mass: f64,
 }
 
-fn likelier(a: &Kept, b: &Kept) -> Ordering {
+fn likelier(a: &TokenMass, b: &TokenMass) -> Ordering {
     b.mass.total_cmp(&a.mass).then(a.id.cmp(&b.id))
 }
 
@@ -180,7 +180,7 @@ fn likelier(a: &Kept, b: &Kept) -> Ordering {
 ///
 /// # Errors
 /// [`LmError::Model`] if a logit is not a number.
-pub fn kept(logits: &[f32], sampling: &Sampling) -> Result<Vec<Kept>, LmError> {
+pub fn kept(logits: &[f32], sampling: &Sampling) -> Result<Vec<TokenMass>, LmError> {
     let max = logits[argmax(logits)? as usize];
     let scale = 1.0 / sampling.temperature;
     let mut masses = vec![0f32; logits.len()];
@@ -190,7 +190,7 @@ pub fn kept(logits: &[f32], sampling: &Sampling) -> Result<Vec<Kept>, LmError> {
         None if sampling.top_p < 1.0 => head(&masses, top_p),
         _ => None,
     }
-    .unwrap_or_else(|| Head { tokens: at_least(&masses, 0.0), total: None });
+    .unwrap_or_else(|| LikeliestTokens { tokens: at_least(&masses, 0.0), total: None });
     let tokens = &mut all.tokens;
     if let Some(k) = sampling.top_k.filter(|&k| k < tokens.len()) {
         tokens.select_nth_unstable_by(k - 1, likelier);
@@ -209,15 +209,15 @@ pub fn kept(logits: &[f32], sampling: &Sampling) -> Result<Vec<Kept>, LmError> {
 }
 
 /// Tokens, and the mass of the whole distribution where they are not all of it.
-struct Head {
-    tokens: Vec<Kept>,
+struct LikeliestTokens {
+    tokens: Vec<TokenMass>,
     total: Option<f64>,
 }
 
 /// Tokens of at least this mass, by id.
-fn at_least(masses: &[f32], least: f32) -> Vec<Kept> {
+fn at_least(masses: &[f32], least: f32) -> Vec<TokenMass> {
     let kept = masses.iter().enumerate().filter(|(_, mass)| **mass >= least);
-    kept.map(|(id, mass)| Kept { id: id as u32, mass: f64::from(*mass) }).collect()
+    kept.map(|(id, mass)| TokenMass { id: id as u32, mass: f64::from(*mass) }).collect()
 }
 
 /// Bounds that [`head`] tries.
@@ -227,16 +227,16 @@ const BOUNDS: usize = 5;
 /// vocabulary is the dearest part of sampling; if the tokens above some mass hold `p` of it, the
 /// nucleus lies among them, because all others are less likely. Of a few such bounds, the highest
 /// that holds enough leaves the fewest tokens to sort.
-fn head(masses: &[f32], p: f64) -> Option<Head> {
+fn head(masses: &[f32], p: f64) -> Option<LikeliestTokens> {
     const LEAST: [f32; BOUNDS] = [1e-1, 2e-2, 2.5e-3, 3e-4, 1e-5];
     let (total, held) = held_above(masses, LEAST);
     let enough = p * total * (1.0 + 1e-6);
     let least = LEAST.into_iter().zip(held).find(|(_, held)| *held > enough)?.0;
-    Some(Head { tokens: at_least(masses, least), total: Some(total) })
+    Some(LikeliestTokens { tokens: at_least(masses, least), total: Some(total) })
 }
 
 /// Keeps the fewest likeliest tokens whose mass reaches `need`; at least one.
-fn nucleus(tokens: &mut Vec<Kept>, need: f64) {
+fn nucleus(tokens: &mut Vec<TokenMass>, need: f64) {
     tokens.sort_unstable_by(likelier);
     let mut sum = 0.0;
     let mut count = 0;

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::Architecture;
 use crate::decoder::Decoder;
 use crate::logp::sequence_logps;
-use crate::weights::expected_shapes;
+use crate::tensors::{TensorSpec, tensors};
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 
@@ -31,17 +31,17 @@ fn small() -> ModelConfig {
 /// Reproducible weights large enough that logits differ clearly.
 pub(crate) fn random_weights(config: &ModelConfig, seed: u8) -> Weights {
     let mut rng = ChaCha8Rng::from_seed([seed; 32]);
-    let mut tensors = BTreeMap::new();
-    for (name, shape) in expected_shapes(config) {
+    let mut made = BTreeMap::new();
+    for TensorSpec { name, shape, .. } in tensors(config) {
         let count: usize = shape.iter().product();
         let centre = if name.contains("norm") { 1.0 } else { 0.0 };
         let scale = if name.contains("embed") { 1.0 } else { 0.3 };
         let values: Vec<f32> = (0..count)
             .map(|_| centre + scale * (rng.next_u32() as f32 / u32::MAX as f32 - 0.5) * 2.0)
             .collect();
-        tensors.insert(name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap());
+        made.insert(name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap());
     }
-    Weights(tensors)
+    Weights(made)
 }
 
 fn generator() -> Generator {
@@ -77,16 +77,17 @@ fn recomputed(generator: &Generator, prompt: &[u32], ids: &[u32]) -> (f64, Vec<u
     let mut greedy = vec![];
     for index in 0..ids.len() {
         let context = [prompt, &ids[..index]].concat();
-        let mut reader = Reader::new(generator.reading(), generator.config(), vec![&context], &[1]);
+        let mut prefill =
+            Prefill::new(generator.network.session(), generator.config(), vec![&context], &[1]);
         let likeliest = sampling(0.0, 1);
-        let mut at_end = |reading: &mut dyn Reading, ends: &[(usize, usize)]| {
+        let mut at_end = |session: &mut dyn KvSession, ends: &[(usize, usize)]| {
             let at = [ends[0].0];
-            logp += reading.logps(&at, &ids[index..=index])?[0];
-            let ask = Ask { sampling: &likeliest, unit: 0.0, seen: None };
-            greedy.push(reading.choose(&at, &[ask])?[0].0);
+            logp += session.logps(&at, &ids[index..=index])?[0];
+            let request = TokenRequest { sampling: &likeliest, unit: 0.0, seen: None };
+            greedy.push(session.choose(&at, &[request])?[0].0);
             Ok(())
         };
-        reader.read(&[0], &Cancel::default(), &mut at_end).unwrap();
+        prefill.read(&[0], &Cancel::default(), &mut at_end).unwrap();
     }
     (logp, greedy)
 }
@@ -230,17 +231,18 @@ fn memory_is_given_back() {
     let generator = generator();
     let requests = [request(tokens(1, 20), 0, 3), request(tokens(1, 20), 5, 2)];
     let prompts = requests.iter().map(|r| r.prompt.as_slice()).collect();
-    let mut reader = Reader::new(generator.reading(), generator.config(), prompts, &[3, 2]);
+    let mut prefill =
+        Prefill::new(generator.network.session(), generator.config(), prompts, &[3, 2]);
     let newcomers = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)];
     let cancel = Cancel::default();
-    let mut firsts = Firsts::new(&reader.plan.leaves, &requests);
-    let mut live = admit(&mut reader, &mut firsts, &newcomers, &cancel).unwrap();
-    assert_eq!(reader.reading.tree().live(), 1);
-    generator.step(&mut live, &mut *reader.reading).unwrap();
-    assert_eq!(reader.reading.tree().live(), 6);
+    let mut firsts = FirstTokens::new(&prefill.plan.leaves, &requests);
+    let mut live = admit(&mut prefill, &mut firsts, &newcomers, &cancel).unwrap();
+    assert_eq!(prefill.session.tree().live(), 1);
+    generator.step(&mut live, &mut *prefill.session).unwrap();
+    assert_eq!(prefill.session.tree().live(), 6);
     live.iter_mut().for_each(|l| l.stop = Some(StopReason::Length));
-    retire(&mut live, reader.reading.tree(), &mut [vec![None; 3], vec![None; 2]]);
-    assert_eq!(reader.reading.tree().live(), 0);
+    retire(&mut live, prefill.session.tree(), &mut [vec![None; 3], vec![None; 2]]);
+    assert_eq!(prefill.session.tree().live(), 0);
 }
 
 /// Not a test of correctness: `cargo test --release -- --ignored tiny_speed --nocapture`.

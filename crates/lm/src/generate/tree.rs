@@ -11,6 +11,17 @@ pub(crate) type NodeId = usize;
 /// Index of a block.
 pub(crate) type BlockId = usize;
 
+/// One token to be read.
+#[derive(Clone, Copy)]
+pub(crate) struct InputToken {
+    /// The node it is appended to.
+    pub node: NodeId,
+    /// Its position in the context.
+    pub position: usize,
+    /// Its id.
+    pub token: u32,
+}
+
 /// Some consecutive positions of a context.
 #[derive(Default)]
 pub(crate) struct Node {
@@ -45,16 +56,16 @@ impl Node {
     }
 }
 
-/// The tree.
+/// What several contexts have in common, and the blocks that hold it.
 #[derive(Default)]
-pub(crate) struct Tree {
+pub(crate) struct PrefixTree {
     nodes: Vec<Node>,
     free: Vec<NodeId>,
     blocks: usize,
     free_blocks: Vec<BlockId>,
 }
 
-impl Tree {
+impl PrefixTree {
     /// Adds a node whose first position is `start`, read by `users` sequences.
     pub fn add(&mut self, parent: Option<NodeId>, start: usize, users: usize) -> NodeId {
         let id = self.free.pop().unwrap_or(self.nodes.len());

@@ -1,18 +1,19 @@
 //! Rows under computation, as kernels want them: which rows see which, in tiles, and the angles of
 //! their positions.
 
-use super::kernels::{Additions, Angles, KeyTiles, Tiles, gather_rows};
-use super::numbers::{Numbers, Room};
-use super::{Gpu, Kind};
-use crate::decoder::PackedRows;
+use super::buffer::{DeviceBuffer, Scratch};
+use super::context::Gpu;
+use super::driver::ElementType;
+use super::kernels::{Angles, KeyTiles, QueryTiles, ScatterAdd, gather_rows};
 use crate::error::LmError;
-use crate::ops::{Family, Heads, RotaryTable};
+use crate::ops::{AttentionShape, PrefixGroup, RotaryTable};
+use crate::packed::PackedRows;
 use gradus_kernels::{KEY_TILE, TILE_QUERIES};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Query rows of a tile: all heads that share a key head are taken together.
-pub(super) fn tile_rows(heads: Heads) -> usize {
+pub(super) fn tile_rows(heads: AttentionShape) -> usize {
     (TILE_QUERIES as usize / heads.group()).max(1)
 }
 
@@ -48,32 +49,37 @@ impl TilePlan {
     }
 
     /// As it was sent; `rows` query rows, keys among `key_rows`.
-    pub fn sent(&self, (tiles, keys): (Numbers, Numbers), rows: usize, key_rows: usize) -> Tiles {
+    pub fn sent(
+        &self,
+        (tiles, keys): (DeviceBuffer, DeviceBuffer),
+        rows: usize,
+        key_rows: usize,
+    ) -> QueryTiles {
         let (count, seen_max) = (self.tiles.len() / 4, self.seen_max);
-        Tiles { tiles, keys, count, rows, key_rows, seen_max }
+        QueryTiles { tiles, keys, count, rows, key_rows, seen_max }
     }
 }
 
-/// The parts of a family, each with how many rows of the prefix come before it, its first row, its
+/// The parts of a group, each with how many rows of the prefix come before it, its first row, its
 /// length, and the first row that no longer sees it.
-fn segments(family: &Family) -> impl Iterator<Item = (usize, usize, usize, usize)> {
-    let mut from = family.rows.start;
-    let lengths = std::iter::once(&family.prefix).chain(&family.branches);
+fn segments(group: &PrefixGroup) -> impl Iterator<Item = (usize, usize, usize, usize)> {
+    let mut from = group.rows.start;
+    let lengths = std::iter::once(&group.prefix).chain(&group.branches);
     lengths.enumerate().map(move |(index, length)| {
         let first = from;
         from += length;
         match index {
-            0 => (0, first, *length, family.rows.end),
-            _ => (family.prefix, first, *length, from),
+            0 => (0, first, *length, group.rows.end),
+            _ => (group.prefix, first, *length, from),
         }
     })
 }
 
-fn plans(families: &[Family], heads: Heads) -> (TilePlan, Vec<u32>) {
+fn plans(groups: &[PrefixGroup], heads: AttentionShape) -> (TilePlan, Vec<u32>) {
     let (mut queries, mut keys) = (TilePlan::default(), Vec::new());
-    for family in families {
-        let start = family.rows.start;
-        for (before, first, length, until) in segments(family) {
+    for group in groups {
+        let start = group.rows.start;
+        for (before, first, length, until) in segments(group) {
             let at = queries.list([start..start + before, first..first + length].into_iter());
             queries.push(first, length, at, before + 1, tile_rows(heads));
             for from in (0..length).step_by(KEY_TILE as usize) {
@@ -104,7 +110,7 @@ impl AngleTable {
         }
         let held = positions.next_power_of_two().max(256);
         let table = RotaryTable::new((0u32..).take(held), frequencies);
-        let (cos, sin) = (Numbers::of(gpu, table.cos())?, Numbers::of(gpu, table.sin())?);
+        let (cos, sin) = (DeviceBuffer::of(gpu, table.cos())?, DeviceBuffer::of(gpu, table.sin())?);
         let all = Angles { cos, sin };
         self.0 = Some((all.clone(), held));
         Ok(all)
@@ -113,21 +119,22 @@ impl AngleTable {
 
 /// Room for the angles of the rows at hand.
 #[derive(Default)]
-pub(super) struct AngleRooms {
-    cos: Room,
-    sin: Room,
+pub(super) struct AngleScratch {
+    cos: Scratch,
+    sin: Scratch,
 }
 
-impl AngleRooms {
+impl AngleScratch {
     /// Angles of these positions, as they were sent, out of all.
     pub fn rows(
         &mut self,
         all: &Angles,
-        positions: &Numbers,
+        positions: &DeviceBuffer,
         half: usize,
     ) -> Result<Angles, LmError> {
         let (gpu, len) = (positions.gpu(), positions.len() * half);
-        let (cos, sin) = (self.cos.get(gpu, Kind::F32, len)?, self.sin.get(gpu, Kind::F32, len)?);
+        let (cos, sin) =
+            (self.cos.get(gpu, ElementType::F32, len)?, self.sin.get(gpu, ElementType::F32, len)?);
         gather_rows(&all.cos, positions, &cos, half)?;
         gather_rows(&all.sin, positions, &sin, half)?;
         Ok(Angles { cos, sin })
@@ -135,28 +142,28 @@ impl AngleRooms {
 }
 
 /// Packed rows on a device.
-pub(super) struct Batch {
+pub(super) struct DeviceBatch {
     pub rows: usize,
-    pub ids: Numbers,
+    pub ids: DeviceBuffer,
     pub angles: Angles,
-    pub tiles: Tiles,
+    pub tiles: QueryTiles,
     pub key_tiles: KeyTiles,
 }
 
-impl Batch {
+impl DeviceBatch {
     /// Sends over what the rows are; they were checked. `angles` has those of all their positions.
     pub fn new(
         rows: &PackedRows,
-        heads: Heads,
-        (angles, rooms): (&Angles, &mut AngleRooms),
-        sent: &mut Room,
-    ) -> Result<Batch, LmError> {
+        heads: AttentionShape,
+        (angles, rooms): (&Angles, &mut AngleScratch),
+        sent: &mut Scratch,
+    ) -> Result<DeviceBatch, LmError> {
         let gpu = angles.cos.gpu();
-        let (queries, key_tiles) = plans(&rows.families, heads);
+        let (queries, key_tiles) = plans(&rows.groups, heads);
         let (count, (tiles, keys)) = (rows.ids.len(), queries.words());
         let pieces = [&rows.ids[..], &rows.positions, tiles, keys, &key_tiles];
         let [ids, positions, tiles, keys, key_words] = sent.send(gpu, pieces)?;
-        Ok(Batch {
+        Ok(DeviceBatch {
             rows: count,
             ids,
             angles: rooms.rows(angles, &positions, heads.dim / 2)?,
@@ -167,7 +174,7 @@ impl Batch {
 }
 
 /// Row i is added to row `targets[i]`: every target once, its rows in order.
-pub(super) fn additions(gpu: &Gpu, targets: &[u32]) -> Result<Additions, LmError> {
+pub(super) fn additions(gpu: &Gpu, targets: &[u32]) -> Result<ScatterAdd, LmError> {
     let mut by_target: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for (row, target) in (0u32..).zip(targets) {
         by_target.entry(*target).or_default().push(row);
@@ -178,23 +185,23 @@ pub(super) fn additions(gpu: &Gpu, targets: &[u32]) -> Result<Additions, LmError
     for rows in by_target.values() {
         offsets.push(offsets.last().copied().unwrap_or(0) + rows.len() as u32);
     }
-    let [targets, offsets, sources] = Room::default().send(gpu, [&ids, &offsets, &sources])?;
-    Ok(Additions { targets, offsets, sources })
+    let [targets, offsets, sources] = Scratch::default().send(gpu, [&ids, &offsets, &sources])?;
+    Ok(ScatterAdd { targets, offsets, sources })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What each row sees by the plan is what the family says.
+    /// What each row sees by the plan is what the group says.
     #[test]
     fn every_row_sees_its_prefix_and_itself() {
-        let heads = Heads { queries: 6, keys: 2, dim: 4 };
-        let families = [
-            Family { rows: 0..150, prefix: 150, branches: vec![] },
-            Family { rows: 150..260, prefix: 40, branches: vec![65, 0, 5] },
+        let heads = AttentionShape { queries: 6, keys: 2, dim: 4 };
+        let groups = [
+            PrefixGroup { rows: 0..150, prefix: 150, branches: vec![] },
+            PrefixGroup { rows: 150..260, prefix: 40, branches: vec![65, 0, 5] },
         ];
-        let (plan, keys) = plans(&families, heads);
+        let (plan, keys) = plans(&groups, heads);
         let mut seen = vec![Vec::new(); 260];
         for tile in plan.tiles.chunks_exact(4) {
             assert!(tile[1] as usize * heads.group() <= TILE_QUERIES as usize);

@@ -1,55 +1,59 @@
 //! From hidden states to log-probabilities of tokens and back, a chunk of logits at a time, as
 //! `decoder::head`: logits are f32, and there are never more than [`LOGIT_BYTES_MAX`] of them.
 
-use super::Kind;
 use super::batch::additions;
+use super::buffer::{DeviceBuffer, Scratch};
+use super::driver::ElementType;
 use super::kernels::{
-    Product, Side, add_rows, gather_rows, product, token_logps, token_logps_backward,
+    MatrixProduct, Operand, add_rows, gather_rows, product, token_logps, token_logps_backward,
 };
-use super::numbers::{Numbers, Room};
-use super::store::Store;
-use crate::decoder::Slopes;
-use crate::device::estimate::LOGIT_BYTES_MAX;
+use super::weights::WeightStore;
+use crate::decoder::LossGradient;
 use crate::error::LmError;
-use crate::logp::Scored;
+use crate::estimate::gpu::LOGIT_BYTES_MAX;
+use crate::packed::ScoredTokens;
 use std::ops::Range;
 
 /// Room for a chunk.
 #[derive(Default)]
-pub(super) struct HeadRooms {
-    sent: Room,
-    states: Room,
-    d_states: Room,
-    logits: Room,
-    d_logits: Room,
-    logps: Room,
-    totals: Room,
+pub(super) struct HeadScratch {
+    sent: Scratch,
+    states: Scratch,
+    d_states: Scratch,
+    logits: Scratch,
+    d_logits: Scratch,
+    logps: Scratch,
+    totals: Scratch,
     /// For sums over rows of what is not a layer's.
-    pub partial: Room,
+    pub partial: Scratch,
 }
 
 /// Logits of some scored positions, and where their states came from.
-struct Chunk {
+struct LogitChunk {
     at: Vec<u32>,
-    targets: Numbers,
-    states: Numbers,
-    logits: Numbers,
-    totals: Numbers,
+    targets: DeviceBuffer,
+    states: DeviceBuffer,
+    logits: DeviceBuffer,
+    totals: DeviceBuffer,
     logps: Vec<f32>,
 }
 
-impl Store {
+impl WeightStore {
     fn logit_rows(&self) -> usize {
         let row = self.config.vocab_size * (size_of::<f32>() + self.gpu.work().bytes());
         (LOGIT_BYTES_MAX as usize / row).max(16)
     }
 
     /// `logits` [rows, V] of states [rows, H].
-    pub(super) fn logits(&self, states: &Numbers, logits: &Numbers) -> Result<(), LmError> {
+    pub(super) fn logits(
+        &self,
+        states: &DeviceBuffer,
+        logits: &DeviceBuffer,
+    ) -> Result<(), LmError> {
         let (width, vocab) = (self.config.hidden_size, self.config.vocab_size);
-        product(&Product {
-            a: Side::plain(states, width),
-            b: Side::turned(&self.matrix(self.net.head, vocab * width)?, width),
+        product(&MatrixProduct {
+            a: Operand::plain(states, width),
+            b: Operand::transposed(&self.matrix(self.net.head, vocab * width)?, width),
             c: logits,
             c_stride: vocab,
             rows: states.len() / width,
@@ -62,31 +66,31 @@ impl Store {
 
     fn chunk(
         &self,
-        hidden: &Numbers,
-        scored: &Scored,
+        hidden: &DeviceBuffer,
+        scored: &ScoredTokens,
         rows: Range<usize>,
-        rooms: &mut HeadRooms,
-    ) -> Result<Chunk, LmError> {
+        rooms: &mut HeadScratch,
+    ) -> Result<LogitChunk, LmError> {
         let (gpu, width) = (&self.gpu, self.config.hidden_size);
         let n = rows.len();
         let at = scored.at[rows.clone()].to_vec();
         let [index, targets] = rooms.sent.send(gpu, [&at, &scored.targets[rows]])?;
         let states = rooms.states.get(gpu, gpu.work(), n * width)?;
         gather_rows(hidden, &index, &states, width)?;
-        let logits = rooms.logits.get(gpu, Kind::F32, n * self.config.vocab_size)?;
+        let logits = rooms.logits.get(gpu, ElementType::F32, n * self.config.vocab_size)?;
         self.logits(&states, &logits)?;
-        let logps = rooms.logps.get(gpu, Kind::F32, n)?;
-        let totals = rooms.totals.get(gpu, Kind::F32, n)?;
+        let logps = rooms.logps.get(gpu, ElementType::F32, n)?;
+        let totals = rooms.totals.get(gpu, ElementType::F32, n)?;
         token_logps(&logits, &targets, (&logps, &totals))?;
-        Ok(Chunk { at, targets, states, logits, totals, logps: logps.read()? })
+        Ok(LogitChunk { at, targets, states, logits, totals, logps: logps.read()? })
     }
 
     /// Log-probabilities of everything scored.
     pub(super) fn logps(
         &self,
-        hidden: &Numbers,
-        scored: &Scored,
-        rooms: &mut HeadRooms,
+        hidden: &DeviceBuffer,
+        scored: &ScoredTokens,
+        rooms: &mut HeadScratch,
     ) -> Result<Vec<f32>, LmError> {
         let mut all = Vec::with_capacity(scored.at.len());
         for from in (0..scored.at.len()).step_by(self.logit_rows()) {
@@ -101,10 +105,10 @@ impl Store {
     /// log-probabilities before the first logit has a gradient.
     pub(super) fn head_backward(
         &self,
-        (hidden, d_hidden): (&Numbers, &Numbers),
-        scored: &Scored,
-        slopes: Slopes<'_>,
-        rooms: &mut HeadRooms,
+        (hidden, d_hidden): (&DeviceBuffer, &DeviceBuffer),
+        scored: &ScoredTokens,
+        slopes: LossGradient<'_>,
+        rooms: &mut HeadScratch,
     ) -> Result<(), LmError> {
         let most = self.logit_rows();
         for (units, rows) in scored.chunks(most) {
@@ -143,24 +147,24 @@ impl Store {
 
     fn chunk_backward(
         &self,
-        chunk: &Chunk,
+        chunk: &LogitChunk,
         slopes: &[f32],
-        d_hidden: &Numbers,
-        rooms: &mut HeadRooms,
+        d_hidden: &DeviceBuffer,
+        rooms: &mut HeadScratch,
     ) -> Result<(), LmError> {
         let (gpu, width, vocab) = (&self.gpu, self.config.hidden_size, self.config.vocab_size);
         let n = chunk.at.len();
-        let slopes = Numbers::of(gpu, slopes)?;
+        let slopes = DeviceBuffer::of(gpu, slopes)?;
         let d_logits = match gpu.work() {
-            Kind::F32 => chunk.logits.clone(),
+            ElementType::F32 => chunk.logits.clone(),
             kind => rooms.d_logits.get(gpu, kind, n * vocab)?,
         };
         let given = (&chunk.targets, &chunk.totals, &slopes);
         token_logps_backward(&chunk.logits, given, &d_logits)?;
-        let d_states = rooms.d_states.get(gpu, Kind::F32, n * width)?;
-        product(&Product {
-            a: Side::plain(&d_logits, vocab),
-            b: Side::plain(&self.matrix(self.net.head, vocab * width)?, width),
+        let d_states = rooms.d_states.get(gpu, ElementType::F32, n * width)?;
+        product(&MatrixProduct {
+            a: Operand::plain(&d_logits, vocab),
+            b: Operand::plain(&self.matrix(self.net.head, vocab * width)?, width),
             c: &d_states,
             c_stride: width,
             rows: n,
@@ -170,9 +174,9 @@ impl Store {
             scale: 1.0,
         })?;
         if let Some(dw) = self.gradient(self.net.head, vocab * width) {
-            product(&Product {
-                a: Side::turned(&d_logits, vocab),
-                b: Side::plain(&chunk.states, width),
+            product(&MatrixProduct {
+                a: Operand::transposed(&d_logits, vocab),
+                b: Operand::plain(&chunk.states, width),
                 c: &dw,
                 c_stride: width,
                 rows: vocab,

@@ -1,114 +1,111 @@
 //! One layer on a device, forward and backward: the order of `decoder::passes`, with queries, keys
 //! and values in one product, gate and up in one, and the residual stream in f32.
 
-use super::Kind;
-use super::kernels::{self, Angles, HeadNorm, HeadRows, KeyTiles, Mixed, Seen, Sum, Tiles};
+use super::buffer::{DeviceBuffer, Scratch};
+use super::driver::ElementType;
+use super::kernels::{
+    self, Angles, AttentionGradients, AttentionInputs, GradientSum, HeadNorm, HeadRows, KeyTiles,
+    QueryTiles,
+};
 use super::layout::{gate_up, qkv};
-use super::numbers::{Numbers, Room};
-use super::store::Store;
-use crate::decoder::{Id, Layer};
+use super::weights::WeightStore;
+use crate::decoder::{Layer, ParameterId};
 use crate::error::LmError;
-use crate::ops::Heads;
 
 /// What a layer's backward pass needs of its forward pass.
 #[derive(Default)]
-pub(super) struct Tape {
-    inverses: Room,
+pub(super) struct DeviceTape {
+    inverses: Scratch,
     /// [T, (heads + 2 kv_heads) D], before norms of heads; turned where there are none.
-    raw: Room,
-    turned: Room,
-    inverses_q: Room,
-    inverses_k: Room,
-    totals: Room,
-    y: Room,
-    mid: Room,
-    inverses_mid: Room,
-    gate_up: Room,
+    raw: Scratch,
+    turned: Scratch,
+    inverses_q: Scratch,
+    inverses_k: Scratch,
+    totals: Scratch,
+    y: Scratch,
+    mid: Scratch,
+    inverses_mid: Scratch,
+    gate_up: Scratch,
 }
 
 /// Room that lives for a layer, kept from layer to layer and step to step.
 #[derive(Default)]
-pub(super) struct Scratch {
-    normed: Room,
-    gated: Room,
-    narrow_g: Room,
-    d_qkv: Room,
-    dy: Room,
-    dh: Room,
-    delta: Room,
-    low: Room,
-    partial: Room,
-    attention: Room,
+pub(super) struct LayerScratch {
+    normed: Scratch,
+    gated: Scratch,
+    narrow_g: Scratch,
+    d_qkv: Scratch,
+    dy: Scratch,
+    dh: Scratch,
+    delta: Scratch,
+    low: Scratch,
+    partial: Scratch,
+    attention: Scratch,
 }
 
 /// Where keys and values of earlier rows are.
-pub(super) enum Keys<'a> {
+pub(super) enum KeySource<'a> {
     /// They are among the rows at hand.
     Own,
     /// In caches [places, kv_heads * D], to which those at hand are added first.
-    Cached { slots: &'a Numbers, k: &'a Numbers, v: &'a Numbers },
+    Cached { slots: &'a DeviceBuffer, k: &'a DeviceBuffer, v: &'a DeviceBuffer },
 }
 
 /// The rows at hand: how many, their angles, what they see.
-pub(super) struct At<'a> {
+pub(super) struct BatchView<'a> {
     pub rows: usize,
     pub angles: &'a Angles,
-    pub tiles: &'a Tiles,
+    pub tiles: &'a QueryTiles,
 }
 
-impl Store {
-    pub(super) fn heads(&self) -> Heads {
-        let c = &self.config;
-        Heads { queries: c.num_attention_heads, keys: c.num_key_value_heads, dim: c.head_dim }
-    }
-
-    pub(super) fn eps(&self) -> f32 {
-        self.config.rms_norm_eps as f32
-    }
-
+impl WeightStore {
     /// Numbers per row of queries, keys and values together.
     fn qkv_width(&self) -> usize {
-        self.heads().query_width() + 2 * self.heads().key_width()
+        self.config.attention().query_width() + 2 * self.config.attention().key_width()
     }
 
     /// So many heads from the beginning of each row of queries, keys and values.
     fn head_rows(&self, rows: usize, heads: usize) -> HeadRows {
-        HeadRows { rows, heads, dim: self.heads().dim, stride: self.qkv_width() }
+        HeadRows { rows, heads, dim: self.config.attention().dim, stride: self.qkv_width() }
     }
 
-    pub(super) fn work(&self, room: &mut Room, len: usize) -> Result<Numbers, LmError> {
+    pub(super) fn work(&self, room: &mut Scratch, len: usize) -> Result<DeviceBuffer, LmError> {
         room.get(&self.gpu, self.gpu.work(), len)
     }
 
-    fn wide(&self, room: &mut Room, len: usize) -> Result<Numbers, LmError> {
-        room.get(&self.gpu, Kind::F32, len)
+    fn wide(&self, room: &mut Scratch, len: usize) -> Result<DeviceBuffer, LmError> {
+        room.get(&self.gpu, ElementType::F32, len)
     }
 
     /// Adds the gradient of a norm's input to `dx`, and that of its weight to what is added up.
     pub(super) fn norm_backward(
         &self,
-        norm: Id,
-        (x, inverses): (&Numbers, &Numbers),
-        dy: &Numbers,
-        dx: &Numbers,
-        partial: &mut Room,
+        norm: ParameterId,
+        (x, inverses): (&DeviceBuffer, &DeviceBuffer),
+        dy: &DeviceBuffer,
+        dx: &DeviceBuffer,
+        partial: &mut Scratch,
     ) -> Result<(), LmError> {
         let width = self.len(norm);
-        let dw = self.gradient(norm, width).map(|to| Sum { to, room: partial });
+        let dw = self.gradient(norm, width).map(|to| GradientSum { to, room: partial });
         let weight = self.vector(norm, width)?;
         kernels::rms_norm_backward((x, &weight, inverses), dy, dx, dw)
     }
 
     fn normed(
         &self,
-        norm: Id,
-        x: &Numbers,
-        (normed, inverses): (&mut Room, &mut Room),
-    ) -> Result<Numbers, LmError> {
+        norm: ParameterId,
+        x: &DeviceBuffer,
+        (normed, inverses): (&mut Scratch, &mut Scratch),
+    ) -> Result<DeviceBuffer, LmError> {
         let width = self.config.hidden_size;
         let normed = self.work(normed, x.len())?;
         let inverses = self.wide(inverses, x.len() / width)?;
-        kernels::rms_norm((x, &self.vector(norm, width)?), (&normed, &inverses), self.eps())?;
+        kernels::rms_norm(
+            (x, &self.vector(norm, width)?),
+            (&normed, &inverses),
+            self.config.norm_eps(),
+        )?;
         Ok(normed)
     }
 
@@ -117,12 +114,12 @@ impl Store {
     pub(super) fn layer_forward(
         &self,
         layer: &Layer,
-        (at, keys): (&At<'_>, &Keys<'_>),
-        (x, out): (&Numbers, &Numbers),
-        tape: &mut Tape,
-        scratch: &mut Scratch,
+        (at, keys): (&BatchView<'_>, &KeySource<'_>),
+        (x, out): (&DeviceBuffer, &DeviceBuffer),
+        tape: &mut DeviceTape,
+        scratch: &mut LayerScratch,
     ) -> Result<(), LmError> {
-        let (rows, heads) = (at.rows, self.heads());
+        let (rows, heads) = (at.rows, self.config.attention());
         let normed =
             self.normed(layer.attention_norm, x, (&mut scratch.normed, &mut tape.inverses))?;
         let raw = self.work(&mut tape.raw, rows * self.qkv_width())?;
@@ -131,8 +128,8 @@ impl Store {
         let y = self.work(&mut tape.y, rows * heads.query_width())?;
         let totals = self.wide(&mut tape.totals, rows * heads.queries)?;
         let seen = self.seen(&turned, &raw, keys)?;
-        if let Keys::Cached { slots, k, v } = keys {
-            let (own, width) = (self.seen(&turned, &raw, &Keys::Own)?, heads.key_width());
+        if let KeySource::Cached { slots, k, v } = keys {
+            let (own, width) = (self.seen(&turned, &raw, &KeySource::Own)?, heads.key_width());
             let values = (&own.0[1], &own.0[2], self.qkv_width());
             kernels::store_rows(values, slots, (k, v), width)?;
         }
@@ -169,15 +166,15 @@ impl Store {
     fn turn(
         &self,
         layer: &Layer,
-        at: &At<'_>,
-        raw: &Numbers,
-        tape: &mut Tape,
-    ) -> Result<Numbers, LmError> {
-        let heads = self.heads();
+        at: &BatchView<'_>,
+        raw: &DeviceBuffer,
+        tape: &mut DeviceTape,
+    ) -> Result<DeviceBuffer, LmError> {
+        let heads = self.config.attention();
         let shape = |count: usize| self.head_rows(at.rows, count);
         let Some((q_norm, k_norm)) = layer.head_norms else {
             let shape = shape(heads.queries + heads.keys);
-            kernels::heads(shape, (raw, raw), None, self.eps(), at.angles)?;
+            kernels::heads(shape, (raw, raw), None, self.config.norm_eps(), at.angles)?;
             return Ok(raw.clone());
         };
         let turned = self.work(&mut tape.turned, raw.len())?;
@@ -188,7 +185,7 @@ impl Store {
             let weight = self.vector(norm, heads.dim)?;
             let (from, to) = (raw.from(column), turned.from(column));
             let norm = Some((&weight, &inverses));
-            kernels::heads(shape(count), (&from, &to), norm, self.eps(), at.angles)?;
+            kernels::heads(shape(count), (&from, &to), norm, self.config.norm_eps(), at.angles)?;
         }
         Ok(turned)
     }
@@ -196,37 +193,38 @@ impl Store {
     /// Queries, keys, values, and numbers from one row of keys to the next.
     fn seen(
         &self,
-        turned: &Numbers,
-        raw: &Numbers,
-        keys: &Keys<'_>,
-    ) -> Result<([Numbers; 3], usize), LmError> {
-        let (queries, width) = (self.heads().query_width(), self.heads().key_width());
+        turned: &DeviceBuffer,
+        raw: &DeviceBuffer,
+        keys: &KeySource<'_>,
+    ) -> Result<([DeviceBuffer; 3], usize), LmError> {
+        let (queries, width) =
+            (self.config.attention().query_width(), self.config.attention().key_width());
         Ok(match keys {
-            Keys::Own => {
+            KeySource::Own => {
                 let (k, v) = (turned.from(queries), raw.from(queries + width));
                 ([turned.clone(), k, v], self.qkv_width())
             }
-            Keys::Cached { k, v, .. } => ([turned.clone(), (*k).clone(), (*v).clone()], width),
+            KeySource::Cached { k, v, .. } => ([turned.clone(), (*k).clone(), (*v).clone()], width),
         })
     }
 
-    fn view<'a>(&self, (qkv, kv_stride): &'a ([Numbers; 3], usize)) -> Seen<'a> {
+    fn view<'a>(&self, (qkv, kv_stride): &'a ([DeviceBuffer; 3], usize)) -> AttentionInputs<'a> {
         let [q, k, v] = qkv;
         let q_stride = self.qkv_width();
-        Seen { heads: self.heads(), q, q_stride, k, v, kv_stride: *kv_stride }
+        AttentionInputs { heads: self.config.attention(), q, q_stride, k, v, kv_stride: *kv_stride }
     }
 
     /// The gradient of the layer's output becomes that of its input in `g` [T, H], f32.
     pub(super) fn layer_backward(
         &self,
         layer: &Layer,
-        (at, key_tiles): (&At<'_>, &KeyTiles),
-        (x, g): (&Numbers, &Numbers),
-        tape: &mut Tape,
-        scratch: &mut Scratch,
+        (at, key_tiles): (&BatchView<'_>, &KeyTiles),
+        (x, g): (&DeviceBuffer, &DeviceBuffer),
+        tape: &mut DeviceTape,
+        scratch: &mut LayerScratch,
     ) -> Result<(), LmError> {
         self.mlp_backward(layer, at.rows, g, tape, scratch)?;
-        let heads = self.heads();
+        let heads = self.config.attention();
         let y = self.work(&mut tape.y, at.rows * heads.query_width())?;
         let narrow_g = self.narrow(g, &mut scratch.narrow_g)?;
         let rooms = (&mut scratch.low, &mut scratch.partial);
@@ -247,8 +245,8 @@ impl Store {
     }
 
     /// f32 in the kind that products take.
-    fn narrow(&self, g: &Numbers, room: &mut Room) -> Result<Numbers, LmError> {
-        if self.gpu.work() == Kind::F32 {
+    fn narrow(&self, g: &DeviceBuffer, room: &mut Scratch) -> Result<DeviceBuffer, LmError> {
+        if self.gpu.work() == ElementType::F32 {
             return Ok(g.clone());
         }
         let narrow = self.work(room, g.len())?;
@@ -259,12 +257,12 @@ impl Store {
     fn attention_backward(
         &self,
         layer: &Layer,
-        (at, key_tiles): (&At<'_>, &KeyTiles),
-        (y, dy): (&Numbers, &Numbers),
-        tape: &mut Tape,
-        scratch: &mut Scratch,
-    ) -> Result<Numbers, LmError> {
-        let (rows, heads) = (at.rows, self.heads());
+        (at, key_tiles): (&BatchView<'_>, &KeyTiles),
+        (y, dy): (&DeviceBuffer, &DeviceBuffer),
+        tape: &mut DeviceTape,
+        scratch: &mut LayerScratch,
+    ) -> Result<DeviceBuffer, LmError> {
+        let (rows, heads) = (at.rows, self.config.attention());
         let (queries, width) = (heads.query_width(), heads.key_width());
         let raw = self.work(&mut tape.raw, rows * self.qkv_width())?;
         let turned = match layer.head_norms {
@@ -275,8 +273,8 @@ impl Store {
         let delta = self.wide(&mut scratch.delta, rows * heads.queries)?;
         let d_qkv = self.work(&mut scratch.d_qkv, raw.len())?;
         let (dk, dv) = (d_qkv.from(queries), d_qkv.from(queries + width));
-        let seen = self.seen(&turned, &raw, &Keys::Own)?;
-        let mixed = Mixed { y, dy, totals: &totals, delta: &delta };
+        let seen = self.seen(&turned, &raw, &KeySource::Own)?;
+        let mixed = AttentionGradients { y, dy, totals: &totals, delta: &delta };
         let to = (&d_qkv, &dk, &dv);
         kernels::attention_backward(&self.view(&seen), (at.tiles, key_tiles), &mixed, to)?;
         let shape = |count: usize| self.head_rows(rows, count);
@@ -293,7 +291,7 @@ impl Store {
                 raw: raw.from(column),
                 weight: self.vector(norm, heads.dim)?,
                 inverses: self.wide(inverses, rows * count)?,
-                dw: dw.map(|to| Sum { to, room: &mut scratch.partial }),
+                dw: dw.map(|to| GradientSum { to, room: &mut scratch.partial }),
             };
             kernels::heads_backward(shape(count), &d_qkv.from(column), at.angles, Some(norm))?;
         }
@@ -304,9 +302,9 @@ impl Store {
         &self,
         layer: &Layer,
         rows: usize,
-        g: &Numbers,
-        tape: &mut Tape,
-        scratch: &mut Scratch,
+        g: &DeviceBuffer,
+        tape: &mut DeviceTape,
+        scratch: &mut LayerScratch,
     ) -> Result<(), LmError> {
         let inner = self.config.intermediate_size;
         let narrow_g = self.narrow(g, &mut scratch.narrow_g)?;

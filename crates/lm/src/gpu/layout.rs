@@ -2,14 +2,14 @@
 //! multiplied with the same rows lie side by side, so that one product takes them together; whatever
 //! moves lies in one stretch, so that the optimiser takes it in one go.
 
-use crate::decoder::{Id, Layer, Linear, Net, Parameter};
+use crate::decoder::{Layer, Linear, Net, Parameter, ParameterId};
 
 /// Groups begin at multiples of this: 16 bytes, in numbers of 2.
 const ALIGNED: usize = 8;
 
 /// One of the stretches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Area {
+pub(super) enum Region {
     /// Matrices that do not move.
     Matrices,
     /// Norms and biases that do not move.
@@ -17,20 +17,20 @@ pub(super) enum Area {
     /// Adapters that do not move.
     Adapters,
     /// All that moves.
-    Moving,
+    Trained,
 }
 
 /// Where a parameter lies: numbers from the beginning of its area, and how many it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub area: Area,
+pub(super) struct Placement {
+    pub area: Region,
     pub at: usize,
     pub len: usize,
 }
 
 /// What moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Moves {
+pub(crate) enum Trainable {
     /// Nothing.
     Nothing,
     /// Adapters.
@@ -41,15 +41,15 @@ pub(crate) enum Moves {
 
 /// All places, and how long each area is.
 pub(super) struct Layout {
-    pub places: Vec<Place>,
+    pub places: Vec<Placement>,
     lengths: [usize; 4],
 }
 
 impl Layout {
     /// Places every parameter of the network. What does not move lies where it lies in every other
     /// layout of the same network.
-    pub fn new(net: &Net, parameters: &[Parameter<()>], moves: Moves) -> Layout {
-        let nowhere = Place { area: Area::Matrices, at: 0, len: 0 };
+    pub fn new(net: &Net, parameters: &[Parameter<()>], moves: Trainable) -> Layout {
+        let nowhere = Placement { area: Region::Matrices, at: 0, len: 0 };
         let mut layout = Layout { places: vec![nowhere; parameters.len()], lengths: [0; 4] };
         for group in groups(net) {
             let areas = group.iter().map(|id| area(&parameters[*id], moves));
@@ -61,7 +61,7 @@ impl Layout {
                 let (parameter, area) = (&parameters[id], area(&parameters[id], moves));
                 let len = parameter.shape.iter().product();
                 let at = layout.lengths[area as usize];
-                layout.places[id] = Place { area, at, len };
+                layout.places[id] = Placement { area, at, len };
                 layout.lengths[area as usize] += len;
             }
         }
@@ -69,17 +69,17 @@ impl Layout {
     }
 
     /// Numbers of an area.
-    pub fn length(&self, area: Area) -> usize {
+    pub fn length(&self, area: Region) -> usize {
         self.lengths[area as usize]
     }
 }
 
-fn area(parameter: &Parameter<()>, moves: Moves) -> Area {
+fn area(parameter: &Parameter<()>, moves: Trainable) -> Region {
     match (moves, parameter.low_rank) {
-        (Moves::All, _) | (Moves::Adapters, true) => Area::Moving,
-        (_, true) => Area::Adapters,
-        _ if parameter.shape.len() == 1 => Area::Vectors,
-        _ => Area::Matrices,
+        (Trainable::All, _) | (Trainable::Adapters, true) => Region::Trained,
+        (_, true) => Region::Adapters,
+        _ if parameter.shape.len() == 1 => Region::Vectors,
+        _ => Region::Matrices,
     }
 }
 
@@ -94,12 +94,12 @@ pub(super) fn gate_up(layer: &Layer) -> [&Linear; 2] {
 }
 
 /// Parameters that must lie side by side, in this order.
-fn groups(net: &Net) -> Vec<Vec<Id>> {
+fn groups(net: &Net) -> Vec<Vec<ParameterId>> {
     let mut groups = vec![vec![net.embedding]];
     if net.head != net.embedding {
         groups.push(vec![net.head]);
     }
-    let linears = |groups: &mut Vec<Vec<Id>>, parts: &[&Linear]| {
+    let linears = |groups: &mut Vec<Vec<ParameterId>>, parts: &[&Linear]| {
         groups.push(parts.iter().map(|part| part.weight).collect());
         groups.push(parts.iter().filter_map(|part| part.bias).collect());
         groups.extend(parts.iter().filter_map(|part| part.adapter.map(|(a, b)| vec![a, b])));

@@ -1,28 +1,28 @@
 //! Linear layers on a device, with their adapters: those that multiply the same rows lie side by side
 //! and are one product. Adapters are not merged, so that everyone shares what is below them.
 
-use super::kernels::{Product, Side, Sum, add_bias, add_columns, product};
-use super::numbers::{Numbers, Room};
-use super::store::Store;
-use crate::decoder::{Id, Linear};
+use super::buffer::{DeviceBuffer, Scratch};
+use super::kernels::{GradientSum, MatrixProduct, Operand, add_bias, add_columns, product};
+use super::weights::WeightStore;
+use crate::decoder::{Linear, ParameterId};
 use crate::error::LmError;
 
-impl Store {
+impl WeightStore {
     /// `y = x W' + b` of layers side by side, or `y += x W'`.
     pub(super) fn linear(
         &self,
         parts: &[&Linear],
-        x: &Numbers,
-        (y, add): (&Numbers, bool),
-        low: &mut Room,
+        x: &DeviceBuffer,
+        (y, add): (&DeviceBuffer, bool),
+        low: &mut Scratch,
     ) -> Result<(), LmError> {
         let input = parts[0].input;
         let rows = x.len() / input;
         let out: usize = parts.iter().map(|part| part.out).sum();
         let weight = self.matrix(parts[0].weight, out * input)?;
-        product(&Product {
-            a: Side::plain(x, input),
-            b: Side::turned(&weight, input),
+        product(&MatrixProduct {
+            a: Operand::plain(x, input),
+            b: Operand::transposed(&weight, input),
             c: y,
             c_stride: out,
             rows,
@@ -38,9 +38,9 @@ impl Store {
         for part in parts {
             if let Some((a, b)) = part.adapter {
                 let (low, rank) = (self.lowered(part, a, x, low)?, self.rank(a));
-                product(&Product {
-                    a: Side::plain(&low, rank),
-                    b: Side::turned(&self.matrix(b, self.len(b))?, rank),
+                product(&MatrixProduct {
+                    a: Operand::plain(&low, rank),
+                    b: Operand::transposed(&self.matrix(b, self.len(b))?, rank),
                     c: &y.from(column),
                     c_stride: out,
                     rows,
@@ -55,7 +55,7 @@ impl Store {
         Ok(())
     }
 
-    fn rank(&self, a: Id) -> usize {
+    fn rank(&self, a: ParameterId) -> usize {
         self.parameters[a].shape[0]
     }
 
@@ -63,15 +63,15 @@ impl Store {
     fn lowered(
         &self,
         part: &Linear,
-        a: Id,
-        x: &Numbers,
-        low: &mut Room,
-    ) -> Result<Numbers, LmError> {
+        a: ParameterId,
+        x: &DeviceBuffer,
+        low: &mut Scratch,
+    ) -> Result<DeviceBuffer, LmError> {
         let (rows, rank) = (x.len() / part.input, self.rank(a));
         let low = self.work(low, rows * rank)?;
-        product(&Product {
-            a: Side::plain(x, part.input),
-            b: Side::turned(&self.matrix(a, self.len(a))?, part.input),
+        product(&MatrixProduct {
+            a: Operand::plain(x, part.input),
+            b: Operand::transposed(&self.matrix(a, self.len(a))?, part.input),
             c: &low,
             c_stride: rank,
             rows,
@@ -87,15 +87,15 @@ impl Store {
     fn low_gradient(
         &self,
         part: &Linear,
-        b: Id,
-        (dy, rows, stride): (&Numbers, usize, usize),
-        low: &mut Room,
-    ) -> Result<Numbers, LmError> {
+        b: ParameterId,
+        (dy, rows, stride): (&DeviceBuffer, usize, usize),
+        low: &mut Scratch,
+    ) -> Result<DeviceBuffer, LmError> {
         let rank = self.parameters[b].shape[1];
         let low = self.work(low, rows * rank)?;
-        product(&Product {
-            a: Side::plain(dy, stride),
-            b: Side::plain(&self.matrix(b, self.len(b))?, rank),
+        product(&MatrixProduct {
+            a: Operand::plain(dy, stride),
+            b: Operand::plain(&self.matrix(b, self.len(b))?, rank),
             c: &low,
             c_stride: rank,
             rows,
@@ -107,21 +107,21 @@ impl Store {
         Ok(low)
     }
 
-    /// The gradient of the input of [`Store::linear`], written to `dx`.
+    /// The gradient of the input of [`WeightStore::linear`], written to `dx`.
     pub(super) fn linear_dx(
         &self,
         parts: &[&Linear],
-        dy: &Numbers,
-        dx: &Numbers,
-        low: &mut Room,
+        dy: &DeviceBuffer,
+        dx: &DeviceBuffer,
+        low: &mut Scratch,
     ) -> Result<(), LmError> {
         let input = parts[0].input;
         let out: usize = parts.iter().map(|part| part.out).sum();
         let rows = dy.len() / out;
-        let times = |a: &Numbers, stride: usize, b: &Numbers, inner: usize, add: bool| {
-            product(&Product {
-                a: Side::plain(a, stride),
-                b: Side::plain(b, input),
+        let times = |a: &DeviceBuffer, stride: usize, b: &DeviceBuffer, inner: usize, add: bool| {
+            product(&MatrixProduct {
+                a: Operand::plain(a, stride),
+                b: Operand::plain(b, input),
                 c: dx,
                 c_stride: input,
                 rows,
@@ -144,35 +144,36 @@ impl Store {
         Ok(())
     }
 
-    /// Adds the gradients of the parameters of [`Store::linear`] that move.
+    /// Adds the gradients of the parameters of [`WeightStore::linear`] that move.
     pub(super) fn linear_dw(
         &self,
         parts: &[&Linear],
-        x: &Numbers,
-        dy: &Numbers,
-        (low, partial): (&mut Room, &mut Room),
+        x: &DeviceBuffer,
+        dy: &DeviceBuffer,
+        (low, partial): (&mut Scratch, &mut Scratch),
     ) -> Result<(), LmError> {
         let input = parts[0].input;
         let out: usize = parts.iter().map(|part| part.out).sum();
         let rows = dy.len() / out;
-        let sum = |a: Side, b: (&Numbers, usize), c: &Numbers, height: usize, scale: f32| {
-            product(&Product {
-                a,
-                b: Side::plain(b.0, b.1),
-                c,
-                c_stride: b.1,
-                rows: height,
-                columns: b.1,
-                inner: rows,
-                add: true,
-                scale,
-            })
-        };
+        let sum =
+            |a: Operand, b: (&DeviceBuffer, usize), c: &DeviceBuffer, height: usize, scale: f32| {
+                product(&MatrixProduct {
+                    a,
+                    b: Operand::plain(b.0, b.1),
+                    c,
+                    c_stride: b.1,
+                    rows: height,
+                    columns: b.1,
+                    inner: rows,
+                    add: true,
+                    scale,
+                })
+            };
         if let Some(dw) = self.gradient(parts[0].weight, out * input) {
-            sum(Side::turned(dy, out), (x, input), &dw, out, 1.0)?;
+            sum(Operand::transposed(dy, out), (x, input), &dw, out, 1.0)?;
         }
         if let Some(db) = parts[0].bias.and_then(|bias| self.gradient(bias, out)) {
-            add_columns(dy, rows, Sum { to: db, room: partial })?;
+            add_columns(dy, rows, GradientSum { to: db, room: partial })?;
         }
         let mut column = 0;
         for part in parts {
@@ -181,13 +182,13 @@ impl Store {
             let Some((a, b)) = part.adapter else { continue };
             if let Some(db) = self.gradient(b, self.len(b)) {
                 let low = self.lowered(part, a, x, low)?;
-                let side = Side::turned(&dy, out);
+                let side = Operand::transposed(&dy, out);
                 sum(side, (&low, self.rank(a)), &db, part.out, self.scale)?;
             }
             if let Some(da) = self.gradient(a, self.len(a)) {
                 let low = self.low_gradient(part, b, (&dy, rows, out), low)?;
                 let rank = self.rank(a);
-                sum(Side::turned(&low, rank), (x, input), &da, rank, 1.0)?;
+                sum(Operand::transposed(&low, rank), (x, input), &da, rank, 1.0)?;
             }
         }
         Ok(())

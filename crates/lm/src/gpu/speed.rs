@@ -1,12 +1,12 @@
 //! How fast a device is, measured on it: the two ceilings that every figure of the model layer is
-//! held against, and where the time of a step goes. As `lm::speed`, of the CPU.
+//! held against. As [`crate::speed`], of the CPU.
 
-use super::kernels::{Product, Side, product};
-use super::numbers::Numbers;
-use super::{Driver, Gpu, Kind};
+use super::buffer::DeviceBuffer;
+use super::context::Gpu;
+use super::driver::{Driver, ElementType};
+use super::kernels::{MatrixProduct, Operand, product};
 use crate::error::LmError;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What a device allows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,7 +32,7 @@ const ROUNDS: usize = 5;
 
 impl Sizes {
     fn of(gpu: &Gpu) -> Sizes {
-        match &gpu.0.driver {
+        match gpu.driver() {
             // 2 GiB from here to there: many times what its caches hold.
             #[cfg(feature = "cuda")]
             Driver::Cuda(_) => {
@@ -73,20 +73,22 @@ pub fn ceilings(gpu: &Gpu) -> Result<Ceilings, LmError> {
     let _turn = gpu.turn();
     let Sizes { numbers, side, repeats } = Sizes::of(gpu);
     let copied = {
-        let (from, to) =
-            (Numbers::zeros(gpu, Kind::F32, numbers)?, Numbers::zeros(gpu, Kind::F32, numbers)?);
+        let (from, to) = (
+            DeviceBuffer::zeros(gpu, ElementType::F32, numbers)?,
+            DeviceBuffer::zeros(gpu, ElementType::F32, numbers)?,
+        );
         best(gpu, repeats, || to.copy(&from))?
     };
     // Noise: a product of zeros takes less power, and runs faster than any of a model's.
     let matrix = || {
-        let matrix = Numbers::zeros(gpu, gpu.work(), side * side)?;
+        let matrix = DeviceBuffer::zeros(gpu, gpu.work(), side * side)?;
         matrix.make_up(1.0).map(|()| matrix)
     };
-    let (a, b, c) = (matrix()?, matrix()?, Numbers::zeros(gpu, gpu.work(), side * side)?);
+    let (a, b, c) = (matrix()?, matrix()?, DeviceBuffer::zeros(gpu, gpu.work(), side * side)?);
     let multiplied = best(gpu, repeats, || {
-        product(&Product {
-            a: Side::plain(&a, side),
-            b: Side::turned(&b, side),
+        product(&MatrixProduct {
+            a: Operand::plain(&a, side),
+            b: Operand::transposed(&b, side),
             c: &c,
             c_stride: side,
             rows: side,
@@ -97,52 +99,9 @@ pub fn ceilings(gpu: &Gpu) -> Result<Ceilings, LmError> {
         })
     })?;
     Ok(Ceilings {
-        memory_gb_per_s: (2 * numbers * Kind::F32.bytes()) as f64 / copied / 1e9,
+        memory_gb_per_s: (2 * numbers * ElementType::F32.bytes()) as f64 / copied / 1e9,
         product_tflops: 2.0 * (side as f64).powi(3) / multiplied / 1e12,
     })
-}
-
-/// What the parts of steps took, while somebody asks.
-#[derive(Default)]
-pub(super) struct Phases(Mutex<Option<Watched>>);
-
-struct Watched {
-    since: Instant,
-    parts: Vec<(&'static str, Duration)>,
-}
-
-impl Phases {
-    fn watched(&self) -> MutexGuard<'_, Option<Watched>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Gpu {
-    /// From here on the device is waited for after each part of a step, and the parts are timed.
-    /// The waits cost: a step that is timed so takes longer, for nothing is asked for ahead.
-    pub fn time_phases(&self) {
-        *self.0.phases.watched() = Some(Watched { since: Instant::now(), parts: Vec::new() });
-    }
-
-    /// What each part took since [`Gpu::time_phases`], in the order in which they first came. Ends
-    /// the timing.
-    pub fn take_phases(&self) -> Vec<(&'static str, Duration)> {
-        self.0.phases.watched().take().map_or_else(Vec::new, |watched| watched.parts)
-    }
-
-    /// All that was asked for since the last such call is this part of a step.
-    pub(super) fn phase(&self, name: &'static str) -> Result<(), LmError> {
-        let mut watched = self.0.phases.watched();
-        let Some(Watched { since, parts }) = watched.as_mut() else { return Ok(()) };
-        self.wait()?;
-        let took = since.elapsed();
-        *since = Instant::now();
-        match parts.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, sum)) => *sum += took,
-            None => parts.push((name, took)),
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -157,21 +116,5 @@ mod tests {
         assert!(memory_gb_per_s > 0.01 && memory_gb_per_s < 1e5, "{memory_gb_per_s} GB/s");
         assert!(product_tflops > 1e-6 && product_tflops < 1e5, "{product_tflops} TFLOP/s");
         assert_eq!(gpu.held(), 0, "what was measured with is given back");
-    }
-
-    #[test]
-    fn parts_are_timed_only_when_asked_for() {
-        let Some(gpu) = Gpu::emulated(Dtype::Bf16) else { return };
-        gpu.phase("forward").unwrap();
-        assert!(gpu.take_phases().is_empty());
-        gpu.time_phases();
-        for name in ["forward", "backward", "forward"] {
-            std::thread::sleep(Duration::from_millis(2));
-            gpu.phase(name).unwrap();
-        }
-        let parts = gpu.take_phases();
-        assert_eq!(parts.iter().map(|part| part.0).collect::<Vec<_>>(), ["forward", "backward"]);
-        assert!(parts[0].1 >= Duration::from_millis(4), "both are added: {parts:?}");
-        assert!(gpu.take_phases().is_empty());
     }
 }

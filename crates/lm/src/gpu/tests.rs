@@ -1,12 +1,15 @@
 //! What a device computes against the CPU: on a GPU where there is one, else on the emulator, which
 //! runs the same kernels. Without either they are skipped, with a line that says so.
 
+use super::context::Gpu;
 use super::*;
 use crate::cancel::Cancel;
 use crate::completion::StopReason;
 use crate::config::{Architecture, ModelConfig};
 use crate::decoder::{Decoder, InitSettings, random_weights};
-use crate::device::estimate::{Drawing, Kept, Training, frozen_bytes};
+use crate::device::Dtype;
+use crate::estimate::SavedActivations;
+use crate::estimate::gpu::{Drawing, Training, frozen_bytes};
 use crate::generate::{DrawRequest, Drawn, Generator, Sampling, plain};
 use crate::logp::sequence_logps;
 use crate::lora::{self, Lora, LoraSettings};
@@ -15,10 +18,10 @@ use crate::optimizer::{OptimizerSettings, Schedule};
 use crate::seed::Seed;
 use crate::train::{
     Belief, DpoExample, DpoSettings, Method, StepMetrics, StepReport, TrainSettings, Trainer,
-    Under, WeightedSequence,
+    WeightedSequence,
 };
 use crate::weights::Weights;
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 
 /// The device under test, or a line that says why there is none.
@@ -134,7 +137,7 @@ fn on_cpu(config: &ModelConfig, method: &Method) -> Trainer {
 fn on_gpu(gpu: &Gpu, config: &ModelConfig, method: &Method, checkpointing: bool) -> Trainer {
     let adapter = adapter(config, method);
     let settings = settings(method, checkpointing);
-    let under = Under::Weights(weights(config));
+    let under = BaseWeights::Host(weights(config));
     Trainer::on(gpu, config, under, adapter.as_ref(), settings, Seed::root(2)).unwrap()
 }
 
@@ -260,7 +263,7 @@ fn a_saved_state_goes_on() {
     let (weights, state) = (whole.weights().unwrap(), whole.optimizer_state().unwrap());
     (0..2).for_each(|_| step(&mut whole));
     let settings = settings(&Method::Full, false);
-    let under = Under::Weights(weights.clone());
+    let under = BaseWeights::Host(weights.clone());
     let mut rest =
         Trainer::on(&gpu, &config, under, None, settings.clone(), Seed::root(2)).unwrap();
     rest.restore_optimizer(&state).unwrap();
@@ -342,8 +345,9 @@ fn a_step_holds_what_is_planned() {
             let held = gpu.take_most_held();
             let moving = adapter(&config, &method)
                 .map(|adapter| adapter.0.values().map(Tensor::elem_count).sum::<usize>() as u64);
-            let kept = if checkpointing { Kept::Inputs } else { Kept::All };
-            let training = Training { adapter: moving, items: 3, rows: 130, kept, dtype: work };
+            let saved =
+                if checkpointing { SavedActivations::LayerInputs } else { SavedActivations::All };
+            let training = Training { adapter: moving, items: 3, rows: 130, saved, dtype: work };
             let base = if moving.is_some() { frozen_bytes(&config, work) } else { 0 };
             let planned = base + training.bytes(&config);
             let share = held as f64 / planned as f64;
@@ -386,7 +390,7 @@ fn requests(sampling: &Sampling) -> Vec<DrawRequest> {
 
 fn generator(gpu: &Gpu, config: &ModelConfig) -> Generator {
     let base = Base::new(gpu, config, weights(config)).unwrap();
-    let store = Store::over(gpu, config, base, None).unwrap();
+    let store = WeightStore::over(gpu, config, base, None).unwrap();
     Generator::on(config, GpuDecoder::new(store))
 }
 
@@ -430,7 +434,7 @@ fn log_probabilities_of_what_was_drawn_are_those_of_the_cpu() {
         .collect();
     let theirs = sequence_logps(&decoder, &sequences, &Cancel::default()).unwrap();
     let base = Base::new(&gpu, &config, weights(&config)).unwrap();
-    let scores = GpuDecoder::new(Store::over(&gpu, &config, base, None).unwrap());
+    let scores = GpuDecoder::new(WeightStore::over(&gpu, &config, base, None).unwrap());
     let ours = sequence_logps(&scores, &sequences, &Cancel::default()).unwrap();
     for ((drawn, theirs), ours) in all.iter().flatten().zip(theirs).zip(ours) {
         let per_token = drawn.token_ids.len() as f64;
@@ -467,10 +471,10 @@ fn what_is_common_is_held_once() {
     let held = gpu.held();
     let adapter = adapter(&config, &method).unwrap();
     let lora = Lora::new(&adapter, lora_settings).unwrap();
-    let adapters = Adapters { lora: &lora, moves: Moves::Nothing };
-    let policy = Store::over(&gpu, &config, base.clone(), Some(&adapters)).unwrap();
-    let reference = Store::over(&gpu, &config, base.clone(), None).unwrap();
-    let under = Under::Shared(base);
+    let adapters = AdapterUse { lora: &lora, moves: Trainable::Nothing };
+    let policy = WeightStore::over(&gpu, &config, base.clone(), Some(&adapters)).unwrap();
+    let reference = WeightStore::over(&gpu, &config, base.clone(), None).unwrap();
+    let under = BaseWeights::Shared(base);
     let settings = settings(&method, false);
     let mut trainer =
         Trainer::on(&gpu, &config, under, Some(&adapter), settings, Seed::root(2)).unwrap();
@@ -478,7 +482,7 @@ fn what_is_common_is_held_once() {
     assert!(gpu.held() < 2 * held, "{held} with one, {} with three", gpu.held());
     // The adapter is not merged, and counts.
     let sequences = [(tokens(1, 9), tokens(2, 6))];
-    let logps = |store: Store| {
+    let logps = |store: WeightStore| {
         sequence_logps(&GpuDecoder::new(store), &sequences, &Cancel::default()).unwrap()[0]
     };
     let merged = weights(&config).merged(&adapter, lora_settings.scale()).unwrap();
@@ -529,7 +533,7 @@ fn what_is_read_and_does_not_fit_is_read_in_parts() {
     let contexts: Vec<Vec<u32>> = requests.iter().map(|request| request.prompt.clone()).collect();
     let sequences: Vec<_> = (2..9).map(|n| (tokens(n % 3, 30), tokens(n, 20))).collect();
     let base = Base::new(&gpu, &config, weights(&config)).unwrap();
-    let store = || Store::over(&gpu, &config, base.clone(), None).unwrap();
+    let store = || WeightStore::over(&gpu, &config, base.clone(), None).unwrap();
     let tasks: [&dyn Fn() -> Vec<f64>; 3] = [
         &|| {
             let generator = Generator::on(&config, GpuDecoder::new(store()));

@@ -1,9 +1,9 @@
-//! Causal self-attention over packed rows. Sequences that begin alike lie together as a family: its
+//! Causal self-attention over packed rows. Sequences that begin alike lie together as a group: its
 //! prefix once, then the branches, each of which sees the prefix and itself. Grouped-query: query
 //! head h reads key/value head `h / (heads / kv_heads)`. Probabilities are not kept; the backward
 //! pass computes them again from one logarithm per row and head.
 //!
-//! A family and a key/value head make a task: tasks share no sums, so threads never wait for each
+//! A group and a key/value head make a task: tasks share no sums, so threads never wait for each
 //! other, and the products inside one are matrix products of blocks of rows.
 
 use super::exp::exp;
@@ -17,7 +17,7 @@ const TILE_ROWS: usize = 64;
 
 /// Sequences with a common beginning, in consecutive rows: the beginning, then each one's rest.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Family {
+pub struct PrefixGroup {
     /// All rows.
     pub rows: Range<usize>,
     /// Rows of the common beginning; all of them where there is one sequence.
@@ -28,7 +28,7 @@ pub struct Family {
 
 /// Numbers of heads and their width.
 #[derive(Clone, Copy, Debug)]
-pub struct Heads {
+pub struct AttentionShape {
     /// Query heads.
     pub queries: usize,
     /// Key and value heads.
@@ -37,7 +37,7 @@ pub struct Heads {
     pub dim: usize,
 }
 
-impl Heads {
+impl AttentionShape {
     /// Query heads that share a key head.
     pub fn group(self) -> usize {
         self.queries / self.keys
@@ -58,8 +58,8 @@ impl Heads {
     }
 }
 
-/// Some query rows of a family and what they see, in rows from its beginning.
-struct Tile {
+/// Some query rows of a group and what they see, in rows from its beginning.
+struct QueryTile {
     rows: Range<usize>,
     /// Rows of the prefix that are all seen.
     before: usize,
@@ -67,7 +67,7 @@ struct Tile {
     own: usize,
 }
 
-impl Tile {
+impl QueryTile {
     fn seen(&self) -> usize {
         self.before + self.rows.end - self.own
     }
@@ -83,15 +83,15 @@ impl Tile {
     }
 }
 
-impl Family {
-    fn tiles(&self) -> Vec<Tile> {
+impl PrefixGroup {
+    fn tiles(&self) -> Vec<QueryTile> {
         let mut tiles = Vec::new();
         let mut from = 0;
         for (at, length) in std::iter::once(&self.prefix).chain(&self.branches).enumerate() {
             let before = if at == 0 { 0 } else { self.prefix };
             for start in (from..from + length).step_by(TILE_ROWS) {
                 let rows = start..(start + TILE_ROWS).min(from + length);
-                tiles.push(Tile { rows, before, own: from });
+                tiles.push(QueryTile { rows, before, own: from });
             }
             from += length;
         }
@@ -99,18 +99,18 @@ impl Family {
     }
 }
 
-/// A family and a key/value head of it.
-struct Place<'a> {
-    heads: Heads,
-    family: &'a Family,
+/// A group and a key/value head of it.
+struct HeadTask<'a> {
+    heads: AttentionShape,
+    group: &'a PrefixGroup,
     key_head: usize,
 }
 
-impl Place<'_> {
+impl HeadTask<'_> {
     /// Rows `rows` of query head `g` of the group, in a matrix [T, heads * D].
     fn queries<'d>(&self, data: &'d [f32], rows: &Range<usize>, g: usize) -> Mat<'d> {
         let h = self.heads;
-        let at = (self.family.rows.start + rows.start) * h.query_width()
+        let at = (self.group.rows.start + rows.start) * h.query_width()
             + (self.key_head * h.group() + g) * h.dim;
         Mat::strided(&data[at..], rows.len(), h.dim, h.query_width())
     }
@@ -118,12 +118,12 @@ impl Place<'_> {
     /// Rows `rows` of the key/value head, in a matrix [T, kv_heads * D].
     fn keys<'d>(&self, data: &'d [f32], rows: &Range<usize>) -> Mat<'d> {
         let h = self.heads;
-        let at = (self.family.rows.start + rows.start) * h.key_width() + self.key_head * h.dim;
+        let at = (self.group.rows.start + rows.start) * h.key_width() + self.key_head * h.dim;
         Mat::strided(data.get(at..).unwrap_or_default(), rows.len(), h.dim, h.key_width())
     }
 
     /// `to` [tile, seen] = `left` times the seen rows of `right`, transposed.
-    fn scores(&self, tile: &Tile, left: Mat<'_>, right: &[f32], scale: f32, to: &mut [f32]) {
+    fn scores(&self, tile: &QueryTile, left: Mat<'_>, right: &[f32], scale: f32, to: &mut [f32]) {
         let seen = tile.seen();
         for (rows, column) in tile.stretches() {
             if !rows.is_empty() {
@@ -134,7 +134,14 @@ impl Place<'_> {
     }
 
     /// `to` [tile, D] (rows `stride` apart) = `weights` [tile, seen] times the seen rows of `right`.
-    fn mixed(&self, tile: &Tile, weights: &[f32], right: &[f32], to: &mut [f32], stride: usize) {
+    fn mixed(
+        &self,
+        tile: &QueryTile,
+        weights: &[f32],
+        right: &[f32],
+        to: &mut [f32],
+        stride: usize,
+    ) {
         let (n, dim) = (tile.rows.len(), self.heads.dim);
         let mut add = false;
         for (rows, column) in tile.stretches() {
@@ -148,8 +155,8 @@ impl Place<'_> {
     }
 
     /// Adds `weights` [tile, seen], transposed, times `left` [tile, D] to the seen rows of `to`
-    /// [family, D].
-    fn spread(&self, tile: &Tile, weights: &[f32], left: Mat<'_>, to: &mut [f32]) {
+    /// [group, D].
+    fn spread(&self, tile: &QueryTile, weights: &[f32], left: Mat<'_>, to: &mut [f32]) {
         let dim = self.heads.dim;
         for (rows, column) in tile.stretches() {
             if !rows.is_empty() {
@@ -191,19 +198,19 @@ wide! {
     }
 }
 
-/// Cuts `data`, which holds `width` numbers per row, into a block for every family and key/value
+/// Cuts `data`, which holds `width` numbers per row, into a block for every group and key/value
 /// head, in that order.
 fn blocks<'a>(
     mut data: &'a mut [f32],
-    heads: Heads,
-    families: &[Family],
+    heads: AttentionShape,
+    groups: &[PrefixGroup],
     width: usize,
 ) -> Vec<&'a mut [f32]> {
-    let mut blocks = Vec::with_capacity(families.len() * heads.keys);
-    for family in families {
+    let mut blocks = Vec::with_capacity(groups.len() * heads.keys);
+    for group in groups {
         for _ in 0..heads.keys {
             let (block, rest) =
-                std::mem::take(&mut data).split_at_mut(family.rows.len() * width / heads.keys);
+                std::mem::take(&mut data).split_at_mut(group.rows.len() * width / heads.keys);
             blocks.push(block);
             data = rest;
         }
@@ -211,17 +218,23 @@ fn blocks<'a>(
     blocks
 }
 
-fn places(heads: Heads, families: &[Family]) -> Vec<Place<'_>> {
-    let all = families.iter().flat_map(|f| (0..heads.keys).map(move |k| (f, k)));
-    all.map(|(family, key_head)| Place { heads, family, key_head }).collect()
+fn places(heads: AttentionShape, groups: &[PrefixGroup]) -> Vec<HeadTask<'_>> {
+    let all = groups.iter().flat_map(|f| (0..heads.keys).map(move |k| (f, k)));
+    all.map(|(group, key_head)| HeadTask { heads, group, key_head }).collect()
 }
 
 /// From blocks, as [`blocks`] cuts them, to rows [T, width].
-fn to_rows(from: &[f32], heads: Heads, families: &[Family], width: usize, to: &mut [f32]) {
+fn to_rows(
+    from: &[f32],
+    heads: AttentionShape,
+    groups: &[PrefixGroup],
+    width: usize,
+    to: &mut [f32],
+) {
     let part = width / heads.keys;
-    for family in families {
-        let n = family.rows.len();
-        let range = family.rows.start * width..family.rows.end * width;
+    for group in groups {
+        let n = group.rows.len();
+        let range = group.rows.start * width..group.rows.end * width;
         let from = &from[range.clone()];
         to[range].par_chunks_mut(width).with_min_len(32).enumerate().for_each(|(row, to)| {
             for (key_head, to) in to.chunks_exact_mut(part).enumerate() {
@@ -239,22 +252,22 @@ fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 }
 
 /// Attention of `q` [T, heads * D] over `k`, `v` [T, kv_heads * D] to `y` [T, heads * D]. `totals`
-/// [T * heads] keeps the logarithms that [`attention_backward`] needs. `families` lie one after
+/// [T * heads] keeps the logarithms that [`attention_backward`] needs. `groups` lie one after
 /// another and cover all rows.
 pub fn attention(
-    heads: Heads,
-    families: &[Family],
+    heads: AttentionShape,
+    groups: &[PrefixGroup],
     (q, k, v): (&[f32], &[f32], &[f32]),
     (y, totals): (&mut [f32], &mut [f32]),
     scratch: &mut Vec<f32>,
 ) {
     let (width, group) = (heads.query_width(), heads.group());
-    let outputs = blocks(sized(scratch, q.len()), heads, families, width);
-    let totals = blocks(totals, heads, families, heads.queries);
-    let tasks: Vec<_> = places(heads, families).into_iter().zip(outputs).zip(totals).collect();
+    let outputs = blocks(sized(scratch, q.len()), heads, groups, width);
+    let totals = blocks(totals, heads, groups, heads.queries);
+    let tasks: Vec<_> = places(heads, groups).into_iter().zip(outputs).zip(totals).collect();
     tasks.into_par_iter().for_each(|((place, output), totals)| {
         let mut scores = Vec::new();
-        for tile in place.family.tiles() {
+        for tile in place.group.tiles() {
             let seen = tile.seen();
             for g in 0..group {
                 let scores = sized(&mut scores, tile.rows.len() * seen);
@@ -270,12 +283,12 @@ pub fn attention(
             }
         }
     });
-    to_rows(scratch, heads, families, width, y);
+    to_rows(scratch, heads, groups, width, y);
 }
 
 /// Buffers of [`attention_backward`], kept from call to call.
 #[derive(Debug, Default)]
-pub struct Scratch {
+pub struct BackwardScratch {
     dq: Vec<f32>,
     dk: Vec<f32>,
     dv: Vec<f32>,
@@ -283,36 +296,36 @@ pub struct Scratch {
 
 /// Gradients of q, k and v, given that of y.
 pub fn attention_backward(
-    (heads, families): (Heads, &[Family]),
+    (heads, groups): (AttentionShape, &[PrefixGroup]),
     (q, k, v): (&[f32], &[f32], &[f32]),
     (totals, dy): (&[f32], &[f32]),
     (dq, dk, dv): (&mut [f32], &mut [f32], &mut [f32]),
-    scratch: &mut Scratch,
+    scratch: &mut BackwardScratch,
 ) {
     let (width, key_width) = (heads.query_width(), heads.key_width());
-    let Scratch { dq: dq_blocks, dk: dk_blocks, dv: dv_blocks } = scratch;
+    let BackwardScratch { dq: dq_blocks, dk: dk_blocks, dv: dv_blocks } = scratch;
     // Keys and values are added to; queries are written once.
     dk_blocks.clear();
     dv_blocks.clear();
-    let tasks: Vec<_> = places(heads, families)
+    let tasks: Vec<_> = places(heads, groups)
         .into_iter()
-        .zip(blocks(sized(dq_blocks, q.len()), heads, families, width))
-        .zip(blocks(sized(dk_blocks, k.len()), heads, families, key_width))
-        .zip(blocks(sized(dv_blocks, v.len()), heads, families, key_width))
+        .zip(blocks(sized(dq_blocks, q.len()), heads, groups, width))
+        .zip(blocks(sized(dk_blocks, k.len()), heads, groups, key_width))
+        .zip(blocks(sized(dv_blocks, v.len()), heads, groups, key_width))
         .collect();
     tasks.into_par_iter().for_each(|(((place, dq), dk), dv)| {
-        let start = place.family.rows.start * heads.queries
-            + place.key_head * place.family.rows.len() * heads.group();
+        let start = place.group.rows.start * heads.queries
+            + place.key_head * place.group.rows.len() * heads.group();
         let totals = &totals[start..];
         place_backward(&place, (q, k, v), (totals, dy), (dq, dk, dv));
     });
-    to_rows(dq_blocks, heads, families, width, dq);
-    to_rows(dk_blocks, heads, families, key_width, dk);
-    to_rows(dv_blocks, heads, families, key_width, dv);
+    to_rows(dq_blocks, heads, groups, width, dq);
+    to_rows(dk_blocks, heads, groups, key_width, dk);
+    to_rows(dv_blocks, heads, groups, key_width, dv);
 }
 
 fn place_backward(
-    place: &Place<'_>,
+    place: &HeadTask<'_>,
     (q, k, v): (&[f32], &[f32], &[f32]),
     (totals, dy): (&[f32], &[f32]),
     (dq, dk, dv): (&mut [f32], &mut [f32], &mut [f32]),
@@ -320,7 +333,7 @@ fn place_backward(
     let heads = place.heads;
     let group = heads.group();
     let (mut p, mut ds) = (Vec::new(), Vec::new());
-    for tile in place.family.tiles() {
+    for tile in place.group.tiles() {
         let seen = tile.seen();
         for g in 0..group {
             let size = tile.rows.len() * seen;
@@ -346,21 +359,25 @@ mod tests {
     use super::super::testing::{check, noise};
     use super::*;
 
-    fn forward(heads: Heads, families: &[Family], t: &[Vec<f32>]) -> (Vec<f32>, Vec<f32>) {
+    fn forward(
+        heads: AttentionShape,
+        groups: &[PrefixGroup],
+        t: &[Vec<f32>],
+    ) -> (Vec<f32>, Vec<f32>) {
         let mut y = vec![0f32; t[0].len()];
         let mut totals = vec![0f32; t[0].len() / heads.dim];
-        attention(heads, families, (&t[0], &t[1], &t[2]), (&mut y, &mut totals), &mut Vec::new());
+        attention(heads, groups, (&t[0], &t[1], &t[2]), (&mut y, &mut totals), &mut Vec::new());
         (y, totals)
     }
 
     #[test]
     fn backward_equals_differences_with_grouped_queries_and_branches() {
-        let heads = Heads { queries: 4, keys: 2, dim: 2 };
-        let families = [
-            Family { rows: 0..2, prefix: 2, branches: vec![] },
-            Family { rows: 2..8, prefix: 2, branches: vec![3, 1] },
+        let heads = AttentionShape { queries: 4, keys: 2, dim: 2 };
+        let groups = [
+            PrefixGroup { rows: 0..2, prefix: 2, branches: vec![] },
+            PrefixGroup { rows: 2..8, prefix: 2, branches: vec![3, 1] },
         ];
-        let forward = |t: &[Vec<f32>]| forward(heads, &families, t);
+        let forward = |t: &[Vec<f32>]| forward(heads, &groups, t);
         check(
             &[8 * 8, 8 * 4, 8 * 4],
             |t| forward(t).0,
@@ -368,22 +385,22 @@ mod tests {
                 let totals = forward(t).1;
                 let (mut dq, mut dk, mut dv) = (vec![0f32; 64], vec![0f32; 32], vec![0f32; 32]);
                 attention_backward(
-                    (heads, &families),
+                    (heads, &groups),
                     (&t[0], &t[1], &t[2]),
                     (&totals, dy),
                     (&mut dq, &mut dk, &mut dv),
-                    &mut Scratch::default(),
+                    &mut BackwardScratch::default(),
                 );
                 vec![dq, dk, dv]
             },
         );
     }
 
-    /// A prompt and two responses as one family give what two sequences of their own give, also
+    /// A prompt and two responses as one group give what two sequences of their own give, also
     /// over several tiles.
     #[test]
     fn sharing_a_prefix_changes_nothing() {
-        let heads = Heads { queries: 2, keys: 1, dim: 4 };
+        let heads = AttentionShape { queries: 2, keys: 1, dim: 4 };
         let (prompt, first, second) = (70, 80, 5);
         let rows = prompt + first + second;
         let shared = [noise(rows * 8, 1), noise(rows * 4, 2), noise(rows * 4, 3)];
@@ -396,16 +413,16 @@ mod tests {
                 [part(0..prompt + first), part(0..prompt), part(rest)].concat()
             })
             .collect();
-        let family = Family { rows: 0..rows, prefix: prompt, branches: vec![first, second] };
+        let group = PrefixGroup { rows: 0..rows, prefix: prompt, branches: vec![first, second] };
         let two = [
-            Family { rows: 0..prompt + first, prefix: prompt + first, branches: vec![] },
-            Family {
+            PrefixGroup { rows: 0..prompt + first, prefix: prompt + first, branches: vec![] },
+            PrefixGroup {
                 rows: prompt + first..rows + prompt,
                 prefix: prompt + second,
                 branches: vec![],
             },
         ];
-        let ours = forward(heads, &[family], &shared).0;
+        let ours = forward(heads, &[group], &shared).0;
         let theirs = forward(heads, &two, &apart).0;
         let expected = [&theirs[..(prompt + first) * 8], &theirs[(2 * prompt + first) * 8..]];
         let gap = ours.iter().zip(expected.concat()).map(|(a, b)| (a - b).abs());

@@ -15,9 +15,9 @@ const PATIENCE: Duration = Duration::from_millis(1);
 const LOOKS: u32 = 64;
 
 /// Ends the wait of the others, also when what they were kept awake for panics.
-struct Over<'a>(&'a AtomicBool);
+struct DoneOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for Over<'_> {
+impl Drop for DoneOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Release);
     }
@@ -28,7 +28,7 @@ impl Drop for Over<'_> {
 pub(crate) fn awake<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     let over = AtomicBool::new(false);
     rayon::scope(|scope| {
-        let _over = Over(&over);
+        let _over = DoneOnDrop(&over);
         for _ in 1..rayon::current_num_threads() {
             scope.spawn(|_| stand_by(&over));
         }

@@ -16,7 +16,7 @@ mod swiglu;
 mod wide;
 
 pub(crate) use attention::softmax;
-pub use attention::{Family, Heads, Scratch, attention, attention_backward};
+pub use attention::{AttentionShape, BackwardScratch, PrefixGroup, attention, attention_backward};
 pub(crate) use awake::awake;
 pub use exp::exp;
 pub(crate) use logps::log_sum_exp;
@@ -25,7 +25,7 @@ pub use matmul::{Mat, MatMut, matmul, matmul_here};
 pub(crate) use norm::norm_some;
 pub use norm::{rms_norm, rms_norm_backward, scaled};
 pub(crate) use panel::lanes;
-pub use panel::{Blocks, Line, Lines, Panels, Space, Storage, WIDTH};
+pub use panel::{Line, Lines, Panels, ProductScratch, RowBlocks, Storage, WIDTH};
 pub(crate) use rotary::turn_some;
 pub use rotary::{RotaryTable, turn_rows};
 pub use swiglu::{silu_product, swiglu, swiglu_backward};

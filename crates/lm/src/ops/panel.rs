@@ -55,15 +55,15 @@ impl DerefMut for Lines {
 
 /// Numbers in a vector of the kernels here.
 pub(crate) fn lanes() -> usize {
-    struct Lanes;
-    impl WithSimd for Lanes {
+    struct F32Lanes;
+    impl WithSimd for F32Lanes {
         type Output = usize;
         #[inline(always)]
         fn with_simd<S: Simd>(self, _: S) -> usize {
             S::F32_LANES
         }
     }
-    Arch::new().dispatch(Lanes)
+    Arch::new().dispatch(F32Lanes)
 }
 
 /// Rows that are computed at once: as many as there are registers for.
@@ -73,14 +73,14 @@ fn rows_at_once() -> usize {
 
 /// Rows [T, K] in blocks: of each block its first numbers, then its second ones.
 #[derive(Debug, Default)]
-pub struct Blocks {
+pub struct RowBlocks {
     data: Vec<f32>,
     /// First row of every block, and the end.
     starts: Vec<usize>,
     inner: usize,
 }
 
-impl Blocks {
+impl RowBlocks {
     /// Takes `rows` rows of `inner` numbers; `row(r)` is the r-th.
     pub fn fill<'a>(&mut self, rows: usize, inner: usize, row: impl Fn(usize) -> &'a [f32]) {
         let count = rows.div_ceil(rows_at_once());
@@ -111,7 +111,7 @@ impl Blocks {
         }
     }
 
-    /// The part of [`Blocks::add_product`] that `lines` make, which begin at the inner index
+    /// The part of [`RowBlocks::add_product`] that `lines` make, which begin at the inner index
     /// `from`; of `ahead` a part is fetched beside every block.
     fn add_stretch(
         &self,
@@ -141,7 +141,7 @@ fn multiply(rows: &[f32], panel: &[Line], ahead: &[Line], sums: &mut [Line]) {
     by_size!(1 2 3 4 5 6 7 8 9 10 11 12);
 }
 
-struct Tile<'a, const R: usize> {
+struct PanelTile<'a, const R: usize> {
     rows: &'a [[f32; R]],
     panel: &'a [Line],
     ahead: &'a [Line],
@@ -150,7 +150,7 @@ struct Tile<'a, const R: usize> {
 
 fn run<const R: usize>(rows: &[f32], panel: &[Line], ahead: &[Line], sums: &mut [Line]) {
     if let Ok(sums) = sums.try_into() {
-        Arch::new().dispatch(Tile::<R> { rows: rows.as_chunks().0, panel, ahead, sums });
+        Arch::new().dispatch(PanelTile::<R> { rows: rows.as_chunks().0, panel, ahead, sums });
     }
 }
 
@@ -176,13 +176,13 @@ fn fetch(line: &Line) {
     }
 }
 
-impl<const R: usize> WithSimd for Tile<'_, R> {
+impl<const R: usize> WithSimd for PanelTile<'_, R> {
     type Output = ();
 
     /// Two vectors of every row at a time: what they add up stays in registers.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Tile { rows, panel, ahead, sums } = self;
+        let PanelTile { rows, panel, ahead, sums } = self;
         let each = (ahead.len() * STRETCH).div_ceil(panel.len().max(1)).max(1);
         let step = 2 * S::F32_LANES;
         for from in (0..WIDTH).step_by(step) {
@@ -225,7 +225,7 @@ pub enum Storage {
 const GROUP: usize = 32;
 
 #[derive(Debug)]
-enum Numbers {
+enum PanelData {
     Exact(Lines),
     EightBit {
         values: Vec<[i8; WIDTH]>,
@@ -237,7 +237,7 @@ enum Numbers {
 /// A matrix `W` [N, K] arranged for `x W'`.
 #[derive(Debug)]
 pub struct Panels {
-    numbers: Numbers,
+    numbers: PanelData,
     inner: usize,
     outer: usize,
 }
@@ -260,12 +260,12 @@ impl Panels {
     /// Room for `outer` rows, to be filled by [`Panels::push`].
     pub fn room(outer: usize, inner: usize) -> Panels {
         let lines = Lines::zeros(outer.div_ceil(WIDTH) * inner);
-        Panels { numbers: Numbers::Exact(lines), inner, outer: 0 }
+        Panels { numbers: PanelData::Exact(lines), inner, outer: 0 }
     }
 
     /// Appends the rows of a matrix [N, K].
     pub fn push(&mut self, matrix: &[f32]) {
-        let Numbers::Exact(lines) = &mut self.numbers else { return };
+        let PanelData::Exact(lines) = &mut self.numbers else { return };
         let (inner, first) = (self.inner, self.outer);
         self.outer += matrix.len() / inner;
         let panels = lines.par_chunks_mut(inner).enumerate().skip(first / WIDTH);
@@ -283,7 +283,7 @@ impl Panels {
 
     /// Kept as told.
     pub fn stored(mut self, storage: Storage) -> Panels {
-        if let (Storage::EightBit, Numbers::Exact(lines)) = (storage, &self.numbers) {
+        if let (Storage::EightBit, PanelData::Exact(lines)) = (storage, &self.numbers) {
             self.numbers = eight_bit(lines, self.inner);
         }
         self
@@ -298,11 +298,11 @@ impl Panels {
     pub fn row(&self, row: usize, to: &mut [f32]) {
         let (panel, column) = (row / WIDTH * self.inner, row % WIDTH);
         match &self.numbers {
-            Numbers::Exact(lines) => {
+            PanelData::Exact(lines) => {
                 let lines = &lines[panel..panel + self.inner];
                 to.iter_mut().zip(lines).for_each(|(to, line)| *to = line[column]);
             }
-            Numbers::EightBit { values, scales } => {
+            PanelData::EightBit { values, scales } => {
                 let groups = self.inner.div_ceil(GROUP);
                 let scales = &scales[row / WIDTH * groups..];
                 let lines = values[panel..panel + self.inner].iter().enumerate();
@@ -314,7 +314,7 @@ impl Panels {
     }
 
     /// `to` [T, N] = `x` [T, K] W'.
-    pub fn product(&self, x: &[f32], space: &mut Space, to: &mut Vec<f32>) {
+    pub fn product(&self, x: &[f32], space: &mut ProductScratch, to: &mut Vec<f32>) {
         let rows = x.len() / self.inner;
         self.lines(x, space);
         to.resize(rows * self.outer, 0.0);
@@ -331,7 +331,7 @@ impl Panels {
     }
 
     /// `to` [T, N] += `x` [T, K] W'.
-    pub fn add_product(&self, x: &[f32], space: &mut Space, to: &mut [f32]) {
+    pub fn add_product(&self, x: &[f32], space: &mut ProductScratch, to: &mut [f32]) {
         let rows = x.len() / self.inner;
         self.lines(x, space);
         for (row, to) in to.chunks_mut(self.outer).enumerate() {
@@ -342,7 +342,7 @@ impl Panels {
     }
 
     /// x W' in `space`: of every panel a line for each row.
-    fn lines(&self, x: &[f32], space: &mut Space) {
+    fn lines(&self, x: &[f32], space: &mut ProductScratch) {
         let rows = x.len() / self.inner;
         space.blocks.fill(rows, self.inner, |r| &x[r * self.inner..(r + 1) * self.inner]);
         let panels = self.outer.div_ceil(WIDTH);
@@ -359,14 +359,14 @@ impl Panels {
         }
     }
 
-    fn panel_product(&self, panel: usize, blocks: &Blocks, sums: &mut [Line]) {
+    fn panel_product(&self, panel: usize, blocks: &RowBlocks, sums: &mut [Line]) {
         let range = panel * self.inner..(panel + 1) * self.inner;
         match &self.numbers {
-            Numbers::Exact(lines) => {
+            PanelData::Exact(lines) => {
                 let next = range.end..(range.end + self.inner).min(lines.len());
                 blocks.add_product(&lines[range], &lines[next], sums);
             }
-            Numbers::EightBit { values, scales } => {
+            PanelData::EightBit { values, scales } => {
                 let scales = &scales[panel * self.inner.div_ceil(GROUP)..];
                 let mut near = [[0.0; WIDTH]; NEAR];
                 let stretches = values[range].chunks(NEAR).zip(scales.chunks(NEAR / GROUP));
@@ -393,7 +393,7 @@ wide! {
 }
 
 /// Rounds each column of a group to 255 steps of its largest number.
-fn eight_bit(lines: &[Line], inner: usize) -> Numbers {
+fn eight_bit(lines: &[Line], inner: usize) -> PanelData {
     let panel = |panel: &[Line]| {
         let (mut values, mut scales) = (Vec::new(), Vec::new());
         for group in panel.chunks(GROUP) {
@@ -411,13 +411,13 @@ fn eight_bit(lines: &[Line], inner: usize) -> Numbers {
     };
     let parts: Vec<_> = lines.par_chunks(inner.max(1)).map(panel).collect();
     let (values, scales): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-    Numbers::EightBit { values: values.concat(), scales: scales.concat() }
+    PanelData::EightBit { values: values.concat(), scales: scales.concat() }
 }
 
 /// Buffers of a product, kept from one to the next.
 #[derive(Debug, Default)]
-pub struct Space {
-    blocks: Blocks,
+pub struct ProductScratch {
+    blocks: RowBlocks,
     lines: Vec<Line>,
 }
 
@@ -428,7 +428,7 @@ mod tests {
 
     fn product(panels: &Panels, x: &[f32]) -> Vec<f32> {
         let mut to = Vec::new();
-        panels.product(x, &mut Space::default(), &mut to);
+        panels.product(x, &mut ProductScratch::default(), &mut to);
         to
     }
 
@@ -458,9 +458,9 @@ mod tests {
     fn every_width_of_vectors_gives_the_same_bits() {
         let (rows, panel) = (noise(7 * 40, 1), noise(40 * WIDTH, 2));
         let (rows, panel) = (rows.as_chunks::<7>().0, panel.as_chunks::<WIDTH>().0);
-        let run = |with: &dyn Fn(Tile<'_, 7>)| {
+        let run = |with: &dyn Fn(PanelTile<'_, 7>)| {
             let mut sums = [[0.5; WIDTH]; 7];
-            with(Tile { rows, panel, ahead: &[], sums: &mut sums });
+            with(PanelTile { rows, panel, ahead: &[], sums: &mut sums });
             sums
         };
         let scalar = run(&|tile| Simd::vectorize(pulp::Scalar::new(), tile));

@@ -48,11 +48,11 @@ fn trainer(method: Method, threads: usize) -> Trainer {
     Trainer::new(&config(), weights(), None, settings(method, threads), Seed::root(2)).unwrap()
 }
 
-fn lanes(method: Method) -> Lanes {
+fn cpu_backend(method: Method) -> CpuBackend {
     let settings = settings(method, 1);
     let lora = lora_of(&config(), None, &settings, Seed::root(2)).unwrap();
     let decoder = Decoder::new(&config(), weights(), lora.as_ref()).unwrap();
-    Lanes::new(decoder, &settings).unwrap()
+    CpuBackend::new(decoder, &settings).unwrap()
 }
 
 fn values(trainer: &Trainer) -> Vec<Vec<f32>> {
@@ -144,12 +144,12 @@ fn a_step_that_would_not_be_finite_changes_nothing() {
 #[test]
 fn moments_stay_finite() {
     for method in [Method::Full, lora()] {
-        let mut t = lanes(method);
-        t.gradients(&[Work::sft(&rows(), 1.0)], &Cancel::default()).unwrap();
+        let mut t = cpu_backend(method);
+        t.gradients(&[LossTerm::sft(&rows(), 1.0)], &Cancel::default()).unwrap();
         let optimizer =
             OptimizerSettings { max_grad_norm: 0.0, ..settings(Method::Full, 1).optimizer };
         t.apply(&optimizer, &mut StepMetrics::default()).unwrap().unwrap();
-        let state = |t: &Lanes| {
+        let state = |t: &CpuBackend| {
             let all = [t.base(), t.adapter(), t.optimizer_state()];
             all.map(|weights| weights.unwrap().to_bytes(WeightDtype::F32).unwrap())
         };

@@ -1,23 +1,23 @@
 //! Attention over lists of keys, and its way back.
 
-use super::{at, f, n, needs, or_null, reaches, start};
+use super::launch::{at, f, n, needs, or_null, reaches, start};
 use crate::error::LmError;
-use crate::gpu::numbers::{Numbers, Room};
-use crate::gpu::{Kind, MULTIPROCESSORS};
-use crate::ops::Heads;
+use crate::gpu::buffer::{DeviceBuffer, Scratch};
+use crate::gpu::driver::ElementType;
+use crate::ops::AttentionShape;
 use gradus_kernels as shapes;
 
 /// Queries, keys and values as attention reads them: rows `stride` apart.
-pub(in crate::gpu) struct Seen<'a> {
-    pub heads: Heads,
-    pub q: &'a Numbers,
+pub(in crate::gpu) struct AttentionInputs<'a> {
+    pub heads: AttentionShape,
+    pub q: &'a DeviceBuffer,
     pub q_stride: usize,
-    pub k: &'a Numbers,
-    pub v: &'a Numbers,
+    pub k: &'a DeviceBuffer,
+    pub v: &'a DeviceBuffer,
     pub kv_stride: usize,
 }
 
-impl Seen<'_> {
+impl AttentionInputs<'_> {
     fn sizes(&self) -> [u64; 4] {
         let heads = self.heads;
         let scale = 1.0 / (heads.dim as f32).sqrt();
@@ -33,7 +33,7 @@ impl Seen<'_> {
     }
 
     fn is_bf16(&self) -> bool {
-        self.q.kind() == Kind::Bf16
+        self.q.kind() == ElementType::Bf16
     }
 
     /// The name of the kernel for heads so wide.
@@ -44,10 +44,10 @@ impl Seen<'_> {
 
 /// Query rows in tiles, and what each tile sees. `rows` and `key_rows` bound the row numbers in it;
 /// whoever makes it keeps to them.
-pub(in crate::gpu) struct Tiles {
+pub(in crate::gpu) struct QueryTiles {
     /// Four words each: first row, rows, where its keys begin, how many the first row sees.
-    pub tiles: Numbers,
-    pub keys: Numbers,
+    pub tiles: DeviceBuffer,
+    pub keys: DeviceBuffer,
     pub count: usize,
     /// Rows of queries.
     pub rows: usize,
@@ -60,24 +60,24 @@ pub(in crate::gpu) struct Tiles {
 /// Attention to `y` [rows, heads * D]; `totals` [rows, heads] keeps what the backward pass needs.
 /// `space` holds the parts that a few rows with many keys are computed in.
 pub(in crate::gpu) fn attention(
-    seen: &Seen<'_>,
-    tiles: &Tiles,
-    (y, totals): (&Numbers, Option<&Numbers>),
-    space: &mut Room,
+    seen: &AttentionInputs<'_>,
+    tiles: &QueryTiles,
+    (y, totals): (&DeviceBuffer, Option<&DeviceBuffer>),
+    space: &mut Scratch,
 ) -> Result<(), LmError> {
     let heads = seen.heads;
     let (rows, gpu) = (tiles.rows, y.gpu());
     seen.check(rows, tiles.key_rows);
-    needs(&tiles.tiles, Kind::U32, 4 * tiles.count);
+    needs(&tiles.tiles, ElementType::U32, 4 * tiles.count);
     needs(y, seen.q.kind(), rows * heads.query_width());
     if let Some(totals) = totals {
-        needs(totals, Kind::F32, rows * heads.queries);
+        needs(totals, ElementType::F32, rows * heads.queries);
     }
     let parts = parts_of(tiles, heads);
     let sums = rows * heads.query_width();
     let space = match parts {
         1 => None,
-        _ => Some(space.get(gpu, Kind::F32, parts * (sums + rows * heads.queries))?),
+        _ => Some(space.get(gpu, ElementType::F32, parts * (sums + rows * heads.queries))?),
     };
     let split = space.as_ref().map(|space| (space.part(0, parts * sums), space.from(parts * sums)));
     let [queries, keys, dim, scale] = seen.sizes();
@@ -124,36 +124,40 @@ pub(in crate::gpu) fn attention(
     start(gpu, &format!("attention_join_{}", y.kind().name()), launch, &args)
 }
 
+/// Multiprocessors that a launch should keep busy. An H100 or H200 has 132; a smaller GPU is kept
+/// busy by as many blocks as well.
+const MULTIPROCESSORS: usize = 132;
+
 /// Keys below which a part is not worth its joining.
 const PART_KEYS_MIN: usize = 128;
 
 /// Parts that keys are cut into, so that a few rows keep the whole device busy.
-fn parts_of(tiles: &Tiles, heads: Heads) -> usize {
+fn parts_of(tiles: &QueryTiles, heads: AttentionShape) -> usize {
     let wanted = (2 * MULTIPROCESSORS).div_ceil((tiles.count * heads.keys).max(1));
     wanted.min(tiles.seen_max / PART_KEYS_MIN).clamp(1, 32)
 }
 
 /// What the backward pass of attention is given: y [rows, heads * D], its gradient, the totals.
-pub(in crate::gpu) struct Mixed<'a> {
-    pub y: &'a Numbers,
-    pub dy: &'a Numbers,
-    pub totals: &'a Numbers,
+pub(in crate::gpu) struct AttentionGradients<'a> {
+    pub y: &'a DeviceBuffer,
+    pub dy: &'a DeviceBuffer,
+    pub totals: &'a DeviceBuffer,
     /// Room for a number per row and head.
-    pub delta: &'a Numbers,
+    pub delta: &'a DeviceBuffer,
 }
 
 /// Key rows in tiles of four words: first row, rows, the first query row that does not see them.
 pub(in crate::gpu) struct KeyTiles {
-    pub tiles: Numbers,
+    pub tiles: DeviceBuffer,
     pub count: usize,
 }
 
 /// Gradients of queries, keys and values, which lie as those do in `seen`.
 pub(in crate::gpu) fn attention_backward(
-    seen: &Seen<'_>,
-    (tiles, key_tiles): (&Tiles, &KeyTiles),
-    mixed: &Mixed<'_>,
-    (dq, dk, dv): (&Numbers, &Numbers, &Numbers),
+    seen: &AttentionInputs<'_>,
+    (tiles, key_tiles): (&QueryTiles, &KeyTiles),
+    mixed: &AttentionGradients<'_>,
+    (dq, dk, dv): (&DeviceBuffer, &DeviceBuffer, &DeviceBuffer),
 ) -> Result<(), LmError> {
     let heads = seen.heads;
     let (rows, gpu, kind) = (tiles.rows, dq.gpu(), seen.q.kind());
@@ -161,8 +165,8 @@ pub(in crate::gpu) fn attention_backward(
     seen.check(rows, tiles.key_rows);
     needs(mixed.y, kind, rows * width);
     needs(mixed.dy, kind, rows * width);
-    needs(mixed.totals, Kind::F32, rows * heads.queries);
-    needs(mixed.delta, Kind::F32, rows * heads.queries);
+    needs(mixed.totals, ElementType::F32, rows * heads.queries);
+    needs(mixed.delta, ElementType::F32, rows * heads.queries);
     reaches(dq, rows, width, seen.q_stride);
     reaches(dk, tiles.key_rows, heads.key_width(), seen.kv_stride);
     reaches(dv, tiles.key_rows, heads.key_width(), seen.kv_stride);

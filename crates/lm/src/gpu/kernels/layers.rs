@@ -1,23 +1,24 @@
 //! What a layer is made of besides products and attention: norms, heads, the gated product, biases.
 
-use super::{Launch, at, f, n, needs, or_null, reaches, start};
+use super::launch::{at, f, n, needs, or_null, reaches, start};
 use crate::error::LmError;
-use crate::gpu::Kind;
-use crate::gpu::numbers::{Numbers, Room};
+use crate::gpu::buffer::{DeviceBuffer, Scratch};
+use crate::gpu::driver::ElementType;
 use gradus_kernels as shapes;
+use gradus_kernels::Launch;
 
 /// y of x [rows, width] f32, and each row's factor.
 pub(in crate::gpu) fn rms_norm(
-    (x, w): (&Numbers, &Numbers),
-    (y, inverses): (&Numbers, &Numbers),
+    (x, w): (&DeviceBuffer, &DeviceBuffer),
+    (y, inverses): (&DeviceBuffer, &DeviceBuffer),
     eps: f32,
 ) -> Result<(), LmError> {
     let width = w.len();
     let rows = x.len() / width;
-    needs(x, Kind::F32, rows * width);
-    needs(w, Kind::F32, width);
+    needs(x, ElementType::F32, rows * width);
+    needs(w, ElementType::F32, width);
     needs(y, y.kind(), rows * width);
-    needs(inverses, Kind::F32, rows);
+    needs(inverses, ElementType::F32, rows);
     let name = format!("rms_norm_f32_{}", y.kind().name());
     let args = [at(x), at(w), at(y), at(inverses), n(rows), n(width), f(eps)];
     start(x.gpu(), &name, shapes::rows_launch(rows as u32, width as u32), &args)
@@ -25,14 +26,14 @@ pub(in crate::gpu) fn rms_norm(
 
 /// y again, from the factors that [`rms_norm`] kept.
 pub(in crate::gpu) fn scale_rows(
-    (x, w, inverses): (&Numbers, &Numbers, &Numbers),
-    y: &Numbers,
+    (x, w, inverses): (&DeviceBuffer, &DeviceBuffer, &DeviceBuffer),
+    y: &DeviceBuffer,
 ) -> Result<(), LmError> {
     let width = w.len();
     let rows = x.len() / width;
-    needs(w, Kind::F32, width);
-    needs(inverses, Kind::F32, rows);
-    needs(x, Kind::F32, rows * width);
+    needs(w, ElementType::F32, width);
+    needs(inverses, ElementType::F32, rows);
+    needs(x, ElementType::F32, rows * width);
     needs(y, y.kind(), rows * width);
     let name = format!("scale_rows_f32_{}", y.kind().name());
     let args = [at(x), at(w), at(inverses), at(y), n(rows), n(width)];
@@ -40,20 +41,20 @@ pub(in crate::gpu) fn scale_rows(
 }
 
 /// Where a sum over rows is added: each block's is kept apart first, and they are added in order.
-pub(in crate::gpu) struct Sum<'a> {
-    pub to: Numbers,
-    pub room: &'a mut Room,
+pub(in crate::gpu) struct GradientSum<'a> {
+    pub to: DeviceBuffer,
+    pub room: &'a mut Scratch,
 }
 
-impl Sum<'_> {
+impl GradientSum<'_> {
     /// A row for each block of this launch.
-    fn partial(&mut self, launch: Launch) -> Result<Numbers, LmError> {
-        needs(&self.to, Kind::F32, self.to.len());
+    fn partial(&mut self, launch: Launch) -> Result<DeviceBuffer, LmError> {
+        needs(&self.to, ElementType::F32, self.to.len());
         let len = launch.grid[0] as usize * self.to.len();
-        self.room.get(self.to.gpu(), Kind::F32, len)
+        self.room.get(self.to.gpu(), ElementType::F32, len)
     }
 
-    fn add(&self, partial: &Numbers) -> Result<(), LmError> {
+    fn add(&self, partial: &DeviceBuffer) -> Result<(), LmError> {
         let width = self.to.len();
         let args = [at(partial), at(&self.to), n(partial.len() / width), n(width), 1];
         start(self.to.gpu(), "column_sums", shapes::column_sums_launch(width as u32), &args)
@@ -62,15 +63,15 @@ impl Sum<'_> {
 
 /// Adds the gradient of x to `dx`, and that of w to `dw` where it is wanted.
 pub(in crate::gpu) fn rms_norm_backward(
-    (x, w, inverses): (&Numbers, &Numbers, &Numbers),
-    dy: &Numbers,
-    dx: &Numbers,
-    mut dw: Option<Sum<'_>>,
+    (x, w, inverses): (&DeviceBuffer, &DeviceBuffer, &DeviceBuffer),
+    dy: &DeviceBuffer,
+    dx: &DeviceBuffer,
+    mut dw: Option<GradientSum<'_>>,
 ) -> Result<(), LmError> {
     let width = w.len();
     let rows = x.len() / width;
     for (numbers, len) in [(x, rows * width), (w, width), (inverses, rows), (dx, rows * width)] {
-        needs(numbers, Kind::F32, len);
+        needs(numbers, ElementType::F32, len);
     }
     needs(dy, dy.kind(), rows * width);
     let launch = shapes::rms_norm_backward_launch(rows as u32, width as u32);
@@ -82,7 +83,7 @@ pub(in crate::gpu) fn rms_norm_backward(
     added(dw, partial)
 }
 
-fn added(sum: Option<Sum<'_>>, partial: Option<Numbers>) -> Result<(), LmError> {
+fn added(sum: Option<GradientSum<'_>>, partial: Option<DeviceBuffer>) -> Result<(), LmError> {
     match (sum, partial) {
         (Some(sum), Some(partial)) => sum.add(&partial),
         _ => Ok(()),
@@ -91,9 +92,9 @@ fn added(sum: Option<Sum<'_>>, partial: Option<Numbers>) -> Result<(), LmError> 
 
 /// Adds the rows of `from` [rows, width of the sum].
 pub(in crate::gpu) fn add_columns(
-    from: &Numbers,
+    from: &DeviceBuffer,
     rows: usize,
-    mut sum: Sum<'_>,
+    mut sum: GradientSum<'_>,
 ) -> Result<(), LmError> {
     let width = sum.to.len();
     reaches(from, rows, width, width);
@@ -106,10 +107,14 @@ pub(in crate::gpu) fn add_columns(
 }
 
 /// Adds `bias` to every row of `y`.
-pub(in crate::gpu) fn add_bias(y: &Numbers, rows: usize, bias: &Numbers) -> Result<(), LmError> {
+pub(in crate::gpu) fn add_bias(
+    y: &DeviceBuffer,
+    rows: usize,
+    bias: &DeviceBuffer,
+) -> Result<(), LmError> {
     let width = bias.len();
     reaches(y, rows, width, width);
-    needs(bias, Kind::F32, width);
+    needs(bias, ElementType::F32, width);
     let name = format!("add_bias_{}", y.kind().name());
     let args = [at(y), n(width), at(bias), n(rows), n(width)];
     start(y.gpu(), &name, shapes::rows_launch(rows as u32, width as u32), &args)
@@ -118,8 +123,8 @@ pub(in crate::gpu) fn add_bias(y: &Numbers, rows: usize, bias: &Numbers) -> Resu
 /// Cosines and sines, a row for each row that is turned [rows, D/2].
 #[derive(Clone)]
 pub(in crate::gpu) struct Angles {
-    pub cos: Numbers,
-    pub sin: Numbers,
+    pub cos: DeviceBuffer,
+    pub sin: DeviceBuffer,
 }
 
 /// Some heads of every row: rows `stride` apart, `heads` of `dim` numbers from the beginning of each.
@@ -132,10 +137,10 @@ pub(in crate::gpu) struct HeadRows {
 }
 
 impl HeadRows {
-    fn check(&self, numbers: &Numbers, angles: &Angles) {
+    fn check(&self, numbers: &DeviceBuffer, angles: &Angles) {
         reaches(numbers, self.rows, self.heads * self.dim, self.stride);
-        needs(&angles.cos, Kind::F32, self.rows * self.dim / 2);
-        needs(&angles.sin, Kind::F32, self.rows * self.dim / 2);
+        needs(&angles.cos, ElementType::F32, self.rows * self.dim / 2);
+        needs(&angles.sin, ElementType::F32, self.rows * self.dim / 2);
     }
 
     fn launch(&self) -> Launch {
@@ -146,16 +151,16 @@ impl HeadRows {
 /// Heads normed where there is a norm, and turned: from `from` to `to`, which may be the same.
 pub(in crate::gpu) fn heads(
     shape: HeadRows,
-    (from, to): (&Numbers, &Numbers),
-    norm: Option<(&Numbers, &Numbers)>,
+    (from, to): (&DeviceBuffer, &DeviceBuffer),
+    norm: Option<(&DeviceBuffer, &DeviceBuffer)>,
     eps: f32,
     angles: &Angles,
 ) -> Result<(), LmError> {
     shape.check(from, angles);
     shape.check(to, angles);
     if let Some((weight, inverses)) = norm {
-        needs(weight, Kind::F32, shape.dim);
-        needs(inverses, Kind::F32, shape.rows * shape.heads);
+        needs(weight, ElementType::F32, shape.dim);
+        needs(inverses, ElementType::F32, shape.rows * shape.heads);
     }
     let name = format!("heads_{}", from.kind().name());
     let HeadRows { rows, heads, dim, stride } = shape;
@@ -180,16 +185,16 @@ pub(in crate::gpu) fn heads(
 /// What [`heads_backward`] needs of a norm: what was normed, by what, the factors, and where the
 /// weight's gradient goes, where it is wanted.
 pub(in crate::gpu) struct HeadNorm<'a> {
-    pub raw: Numbers,
-    pub weight: Numbers,
-    pub inverses: Numbers,
-    pub dw: Option<Sum<'a>>,
+    pub raw: DeviceBuffer,
+    pub weight: DeviceBuffer,
+    pub inverses: DeviceBuffer,
+    pub dw: Option<GradientSum<'a>>,
 }
 
 /// The gradient of turned heads becomes that of heads before their norm.
 pub(in crate::gpu) fn heads_backward(
     shape: HeadRows,
-    d: &Numbers,
+    d: &DeviceBuffer,
     angles: &Angles,
     mut norm: Option<HeadNorm<'_>>,
 ) -> Result<(), LmError> {
@@ -197,8 +202,8 @@ pub(in crate::gpu) fn heads_backward(
     let HeadRows { rows, heads, dim, stride } = shape;
     if let Some(norm) = &norm {
         reaches(&norm.raw, rows, heads * dim, stride);
-        needs(&norm.weight, Kind::F32, dim);
-        needs(&norm.inverses, Kind::F32, rows * heads);
+        needs(&norm.weight, ElementType::F32, dim);
+        needs(&norm.inverses, ElementType::F32, rows * heads);
     }
     let launch = shapes::heads_backward_launch(rows as u32, heads as u32, dim as u32);
     let dw = norm.as_mut().and_then(|norm| norm.dw.as_mut());
@@ -224,8 +229,8 @@ pub(in crate::gpu) fn heads_backward(
 
 /// `out` [rows, inner] of gate and up side by side [rows, 2 inner].
 pub(in crate::gpu) fn swiglu(
-    gate_up: &Numbers,
-    out: &Numbers,
+    gate_up: &DeviceBuffer,
+    out: &DeviceBuffer,
     inner: usize,
 ) -> Result<(), LmError> {
     let rows = out.len() / inner;
@@ -237,8 +242,8 @@ pub(in crate::gpu) fn swiglu(
 
 /// Gate and up become their gradients, and the gradient of the product the product.
 pub(in crate::gpu) fn swiglu_backward(
-    gate_up: &Numbers,
-    gated: &Numbers,
+    gate_up: &DeviceBuffer,
+    gated: &DeviceBuffer,
     inner: usize,
 ) -> Result<(), LmError> {
     let rows = gated.len() / inner;

@@ -1,35 +1,35 @@
 //! What a step ends in: the optimiser over everything that moves, and a token for each sequence.
 
-use super::{at, f, n, needs, or_null, start};
+use super::launch::{at, f, n, needs, or_null, start};
 use crate::error::LmError;
-use crate::gpu::Kind;
-use crate::gpu::numbers::Numbers;
+use crate::gpu::buffer::DeviceBuffer;
+use crate::gpu::driver::ElementType;
 use crate::optimizer::StepNumbers;
 use gradus_kernels as shapes;
 
 /// The sum of all squares.
-pub(in crate::gpu) fn square_sum(from: &Numbers) -> Result<f64, LmError> {
-    needs(from, Kind::F32, from.len());
+pub(in crate::gpu) fn square_sum(from: &DeviceBuffer) -> Result<f64, LmError> {
+    needs(from, ElementType::F32, from.len());
     let launch = shapes::square_sums_launch(from.len() as u64);
-    let partial = Numbers::zeros(from.gpu(), Kind::F64, launch.grid[0] as usize)?;
+    let partial = DeviceBuffer::zeros(from.gpu(), ElementType::F64, launch.grid[0] as usize)?;
     start(from.gpu(), "square_sums", launch, &[at(from), from.len() as u64, at(&partial)])?;
     Ok(partial.read::<f64>()?.into_iter().sum())
 }
 
 /// Weights, their moments and gradients, all as long; and the copy that products read.
-pub(in crate::gpu) struct Moving<'a> {
-    pub x: &'a Numbers,
-    pub m: &'a Numbers,
-    pub v: &'a Numbers,
-    pub g: &'a Numbers,
-    pub work: Option<&'a Numbers>,
+pub(in crate::gpu) struct AdamWBuffers<'a> {
+    pub x: &'a DeviceBuffer,
+    pub m: &'a DeviceBuffer,
+    pub v: &'a DeviceBuffer,
+    pub g: &'a DeviceBuffer,
+    pub work: Option<&'a DeviceBuffer>,
 }
 
-impl Moving<'_> {
+impl AdamWBuffers<'_> {
     fn check(&self) -> usize {
         let len = self.x.len();
         for numbers in [self.x, self.m, self.v, self.g] {
-            needs(numbers, Kind::F32, len);
+            needs(numbers, ElementType::F32, len);
         }
         if let Some(work) = self.work {
             needs(work, work.kind(), len);
@@ -48,12 +48,12 @@ fn step_args(step: &StepNumbers) -> [u64; 9] {
 }
 
 /// One step of all of them; gives the largest of what they have become.
-pub(in crate::gpu) fn adamw(moving: &Moving<'_>, step: &StepNumbers) -> Result<f32, LmError> {
+pub(in crate::gpu) fn adamw(moving: &AdamWBuffers<'_>, step: &StepNumbers) -> Result<f32, LmError> {
     let len = moving.check();
     let launch = shapes::adamw_launch(len as u64);
     let gpu = moving.x.gpu();
-    let most = Numbers::zeros(gpu, Kind::F32, launch.grid[0] as usize)?;
-    let kind = moving.work.map_or(Kind::F32, Numbers::kind);
+    let most = DeviceBuffer::zeros(gpu, ElementType::F32, launch.grid[0] as usize)?;
+    let kind = moving.work.map_or(ElementType::F32, DeviceBuffer::kind);
     let args = [
         &moving.addresses()[..],
         &[or_null(moving.work), len as u64],
@@ -67,12 +67,12 @@ pub(in crate::gpu) fn adamw(moving: &Moving<'_>, step: &StepNumbers) -> Result<f
 
 /// Whether a step would leave all finite: of the moments, of the values.
 pub(in crate::gpu) fn adamw_finite(
-    moving: &Moving<'_>,
+    moving: &AdamWBuffers<'_>,
     step: &StepNumbers,
 ) -> Result<(bool, bool), LmError> {
     let len = moving.check();
     let launch = shapes::adamw_launch(len as u64);
-    let flags = Numbers::zeros(moving.x.gpu(), Kind::U32, launch.grid[0] as usize)?;
+    let flags = DeviceBuffer::zeros(moving.x.gpu(), ElementType::U32, launch.grid[0] as usize)?;
     let args = [&moving.addresses()[..], &[len as u64], &step_args(step), &[at(&flags)]].concat();
     start(moving.x.gpu(), "adamw_check", launch, &args)?;
     let flags = flags.read::<u32>()?.into_iter().fold(0, |all, flags| all | flags);
@@ -86,15 +86,15 @@ pub(in crate::gpu) const CHOSEN_WORDS: usize = size_of::<shapes::Chosen>() / 4;
 
 /// One token for every row of `logits` [rows, vocab].
 pub(in crate::gpu) fn choose(
-    logits: &Numbers,
-    asked: &Numbers,
-    chosen: &Numbers,
+    logits: &DeviceBuffer,
+    asked: &DeviceBuffer,
+    chosen: &DeviceBuffer,
     vocab: usize,
 ) -> Result<(), LmError> {
     let rows = asked.len() / ASKED_WORDS;
-    needs(asked, Kind::U32, rows * ASKED_WORDS);
-    needs(chosen, Kind::U32, rows * CHOSEN_WORDS);
-    needs(logits, Kind::F32, rows * vocab);
+    needs(asked, ElementType::U32, rows * ASKED_WORDS);
+    needs(chosen, ElementType::U32, rows * CHOSEN_WORDS);
+    needs(logits, ElementType::F32, rows * vocab);
     let args = [at(logits), n(vocab), at(asked), at(chosen), n(rows)];
     start(logits.gpu(), "choose", shapes::choose_launch(rows as u32), &args)
 }

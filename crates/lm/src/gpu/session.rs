@@ -2,28 +2,33 @@
 //! blocks that sequences share; tokens are chosen there as well, so that no logits leave it.
 
 use super::batch::{TilePlan, tile_rows};
+use super::buffer::{DeviceBuffer, Scratch};
+use super::context::Gpu;
+use super::driver::ElementType;
 use super::kernels::{self, ASKED_WORDS, CHOSEN_WORDS, gather_rows};
-use super::layer::{At, Keys};
-use super::numbers::{Numbers, Room};
-use super::passes::{GpuDecoder, Space};
-use super::{Gpu, Kind};
-use crate::device::estimate::{ENDS_AT_ONCE, GROWN_BY, READ_ROWS_MAX};
+use super::layer::{BatchView, KeySource};
+use super::passes::{GpuDecoder, PassScratch};
+use super::weights::{Base, WeightStore};
+use crate::config::ModelConfig;
 use crate::error::LmError;
-use crate::generate::{Ask, NodeId, Reading, Row, Tree, not_a_number};
-use crate::logp::Scored;
+use crate::estimate::gpu::{ENDS_AT_ONCE, GROWN_BY, LIVE_MAX, READ_ROWS_MAX};
+use crate::generate::{
+    Generator, InputToken, KvSession, NodeId, OpensSessions, PrefixTree, TokenRequest, not_a_number,
+};
 use crate::ops::WIDTH;
+use crate::packed::{ScoredTokens, check_ids};
 
 /// Blocks that are set aside at first.
 const BLOCKS_MIN: usize = 64;
 
 /// Keys and values of every layer [places, kv_heads * D].
 #[derive(Default)]
-struct Caches {
-    layers: Vec<(Numbers, Numbers)>,
+struct DeviceKvCache {
+    layers: Vec<(DeviceBuffer, DeviceBuffer)>,
     blocks: usize,
 }
 
-impl Caches {
+impl DeviceKvCache {
     /// Room for so many blocks. Layers grow one after another, so that only one is held twice.
     fn grow(
         &mut self,
@@ -37,7 +42,7 @@ impl Caches {
         let blocks = blocks.max(self.blocks + self.blocks / GROWN_BY).max(BLOCKS_MIN);
         let (held, len) = (self.blocks * WIDTH * width, blocks * WIDTH * width);
         for layer in 0..layers {
-            let fresh = || Numbers::zeros(gpu, gpu.work(), len);
+            let fresh = || DeviceBuffer::zeros(gpu, gpu.work(), len);
             let (k, v) = (fresh()?, fresh()?);
             match self.layers.get_mut(layer) {
                 Some(old) => {
@@ -55,39 +60,39 @@ impl Caches {
 
 /// Room of a reading.
 #[derive(Default)]
-struct Rooms {
-    space: Space,
-    states: Room,
-    logits: Room,
-    chosen: Room,
+struct SessionScratch {
+    space: PassScratch,
+    states: Scratch,
+    logits: Scratch,
+    chosen: Scratch,
 }
 
 /// Contexts that are being read on a device.
-pub(crate) struct GpuReading<'a> {
+struct GpuSession<'a> {
     decoder: &'a GpuDecoder,
-    tree: Tree,
-    caches: Caches,
-    rooms: Rooms,
+    tree: PrefixTree,
+    caches: DeviceKvCache,
+    rooms: SessionScratch,
     /// Rows of the last reading.
     rows: usize,
 }
 
 /// Rows as a device wants them.
-struct Placed {
+struct PlacedTokens {
     ids: Vec<u32>,
     positions: Vec<u32>,
     slots: Vec<u32>,
     plan: TilePlan,
 }
 
-impl<'a> GpuReading<'a> {
+impl<'a> GpuSession<'a> {
     /// Nothing was read yet.
-    pub fn new(decoder: &'a GpuDecoder) -> GpuReading<'a> {
-        GpuReading {
+    fn new(decoder: &'a GpuDecoder) -> GpuSession<'a> {
+        GpuSession {
             decoder,
-            tree: Tree::default(),
-            caches: Caches::default(),
-            rooms: Rooms::default(),
+            tree: PrefixTree::default(),
+            caches: DeviceKvCache::default(),
+            rooms: SessionScratch::default(),
             rows: 0,
         }
     }
@@ -96,17 +101,17 @@ impl<'a> GpuReading<'a> {
         self.decoder.gpu()
     }
 
-    fn place(&mut self, rows: &[Row], ids: Vec<u32>) -> Placed {
+    fn place(&mut self, rows: &[InputToken], ids: Vec<u32>) -> PlacedTokens {
         let indices: Vec<usize> = rows.iter().map(|row| self.tree.extend(row.node)).collect();
         let places = rows.iter().zip(&indices);
         let slots = places.map(|(row, at)| self.tree.node(row.node).place(*at) as u32);
-        let mut placed = Placed {
+        let mut placed = PlacedTokens {
             ids,
             positions: rows.iter().map(|row| row.position as u32).collect(),
             slots: slots.collect(),
             plan: TilePlan::default(),
         };
-        let most = tile_rows(self.decoder.store.heads());
+        let most = tile_rows(self.decoder.store.config.attention());
         let mut from = 0;
         for run in rows.chunk_by(|a, b| a.node == b.node) {
             let (before, at) = self.list(run[0].node, &mut placed.plan);
@@ -127,34 +132,34 @@ impl<'a> GpuReading<'a> {
     }
 
     /// Reads rows; gives the words in `asked` as they were sent along.
-    fn read_with(&mut self, rows: &[Row], asked: &[u32]) -> Result<Numbers, LmError> {
+    fn read_with(&mut self, rows: &[InputToken], asked: &[u32]) -> Result<DeviceBuffer, LmError> {
         let ids: Vec<u32> = rows.iter().map(|row| row.token).collect();
-        crate::decoder::check_ids(&self.decoder.store.config, &ids)?;
+        check_ids(&self.decoder.store.config, &ids)?;
         let placed = self.place(rows, ids);
         self.forward(&placed, asked)
     }
 
-    fn forward(&mut self, placed: &Placed, asked: &[u32]) -> Result<Numbers, LmError> {
+    fn forward(&mut self, placed: &PlacedTokens, asked: &[u32]) -> Result<DeviceBuffer, LmError> {
         let store = &self.decoder.store;
         let gpu = &store.gpu;
         let (rows, width) = (placed.ids.len(), store.config.hidden_size);
-        let key_width = store.heads().key_width();
+        let key_width = store.config.attention().key_width();
         self.caches.grow(gpu, self.tree.blocks(), (store.net.layers.len(), key_width))?;
         let space = &mut self.rooms.space;
-        let Placed { ids, positions, slots, plan } = placed;
+        let PlacedTokens { ids, positions, slots, plan } = placed;
         let (tiles, keys) = plan.words();
         let pieces = [ids.as_slice(), positions, slots, tiles, keys, asked];
         let [ids, places, slots, tiles, keys, asked] = space.sent.send(gpu, pieces)?;
         let all = self.decoder.angles(positions)?;
-        let angles = space.angles.rows(&all, &places, store.heads().dim / 2)?;
+        let angles = space.angles.rows(&all, &places, store.config.attention().dim / 2)?;
         let tiles = plan.sent((tiles, keys), rows, self.caches.blocks * WIDTH);
-        space.streams.resize_with(1, Room::default);
+        space.streams.resize_with(1, Scratch::default);
         space.tapes.resize_with(1, Default::default);
-        let x = space.streams[0].get(gpu, Kind::F32, rows * width)?;
+        let x = space.streams[0].get(gpu, ElementType::F32, rows * width)?;
         store.embed(&ids, &x)?;
-        let at = At { rows, angles: &angles, tiles: &tiles };
+        let at = BatchView { rows, angles: &angles, tiles: &tiles };
         for (layer, (k, v)) in store.net.layers.iter().zip(&self.caches.layers) {
-            let keys = Keys::Cached { slots: &slots, k, v };
+            let keys = KeySource::Cached { slots: &slots, k, v };
             let tape = &mut space.tapes[0];
             store.layer_forward(layer, (&at, &keys), (&x, &x), tape, &mut space.scratch)?;
         }
@@ -164,24 +169,28 @@ impl<'a> GpuReading<'a> {
     }
 
     /// The last hidden states, normed.
-    fn hidden(&mut self) -> Result<Numbers, LmError> {
+    fn hidden(&mut self) -> Result<DeviceBuffer, LmError> {
         let store = &self.decoder.store;
         let len = self.rows * store.config.hidden_size;
         self.rooms.space.hidden.get(&store.gpu, store.gpu.work(), len)
     }
 
     /// Logits [rows, V] of states, which stay on the device.
-    fn logits_of(&mut self, states: &Numbers) -> Result<Numbers, LmError> {
+    fn logits_of(&mut self, states: &DeviceBuffer) -> Result<DeviceBuffer, LmError> {
         let store = &self.decoder.store;
         let rows = states.len() / store.config.hidden_size;
         let len = rows * store.config.vocab_size;
-        let logits = self.rooms.logits.get(&store.gpu, Kind::F32, len)?;
+        let logits = self.rooms.logits.get(&store.gpu, ElementType::F32, len)?;
         store.logits(states, &logits)?;
         Ok(logits)
     }
 
     /// These of the last hidden states, with words that were sent along.
-    fn states(&mut self, at: &[usize], words: &[u32]) -> Result<(Numbers, Numbers), LmError> {
+    fn states(
+        &mut self,
+        at: &[usize],
+        words: &[u32],
+    ) -> Result<(DeviceBuffer, DeviceBuffer), LmError> {
         let gpu = self.gpu().clone();
         let width = self.decoder.store.config.hidden_size;
         assert!(at.iter().all(|row| *row < self.rows), "a row that was not read");
@@ -195,21 +204,21 @@ impl<'a> GpuReading<'a> {
     /// A token after each of these states; `asked` is how, in words.
     fn chosen(
         &mut self,
-        states: &Numbers,
-        asks: &[Ask<'_>],
-        asked: &Numbers,
+        states: &DeviceBuffer,
+        requests: &[TokenRequest<'_>],
+        asked: &DeviceBuffer,
     ) -> Result<Vec<(u32, f64)>, LmError> {
         let vocab = self.decoder.store.config.vocab_size;
         let logits = self.logits_of(states)?;
         let gpu = &self.decoder.store.gpu;
-        let chosen = self.rooms.chosen.get(gpu, Kind::U32, asks.len() * CHOSEN_WORDS)?;
+        let chosen = self.rooms.chosen.get(gpu, ElementType::U32, requests.len() * CHOSEN_WORDS)?;
         kernels::choose(&logits, asked, &chosen, vocab)?;
         let chosen = chosen.read::<u32>()?;
-        let rows = asks.iter().zip(chosen.chunks_exact(CHOSEN_WORDS)).enumerate();
-        rows.map(|(row, (ask, words))| {
+        let rows = requests.iter().zip(chosen.chunks_exact(CHOSEN_WORDS)).enumerate();
+        rows.map(|(row, (request, words))| {
             // Who penalises what was seen needs all logits, and takes them home.
-            if ask.seen.is_some() {
-                return ask.of(&logits.part(row * vocab, vocab).read()?);
+            if request.seen.is_some() {
+                return request.of(&logits.part(row * vocab, vocab).read()?);
             }
             match words[3] {
                 0 => {
@@ -223,8 +232,8 @@ impl<'a> GpuReading<'a> {
 }
 
 /// `gradus_kernels::Choice` in words.
-fn words(ask: &Ask<'_>) -> [u32; ASKED_WORDS] {
-    let (unit, sampling) = (ask.unit.to_bits(), ask.sampling);
+fn words(request: &TokenRequest<'_>) -> [u32; ASKED_WORDS] {
+    let (unit, sampling) = (request.unit.to_bits(), request.sampling);
     [
         unit as u32,
         (unit >> 32) as u32,
@@ -235,8 +244,31 @@ fn words(ask: &Ask<'_>) -> [u32; ASKED_WORDS] {
     ]
 }
 
-impl Reading for GpuReading<'_> {
-    fn tree(&mut self) -> &mut Tree {
+impl OpensSessions for GpuDecoder {
+    fn session(&self) -> Box<dyn KvSession + '_> {
+        Box::new(GpuSession::new(self))
+    }
+}
+
+impl Generator {
+    /// Draws from a network on a device.
+    pub(crate) fn on(config: &ModelConfig, decoder: GpuDecoder) -> Generator {
+        Generator::over(config, Box::new(decoder), LIVE_MAX)
+    }
+
+    /// Draws from weights made up on a device: for benchmarks of shapes whose weights are not at
+    /// hand.
+    ///
+    /// # Errors
+    /// [`LmError::DeviceMemory`], or what the device says.
+    pub fn made_up(gpu: &Gpu, config: &ModelConfig) -> Result<Generator, LmError> {
+        let store = WeightStore::over(gpu, config, Base::made_up(gpu, config)?, None)?;
+        Ok(Generator::on(config, GpuDecoder::new(store)))
+    }
+}
+
+impl KvSession for GpuSession<'_> {
+    fn tree(&mut self) -> &mut PrefixTree {
         &mut self.tree
     }
 
@@ -244,32 +276,36 @@ impl Reading for GpuReading<'_> {
         READ_ROWS_MAX as usize
     }
 
-    fn read(&mut self, rows: &[Row]) -> Result<(), LmError> {
+    fn read(&mut self, rows: &[InputToken]) -> Result<(), LmError> {
         let gpu = self.gpu().clone();
         let _turn = gpu.turn();
         self.read_with(rows, &[]).map(|_| ())
     }
 
-    fn choose(&mut self, at: &[usize], asks: &[Ask<'_>]) -> Result<Vec<(u32, f64)>, LmError> {
+    fn choose(
+        &mut self,
+        at: &[usize],
+        requests: &[TokenRequest<'_>],
+    ) -> Result<Vec<(u32, f64)>, LmError> {
         let gpu = self.gpu().clone();
         let _turn = gpu.turn();
         let mut all = Vec::with_capacity(at.len());
-        for (at, asks) in at.chunks(ENDS_AT_ONCE).zip(asks.chunks(ENDS_AT_ONCE)) {
-            let asked: Vec<u32> = asks.iter().flat_map(words).collect();
+        for (at, requests) in at.chunks(ENDS_AT_ONCE).zip(requests.chunks(ENDS_AT_ONCE)) {
+            let asked: Vec<u32> = requests.iter().flat_map(words).collect();
             let (states, asked) = self.states(at, &asked)?;
-            all.extend(self.chosen(&states, asks, &asked)?);
+            all.extend(self.chosen(&states, requests, &asked)?);
         }
         Ok(all)
     }
 
     fn logps(&mut self, at: &[usize], tokens: &[u32]) -> Result<Vec<f64>, LmError> {
-        crate::decoder::check_ids(&self.decoder.store.config, tokens)?;
+        check_ids(&self.decoder.store.config, tokens)?;
         let gpu = self.gpu().clone();
         let _turn = gpu.turn();
         let mut all = Vec::with_capacity(at.len());
         for (at, tokens) in at.chunks(ENDS_AT_ONCE).zip(tokens.chunks(ENDS_AT_ONCE)) {
             assert!(at.iter().all(|row| *row < self.rows), "a row that was not read");
-            let mut scored = Scored::default();
+            let mut scored = ScoredTokens::default();
             at.iter().zip(tokens).for_each(|(row, token)| scored.push(*row, *token));
             let (hidden, head) = (self.hidden()?, &mut self.rooms.space.head);
             let logps = self.decoder.store.logps(&hidden, &scored, head)?;
@@ -278,12 +314,16 @@ impl Reading for GpuReading<'_> {
         Ok(all)
     }
 
-    fn step(&mut self, rows: &[Row], asks: &[Ask<'_>]) -> Result<Vec<(u32, f64)>, LmError> {
+    fn step(
+        &mut self,
+        rows: &[InputToken],
+        requests: &[TokenRequest<'_>],
+    ) -> Result<Vec<(u32, f64)>, LmError> {
         let gpu = self.gpu().clone();
         let _turn = gpu.turn();
-        let asked: Vec<u32> = asks.iter().flat_map(words).collect();
+        let asked: Vec<u32> = requests.iter().flat_map(words).collect();
         let asked = self.read_with(rows, &asked)?;
         let hidden = self.hidden()?;
-        self.chosen(&hidden, asks, &asked)
+        self.chosen(&hidden, requests, &asked)
     }
 }

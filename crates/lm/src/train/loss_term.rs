@@ -1,52 +1,52 @@
-//! What a step computes: a batch and its loss, cut into parts that fit, each turned into rows, into
+//! A term of a step's loss: a batch, cut into parts that fit, each turned into rows, into
 //! log-probabilities by whoever computes, and into figures. Knows no device and no thread.
 
 use super::{DpoExample, StepMetrics, WeightedSequence};
-use crate::decoder::{PackedRows, Slopes};
+use crate::decoder::LossGradient;
 use crate::error::LmError;
-use crate::logp::{Scored, rows_of};
 use crate::loss::{DpoSettings, PairLogps, pair_loss};
+use crate::packed::{PackedRows, ScoredTokens, rows_of};
 use std::ops::Range;
 
 /// Adds the gradients of a loss over log-probabilities of rows.
 pub(crate) type Differentiate<'a> =
-    dyn FnMut(&PackedRows, &Scored, Slopes<'_>) -> Result<(), LmError> + 'a;
+    dyn FnMut(&PackedRows, &ScoredTokens, LossGradient<'_>) -> Result<(), LmError> + 'a;
 
 /// A batch and its loss.
 #[derive(Clone, Copy)]
-pub(crate) enum Work<'a> {
+pub(crate) enum LossTerm<'a> {
     /// The weighted sum of `-log p`, times `scale`.
     Sft { batch: &'a [WeightedSequence], scale: f64 },
     /// The sum of pairs' losses, times `scale`.
     Dpo { batch: &'a [DpoExample], dpo: &'a DpoSettings, scale: f64 },
 }
 
-impl<'a> Work<'a> {
+impl<'a> LossTerm<'a> {
     /// The weighted mean of `-log p` over the batch's tokens, times `weight`.
-    pub fn sft(batch: &'a [WeightedSequence], weight: f64) -> Work<'a> {
+    pub fn sft(batch: &'a [WeightedSequence], weight: f64) -> LossTerm<'a> {
         let weights = batch.iter().flat_map(|s| s.weights.iter().skip(1));
         let total: f64 = weights.map(|w| f64::from(*w)).sum();
-        Work::Sft { batch, scale: weight / total.max(1e-12) }
+        LossTerm::Sft { batch, scale: weight / total.max(1e-12) }
     }
 
     /// The mean of the pairs' losses.
-    pub fn dpo(batch: &'a [DpoExample], dpo: &'a DpoSettings) -> Work<'a> {
-        Work::Dpo { batch, dpo, scale: 1.0 / batch.len().max(1) as f64 }
+    pub fn dpo(batch: &'a [DpoExample], dpo: &'a DpoSettings) -> LossTerm<'a> {
+        LossTerm::Dpo { batch, dpo, scale: 1.0 / batch.len().max(1) as f64 }
     }
 
     /// Sequences or pairs.
     pub fn len(&self) -> usize {
         match self {
-            Work::Sft { batch, .. } => batch.len(),
-            Work::Dpo { batch, .. } => batch.len(),
+            LossTerm::Sft { batch, .. } => batch.len(),
+            LossTerm::Dpo { batch, .. } => batch.len(),
         }
     }
 
     /// Rows that one of them takes.
     fn rows(&self, index: usize) -> usize {
         match self {
-            Work::Sft { batch, .. } => batch[index].ids.len(),
-            Work::Dpo { batch, .. } => {
+            LossTerm::Sft { batch, .. } => batch[index].ids.len(),
+            LossTerm::Dpo { batch, .. } => {
                 let pair = &batch[index];
                 pair.prompt.len() + pair.chosen.len() + pair.rejected.len()
             }
@@ -84,8 +84,10 @@ impl<'a> Work<'a> {
         differentiate: &mut Differentiate<'_>,
     ) -> Result<StepMetrics, LmError> {
         match *self {
-            Work::Sft { batch, scale } => sft_part(&batch[part], scale, differentiate),
-            Work::Dpo { batch, dpo, scale } => dpo_part(&batch[part], (dpo, scale), differentiate),
+            LossTerm::Sft { batch, scale } => sft_part(&batch[part], scale, differentiate),
+            LossTerm::Dpo { batch, dpo, scale } => {
+                dpo_part(&batch[part], (dpo, scale), differentiate)
+            }
         }
     }
 }
@@ -95,7 +97,7 @@ fn sft_part(
     scale: f64,
     differentiate: &mut Differentiate<'_>,
 ) -> Result<StepMetrics, LmError> {
-    let (mut rows, mut scored) = (PackedRows::default(), Scored::default());
+    let (mut rows, mut scored) = (PackedRows::default(), ScoredTokens::default());
     let (mut weights, mut tokens) = (Vec::new(), 0);
     for sequence in batch {
         let scoring = sequence.ids.iter().zip(&sequence.weights).enumerate().skip(1);
@@ -130,7 +132,7 @@ fn dpo_part(
     (dpo, scale): (&DpoSettings, f64),
     differentiate: &mut Differentiate<'_>,
 ) -> Result<StepMetrics, LmError> {
-    let (mut rows, mut scored) = (PackedRows::default(), Scored::default());
+    let (mut rows, mut scored) = (PackedRows::default(), ScoredTokens::default());
     let mut figures = StepMetrics::default();
     for example in batch {
         if example.prompt.is_empty() {
@@ -138,7 +140,7 @@ fn dpo_part(
         }
         let before = rows.ids.len() + example.prompt.len() - 1;
         let both = [example.chosen.as_slice(), &example.rejected];
-        let firsts = rows.push_family(&example.prompt, &both.map(rows_of));
+        let firsts = rows.push_group(&example.prompt, &both.map(rows_of));
         for (response, first) in both.into_iter().zip(firsts) {
             scored.push_response(before, first, response);
             figures.num_tokens += (example.prompt.len() + response.len()) as u64;
@@ -189,8 +191,8 @@ mod tests {
             let row =
                 |len: &usize| WeightedSequence { ids: vec![0; *len], weights: vec![1.0; *len] };
             let batch: Vec<_> = sizes.iter().map(row).collect();
-            let work = Work::sft(&batch, 1.0);
-            (work.micro_batches(0..batch.len(), most), work.rows_max(most))
+            let term = LossTerm::sft(&batch, 1.0);
+            (term.micro_batches(0..batch.len(), most), term.rows_max(most))
         };
         assert_eq!(cut(&[3, 3, 3], 9), (Vec::from_iter(std::iter::once(0..3)), 9));
         assert_eq!(cut(&[3, 3, 3], 8), (vec![0..2, 2..3], 6));

@@ -3,86 +3,84 @@
 //! shared, gives each thread a part of the batch. Gradients are added in order, so the result is the
 //! same, bit for bit, for a fixed thread count.
 
-use super::work::Work;
-use super::{
-    MICRO_BATCH_BYTES, Method, Seat, ShortOfMemory, StepMetrics, TrainSettings,
-    activation_bytes_per_row, lanes_of,
-};
+use super::{LossTerm, Method, ShortOfMemory, StepBackend, StepMetrics, TrainSettings};
 use crate::cancel::Cancel;
-use crate::decoder::{Decoder, Gradients, Id, Parameter, Workspace};
+use crate::decoder::{Decoder, Gradients, Parameter, ParameterId, Workspace};
 use crate::error::LmError;
-use crate::optimizer::{AdamW, Moving, OptimizerSettings, global_norm};
+use crate::estimate::SavedActivations;
+use crate::estimate::cpu::{MICRO_BATCH_BYTES, activation_bytes_per_row, data_parallel_workers};
+use crate::optimizer::{AdamW, OptimizerSettings, TrainedTensor, global_norm};
 use crate::weights::Weights;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// One thread, or all of them, with what it computes in.
-struct Lane {
+/// One thread, or all of them together, with what it computes in.
+struct Worker {
     pool: rayon::ThreadPool,
     space: Workspace,
     grads: Gradients,
 }
 
 /// Weights in training on the CPU.
-pub(super) struct Lanes {
+pub(super) struct CpuBackend {
     pub decoder: Decoder,
     adamw: AdamW,
-    lanes: Vec<Lane>,
+    workers: Vec<Worker>,
     threads: usize,
-    checkpointing: bool,
+    saved: SavedActivations,
 }
 
-impl Lanes {
+impl CpuBackend {
     /// Threads and their room.
     ///
     /// # Errors
     /// When the system gives no threads.
-    pub fn new(decoder: Decoder, settings: &TrainSettings) -> Result<Lanes, LmError> {
+    pub fn new(decoder: Decoder, settings: &TrainSettings) -> Result<CpuBackend, LmError> {
         let numbers: usize = decoder.parameters.iter().map(|p| p.value.len()).sum();
         let threads = settings.threads.max(1);
-        let lanes = lanes_of(numbers * size_of::<f32>(), threads);
-        let each = threads / lanes;
+        let count = data_parallel_workers(numbers * size_of::<f32>(), threads);
+        let each = threads / count;
         let full = settings.method == Method::Full;
         let moves = |p: &Parameter| full || p.low_rank;
-        let lane = |_| {
+        let worker = |_| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(each).build();
-            Ok(Lane {
+            Ok(Worker {
                 pool: pool.map_err(|error| LmError::Threads(error.to_string()))?,
-                space: Workspace::new(settings.gradient_checkpointing),
+                space: Workspace::new(settings.saved()),
                 grads: Gradients::new(&decoder.parameters, moves),
             })
         };
-        let lanes = (0..lanes).map(lane).collect::<Result<_, LmError>>()?;
-        let checkpointing = settings.gradient_checkpointing;
+        let workers = (0..count).map(worker).collect::<Result<_, LmError>>()?;
         let adamw = AdamW::default();
-        Ok(Lanes { decoder, adamw, lanes, threads: settings.threads, checkpointing })
+        let (threads, saved) = (settings.threads, settings.saved());
+        Ok(CpuBackend { decoder, adamw, workers, threads, saved })
     }
 
-    /// Deals the work out to the lanes in nearly equal parts, cuts each part into micro-batches
+    /// Deals a loss term out to the workers in nearly equal parts, cuts each part into micro-batches
     /// that fit in [`MICRO_BATCH_BYTES`], computes the parts side by side, and adds the gradients
-    /// to the first lane's, in order.
-    fn share_out(&mut self, work: &Work<'_>, cancel: &Cancel) -> Result<StepMetrics, LmError> {
+    /// to the first worker's, in order.
+    fn share_out(&mut self, term: &LossTerm<'_>, cancel: &Cancel) -> Result<StepMetrics, LmError> {
         cancel.check()?;
         let decoder = &self.decoder;
-        let size = work.len().div_ceil(self.lanes.len()).max(1);
-        let per_row = activation_bytes_per_row(decoder.config(), self.checkpointing).max(1);
-        let most = MICRO_BATCH_BYTES / per_row / self.lanes.len();
+        let size = term.len().div_ceil(self.workers.len()).max(1);
+        let per_row = activation_bytes_per_row(decoder.config(), self.saved).max(1);
+        let most = MICRO_BATCH_BYTES / per_row / self.workers.len();
         let part_figures = |part: Range<usize>, space: &mut Workspace, grads: &mut Gradients| {
             let mut sum = StepMetrics::default();
-            for micro in work.micro_batches(part, most) {
+            for micro in term.micro_batches(part, most) {
                 cancel.check()?;
-                let more = work.compute(micro, &mut |rows, scored, slopes| {
+                let more = term.compute(micro, &mut |rows, scored, slopes| {
                     decoder.differentiate(rows, scored, slopes, (&mut *space, &mut *grads))
                 });
                 sum.add(&more?);
             }
             Ok(sum)
         };
-        let parts = (0..work.len()).step_by(size).map(|from| from..(from + size).min(work.len()));
+        let parts = (0..term.len()).step_by(size).map(|from| from..(from + size).min(term.len()));
         let figures: Vec<Result<StepMetrics, LmError>> = std::thread::scope(|scope| {
             let running: Vec<_> = parts
-                .zip(&mut self.lanes)
-                .map(|(part, Lane { pool, space, grads })| {
+                .zip(&mut self.workers)
+                .map(|(part, Worker { pool, space, grads })| {
                     let part_figures = &part_figures;
                     let compute = move || pool.install(|| part_figures(part, space, grads));
                     std::thread::Builder::new().spawn_scoped(scope, compute)
@@ -100,61 +98,61 @@ impl Lanes {
         for figures in figures {
             sum.add(&figures?);
         }
-        if let Some((first, more)) = self.lanes.split_first_mut() {
-            for lane in more {
-                first.grads.add_all(&lane.grads);
-                lane.grads.clear();
+        if let Some((first, more)) = self.workers.split_first_mut() {
+            for worker in more {
+                first.grads.add_all(&worker.grads);
+                worker.grads.clear();
             }
         }
         Ok(sum)
     }
 }
 
-impl Seat for Lanes {
+impl StepBackend for CpuBackend {
     fn step(&self) -> u32 {
         self.adamw.step()
     }
 
     fn gradients(
         &mut self,
-        works: &[Work<'_>],
+        terms: &[LossTerm<'_>],
         cancel: &Cancel,
     ) -> Result<Vec<StepMetrics>, LmError> {
-        self.lanes.iter_mut().for_each(|lane| lane.grads.clear());
-        works.iter().map(|work| self.share_out(work, cancel)).collect()
+        self.workers.iter_mut().for_each(|worker| worker.grads.clear());
+        terms.iter().map(|term| self.share_out(term, cancel)).collect()
     }
 
-    /// By the first lane's gradients.
+    /// By the first worker's gradients.
     fn apply(
         &mut self,
         settings: &OptimizerSettings,
         figures: &mut StepMetrics,
     ) -> Result<Result<(), String>, LmError> {
-        let Lanes { decoder, adamw, lanes, threads, .. } = self;
+        let CpuBackend { decoder, adamw, workers, threads, .. } = self;
         // The optimiser's pass is bound by memory: it takes all threads, whoever computed.
-        let Some(lane) = lanes.first_mut() else { return Ok(Err("no threads".to_owned())) };
-        let grads = lane.grads.all();
+        let Some(worker) = workers.first_mut() else { return Ok(Err("no threads".to_owned())) };
+        let grads = worker.grads.all();
         let mut step = || {
             figures.grad_norm = global_norm(grads.iter().map(|(_, grad)| *grad));
             figures.check()?;
-            let mut by_id: BTreeMap<Id, &[f32]> = grads.iter().copied().collect();
+            let mut by_id: BTreeMap<ParameterId, &[f32]> = grads.iter().copied().collect();
             let moving = decoder.parameters.iter_mut().enumerate().filter_map(|(id, p)| {
                 let grad = by_id.remove(&id)?;
-                Some(Moving { name: &p.name, value: &mut p.value, grad })
+                Some(TrainedTensor { name: &p.name, value: &mut p.value, grad })
             });
             let mut moving = moving.collect::<Vec<_>>();
             figures.learning_rate = adamw.update(settings, &mut moving, figures.grad_norm)?;
             Ok(())
         };
         Ok(match threads {
-            0 | 1 => lane.pool.install(step),
+            0 | 1 => worker.pool.install(step),
             _ => step(),
         })
     }
 
     fn named_gradients(&mut self) -> Result<BTreeMap<String, Vec<f32>>, LmError> {
-        let name = |id: Id| self.decoder.parameters[id].name.clone();
-        let all = self.lanes.iter_mut().take(1).flat_map(|lane| lane.grads.all());
+        let name = |id: ParameterId| self.decoder.parameters[id].name.clone();
+        let all = self.workers.iter_mut().take(1).flat_map(|worker| worker.grads.all());
         Ok(all.map(|(id, grad)| (name(id), grad.to_vec())).collect())
     }
 
@@ -184,15 +182,15 @@ impl Seat for Lanes {
     }
 }
 
-impl Lanes {
+impl CpuBackend {
     /// Puts a value in the place of every gradient; `value` is told whether it is the first tensor's.
     #[cfg(test)]
     pub fn fill_gradients(&mut self, value: impl Fn(bool) -> f32) {
-        for lane in &mut self.lanes {
-            lane.grads.clear();
-            let ids: Vec<Id> = lane.grads.all().into_iter().map(|(id, _)| id).collect();
+        for worker in &mut self.workers {
+            worker.grads.clear();
+            let ids: Vec<ParameterId> = worker.grads.all().into_iter().map(|(id, _)| id).collect();
             for id in &ids {
-                if let Some(sums) = lane.grads.sums(*id) {
+                if let Some(sums) = worker.grads.sums(*id) {
                     sums.fill(value(*id == ids[0]));
                 }
             }

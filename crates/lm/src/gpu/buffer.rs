@@ -3,7 +3,8 @@
 //! A handle keeps its memory alive, so an address is never older than what it points to. Whoever
 //! writes through one owns the numbers by the passes' order: a device does one thing after another.
 
-use super::{Driver, Gpu, Kind};
+use super::context::Gpu;
+use super::driver::ElementType;
 use crate::error::LmError;
 use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
 use std::sync::Arc;
@@ -13,33 +14,33 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const MADE_UP_AT_ONCE: usize = 64 << 20;
 
 /// Memory that was set aside; given back when the last handle goes.
-struct Held {
-    /// Held for its memory.
+struct Allocation {
+    /// Allocation for its memory.
     _tensor: Tensor,
     bytes: u64,
     gpu: Gpu,
 }
 
-impl Drop for Held {
+impl Drop for Allocation {
     fn drop(&mut self) {
-        self.gpu.0.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.gpu.let_go(self.bytes);
     }
 }
 
-/// A stretch of numbers on a device.
+/// A stretch of numbers in a device's memory.
 #[derive(Clone)]
-pub(crate) struct Numbers {
-    held: Arc<Held>,
+pub(crate) struct DeviceBuffer {
+    held: Arc<Allocation>,
     address: u64,
-    kind: Kind,
+    kind: ElementType,
     len: usize,
 }
 
 /// Asks a tensor where it lies.
 #[derive(Default)]
-struct Address(AtomicU64);
+struct AddressProbe(AtomicU64);
 
-impl InplaceOp1 for Address {
+impl InplaceOp1 for AddressProbe {
     fn name(&self) -> &'static str {
         "address"
     }
@@ -62,28 +63,28 @@ impl InplaceOp1 for Address {
         storage: &mut candle_core::CudaStorage,
         _: &Layout,
     ) -> candle_core::Result<()> {
-        self.0.store(super::cuda::address(storage)?, Ordering::Relaxed);
+        self.0.store(super::driver::cuda::address(storage)?, Ordering::Relaxed);
         Ok(())
     }
 }
 
-impl Numbers {
+impl DeviceBuffer {
     /// Zeros.
     ///
     /// # Errors
     /// [`LmError::DeviceMemory`] when there is no room.
-    pub fn zeros(gpu: &Gpu, kind: Kind, len: usize) -> Result<Numbers, LmError> {
+    pub fn zeros(gpu: &Gpu, kind: ElementType, len: usize) -> Result<DeviceBuffer, LmError> {
         // Kernels are never given an address of nothing.
         let room = len.max(1);
         let bytes = (room * kind.bytes()) as u64;
         let held = gpu.held();
-        let limit = gpu.0.limit.load(Ordering::Relaxed);
+        let limit = gpu.limit();
         let short = |why: String| LmError::DeviceMemory { wanted: bytes, held, why };
         if held.saturating_add(bytes) > limit {
             return Err(short(format!("{limit} bytes are allowed")));
         }
         let tensor =
-            Tensor::zeros(room, kind.dtype(), &gpu.0.device).map_err(|error| {
+            Tensor::zeros(room, kind.dtype(), gpu.device()).map_err(|error| {
                 match error.to_string() {
                     text if text.contains("OUT_OF_MEMORY") => {
                         short("the device has no more".into())
@@ -91,26 +92,30 @@ impl Numbers {
                     _ => LmError::from(error),
                 }
             })?;
-        Numbers::holding(gpu, tensor, kind, len)
+        DeviceBuffer::holding(gpu, tensor, kind, len)
     }
 
     /// The numbers of a tensor that nobody else has, `len` of them.
-    fn holding(gpu: &Gpu, tensor: Tensor, kind: Kind, len: usize) -> Result<Numbers, LmError> {
+    fn holding(
+        gpu: &Gpu,
+        tensor: Tensor,
+        kind: ElementType,
+        len: usize,
+    ) -> Result<DeviceBuffer, LmError> {
         let bytes = (tensor.elem_count() * kind.bytes()) as u64;
-        let address = Address::default();
+        let address = AddressProbe::default();
         tensor.inplace_op1(&address)?;
-        let now = gpu.0.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        gpu.0.most_held.fetch_max(now, Ordering::Relaxed);
-        let held = Arc::new(Held { _tensor: tensor, bytes, gpu: gpu.clone() });
-        Ok(Numbers { held, address: address.0.into_inner(), kind, len })
+        gpu.hold(bytes);
+        let held = Arc::new(Allocation { _tensor: tensor, bytes, gpu: gpu.clone() });
+        Ok(DeviceBuffer { held, address: address.0.into_inner(), kind, len })
     }
 
     /// What the host holds.
     ///
     /// # Errors
-    /// As [`Numbers::zeros`].
-    pub fn of<T: Plain>(gpu: &Gpu, values: &[T]) -> Result<Numbers, LmError> {
-        let numbers = Numbers::zeros(gpu, T::KIND, values.len())?;
+    /// As [`DeviceBuffer::zeros`].
+    pub fn of<T: Element>(gpu: &Gpu, values: &[T]) -> Result<DeviceBuffer, LmError> {
+        let numbers = DeviceBuffer::zeros(gpu, T::KIND, values.len())?;
         numbers.write(values)?;
         Ok(numbers)
     }
@@ -122,9 +127,9 @@ impl Numbers {
     pub fn make_up(&self, std: f32) -> Result<(), LmError> {
         for from in (0..self.len).step_by(MADE_UP_AT_ONCE) {
             let len = MADE_UP_AT_ONCE.min(self.len - from);
-            let made = Tensor::randn(0f32, std, len, &self.gpu().0.device)?;
+            let made = Tensor::randn(0f32, std, len, self.gpu().device())?;
             let made = made.to_dtype(self.kind.dtype())?;
-            self.part(from, len).copy(&Numbers::holding(self.gpu(), made, self.kind, len)?)?;
+            self.part(from, len).copy(&DeviceBuffer::holding(self.gpu(), made, self.kind, len)?)?;
         }
         Ok(())
     }
@@ -140,7 +145,7 @@ impl Numbers {
     }
 
     /// What it is made of.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ElementType {
         self.kind
     }
 
@@ -153,18 +158,18 @@ impl Numbers {
     ///
     /// # Panics
     /// When it reaches beyond the end: on a device that would be somebody else's memory.
-    pub fn part(&self, at: usize, len: usize) -> Numbers {
+    pub fn part(&self, at: usize, len: usize) -> DeviceBuffer {
         assert!(
             at.checked_add(len).is_some_and(|end| end <= self.len),
             "a stretch of {len} numbers from {at} reaches beyond {}",
             self.len
         );
         let address = self.address + (at * self.kind.bytes()) as u64;
-        Numbers { held: self.held.clone(), address, kind: self.kind, len }
+        DeviceBuffer { held: self.held.clone(), address, kind: self.kind, len }
     }
 
     /// All from `at` on.
-    pub fn from(&self, at: usize) -> Numbers {
+    pub fn from(&self, at: usize) -> DeviceBuffer {
         self.part(at, self.len.saturating_sub(at))
     }
 
@@ -175,14 +180,10 @@ impl Numbers {
     ///
     /// # Panics
     /// When they are of another kind, or more.
-    pub fn write<T: Plain>(&self, values: &[T]) -> Result<(), LmError> {
+    pub fn write<T: Element>(&self, values: &[T]) -> Result<(), LmError> {
         assert!(T::KIND == self.kind && values.len() <= self.len, "numbers that do not fit");
         let bytes = pulp::bytemuck::cast_slice(values);
-        match &self.gpu().0.driver {
-            #[cfg(feature = "cuda")]
-            Driver::Cuda(cuda) => cuda.upload(self.address, bytes),
-            Driver::Emulated(emulated) => emulated.upload(self.address, bytes),
-        }
+        self.gpu().driver().upload(self.address, bytes)
     }
 
     /// Its numbers on the host; waits for whoever writes them.
@@ -192,15 +193,11 @@ impl Numbers {
     ///
     /// # Panics
     /// When they are of another kind.
-    pub fn read<T: Plain>(&self) -> Result<Vec<T>, LmError> {
+    pub fn read<T: Element>(&self) -> Result<Vec<T>, LmError> {
         assert!(T::KIND == self.kind, "numbers of another kind");
         let mut values = vec![T::default(); self.len];
         let bytes = pulp::bytemuck::cast_slice_mut(&mut values);
-        match &self.gpu().0.driver {
-            #[cfg(feature = "cuda")]
-            Driver::Cuda(cuda) => cuda.download(self.address, bytes)?,
-            Driver::Emulated(emulated) => emulated.download(self.address, bytes)?,
-        }
+        self.gpu().driver().download(self.address, bytes)?;
         Ok(values)
     }
 
@@ -211,55 +208,56 @@ impl Numbers {
     ///
     /// # Panics
     /// When `from` is of another kind or length.
-    pub fn copy(&self, from: &Numbers) -> Result<(), LmError> {
+    pub fn copy(&self, from: &DeviceBuffer) -> Result<(), LmError> {
         assert!(self.kind == from.kind && self.len == from.len, "a copy of something else");
         let bytes = self.len * self.kind.bytes();
-        match &self.gpu().0.driver {
-            #[cfg(feature = "cuda")]
-            Driver::Cuda(cuda) => cuda.copy(from.address, self.address, bytes),
-            Driver::Emulated(emulated) => emulated.copy(from.address, self.address, bytes),
-        }
+        self.gpu().driver().copy(from.address, self.address, bytes)
     }
 }
 
 /// Numbers that host and device write alike.
-pub(crate) trait Plain: pulp::bytemuck::Pod + Default {
+pub(crate) trait Element: pulp::bytemuck::Pod + Default {
     /// Their kind.
-    const KIND: Kind;
+    const KIND: ElementType;
 }
 
-impl Plain for f32 {
-    const KIND: Kind = Kind::F32;
+impl Element for f32 {
+    const KIND: ElementType = ElementType::F32;
 }
 
-impl Plain for u32 {
-    const KIND: Kind = Kind::U32;
+impl Element for u32 {
+    const KIND: ElementType = ElementType::U32;
 }
 
-impl Plain for f64 {
-    const KIND: Kind = Kind::F64;
+impl Element for f64 {
+    const KIND: ElementType = ElementType::F64;
 }
 
-impl Plain for half::bf16 {
-    const KIND: Kind = Kind::Bf16;
+impl Element for half::bf16 {
+    const KIND: ElementType = ElementType::Bf16;
 }
 
 /// Memory that is kept from use to use and grows with what is asked of it.
 #[derive(Default)]
-pub(crate) struct Room(Option<Numbers>);
+pub(crate) struct Scratch(Option<DeviceBuffer>);
 
-impl Room {
+impl Scratch {
     /// `len` numbers; what they are is to be overwritten.
     ///
     /// # Errors
-    /// As [`Numbers::zeros`].
-    pub fn get(&mut self, gpu: &Gpu, kind: Kind, len: usize) -> Result<Numbers, LmError> {
+    /// As [`DeviceBuffer::zeros`].
+    pub fn get(
+        &mut self,
+        gpu: &Gpu,
+        kind: ElementType,
+        len: usize,
+    ) -> Result<DeviceBuffer, LmError> {
         if let Some(held) = self.0.as_ref().filter(|n| n.kind == kind && n.len >= len) {
             return Ok(held.part(0, len));
         }
         // Given back first, so that both are not held at once.
         self.0 = None;
-        let numbers = Numbers::zeros(gpu, kind, len)?;
+        let numbers = DeviceBuffer::zeros(gpu, kind, len)?;
         self.0 = Some(numbers.clone());
         Ok(numbers)
     }
@@ -268,12 +266,12 @@ impl Room {
     /// pieces that were sent before are overwritten, when the device is done with them.
     ///
     /// # Errors
-    /// As [`Numbers::zeros`].
+    /// As [`DeviceBuffer::zeros`].
     pub fn send<const N: usize>(
         &mut self,
         gpu: &Gpu,
         pieces: [&[u32]; N],
-    ) -> Result<[Numbers; N], LmError> {
+    ) -> Result<[DeviceBuffer; N], LmError> {
         let mut words: Vec<u32> = Vec::new();
         let at = pieces.map(|piece| {
             let at = words.len();
@@ -281,7 +279,7 @@ impl Room {
             words.resize(words.len().next_multiple_of(4), 0);
             at
         });
-        let sent = self.get(gpu, Kind::U32, words.len())?;
+        let sent = self.get(gpu, ElementType::U32, words.len())?;
         sent.write(&words)?;
         Ok(std::array::from_fn(|piece| sent.part(at[piece], pieces[piece].len())))
     }

@@ -1,14 +1,16 @@
 //! Weights on a device: those that are shared and never move, adapters over them, and those that
 //! move with their gradients and moments.
 
-use super::layout::{Area, Layout, Moves};
-use super::numbers::Numbers;
-use super::{Gpu, Kind};
+use super::buffer::DeviceBuffer;
+use super::context::Gpu;
+use super::driver::ElementType;
+use super::layout::{Layout, Region, Trainable};
 use crate::config::ModelConfig;
-use crate::decoder::{Builder, Id, Net, Parameter};
+use crate::decoder::{Net, NetBuilder, Parameter, ParameterId};
 use crate::error::LmError;
 use crate::lora::Lora;
-use crate::weights::{Weights, with_numbers};
+use crate::tensors::TensorSpec;
+use crate::weights::{Weights, read, with_numbers};
 use half::bf16;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,30 +18,30 @@ use std::sync::Arc;
 /// Weights that no one moves: one copy for the policy that draws, the one that judges, the
 /// reference, and the trainer of an adapter.
 pub struct Base {
-    matrices: Numbers,
-    vectors: Numbers,
+    matrices: DeviceBuffer,
+    vectors: DeviceBuffer,
 }
 
 /// Adapters, and whether they move.
-pub(crate) struct Adapters<'a> {
+pub(crate) struct AdapterUse<'a> {
     pub lora: &'a Lora,
-    pub moves: Moves,
+    pub moves: Trainable,
 }
 
 /// What moves.
-pub(super) struct MovingNumbers {
+pub(super) struct TrainedBuffers {
     /// Master weights, f32.
-    pub x: Numbers,
+    pub x: DeviceBuffer,
     /// Their gradients, f32.
-    pub g: Numbers,
+    pub g: DeviceBuffer,
     /// Moments, f32, once a step was taken.
-    pub moments: Option<(Numbers, Numbers)>,
+    pub moments: Option<(DeviceBuffer, DeviceBuffer)>,
     /// What products read, where that is not the master weights.
-    pub work: Option<Numbers>,
+    pub work: Option<DeviceBuffer>,
 }
 
 /// A network's parameters on a device.
-pub(crate) struct Store {
+pub(crate) struct WeightStore {
     pub(super) gpu: Gpu,
     pub(super) config: ModelConfig,
     pub(super) net: Net,
@@ -47,14 +49,16 @@ pub(crate) struct Store {
     pub(super) scale: f32,
     layout: Layout,
     base: Option<Arc<Base>>,
-    adapters: Option<Numbers>,
-    pub(super) moving: Option<MovingNumbers>,
+    adapters: Option<DeviceBuffer>,
+    pub(super) moving: Option<TrainedBuffers>,
 }
 
 /// Writes numbers to a stretch of either kind.
-fn write(to: &Numbers, values: &[f32]) -> Result<(), LmError> {
+fn write(to: &DeviceBuffer, values: &[f32]) -> Result<(), LmError> {
     match to.kind() {
-        Kind::Bf16 => to.write(&values.iter().map(|v| bf16::from_f32(*v)).collect::<Vec<bf16>>()),
+        ElementType::Bf16 => {
+            to.write(&values.iter().map(|v| bf16::from_f32(*v)).collect::<Vec<bf16>>())
+        }
         _ => to.write(values),
     }
 }
@@ -68,17 +72,17 @@ fn network(
     lora: Option<&Lora>,
 ) -> Result<(Net, Vec<Parameter<()>>), LmError> {
     config.validate()?;
-    let mut take = |_: &str, _: &[usize]| Ok(());
-    let mut builder = Builder::new(config, lora, &mut take, |_| Ok(()));
-    Ok((builder.net(config)?, builder.parameters))
+    let mut take = |_: &TensorSpec| Ok(());
+    let mut builder = NetBuilder::new(config, lora, &mut take, |_| Ok(()));
+    Ok((builder.net()?, builder.parameters))
 }
 
 impl Base {
     /// Room for the weights of a network of this shape, all 0.
     fn empty(gpu: &Gpu, layout: &Layout) -> Result<Base, LmError> {
         Ok(Base {
-            matrices: Numbers::zeros(gpu, gpu.work(), layout.length(Area::Matrices))?,
-            vectors: Numbers::zeros(gpu, Kind::F32, layout.length(Area::Vectors))?,
+            matrices: DeviceBuffer::zeros(gpu, gpu.work(), layout.length(Region::Matrices))?,
+            vectors: DeviceBuffer::zeros(gpu, ElementType::F32, layout.length(Region::Vectors))?,
         })
     }
 
@@ -86,18 +90,15 @@ impl Base {
     ///
     /// # Errors
     /// A tensor is missing or has the wrong shape; [`LmError::DeviceMemory`].
-    pub fn new(
-        gpu: &Gpu,
-        config: &ModelConfig,
-        mut weights: Weights,
-    ) -> Result<Arc<Base>, LmError> {
+    pub fn new(gpu: &Gpu, config: &ModelConfig, weights: Weights) -> Result<Arc<Base>, LmError> {
         let (net, parameters) = network(config, None)?;
-        let layout = Layout::new(&net, &parameters, Moves::Nothing);
+        let layout = Layout::new(&net, &parameters, Trainable::Nothing);
         let base = Base::empty(gpu, &layout)?;
+        let weights = weights.into_var_builder();
         for (parameter, place) in parameters.iter().zip(&layout.places) {
-            let tensor = weights.take(&parameter.name, &parameter.shape)?;
+            let tensor = read(&weights, &parameter.name, &parameter.shape)?;
             let to = match place.area {
-                Area::Vectors => &base.vectors,
+                Region::Vectors => &base.vectors,
                 _ => &base.matrices,
             };
             with_numbers(&tensor, |values| write(&to.part(place.at, place.len), values))??;
@@ -112,14 +113,14 @@ impl Base {
     /// [`LmError::DeviceMemory`], or what the device says.
     pub fn made_up(gpu: &Gpu, config: &ModelConfig) -> Result<Arc<Base>, LmError> {
         let (net, parameters) = network(config, None)?;
-        let base = Base::empty(gpu, &Layout::new(&net, &parameters, Moves::Nothing))?;
+        let base = Base::empty(gpu, &Layout::new(&net, &parameters, Trainable::Nothing))?;
         super::kernels::fill(&base.vectors, 1.0)?;
         base.matrices.make_up(made_up_std(config))?;
         Ok(Arc::new(base))
     }
 }
 
-impl Store {
+impl WeightStore {
     /// Weights that are read, and an adapter over them that is read or moves.
     ///
     /// # Errors
@@ -128,11 +129,11 @@ impl Store {
         gpu: &Gpu,
         config: &ModelConfig,
         base: Arc<Base>,
-        adapters: Option<&Adapters<'_>>,
-    ) -> Result<Store, LmError> {
+        adapters: Option<&AdapterUse<'_>>,
+    ) -> Result<WeightStore, LmError> {
         let (net, parameters) = network(config, adapters.map(|a| a.lora))?;
-        let moves = adapters.map_or(Moves::Nothing, |a| a.moves);
-        let mut store = Store::room(gpu, config, (net, parameters), moves)?;
+        let moves = adapters.map_or(Trainable::Nothing, |a| a.moves);
+        let mut store = WeightStore::room(gpu, config, (net, parameters), moves)?;
         store.base = Some(base);
         if let Some(adapters) = adapters {
             store.scale = adapters.lora.scale() as f32;
@@ -148,10 +149,15 @@ impl Store {
     ///
     /// # Errors
     /// As [`Base::new`].
-    pub fn moving(gpu: &Gpu, config: &ModelConfig, mut weights: Weights) -> Result<Store, LmError> {
-        let store = Store::room(gpu, config, network(config, None)?, Moves::All)?;
+    pub fn moving(
+        gpu: &Gpu,
+        config: &ModelConfig,
+        weights: Weights,
+    ) -> Result<WeightStore, LmError> {
+        let store = WeightStore::room(gpu, config, network(config, None)?, Trainable::All)?;
+        let weights = weights.into_var_builder();
         for (id, parameter) in store.parameters.iter().enumerate() {
-            let tensor = weights.take(&parameter.name, &parameter.shape)?;
+            let tensor = read(&weights, &parameter.name, &parameter.shape)?;
             with_numbers(&tensor, |values| store.fill(id, values))??;
         }
         Ok(store)
@@ -161,8 +167,8 @@ impl Store {
     ///
     /// # Errors
     /// As [`Base::made_up`].
-    pub fn moving_made_up(gpu: &Gpu, config: &ModelConfig) -> Result<Store, LmError> {
-        let store = Store::room(gpu, config, network(config, None)?, Moves::All)?;
+    pub fn moving_made_up(gpu: &Gpu, config: &ModelConfig) -> Result<WeightStore, LmError> {
+        let store = WeightStore::room(gpu, config, network(config, None)?, Trainable::All)?;
         if let Some(moving) = &store.moving {
             moving.x.make_up(made_up_std(config))?;
         }
@@ -177,25 +183,25 @@ impl Store {
         gpu: &Gpu,
         config: &ModelConfig,
         (net, parameters): (Net, Vec<Parameter<()>>),
-        moves: Moves,
-    ) -> Result<Store, LmError> {
+        moves: Trainable,
+    ) -> Result<WeightStore, LmError> {
         let layout = Layout::new(&net, &parameters, moves);
-        let zeros = |kind: Kind, len: usize| Numbers::zeros(gpu, kind, len);
-        let (len, work) = (layout.length(Area::Moving), gpu.work());
+        let zeros = |kind: ElementType, len: usize| DeviceBuffer::zeros(gpu, kind, len);
+        let (len, work) = (layout.length(Region::Trained), gpu.work());
         let moving = match len {
             0 => None,
-            len => Some(MovingNumbers {
-                x: zeros(Kind::F32, len)?,
-                g: zeros(Kind::F32, len)?,
+            len => Some(TrainedBuffers {
+                x: zeros(ElementType::F32, len)?,
+                g: zeros(ElementType::F32, len)?,
                 moments: None,
-                work: (work != Kind::F32).then(|| zeros(work, len)).transpose()?,
+                work: (work != ElementType::F32).then(|| zeros(work, len)).transpose()?,
             }),
         };
-        let adapters = match layout.length(Area::Adapters) {
+        let adapters = match layout.length(Region::Adapters) {
             0 => None,
             len => Some(zeros(work, len)?),
         };
-        Ok(Store {
+        Ok(WeightStore {
             gpu: gpu.clone(),
             config: config.clone(),
             net,
@@ -209,15 +215,15 @@ impl Store {
     }
 
     /// Writes a parameter that is this store's own.
-    fn fill(&self, id: Id, values: &[f32]) -> Result<(), LmError> {
+    fn fill(&self, id: ParameterId, values: &[f32]) -> Result<(), LmError> {
         let place = self.layout.places[id];
-        let part = |numbers: &Numbers| write(&numbers.part(place.at, place.len), values);
+        let part = |numbers: &DeviceBuffer| write(&numbers.part(place.at, place.len), values);
         match (place.area, &self.moving, &self.adapters) {
-            (Area::Moving, Some(moving), _) => {
+            (Region::Trained, Some(moving), _) => {
                 part(&moving.x)?;
                 moving.work.as_ref().map_or(Ok(()), part)
             }
-            (Area::Adapters, _, Some(adapters)) => part(adapters),
+            (Region::Adapters, _, Some(adapters)) => part(adapters),
             _ => Ok(()),
         }
     }
@@ -225,39 +231,43 @@ impl Store {
     /// What products read becomes what the master weights are.
     pub(super) fn refresh(&self) -> Result<(), LmError> {
         match &self.moving {
-            Some(MovingNumbers { x, work: Some(work), .. }) => super::kernels::narrowed(x, work),
+            Some(TrainedBuffers { x, work: Some(work), .. }) => super::kernels::narrowed(x, work),
             _ => Ok(()),
         }
     }
 
     /// `x` [T, H] f32 becomes the rows of the embedding for these ids, which were checked.
-    pub(super) fn embed(&self, ids: &Numbers, x: &Numbers) -> Result<(), LmError> {
+    pub(super) fn embed(&self, ids: &DeviceBuffer, x: &DeviceBuffer) -> Result<(), LmError> {
         let table = self.matrix(self.net.embedding, self.len(self.net.embedding))?;
         super::kernels::gather_rows(&table, ids, x, self.config.hidden_size)
     }
 
     /// `len` numbers from the beginning of a matrix: its own, and those beside it.
-    pub(super) fn matrix(&self, id: Id, len: usize) -> Result<Numbers, LmError> {
+    pub(super) fn matrix(&self, id: ParameterId, len: usize) -> Result<DeviceBuffer, LmError> {
         let place = self.layout.places[id];
         let area = match place.area {
-            Area::Moving => self.moving.as_ref().map(|m| m.work.as_ref().unwrap_or(&m.x)),
-            Area::Adapters => self.adapters.as_ref(),
+            Region::Trained => self.moving.as_ref().map(|m| m.work.as_ref().unwrap_or(&m.x)),
+            Region::Adapters => self.adapters.as_ref(),
             _ => self.base.as_ref().map(|base| &base.matrices),
         };
         self.found(id, area.map(|area| area.part(place.at, len)))
     }
 
-    /// As [`Store::matrix`], of a norm or bias, f32.
-    pub(super) fn vector(&self, id: Id, len: usize) -> Result<Numbers, LmError> {
+    /// As [`WeightStore::matrix`], of a norm or bias, f32.
+    pub(super) fn vector(&self, id: ParameterId, len: usize) -> Result<DeviceBuffer, LmError> {
         let place = self.layout.places[id];
         let area = match place.area {
-            Area::Moving => self.moving.as_ref().map(|m| &m.x),
+            Region::Trained => self.moving.as_ref().map(|m| &m.x),
             _ => self.base.as_ref().map(|base| &base.vectors),
         };
         self.found(id, area.map(|area| area.part(place.at, len)))
     }
 
-    fn found(&self, id: Id, numbers: Option<Numbers>) -> Result<Numbers, LmError> {
+    fn found(
+        &self,
+        id: ParameterId,
+        numbers: Option<DeviceBuffer>,
+    ) -> Result<DeviceBuffer, LmError> {
         numbers.ok_or_else(|| {
             let name = &self.parameters[id].name;
             LmError::Training(format!("{name} was asked for before there were weights"))
@@ -265,21 +275,24 @@ impl Store {
     }
 
     /// Where the gradient of a parameter and of those beside it is added up, where it moves.
-    pub(super) fn gradient(&self, id: Id, len: usize) -> Option<Numbers> {
+    pub(super) fn gradient(&self, id: ParameterId, len: usize) -> Option<DeviceBuffer> {
         let place = self.layout.places[id];
-        let moving = self.moving.as_ref().filter(|_| place.area == Area::Moving)?;
+        let moving = self.moving.as_ref().filter(|_| place.area == Region::Trained)?;
         Some(moving.g.part(place.at, len))
     }
 
     /// Numbers of a parameter.
-    pub(super) fn len(&self, id: Id) -> usize {
+    pub(super) fn len(&self, id: ParameterId) -> usize {
         self.layout.places[id].len
     }
 
     /// Named parts of a stretch that lies as what moves does.
-    pub(super) fn named(&self, moving: &Numbers) -> Result<BTreeMap<String, Vec<f32>>, LmError> {
+    pub(super) fn named(
+        &self,
+        moving: &DeviceBuffer,
+    ) -> Result<BTreeMap<String, Vec<f32>>, LmError> {
         let places = self.parameters.iter().zip(&self.layout.places);
-        let own = places.filter(|(_, place)| place.area == Area::Moving);
+        let own = places.filter(|(_, place)| place.area == Region::Trained);
         own.map(|(p, place)| Ok((p.name.clone(), moving.part(place.at, place.len).read()?)))
             .collect()
     }
@@ -290,11 +303,11 @@ impl Store {
     /// [`LmError::Training`] naming what is missing or has another length.
     pub(super) fn write_named(
         &self,
-        moving: &Numbers,
+        moving: &DeviceBuffer,
         part: impl Fn(&str) -> Option<Vec<f32>>,
     ) -> Result<(), LmError> {
         let places = self.parameters.iter().zip(&self.layout.places);
-        for (parameter, place) in places.filter(|(_, place)| place.area == Area::Moving) {
+        for (parameter, place) in places.filter(|(_, place)| place.area == Region::Trained) {
             let name = &parameter.name;
             let values = part(name).filter(|values| values.len() == place.len);
             let values = values.ok_or_else(|| {
@@ -306,15 +319,17 @@ impl Store {
     }
 
     /// Numbers of a parameter, on the host.
-    pub(super) fn value(&self, id: Id) -> Result<Vec<f32>, LmError> {
+    pub(super) fn value(&self, id: ParameterId) -> Result<Vec<f32>, LmError> {
         let place = self.layout.places[id];
         let numbers = match (place.area, &self.moving) {
-            (Area::Moving, Some(moving)) => moving.x.part(place.at, place.len),
-            (Area::Vectors, _) => self.vector(id, place.len)?,
+            (Region::Trained, Some(moving)) => moving.x.part(place.at, place.len),
+            (Region::Vectors, _) => self.vector(id, place.len)?,
             _ => self.matrix(id, place.len)?,
         };
         match numbers.kind() {
-            Kind::Bf16 => Ok(numbers.read::<bf16>()?.into_iter().map(bf16::to_f32).collect()),
+            ElementType::Bf16 => {
+                Ok(numbers.read::<bf16>()?.into_iter().map(bf16::to_f32).collect())
+            }
             _ => numbers.read(),
         }
     }

@@ -1,28 +1,18 @@
-//! What drawing asks of whoever computes, and the CPU's answer: rows are read behind what was read
+//! What drawing requests of whoever computes, and the CPU's answer: rows are read behind what was read
 //! before, and then asked for tokens, or how likely some are. Logits stay where they were computed.
 
-use super::cache::{Cache, CacheShape};
-use super::network::{Buffers, Network};
+use super::cache::KvCache;
+use super::network::{ForwardBuffers, PackedNetwork};
 use super::sample::{Sampling, choose, log_sum_exp, logp_of, penalised};
-use super::tree::{NodeId, Tree};
+use super::tree::{InputToken, PrefixTree};
 use crate::error::LmError;
+use crate::estimate::cpu::{KvShape, READ_ROWS_MAX};
 use crate::ops::awake;
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 
-/// One token to be read.
-#[derive(Clone, Copy)]
-pub(crate) struct Row {
-    /// The node it is appended to.
-    pub node: NodeId,
-    /// Its position in the context.
-    pub position: usize,
-    /// Its id.
-    pub token: u32,
-}
-
 /// How a token is to be chosen.
-pub(crate) struct Ask<'a> {
+pub(crate) struct TokenRequest<'a> {
     /// The settings.
     pub sampling: &'a Sampling,
     /// Where in the distribution, in [0, 1).
@@ -31,7 +21,7 @@ pub(crate) struct Ask<'a> {
     pub seen: Option<&'a BTreeSet<u32>>,
 }
 
-impl Ask<'_> {
+impl TokenRequest<'_> {
     /// The token, and its log-probability under the unmodified distribution.
     ///
     /// # Errors
@@ -48,10 +38,16 @@ impl Ask<'_> {
     }
 }
 
-/// Contexts that are being read.
-pub(crate) trait Reading: Sync {
+/// A network that opens sessions, wherever it computes.
+pub(crate) trait OpensSessions: Send + Sync {
+    /// A session in which nothing was read yet.
+    fn session(&self) -> Box<dyn KvSession + '_>;
+}
+
+/// Contexts that are being read, with the keys and values of what was read of them.
+pub(crate) trait KvSession: Sync {
     /// Which of them hold what in common.
-    fn tree(&mut self) -> &mut Tree;
+    fn tree(&mut self) -> &mut PrefixTree;
 
     /// Rows that it reads in one go; bounds the memory of activations.
     fn rows_max(&self) -> usize;
@@ -60,14 +56,18 @@ pub(crate) trait Reading: Sync {
     ///
     /// # Errors
     /// A token outside the vocabulary, or what a device says.
-    fn read(&mut self, rows: &[Row]) -> Result<(), LmError>;
+    fn read(&mut self, rows: &[InputToken]) -> Result<(), LmError>;
 
     /// A token after each of these rows of the last reading, each as it is asked for: ids and
     /// log-probabilities. Rows ascend, and may be asked more than once.
     ///
     /// # Errors
     /// A logit that is not a number, or what a device says.
-    fn choose(&mut self, at: &[usize], asks: &[Ask<'_>]) -> Result<Vec<(u32, f64)>, LmError>;
+    fn choose(
+        &mut self,
+        at: &[usize],
+        requests: &[TokenRequest<'_>],
+    ) -> Result<Vec<(u32, f64)>, LmError>;
 
     /// Log-probabilities of these tokens, each after its row of the last reading. Rows ascend, and
     /// may be asked more than once.
@@ -79,34 +79,41 @@ pub(crate) trait Reading: Sync {
     /// Reads rows, and chooses a token after each: ids and log-probabilities.
     ///
     /// # Errors
-    /// As [`Reading::read`], and a logit that is not a number.
-    fn step(&mut self, rows: &[Row], asks: &[Ask<'_>]) -> Result<Vec<(u32, f64)>, LmError>;
+    /// As [`KvSession::read`], and a logit that is not a number.
+    fn step(
+        &mut self,
+        rows: &[InputToken],
+        requests: &[TokenRequest<'_>],
+    ) -> Result<Vec<(u32, f64)>, LmError>;
 }
-
-/// Rows read in one go on the CPU.
-pub(super) const ROWS_MAX: usize = 512;
 
 /// Contexts that are being read on the CPU.
-pub(super) struct CpuReading<'a> {
-    network: &'a Network,
-    cache: Cache,
-    buffers: Buffers,
+struct CpuSession<'a> {
+    network: &'a PackedNetwork,
+    cache: KvCache,
+    buffers: ForwardBuffers,
 }
 
-impl<'a> CpuReading<'a> {
-    pub fn new(network: &'a Network) -> CpuReading<'a> {
-        let cache = Cache::new(CacheShape::of(&network.config));
-        CpuReading { network, cache, buffers: Buffers::default() }
+impl<'a> CpuSession<'a> {
+    fn new(network: &'a PackedNetwork) -> CpuSession<'a> {
+        let cache = KvCache::new(KvShape::of(&network.config));
+        CpuSession { network, cache, buffers: ForwardBuffers::default() }
+    }
+}
+
+impl OpensSessions for PackedNetwork {
+    fn session(&self) -> Box<dyn KvSession + '_> {
+        Box::new(CpuSession::new(self))
     }
 }
 
 /// Logits after some rows, each there once.
-struct Ends<'a> {
+struct EndLogits<'a> {
     rows: Vec<usize>,
     logits: &'a [f32],
 }
 
-impl Ends<'_> {
+impl EndLogits<'_> {
     fn place(&self, row: usize) -> usize {
         self.rows.partition_point(|known| *known < row)
     }
@@ -117,35 +124,39 @@ impl Ends<'_> {
     }
 }
 
-impl CpuReading<'_> {
-    fn logits(&mut self, at: &[usize]) -> Ends<'_> {
+impl CpuSession<'_> {
+    fn logits(&mut self, at: &[usize]) -> EndLogits<'_> {
         let mut rows = at.to_vec();
         rows.dedup();
         let width = self.network.config.hidden_size;
         let row = |at: &usize| &self.buffers.stream[at * width..(at + 1) * width];
         let states: Vec<f32> = rows.iter().flat_map(row).copied().collect();
         self.network.logits(&states, &mut self.buffers);
-        Ends { rows, logits: &self.buffers.logits }
+        EndLogits { rows, logits: &self.buffers.logits }
     }
 }
 
-impl Reading for CpuReading<'_> {
-    fn tree(&mut self) -> &mut Tree {
+impl KvSession for CpuSession<'_> {
+    fn tree(&mut self) -> &mut PrefixTree {
         &mut self.cache.tree
     }
 
     fn rows_max(&self) -> usize {
-        ROWS_MAX
+        READ_ROWS_MAX
     }
 
-    fn read(&mut self, rows: &[Row]) -> Result<(), LmError> {
-        let CpuReading { network, cache, buffers } = self;
+    fn read(&mut self, rows: &[InputToken]) -> Result<(), LmError> {
+        let CpuSession { network, cache, buffers } = self;
         awake(|| network.read(rows, cache, buffers))
     }
 
-    fn choose(&mut self, at: &[usize], asks: &[Ask<'_>]) -> Result<Vec<(u32, f64)>, LmError> {
+    fn choose(
+        &mut self,
+        at: &[usize],
+        requests: &[TokenRequest<'_>],
+    ) -> Result<Vec<(u32, f64)>, LmError> {
         let ends = self.logits(at);
-        at.par_iter().zip(asks).map(|(row, ask)| ask.of(ends.after(*row))).collect()
+        at.par_iter().zip(requests).map(|(row, request)| request.of(ends.after(*row))).collect()
     }
 
     fn logps(&mut self, at: &[usize], tokens: &[u32]) -> Result<Vec<f64>, LmError> {
@@ -158,15 +169,19 @@ impl Reading for CpuReading<'_> {
         Ok(at.iter().zip(tokens).map(logp).collect())
     }
 
-    fn step(&mut self, rows: &[Row], asks: &[Ask<'_>]) -> Result<Vec<(u32, f64)>, LmError> {
-        let CpuReading { network, cache, buffers } = self;
+    fn step(
+        &mut self,
+        rows: &[InputToken],
+        requests: &[TokenRequest<'_>],
+    ) -> Result<Vec<(u32, f64)>, LmError> {
+        let CpuSession { network, cache, buffers } = self;
         awake(|| {
             network.read(rows, cache, buffers)?;
             let hidden = std::mem::take(&mut buffers.stream);
             network.logits(&hidden, buffers);
             buffers.stream = hidden;
             let logits = buffers.logits.par_chunks_exact(network.config.vocab_size);
-            asks.par_iter().zip(logits).map(|(ask, logits)| ask.of(logits)).collect()
+            requests.par_iter().zip(logits).map(|(request, logits)| request.of(logits)).collect()
         })
     }
 }

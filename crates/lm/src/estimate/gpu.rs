@@ -1,14 +1,9 @@
-//! WHAT A GPU HOLDS, by shapes and formulae: the network that trains, the one that draws, and the
-//! process. Pure. W is the bytes of a number as the device computes with it ([`Dtype`]), H the
-//! width of the residual stream, I the inner one, q and kv those of queries and of keys (or
-//! values), V the vocabulary, L the layers.
-//!
-//! Training and drawing do not overlap, for one heavy task computes at a time; policies stay open
-//! beside either. Who adds all of it up for a run is `runtime/estimate`.
+//! What a GPU holds: the network that trains, the one that draws, and the process.
 
-use super::Dtype;
+use super::{SavedActivations, Widths};
 use crate::config::ModelConfig;
-use crate::weights::expected_shapes;
+use crate::device::Dtype;
+use crate::tensors::tensors;
 
 /// The driver's context, and cuBLAS with what it works in. To be measured on a GPU; until then a
 /// round number on the safe side, for part of it is there already when what is free is asked for.
@@ -37,39 +32,13 @@ pub const LIVE_MAX: usize = 256;
 
 const F32_BYTES: u64 = 4;
 
-/// The widths that formulae are made of, in numbers.
-struct Widths {
-    hidden: u64,
-    inner: u64,
-    queries: u64,
-    /// Queries, keys and values.
-    projected: u64,
-    heads: u64,
-    layers: u64,
-}
-
-impl Widths {
-    fn of(model: &ModelConfig) -> Widths {
-        let heads = model.num_attention_heads as u64;
-        let (dim, keys) = (model.head_dim as u64, model.num_key_value_heads as u64);
-        Widths {
-            hidden: model.hidden_size as u64,
-            inner: model.intermediate_size as u64,
-            queries: heads * dim,
-            projected: (heads + 2 * keys) * dim,
-            heads,
-            layers: model.num_hidden_layers as u64,
-        }
-    }
-}
-
 /// Numbers in matrices, and in vectors.
 fn numbers(model: &ModelConfig) -> (u64, u64) {
-    let size = |shape: &[usize]| shape.iter().map(|n| *n as u64).product::<u64>();
-    let all = expected_shapes(model);
-    let (matrices, vectors): (Vec<_>, Vec<_>) =
-        all.iter().map(|(_, shape)| shape.as_slice()).partition(|shape| shape.len() > 1);
-    (matrices.into_iter().map(size).sum(), vectors.into_iter().map(size).sum())
+    let all = tensors(model);
+    let of = |matrices: bool| {
+        all.iter().filter(|spec| (spec.shape.len() > 1) == matrices).map(|spec| spec.count()).sum()
+    };
+    (of(true), of(false))
 }
 
 /// Bytes of weights that do not move: matrices W a number, vectors 4. A head that is the embedding
@@ -85,24 +54,17 @@ pub fn moving_bytes(count: u64, dtype: Dtype) -> u64 {
     count * (4 * F32_BYTES + dtype.bytes())
 }
 
-/// Which activations are kept for the way back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
-    /// Those of every layer.
-    All,
-    /// Every layer's input, and those of the layer in hand (`train.gradient_checkpointing`).
-    Inputs,
-}
-
 /// Bytes of a micro-batch, per row: the streams between layers, (L+1) H 4; for every layer that is
 /// kept its projections (q+2kv) W, twice where heads are normed, 4 for each head, the attended q W,
 /// the stream in its middle H 4, two inverse norms 8, and both halves of the MLP 2 I W; and what
 /// passes on the way back, 3 H W + 2 H 4 + I W + 2 (q+2kv) W + q W + 4 for each head.
-pub fn activation_bytes_per_row(model: &ModelConfig, dtype: Dtype, kept: Kept) -> u64 {
-    let Widths { hidden, inner, queries, projected, heads, layers } = Widths::of(model);
+pub fn activation_bytes_per_row(model: &ModelConfig, dtype: Dtype, saved: SavedActivations) -> u64 {
+    let widths = Widths::of(model);
+    let projected = widths.projected();
+    let Widths { hidden, inner, queries, heads, layers, .. } = widths;
     let w = dtype.bytes();
     let streams = (layers + 1) * hidden * F32_BYTES;
-    let projections = if model.head_norms() { 2 * projected * w } else { projected * w };
+    let projections = if model.description().qk_norm { 2 * projected * w } else { projected * w };
     let layer = projections
         + heads * F32_BYTES
         + queries * w
@@ -115,7 +77,7 @@ pub fn activation_bytes_per_row(model: &ModelConfig, dtype: Dtype, kept: Kept) -
         + 2 * projected * w
         + queries * w
         + heads * F32_BYTES;
-    let layers = if kept == Kept::All { layers } else { 1 };
+    let layers = if saved == SavedActivations::All { layers } else { 1 };
     streams + layers * layer + passing
 }
 
@@ -134,8 +96,8 @@ pub struct Training {
     pub items: u64,
     /// Tokens of each.
     pub rows: u64,
-    /// What is kept of the way forward.
-    pub kept: Kept,
+    /// What is saved of the forward pass.
+    pub saved: SavedActivations,
     /// What is computed with.
     pub dtype: Dtype,
 }
@@ -144,7 +106,7 @@ impl Training {
     /// Bytes at its worst moment. A batch is cut into micro-batches of [`MICRO_BATCH_BYTES`], one
     /// item at the least.
     pub fn bytes(&self, model: &ModelConfig) -> u64 {
-        let Training { adapter, items, rows, kept, dtype } = *self;
+        let Training { adapter, items, rows, saved, dtype } = *self;
         let weights = match adapter {
             Some(adapter) => moving_bytes(adapter, dtype),
             None => {
@@ -152,7 +114,7 @@ impl Training {
                 moving_bytes(matrices + vectors, dtype)
             }
         };
-        let item = rows * activation_bytes_per_row(model, dtype, kept);
+        let item = rows * activation_bytes_per_row(model, dtype, saved);
         let micro_batch = (items.max(1) * item).min(MICRO_BATCH_BYTES.max(item));
         weights + micro_batch + logit_bytes(model, dtype, items.max(1) * rows)
     }
@@ -161,8 +123,9 @@ impl Training {
 /// Bytes of what is computed while `rows` rows are read, at most [`READ_ROWS_MAX`] at once:
 /// H 4 + H W + (q+2kv) W + q W + 3 I W a row.
 pub fn reading_bytes(model: &ModelConfig, dtype: Dtype, rows: u64) -> u64 {
-    let Widths { hidden, inner, queries, projected, .. } = Widths::of(model);
-    let w = dtype.bytes();
+    let widths = Widths::of(model);
+    let (projected, w) = (widths.projected(), dtype.bytes());
+    let Widths { hidden, inner, queries, .. } = widths;
     let row = hidden * F32_BYTES + hidden * w + projected * w + queries * w + 3 * inner * w;
     rows.min(READ_ROWS_MAX) * row
 }
@@ -184,8 +147,8 @@ impl Drawing {
     /// prompts are read.
     pub fn bytes(&self, model: &ModelConfig) -> u64 {
         let Drawing { live, tokens, dtype } = *self;
-        let Widths { queries, projected, layers, .. } = Widths::of(model);
-        let keys_and_values = (projected - queries) * dtype.bytes() * layers * tokens;
+        let Widths { keys, layers, .. } = Widths::of(model);
+        let keys_and_values = 2 * keys * dtype.bytes() * layers * tokens;
         let logits = live.max(ENDS_AT_ONCE as u64) * model.vocab_size as u64 * F32_BYTES;
         keys_and_values
             + keys_and_values / GROWN_BY as u64
@@ -236,22 +199,22 @@ mod tests {
     #[test]
     fn activations_by_hand() {
         let model = smollm2();
-        let row = |kept| activation_bytes_per_row(&model, Dtype::Bf16, kept);
+        let row = |saved| activation_bytes_per_row(&model, Dtype::Bf16, saved);
         // Streams 31 * 2304. A layer: projections 1920, heads 36, attended 1152, stream 2304,
         // norms 8, MLP 6144. Passing: 3456 + 4608 + 3072 + 3840 + 1152 + 36.
-        assert_eq!(row(Kept::All), 71_424 + 30 * 11_564 + 16_164);
-        assert_eq!(row(Kept::Inputs), 71_424 + 11_564 + 16_164);
+        assert_eq!(row(SavedActivations::All), 71_424 + 30 * 11_564 + 16_164);
+        assert_eq!(row(SavedActivations::LayerInputs), 71_424 + 11_564 + 16_164);
         // Streams 3 * 32. A layer: projections 24 * 4 twice, heads 8, attended 48, stream 32,
         // norms 8, MLP 96. Passing: 96 + 64 + 48 + 192 + 48 + 8.
-        let row = activation_bytes_per_row(&normed(), Dtype::F32, Kept::All);
+        let row = activation_bytes_per_row(&normed(), Dtype::F32, SavedActivations::All);
         assert_eq!(row, 96 + 2 * 384 + 456);
     }
 
     #[test]
     fn training_by_hand() {
         let model = smollm2();
-        let one =
-            Training { adapter: None, items: 1, rows: 100, kept: Kept::All, dtype: Dtype::Bf16 };
+        let saved = SavedActivations::All;
+        let one = Training { adapter: None, items: 1, rows: 100, saved, dtype: Dtype::Bf16 };
         let logits = 100 * 49_152 * 6;
         assert_eq!(one.bytes(&model), 134_515_008 * 18 + 100 * 434_508 + logits);
         let adapter = Training { adapter: Some(1000), ..one };

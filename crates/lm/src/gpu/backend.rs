@@ -1,28 +1,97 @@
 //! Weights in training on a device: a step's gradients in micro-batches that fit, and the optimiser
 //! over all that moves in one go. What does not fit is taken again in smaller parts.
 
-use super::Kind;
-use super::kernels::{self, Moving};
-use super::numbers::Numbers;
+use super::buffer::DeviceBuffer;
+use super::context::Gpu;
+use super::driver::ElementType;
+use super::kernels::{self, AdamWBuffers};
+use super::layout::Trainable;
 use super::passes::GpuDecoder;
-use super::store::{MovingNumbers, Store};
+use super::weights::{AdapterUse, Base, TrainedBuffers, WeightStore};
 use crate::cancel::Cancel;
+use crate::config::ModelConfig;
 use crate::device::Dtype;
-use crate::device::estimate::{Kept, LOGIT_BYTES_MAX, MICRO_BATCH_BYTES, activation_bytes_per_row};
 use crate::error::LmError;
+use crate::estimate::SavedActivations;
+use crate::estimate::gpu::{LOGIT_BYTES_MAX, MICRO_BATCH_BYTES, activation_bytes_per_row};
 use crate::optimizer::{OptimizerSettings, StepNumbers, step_of, step_tensor};
-use crate::train::{Seat, ShortOfMemory, StepMetrics, Work};
+use crate::seed::Seed;
+use crate::train::{
+    LossTerm, Method, ShortOfMemory, StepBackend, StepMetrics, TrainSettings, Trainer, lora_of,
+};
 use crate::weights::Weights;
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Weights that training on a device begins with: those below an adapter, or those that move.
+pub enum BaseWeights {
+    /// Weights of the host, which are copied to the device.
+    Host(Weights),
+    /// Weights that others on the device read as well; only an adapter can be trained over them.
+    Shared(Arc<Base>),
+}
+
+impl Trainer {
+    /// As [`Trainer::new`], on a device. Full training needs weights of its own.
+    ///
+    /// # Errors
+    /// As there, and [`LmError::DeviceMemory`].
+    pub fn on(
+        gpu: &Gpu,
+        config: &ModelConfig,
+        base: BaseWeights,
+        adapter: Option<&Weights>,
+        settings: TrainSettings,
+        seed: Seed,
+    ) -> Result<Trainer, LmError> {
+        let store = match (lora_of(config, adapter, &settings, seed)?, base) {
+            (None, BaseWeights::Host(weights)) => WeightStore::moving(gpu, config, weights)?,
+            (None, BaseWeights::Shared(_)) => {
+                let what = "full training moves its weights, so nobody else can read them";
+                return Err(LmError::Training(what.to_owned()));
+            }
+            (Some(lora), base) => {
+                let base = match base {
+                    BaseWeights::Host(weights) => Base::new(gpu, config, weights)?,
+                    BaseWeights::Shared(base) => base,
+                };
+                let adapters = AdapterUse { lora: &lora, moves: Trainable::Adapters };
+                WeightStore::over(gpu, config, base, Some(&adapters))?
+            }
+        };
+        Ok(trainer(store, settings))
+    }
+
+    /// As [`Trainer::on`], with all weights made up on the device: for benchmarks.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn on_made_up(
+        gpu: &Gpu,
+        config: &ModelConfig,
+        settings: TrainSettings,
+    ) -> Result<Trainer, LmError> {
+        if matches!(settings.method, Method::Lora(_)) {
+            let base = BaseWeights::Shared(Base::made_up(gpu, config)?);
+            return Trainer::on(gpu, config, base, None, settings, Seed::root(1));
+        }
+        let store = WeightStore::moving_made_up(gpu, config)?;
+        Ok(trainer(store, settings))
+    }
+}
+
+fn trainer(store: WeightStore, settings: TrainSettings) -> Trainer {
+    Trainer::over(Box::new(GpuBackend::new(store, settings.saved())), settings)
+}
 
 /// More rows than this at once give nothing: every product is large enough long before.
 const ROWS_MAX: u64 = 65_536;
 
 /// Weights in training.
-pub(crate) struct Trainee {
+pub(crate) struct GpuBackend {
     decoder: GpuDecoder,
-    kept: Kept,
+    saved: SavedActivations,
     step: u32,
     /// Bound of all values and moments; infinite where it is not known.
     bound: f32,
@@ -31,46 +100,50 @@ pub(crate) struct Trainee {
     short: Vec<ShortOfMemory>,
 }
 
-impl Trainee {
+impl GpuBackend {
     /// Weights that move.
-    pub fn new(store: Store, kept: Kept) -> Trainee {
+    pub fn new(store: WeightStore, saved: SavedActivations) -> GpuBackend {
         // Logits and the moments come on top; of what is left, some is spared.
         let moments = store.moving.as_ref().map_or(0, |moving| 8 * moving.x.len() as u64);
         let free = store.gpu.free().saturating_sub(LOGIT_BYTES_MAX + moments) / 4 * 3;
-        let row = activation_bytes_per_row(&store.config, store.gpu.dtype(), kept);
+        let row = activation_bytes_per_row(&store.config, store.gpu.dtype(), saved);
         let rows_max = (free.max(MICRO_BATCH_BYTES) / row).clamp(1, ROWS_MAX) as usize;
         let decoder = GpuDecoder::new(store);
-        Trainee { decoder, kept, step: 0, bound: f32::INFINITY, rows_max, short: Vec::new() }
+        GpuBackend { decoder, saved, step: 0, bound: f32::INFINITY, rows_max, short: Vec::new() }
     }
 
-    fn store(&self) -> &Store {
+    fn store(&self) -> &WeightStore {
         &self.decoder.store
     }
 
-    fn moving(&self) -> Result<&MovingNumbers, LmError> {
+    fn moving(&self) -> Result<&TrainedBuffers, LmError> {
         let nothing = || LmError::Training("there is nothing that moves".to_owned());
         self.store().moving.as_ref().ok_or_else(nothing)
     }
 
-    fn attempt(&self, works: &[Work<'_>], cancel: &Cancel) -> Result<Vec<StepMetrics>, LmError> {
+    fn attempt(
+        &self,
+        terms: &[LossTerm<'_>],
+        cancel: &Cancel,
+    ) -> Result<Vec<StepMetrics>, LmError> {
         kernels::fill(&self.moving()?.g, 0.0)?;
-        let of_work = |work: &Work<'_>| {
+        let of_term = |term: &LossTerm<'_>| {
             let mut sum = StepMetrics::default();
-            for part in work.micro_batches(0..work.len(), self.rows_max) {
+            for part in term.micro_batches(0..term.len(), self.rows_max) {
                 cancel.check()?;
-                let more = work.compute(part, &mut |rows, scored, slopes| {
-                    self.decoder.differentiate(rows, scored, slopes, self.kept)
+                let more = term.compute(part, &mut |rows, scored, slopes| {
+                    self.decoder.differentiate(rows, scored, slopes, self.saved)
                 });
                 sum.add(&more?);
             }
             Ok(sum)
         };
-        works.iter().map(of_work).collect()
+        terms.iter().map(of_term).collect()
     }
 
     /// Makes the micro-batches smaller after one did not fit.
-    fn halve(&mut self, works: &[Work<'_>], why: LmError) -> Result<(), LmError> {
-        let sizes = |most: usize| works.iter().map(move |work| work.rows_max(most)).max();
+    fn halve(&mut self, terms: &[LossTerm<'_>], why: LmError) -> Result<(), LmError> {
+        let sizes = |most: usize| terms.iter().map(move |term| term.rows_max(most)).max();
         let largest = sizes(self.rows_max).unwrap_or(0);
         let half = (largest / 2).max(1);
         if sizes(half).unwrap_or(0) >= largest {
@@ -89,7 +162,7 @@ impl Trainee {
         let gpu = self.store().gpu.clone();
         let Some(moving) = &mut self.decoder.store.moving else { return Ok(()) };
         if moving.moments.is_none() {
-            let zeros = || Numbers::zeros(&gpu, Kind::F32, moving.x.len());
+            let zeros = || DeviceBuffer::zeros(&gpu, ElementType::F32, moving.x.len());
             moving.moments = Some((zeros()?, zeros()?));
         }
         Ok(())
@@ -97,10 +170,10 @@ impl Trainee {
 
     fn checked(
         &self,
-        moving: &Moving<'_>,
+        moving: &AdamWBuffers<'_>,
         numbers: &StepNumbers,
         norm: f64,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), StepFailure> {
         if numbers.is_surely_finite(self.bound, norm) {
             return Ok(());
         }
@@ -109,22 +182,22 @@ impl Trainee {
             (false, _) => "the optimiser's moments would not be finite",
             _ => "a weight would not be finite",
         };
-        Err(Refused::Skip(what.to_owned()))
+        Err(StepFailure::Skip(what.to_owned()))
     }
 
     fn take(
         &mut self,
         settings: &OptimizerSettings,
         figures: &mut StepMetrics,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), StepFailure> {
         self.ensure_moments()?;
         let moving = self.moving()?;
         let Some((m, v)) = &moving.moments else { return Ok(()) };
         figures.grad_norm = kernels::square_sum(&moving.g)?.sqrt();
-        figures.check().map_err(Refused::Skip)?;
+        figures.check().map_err(StepFailure::Skip)?;
         let rate = settings.learning_rate_at(self.step);
         let numbers = StepNumbers::new(settings, self.step, rate, figures.grad_norm);
-        let all = Moving { x: &moving.x, m, v, g: &moving.g, work: moving.work.as_ref() };
+        let all = AdamWBuffers { x: &moving.x, m, v, g: &moving.g, work: moving.work.as_ref() };
         self.checked(&all, &numbers, figures.grad_norm)?;
         self.bound = kernels::adamw(&all, &numbers)?;
         self.store().gpu.phase("optimiser")?;
@@ -146,31 +219,31 @@ impl Trainee {
 }
 
 /// Why a step was not taken.
-enum Refused {
+enum StepFailure {
     /// What would not be finite.
     Skip(String),
     Failed(LmError),
 }
 
-impl From<LmError> for Refused {
-    fn from(error: LmError) -> Refused {
-        Refused::Failed(error)
+impl From<LmError> for StepFailure {
+    fn from(error: LmError) -> StepFailure {
+        StepFailure::Failed(error)
     }
 }
 
-impl Seat for Trainee {
+impl StepBackend for GpuBackend {
     fn step(&self) -> u32 {
         self.step
     }
 
     fn gradients(
         &mut self,
-        works: &[Work<'_>],
+        terms: &[LossTerm<'_>],
         cancel: &Cancel,
     ) -> Result<Vec<StepMetrics>, LmError> {
         loop {
-            match self.attempt(works, cancel) {
-                Err(why @ LmError::DeviceMemory { .. }) => self.halve(works, why)?,
+            match self.attempt(terms, cancel) {
+                Err(why @ LmError::DeviceMemory { .. }) => self.halve(terms, why)?,
                 done => return done,
             }
         }
@@ -183,8 +256,8 @@ impl Seat for Trainee {
     ) -> Result<Result<(), String>, LmError> {
         match self.take(settings, figures) {
             Ok(()) => Ok(Ok(())),
-            Err(Refused::Skip(reason)) => Ok(Err(reason)),
-            Err(Refused::Failed(error)) => Err(error),
+            Err(StepFailure::Skip(reason)) => Ok(Err(reason)),
+            Err(StepFailure::Failed(error)) => Err(error),
         }
     }
 

@@ -1,23 +1,23 @@
 //! A device that is this machine's CPU: the kernels' own sources, compiled for it, and products by
 //! the CPU's twin. For tests; slow.
 
-use super::Kind;
-use super::kernels::{Launch, Product, Side};
+use super::{ElementType, RawOperand, RawProduct};
 use crate::error::LmError;
 use crate::ops::{Mat, MatMut, matmul};
+use gradus_kernels::Launch;
 use half::bf16;
 use std::ffi::c_void;
 
 /// The kernels on the CPU.
-pub(super) struct Emulated(gradus_kernels::Emulator);
+pub(crate) struct Emulated(gradus_kernels::Emulator);
 
 #[expect(unsafe_code, reason = "a device's memory is read by address")]
-fn read(kind: Kind, address: u64, len: usize) -> Vec<f32> {
+fn read(kind: ElementType, address: u64, len: usize) -> Vec<f32> {
     // SAFETY: `kernels::product` checks that the operand has this many numbers, and the handle that
     // it holds keeps them.
     unsafe {
         match kind {
-            Kind::Bf16 => {
+            ElementType::Bf16 => {
                 let values = std::slice::from_raw_parts(address as *const bf16, len);
                 values.iter().map(|v| v.to_f32()).collect()
             }
@@ -26,7 +26,7 @@ fn read(kind: Kind, address: u64, len: usize) -> Vec<f32> {
     }
 }
 
-fn operand<'a>(side: &Side, values: &'a [f32], rows: usize, columns: usize) -> Mat<'a> {
+fn operand<'a>(side: &RawOperand, values: &'a [f32], rows: usize, columns: usize) -> Mat<'a> {
     match side.transposed {
         true => Mat::strided(values, columns, rows, side.stride).t(),
         false => Mat::strided(values, rows, columns, side.stride),
@@ -48,9 +48,8 @@ impl Emulated {
     }
 
     #[expect(unsafe_code, reason = "a device's memory is written by address")]
-    pub fn product(&self, p: &Product<'_>) -> Result<(), LmError> {
-        let side =
-            |side: &Side| read(side.numbers.kind(), side.numbers.address(), side.numbers.len());
+    pub fn product(&self, p: &RawProduct) -> Result<(), LmError> {
+        let side = |side: &RawOperand| read(side.kind, side.address, side.len);
         let (a, b) = (side(&p.a), side(&p.b));
         let mut c = vec![0f32; p.rows * p.columns];
         matmul(
@@ -62,17 +61,17 @@ impl Emulated {
         );
         for (row, values) in c.chunks_exact(p.columns).enumerate() {
             for (column, value) in values.iter().enumerate() {
-                let at = row * p.c_stride + column;
+                let at = row * p.c.stride + column;
                 // SAFETY: `kernels::product` checks that C reaches that far.
                 unsafe {
-                    match p.c.kind() {
-                        Kind::Bf16 => {
-                            let to = (p.c.address() as *mut bf16).add(at);
+                    match p.c.kind {
+                        ElementType::Bf16 => {
+                            let to = (p.c.address as *mut bf16).add(at);
                             let before = if p.add { (*to).to_f32() } else { 0.0 };
                             *to = bf16::from_f32(before + value);
                         }
                         _ => {
-                            let to = (p.c.address() as *mut f32).add(at);
+                            let to = (p.c.address as *mut f32).add(at);
                             *to = value + if p.add { *to } else { 0.0 };
                         }
                     }
@@ -84,14 +83,14 @@ impl Emulated {
 
     #[expect(unsafe_code, reason = "a device's memory is written by address")]
     pub fn upload(&self, to: u64, bytes: &[u8]) -> Result<(), LmError> {
-        // SAFETY: `Numbers::write` checks the length.
+        // SAFETY: `DeviceBuffer::write` checks the length.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len()) };
         Ok(())
     }
 
     #[expect(unsafe_code, reason = "a device's memory is read by address")]
     pub fn download(&self, from: u64, bytes: &mut [u8]) -> Result<(), LmError> {
-        // SAFETY: `Numbers::read` makes room for as many.
+        // SAFETY: `DeviceBuffer::read` makes room for as many.
         unsafe {
             std::ptr::copy_nonoverlapping(from as *const u8, bytes.as_mut_ptr(), bytes.len())
         };
@@ -100,7 +99,7 @@ impl Emulated {
 
     #[expect(unsafe_code, reason = "a device's memory is written by address")]
     pub fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), LmError> {
-        // SAFETY: `Numbers::copy` checks that both are as long.
+        // SAFETY: `DeviceBuffer::copy` checks that both are as long.
         unsafe { std::ptr::copy(from as *const u8, to as *mut u8, bytes) };
         Ok(())
     }

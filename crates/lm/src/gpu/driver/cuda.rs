@@ -1,8 +1,7 @@
 //! NVIDIA's driver and cuBLAS, asked directly: by kernel name, by address. All work goes to one
 //! stream, in the order in which it is asked for.
 
-use super::Kind;
-use super::kernels::{Launch, Product, Side};
+use super::{ElementType, RawOperand, RawProduct};
 use crate::error::LmError;
 use candle_core::cuda_backend::cudarc::cublas::{result as cublas, sys as cublas_sys};
 use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute_enum as Attribute;
@@ -12,6 +11,7 @@ use candle_core::cuda_backend::cudarc::driver::{
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{CudaStorage, DType, Device};
+use gradus_kernels::Launch;
 use half::bf16;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 const SHARED_BYTES: u32 = 48 << 10;
 
 /// A GPU's driver.
-pub(super) struct Cuda {
+pub(crate) struct Cuda {
     device: CudaDevice,
     module: Arc<CudaModule>,
     /// Kernels that were asked for, and how much shared memory each may have.
@@ -28,7 +28,7 @@ pub(super) struct Cuda {
 }
 
 /// Where a tensor lies.
-pub(super) fn address(storage: &mut CudaStorage) -> candle_core::Result<u64> {
+pub(crate) fn address(storage: &mut CudaStorage) -> candle_core::Result<u64> {
     let stream = storage.device.cuda_stream();
     // The guard only records an event, and those are switched off.
     macro_rules! of {
@@ -46,14 +46,14 @@ pub(super) fn address(storage: &mut CudaStorage) -> candle_core::Result<u64> {
     })
 }
 
-fn data_type(kind: Kind) -> cublas_sys::cudaDataType {
+fn data_type(kind: ElementType) -> cublas_sys::cudaDataType {
     match kind {
-        Kind::Bf16 => cublas_sys::cudaDataType::CUDA_R_16BF,
+        ElementType::Bf16 => cublas_sys::cudaDataType::CUDA_R_16BF,
         _ => cublas_sys::cudaDataType::CUDA_R_32F,
     }
 }
 
-fn operation(side: &Side) -> cublas_sys::cublasOperation_t {
+fn operation(side: &RawOperand) -> cublas_sys::cublasOperation_t {
     match side.transposed {
         true => cublas_sys::cublasOperation_t::CUBLAS_OP_T,
         false => cublas_sys::cublasOperation_t::CUBLAS_OP_N,
@@ -122,7 +122,7 @@ impl Cuda {
 
     /// Row-major matrices are column-major ones transposed: C' = B' A'.
     #[expect(unsafe_code, reason = "cuBLAS takes addresses")]
-    pub fn product(&self, p: &Product<'_>) -> Result<(), LmError> {
+    pub fn product(&self, p: &RawProduct) -> Result<(), LmError> {
         self.bind()?;
         let handle = self.device.cublas_handle();
         let (alpha, beta) = (p.scale, if p.add { 1f32 } else { 0.0 });
@@ -136,16 +136,16 @@ impl Cuda {
                 p.rows as i32,
                 p.inner as i32,
                 (&raw const alpha).cast(),
-                p.b.numbers.address() as *const _,
-                data_type(p.b.numbers.kind()),
+                p.b.address as *const _,
+                data_type(p.b.kind),
                 p.b.stride as i32,
-                p.a.numbers.address() as *const _,
-                data_type(p.a.numbers.kind()),
+                p.a.address as *const _,
+                data_type(p.a.kind),
                 p.a.stride as i32,
                 (&raw const beta).cast(),
-                p.c.address() as *mut _,
-                data_type(p.c.kind()),
-                p.c_stride as i32,
+                p.c.address as *mut _,
+                data_type(p.c.kind),
+                p.c.stride as i32,
                 cublas_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
                 cublas_sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
             )
@@ -158,7 +158,7 @@ impl Cuda {
     pub fn upload(&self, to: u64, bytes: &[u8]) -> Result<(), LmError> {
         self.bind()?;
         let stream = self.device.cuda_stream();
-        // SAFETY: `Numbers::write` checks the length. The driver has read pageable memory when it
+        // SAFETY: `DeviceBuffer::write` checks the length. The driver has read pageable memory when it
         // returns.
         unsafe { result::memcpy_htod_async(to, bytes, stream.cu_stream()) }.w()?;
         Ok(())
@@ -168,7 +168,7 @@ impl Cuda {
     pub fn download(&self, from: u64, bytes: &mut [u8]) -> Result<(), LmError> {
         self.bind()?;
         let stream = self.device.cuda_stream();
-        // SAFETY: `Numbers::read` makes room for as many; they are waited for before anyone looks.
+        // SAFETY: `DeviceBuffer::read` makes room for as many; they are waited for before anyone looks.
         unsafe { result::memcpy_dtoh_async(bytes, from, stream.cu_stream()) }.w()?;
         stream.synchronize().w()?;
         Ok(())
@@ -178,7 +178,7 @@ impl Cuda {
     pub fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), LmError> {
         self.bind()?;
         let stream = self.device.cuda_stream();
-        // SAFETY: `Numbers::copy` checks that both are as long.
+        // SAFETY: `DeviceBuffer::copy` checks that both are as long.
         unsafe { result::memcpy_dtod_async(to, from, bytes, stream.cu_stream()) }.w()?;
         Ok(())
     }

@@ -1,0 +1,13 @@
+//! Qwen3: each head of queries and keys is RMS-normed before it is rotated.
+
+use super::Description;
+use super::llama::LLAMA;
+
+pub(super) const QWEN3: Description = Description {
+    model_type: "qwen3",
+    class: "Qwen3ForCausalLM",
+    qk_norm: true,
+    has_window_keys: true,
+    gguf: None,
+    ..LLAMA
+};

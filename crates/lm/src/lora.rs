@@ -35,9 +35,26 @@ pub struct Lora {
     tensors: BTreeMap<String, (Tensor, Tensor)>,
 }
 
+/// What PEFT's names of tensors begin with.
+const PREFIX: &str = "base_model.model.";
+/// What the name of an A ends with.
+const A: &str = ".lora_A.weight";
+/// What the name of a B ends with.
+const B: &str = ".lora_B.weight";
+
+/// PEFT's names of A and B on a layer.
 fn names(layer: &str) -> (String, String) {
-    let stem = format!("base_model.model.{layer}");
-    (format!("{stem}.lora_A.weight"), format!("{stem}.lora_B.weight"))
+    (format!("{PREFIX}{layer}{A}"), format!("{PREFIX}{layer}{B}"))
+}
+
+/// The layer whose A has this name.
+fn layer_of_a(name: &str) -> Option<&str> {
+    name.strip_prefix(PREFIX).and_then(|name| name.strip_suffix(A))
+}
+
+/// Whether it is the name of an A, whose gradient is 0 as long as its B is.
+pub(crate) fn is_a(name: &str) -> bool {
+    name.ends_with(A)
 }
 
 impl Lora {
@@ -48,10 +65,7 @@ impl Lora {
     pub fn new(tensors: &Weights, settings: &LoraSettings) -> Result<Lora, LmError> {
         let mut pairs = BTreeMap::new();
         for (name, a) in &tensors.0 {
-            let layer = name
-                .strip_prefix("base_model.model.")
-                .and_then(|n| n.strip_suffix(".lora_A.weight"));
-            if let Some(layer) = layer {
+            if let Some(layer) = layer_of_a(name) {
                 let b = tensors.get(&names(layer).1)?;
                 pairs.insert(layer.to_owned(), (a.clone(), b.clone()));
             }
@@ -83,6 +97,34 @@ impl Lora {
             _ => None,
         });
         found.ok_or_else(|| LmError::Model(format!("the adapter has no tensor {name}")))
+    }
+}
+
+impl Weights {
+    /// Full weights with a LoRA adapter added: `W + scale · B·A` for every pair of PEFT tensors
+    /// `base_model.model.{module}.lora_A.weight` [r, in] and `.lora_B.weight` [out, r].
+    ///
+    /// # Errors
+    /// An adapter tensor without its partner or its base, or shapes that do not fit.
+    pub fn merged(&self, adapter: &Weights, scale: f64) -> Result<Weights, LmError> {
+        let mut merged = self.clone();
+        let mut used = 0;
+        for (name, low) in &adapter.0 {
+            let Some(layer) = layer_of_a(name) else { continue };
+            let high = adapter.get(&names(layer).1)?;
+            let target = format!("{layer}.weight");
+            let sum = (self.get(&target)? + (high.matmul(low)? * scale)?)?;
+            merged.0.insert(target, sum);
+            used += 2;
+        }
+        if used != adapter.0.len() || used == 0 {
+            return Err(LmError::Model(format!(
+                "the adapter has {} tensors, but {used} are LoRA pairs (names must be \
+                 {PREFIX}<module>{A} and {B})",
+                adapter.0.len()
+            )));
+        }
+        Ok(merged)
     }
 }
 

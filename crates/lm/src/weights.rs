@@ -202,37 +202,6 @@ impl Weights {
         }
     }
 
-    /// Full weights with a LoRA adapter added: `W + scale · B·A` for every pair of PEFT tensors
-    /// `base_model.model.{module}.lora_A.weight` [r, in] and `.lora_B.weight` [out, r].
-    ///
-    /// # Errors
-    /// An adapter tensor without its partner or its base, or shapes that do not fit.
-    pub fn merged(&self, adapter: &Weights, scale: f64) -> Result<Weights, LmError> {
-        let mut merged = self.clone();
-        let mut used = 0;
-        for (name, low) in &adapter.0 {
-            let Some(module) = name
-                .strip_prefix("base_model.model.")
-                .and_then(|rest| rest.strip_suffix(".lora_A.weight"))
-            else {
-                continue;
-            };
-            let high = adapter.get(&format!("base_model.model.{module}.lora_B.weight"))?;
-            let target = format!("{module}.weight");
-            let sum = (self.get(&target)? + (high.matmul(low)? * scale)?)?;
-            merged.0.insert(target, sum);
-            used += 2;
-        }
-        if used != adapter.0.len() || used == 0 {
-            return Err(LmError::Model(format!(
-                "the adapter has {} tensors, but {used} are LoRA pairs (names must be \
-                 base_model.model.<module>.lora_A.weight and .lora_B.weight)",
-                adapter.0.len()
-            )));
-        }
-        Ok(merged)
-    }
-
     /// `share` of these and the rest of others, tensor by tensor.
     ///
     /// # Errors

@@ -14,7 +14,8 @@ use crate::device::Dtype;
 use crate::error::LmError;
 use crate::estimate::SavedActivations;
 use crate::estimate::gpu::{LOGIT_BYTES_MAX, MICRO_BATCH_BYTES, activation_bytes_per_row};
-use crate::optimizer::{OptimizerSettings, StepNumbers, step_of, step_tensor};
+use crate::optimizer::state::{self, Moment, SavedState};
+use crate::optimizer::{OptimizerSettings, StepNumbers};
 use crate::seed::Seed;
 use crate::train::{
     LossTerm, Method, ShortOfMemory, StepBackend, StepMetrics, TrainSettings, Trainer, lora_of,
@@ -274,31 +275,27 @@ impl StepBackend for GpuBackend {
     }
 
     fn optimizer_state(&self) -> Result<Weights, LmError> {
-        let mut tensors = BTreeMap::from([("step".to_owned(), step_tensor(self.step)?)]);
-        if let Some((m, v)) = &self.moving()?.moments {
-            for (label, numbers) in [("first", m), ("second", v)] {
-                for (name, values) in self.store().named(numbers)? {
-                    let tensor = Tensor::from_slice(&values, values.len(), &Device::Cpu)?;
-                    tensors.insert(format!("{label}.{name}"), tensor);
+        let mut state = SavedState::new(self.step)?;
+        if let Some((first, second)) = &self.moving()?.moments {
+            for (moment, buffer) in [(Moment::First, first), (Moment::Second, second)] {
+                for (name, values) in self.store().named(buffer)? {
+                    state.put(moment, &name, &values)?;
                 }
             }
         }
-        Ok(Weights(tensors))
+        Ok(state.into_weights())
     }
 
     fn restore_optimizer(&mut self, state: &Weights) -> Result<(), LmError> {
-        self.step = step_of(state)?;
+        self.step = state::step(state)?;
         self.bound = f32::INFINITY;
         if self.step == 0 {
             return Ok(());
         }
         self.ensure_moments()?;
-        let Some((m, v)) = &self.moving()?.moments else { return Ok(()) };
-        for (label, numbers) in [("first", m), ("second", v)] {
-            self.store().write_named(numbers, |name| {
-                let tensor = state.get(&format!("{label}.{name}")).ok()?;
-                tensor.to_vec1::<f32>().ok()
-            })?;
+        let Some((first, second)) = &self.moving()?.moments else { return Ok(()) };
+        for (moment, buffer) in [(Moment::First, first), (Moment::Second, second)] {
+            self.store().write_named(buffer, |name| state::moment(state, moment, name).ok())?;
         }
         Ok(())
     }

@@ -253,11 +253,10 @@ impl Trainer {
     /// [`LmError::Training`] naming the tensors.
     pub fn check_gradient_coverage(&mut self, batch: &[WeightedSequence]) -> Result<(), LmError> {
         let grads = self.sft_gradient(batch)?;
-        let exempt = |name: &str| name.ends_with("lora_A.weight");
         let good = |g: &Vec<f32>| g.iter().all(|v| v.is_finite()) && g.iter().any(|v| *v != 0.0);
         let bad: Vec<&str> = grads
             .iter()
-            .filter(|(name, grad)| !exempt(name) && !good(grad))
+            .filter(|(name, grad)| !lora::is_a(name) && !good(grad))
             .map(|(name, _)| name.as_str())
             .collect();
         if bad.is_empty() {

@@ -1,12 +1,14 @@
 //! AdamW with decoupled decay (torch's arithmetic), global-norm clipping and learning-rate
 //! schedules (transformers'), with all state in the open so that it can be saved.
 
+pub(crate) mod state;
+
 use super::error::LmError;
 use super::ops::wide;
 use super::weights::Weights;
-use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use state::{Moment, SavedState};
 use std::collections::BTreeMap;
 
 /// How the learning rate moves after warm-up.
@@ -300,21 +302,17 @@ impl AdamW {
         Ok(())
     }
 
-    /// Moments and step as tensors: `first.NAME`, `second.NAME`, and `step` in two halves that
-    /// f32 holds exactly.
+    /// Moments and step, to be saved.
     ///
     /// # Errors
     /// When a tensor cannot be made.
     pub fn state(&self) -> Result<Weights, LmError> {
-        let mut tensors = BTreeMap::new();
-        for (name, (m, v)) in &self.moments {
-            for (label, data) in [("first", m), ("second", v)] {
-                let tensor = Tensor::from_slice(data, data.len(), &Device::Cpu)?;
-                tensors.insert(format!("{label}.{name}"), tensor);
-            }
+        let mut state = SavedState::new(self.step)?;
+        for (name, (first, second)) in &self.moments {
+            state.put(Moment::First, name, first)?;
+            state.put(Moment::Second, name, second)?;
         }
-        tensors.insert("step".to_owned(), step_tensor(self.step)?);
-        Ok(Weights(tensors))
+        Ok(state.into_weights())
     }
 
     /// The optimiser that [`AdamW::state`] described.
@@ -322,30 +320,13 @@ impl AdamW {
     /// # Errors
     /// [`LmError::Training`] naming what is missing.
     pub fn from_state(state: &Weights) -> Result<AdamW, LmError> {
-        let step = step_of(state)?;
+        let step = state::step(state)?;
         let mut moments = BTreeMap::new();
-        for (name, first) in &state.0 {
-            if let Some(name) = name.strip_prefix("first.") {
-                let second = state.get(&format!("second.{name}"))?;
-                let pair = (first.to_vec1::<f32>()?, second.to_vec1::<f32>()?);
-                moments.insert(name.to_owned(), pair);
-            }
+        for name in state::names(state) {
+            let of = |moment| state::moment(state, moment, name);
+            moments.insert(name.to_owned(), (of(Moment::First)?, of(Moment::Second)?));
         }
         Ok(AdamW { moments, step, bound: f32::INFINITY })
-    }
-}
-
-/// A step as two halves that f32 holds exactly.
-pub(crate) fn step_tensor(step: u32) -> Result<Tensor, LmError> {
-    let halves = [(step >> 16) as f32, (step & 0xffff) as f32];
-    Ok(Tensor::from_slice(&halves, 2, &Device::Cpu)?)
-}
-
-/// The step of a saved state.
-pub(crate) fn step_of(state: &Weights) -> Result<u32, LmError> {
-    match state.get("step")?.to_vec1::<f32>()?.as_slice() {
-        [high, low] => Ok((*high as u32) << 16 | *low as u32),
-        _ => Err(LmError::Training("optimiser state: step is damaged".to_owned())),
     }
 }
 

@@ -35,7 +35,7 @@ impl<'a> HeadPass<'a> {
 
     /// All chunks. A unit that is longer than a chunk is read twice: its loss needs all its
     /// log-probabilities before the first logit has a gradient.
-    pub fn run(&mut self, slopes: LossGradient<'_>, grads: &mut Gradients) {
+    pub fn run(&mut self, loss_gradient: LossGradient<'_>, grads: &mut Gradients) {
         let most = self.decoder.logit_rows();
         let scored = self.scored;
         for (units, rows) in scored.chunks(most) {
@@ -43,7 +43,7 @@ impl<'a> HeadPass<'a> {
                 let mut own = |logps: &[f32]| {
                     let of = |unit: usize| {
                         let at = scored.unit(unit);
-                        slopes(unit, &logps[at.start - rows.start..at.end - rows.start])
+                        loss_gradient(unit, &logps[at.start - rows.start..at.end - rows.start])
                     };
                     units.clone().flat_map(of).collect()
                 };
@@ -54,7 +54,7 @@ impl<'a> HeadPass<'a> {
                 rows.clone().step_by(most).map(|from| from..(from + most).min(rows.end)).collect();
             let logps: Vec<f32> =
                 parts.iter().flat_map(|part| self.logps(part.clone()).0).collect();
-            let known = slopes(units.start, &logps);
+            let known = loss_gradient(units.start, &logps);
             for part in parts {
                 let span = part.start - rows.start..part.end - rows.start;
                 self.chunk(part, &mut |_| known[span.clone()].to_vec(), grads);
@@ -76,15 +76,15 @@ impl<'a> HeadPass<'a> {
     fn chunk(
         &mut self,
         rows: Range<usize>,
-        slopes: &mut dyn FnMut(&[f32]) -> Vec<f32>,
+        d_logps: &mut dyn FnMut(&[f32]) -> Vec<f32>,
         grads: &mut Gradients,
     ) {
         let (logps, totals) = self.logps(rows.clone());
-        let slopes = slopes(&logps);
+        let d_logps = d_logps(&logps);
         if rows.is_empty() {
             return;
         }
-        token_logps_backward(self.logits, &self.scored.targets[rows.clone()], &totals, &slopes);
+        token_logps_backward(self.logits, &self.scored.targets[rows.clone()], &totals, &d_logps);
         let (width, vocab) = (self.decoder.config.hidden_size, self.decoder.config.vocab_size);
         let (n, span) = (rows.len(), rows.start * width..rows.end * width);
         let d_logits = Mat::new(self.logits, n, vocab);

@@ -191,7 +191,7 @@ impl Decoder {
         Ok(all)
     }
 
-    /// Adds to `grads` the gradients of a loss over log-probabilities of tokens. `slopes` is given
+    /// Adds to `grads` the gradients of a loss over log-probabilities of tokens. `loss_gradient` is given
     /// the number of a unit of `scored` and its log-probabilities, and gives the loss's derivative
     /// by each of them.
     ///
@@ -201,14 +201,14 @@ impl Decoder {
         &self,
         rows: &PackedRows,
         scored: &ScoredTokens,
-        slopes: LossGradient<'_>,
+        loss_gradient: LossGradient<'_>,
         (space, grads): (&mut Workspace, &mut Gradients),
     ) -> Result<(), LmError> {
         check_rows(&self.config, rows)?;
         check_ids(&self.config, &scored.targets)?;
         let batch = self.batch(rows);
         self.forward(&batch, space);
-        let mut g = self.head_backward(scored, slopes, space, grads);
+        let mut g = self.head_backward(scored, loss_gradient, space, grads);
         let layers = self.net.layers.iter().enumerate().rev();
         for (index, layer) in layers {
             let (x, rest) = space.streams[index..].split_at_mut(1);
@@ -257,13 +257,13 @@ impl Decoder {
     fn head_backward(
         &self,
         scored: &ScoredTokens,
-        slopes: LossGradient<'_>,
+        loss_gradient: LossGradient<'_>,
         space: &mut Workspace,
         grads: &mut Gradients,
     ) -> Vec<f32> {
         let states = self.gathered(&space.hidden, &scored.at);
         let mut pass = HeadPass::new(self, scored, states, &mut space.logits);
-        pass.run(slopes, grads);
+        pass.run(loss_gradient, grads);
         let mut d_hidden = vec![0f32; space.hidden.len()];
         pass.spread(&mut d_hidden);
         let mut g = vec![0f32; space.hidden.len()];

@@ -246,20 +246,20 @@ impl Decoder {
         turn_rows(&mut scratch.dq, heads.query_width(), &batch.table, -1.0);
         turn_rows(&mut scratch.dk, heads.key_width(), &batch.table, -1.0);
         if let Some((q_norm, k_norm)) = layer.head_norms {
-            for (norm, raw, inverses, slopes) in [
+            for (norm, raw, inverses, d_heads) in [
                 (q_norm, &tape.raw_q, &tape.inverses_q, &mut scratch.dq),
                 (k_norm, &tape.raw_k, &tape.inverses_k, &mut scratch.dk),
             ] {
                 let mut before = vec![0f32; raw.len()];
-                self.norm_backward(norm, (raw, inverses), slopes, &mut before, grads);
-                *slopes = before;
+                self.norm_backward(norm, (raw, inverses), d_heads, &mut before, grads);
+                *d_heads = before;
             }
         }
         let normed = sized(&mut scratch.normed, x.len());
         scaled(x, self.value(layer.attention_norm), &tape.inverses, normed);
         let dh = sized(&mut scratch.dh, x.len());
-        let slopes = [(&layer.q, &scratch.dq), (&layer.k, &scratch.dk), (&layer.v, &scratch.dv)];
-        for (at, (linear, dy)) in slopes.into_iter().enumerate() {
+        let gradients = [(&layer.q, &scratch.dq), (&layer.k, &scratch.dk), (&layer.v, &scratch.dv)];
+        for (at, (linear, dy)) in gradients.into_iter().enumerate() {
             self.linear_dw(linear, normed, dy, grads);
             self.linear_dx(linear, dy, dh, at > 0);
         }

@@ -18,8 +18,8 @@ static OPENED: Mutex<Vec<(usize, SelectedDevice)>> = Mutex::new(Vec::new());
 /// The GPU with this number, set up.
 pub(super) fn open_gpu(index: usize) -> Result<SelectedDevice, GpuUnavailable> {
     let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, picked)) = opened.iter().find(|(known, _)| *known == index) {
-        return Ok(picked.clone());
+    if let Some((_, selected)) = opened.iter().find(|(known, _)| *known == index) {
+        return Ok(selected.clone());
     }
     let count = count()?;
     if index >= count {
@@ -30,9 +30,9 @@ pub(super) fn open_gpu(index: usize) -> Result<SelectedDevice, GpuUnavailable> {
     let device = Device::new_cuda_with_stream(index).map_err(failed)?;
     set_up(&device).map_err(failed)?;
     tried(&device).map_err(failed)?;
-    let picked = SelectedDevice { device, kind: DeviceKind::Cuda(index), reason };
-    opened.push((index, picked.clone()));
-    Ok(picked)
+    let selected = SelectedDevice { device, kind: DeviceKind::Cuda(index), reason };
+    opened.push((index, selected.clone()));
+    Ok(selected)
 }
 
 /// How many GPUs there are, when there is all that is needed to use one.

@@ -271,11 +271,11 @@ pub fn gpu_count() -> usize {
 /// Bytes of the device's memory that this process may still take: what is free, and what its own
 /// pool holds for later. None on the CPU, whose memory is the machine's, and where the driver does
 /// not say.
-pub fn free_memory(picked: &SelectedDevice) -> Option<u64> {
-    match picked.kind {
+pub fn free_memory(selected: &SelectedDevice) -> Option<u64> {
+    match selected.kind {
         DeviceKind::Cpu | DeviceKind::Emulated => None,
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda(_) => cuda::free_memory(&picked.device).ok(),
+        DeviceKind::Cuda(_) => cuda::free_memory(&selected.device).ok(),
         #[cfg(not(feature = "cuda"))]
         DeviceKind::Cuda(_) => None,
     }

@@ -29,32 +29,32 @@ fn other_words_are_refused_with_those_there_are() {
 
 #[test]
 fn the_emulator_is_only_had_by_name() {
-    let picked = select(DeviceChoice::Emulated);
-    assert_eq!(picked.is_ok(), can_be_emulated());
-    if let Err(error) = picked {
+    let selected = select(DeviceChoice::Emulated);
+    assert_eq!(selected.is_ok(), can_be_emulated());
+    if let Err(error) = selected {
         assert!(error.to_string().contains("take cpu"), "{error}");
     }
 }
 
 #[test]
 fn the_cpu_can_always_be_had() {
-    let picked = select(DeviceChoice::Cpu).unwrap();
-    assert_eq!((picked.kind, picked.reason.as_str()), (DeviceKind::Cpu, "asked for"));
-    assert!(picked.device.is_cpu());
+    let selected = select(DeviceChoice::Cpu).unwrap();
+    assert_eq!((selected.kind, selected.reason.as_str()), (DeviceKind::Cpu, "asked for"));
+    assert!(selected.device.is_cpu());
 }
 
 #[test]
 fn auto_says_why_it_is_the_cpu_and_cuda_by_name_is_an_error_then() {
-    let picked = select(DeviceChoice::Auto).unwrap();
-    assert!(!picked.reason.is_empty());
+    let selected = select(DeviceChoice::Auto).unwrap();
+    assert!(!selected.reason.is_empty());
     let by_name = select(DeviceChoice::Cuda(0));
-    match picked.kind {
+    match selected.kind {
         DeviceKind::Cuda(index) => assert_eq!((index, by_name.is_ok()), (0, true)),
         DeviceKind::Emulated => panic!("auto took what is for tests"),
         DeviceKind::Cpu => {
-            assert!(picked.device.is_cpu());
+            assert!(selected.device.is_cpu());
             let error = by_name.unwrap_err().to_string();
-            assert!(error.starts_with(&format!("device cuda:0: {}. ", picked.reason)), "{error}");
+            assert!(error.starts_with(&format!("device cuda:0: {}. ", selected.reason)), "{error}");
             assert!(error.contains("cpu or auto"), "what to do: {error}");
             assert_eq!(gpu_count(), 0);
         }

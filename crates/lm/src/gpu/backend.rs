@@ -132,8 +132,8 @@ impl GpuBackend {
             let mut sum = StepMetrics::default();
             for part in term.micro_batches(0..term.len(), self.rows_max) {
                 cancel.check()?;
-                let more = term.compute(part, &mut |rows, scored, slopes| {
-                    self.decoder.differentiate(rows, scored, slopes, self.saved)
+                let more = term.compute(part, &mut |rows, scored, loss_gradient| {
+                    self.decoder.differentiate(rows, scored, loss_gradient, self.saved)
                 });
                 sum.add(&more?);
             }

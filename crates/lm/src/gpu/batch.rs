@@ -155,7 +155,7 @@ impl DeviceBatch {
     pub fn new(
         rows: &PackedRows,
         heads: AttentionShape,
-        (angles, rooms): (&Angles, &mut AngleScratch),
+        (angles, scratch): (&Angles, &mut AngleScratch),
         sent: &mut Scratch,
     ) -> Result<DeviceBatch, LmError> {
         let gpu = angles.cos.gpu();
@@ -166,7 +166,7 @@ impl DeviceBatch {
         Ok(DeviceBatch {
             rows: count,
             ids,
-            angles: rooms.rows(angles, &positions, heads.dim / 2)?,
+            angles: scratch.rows(angles, &positions, heads.dim / 2)?,
             tiles: queries.sent((tiles, keys), count, count),
             key_tiles: KeyTiles { tiles: key_words, count: key_tiles.len() / 4 },
         })

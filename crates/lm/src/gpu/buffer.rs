@@ -75,8 +75,8 @@ impl DeviceBuffer {
     /// [`LmError::DeviceMemory`] when there is no room.
     pub fn zeros(gpu: &Gpu, kind: ElementType, len: usize) -> Result<DeviceBuffer, LmError> {
         // Kernels are never given an address of nothing.
-        let room = len.max(1);
-        let bytes = (room * kind.bytes()) as u64;
+        let count = len.max(1);
+        let bytes = (count * kind.bytes()) as u64;
         let held = gpu.held();
         let limit = gpu.limit();
         let short = |why: String| LmError::DeviceMemory { wanted: bytes, held, why };
@@ -84,7 +84,7 @@ impl DeviceBuffer {
             return Err(short(format!("{limit} bytes are allowed")));
         }
         let tensor =
-            Tensor::zeros(room, kind.dtype(), gpu.device()).map_err(|error| {
+            Tensor::zeros(count, kind.dtype(), gpu.device()).map_err(|error| {
                 match error.to_string() {
                     text if text.contains("OUT_OF_MEMORY") => {
                         short("the device has no more".into())

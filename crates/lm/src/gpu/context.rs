@@ -73,28 +73,28 @@ impl Gpu {
         Ok(Gpu::with(device.clone(), driver, dtype))
     }
 
-    /// The GPU that was picked, one in the whole process for each kind of numbers; `None` where the
+    /// The GPU that was selected, one in the whole process for each kind of numbers; `None` where the
     /// CPU was.
     ///
     /// # Errors
     /// The program was built without kernels.
-    pub fn of(picked: &SelectedDevice, dtype: Dtype) -> Result<Option<Gpu>, LmError> {
+    pub fn of(selected: &SelectedDevice, dtype: Dtype) -> Result<Option<Gpu>, LmError> {
         static OPENED: Mutex<Vec<(DeviceKind, Dtype, Gpu)>> = Mutex::new(Vec::new());
         let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
         let known =
-            |(kind, of, _): &&(DeviceKind, Dtype, Gpu)| *kind == picked.kind && *of == dtype;
+            |(kind, of, _): &&(DeviceKind, Dtype, Gpu)| *kind == selected.kind && *of == dtype;
         if let Some((_, _, gpu)) = opened.iter().find(known) {
             return Ok(Some(gpu.clone()));
         }
-        let gpu = match picked.kind {
+        let gpu = match selected.kind {
             DeviceKind::Cpu => None,
             DeviceKind::Emulated => Gpu::emulated(dtype),
             #[cfg(feature = "cuda")]
-            DeviceKind::Cuda(_) => Some(Gpu::cuda(&picked.device, dtype)?),
+            DeviceKind::Cuda(_) => Some(Gpu::cuda(&selected.device, dtype)?),
             #[cfg(not(feature = "cuda"))]
             DeviceKind::Cuda(_) => None,
         };
-        opened.extend(gpu.clone().map(|gpu| (picked.kind, dtype, gpu)));
+        opened.extend(gpu.clone().map(|gpu| (selected.kind, dtype, gpu)));
         Ok(gpu)
     }
 
@@ -105,8 +105,8 @@ impl Gpu {
     /// Why there is neither.
     pub fn to_test(dtype: Dtype) -> Result<Gpu, String> {
         #[cfg(feature = "cuda")]
-        if let Ok(picked) = select(DeviceChoice::Cuda(0)) {
-            return Gpu::cuda(&picked.device, dtype).map_err(|error| error.to_string());
+        if let Ok(selected) = select(DeviceChoice::Cuda(0)) {
+            return Gpu::cuda(&selected.device, dtype).map_err(|error| error.to_string());
         }
         Gpu::emulated(dtype).ok_or_else(|| "the kernels were not compiled for the CPU".to_owned())
     }

@@ -69,18 +69,18 @@ impl WeightStore {
         hidden: &DeviceBuffer,
         scored: &ScoredTokens,
         rows: Range<usize>,
-        rooms: &mut HeadScratch,
+        scratch: &mut HeadScratch,
     ) -> Result<LogitChunk, LmError> {
         let (gpu, width) = (&self.gpu, self.config.hidden_size);
         let n = rows.len();
         let at = scored.at[rows.clone()].to_vec();
-        let [index, targets] = rooms.sent.send(gpu, [&at, &scored.targets[rows]])?;
-        let states = rooms.states.get(gpu, gpu.work(), n * width)?;
+        let [index, targets] = scratch.sent.send(gpu, [&at, &scored.targets[rows]])?;
+        let states = scratch.states.get(gpu, gpu.work(), n * width)?;
         gather_rows(hidden, &index, &states, width)?;
-        let logits = rooms.logits.get(gpu, ElementType::F32, n * self.config.vocab_size)?;
+        let logits = scratch.logits.get(gpu, ElementType::F32, n * self.config.vocab_size)?;
         self.logits(&states, &logits)?;
-        let logps = rooms.logps.get(gpu, ElementType::F32, n)?;
-        let totals = rooms.totals.get(gpu, ElementType::F32, n)?;
+        let logps = scratch.logps.get(gpu, ElementType::F32, n)?;
+        let totals = scratch.totals.get(gpu, ElementType::F32, n)?;
         token_logps(&logits, &targets, (&logps, &totals))?;
         Ok(LogitChunk { at, targets, states, logits, totals, logps: logps.read()? })
     }
@@ -90,12 +90,12 @@ impl WeightStore {
         &self,
         hidden: &DeviceBuffer,
         scored: &ScoredTokens,
-        rooms: &mut HeadScratch,
+        scratch: &mut HeadScratch,
     ) -> Result<Vec<f32>, LmError> {
         let mut all = Vec::with_capacity(scored.at.len());
         for from in (0..scored.at.len()).step_by(self.logit_rows()) {
             let rows = from..(from + self.logit_rows()).min(scored.at.len());
-            all.extend(self.chunk(hidden, scored, rows, rooms)?.logps);
+            all.extend(self.chunk(hidden, scored, rows, scratch)?.logps);
         }
         Ok(all)
     }
@@ -107,15 +107,15 @@ impl WeightStore {
         &self,
         (hidden, d_hidden): (&DeviceBuffer, &DeviceBuffer),
         scored: &ScoredTokens,
-        slopes: LossGradient<'_>,
-        rooms: &mut HeadScratch,
+        loss_gradient: LossGradient<'_>,
+        scratch: &mut HeadScratch,
     ) -> Result<(), LmError> {
         let most = self.logit_rows();
         for (units, rows) in scored.chunks(most) {
             let mut of_units = |logps: &[f32]| -> Vec<f32> {
                 let of = |unit: usize| {
                     let at = scored.unit(unit);
-                    slopes(unit, &logps[at.start - rows.start..at.end - rows.start])
+                    loss_gradient(unit, &logps[at.start - rows.start..at.end - rows.start])
                 };
                 units.clone().flat_map(of).collect()
             };
@@ -124,22 +124,22 @@ impl WeightStore {
                 continue;
             }
             if rows.len() <= most {
-                let chunk = self.chunk(hidden, scored, rows.clone(), rooms)?;
-                let slopes = of_units(&chunk.logps);
-                self.chunk_backward(&chunk, &slopes, d_hidden, rooms)?;
+                let chunk = self.chunk(hidden, scored, rows.clone(), scratch)?;
+                let d_logps = of_units(&chunk.logps);
+                self.chunk_backward(&chunk, &d_logps, d_hidden, scratch)?;
                 continue;
             }
             let parts: Vec<Range<usize>> =
                 rows.clone().step_by(most).map(|at| at..(at + most).min(rows.end)).collect();
             let mut logps = Vec::with_capacity(rows.len());
             for part in &parts {
-                logps.extend(self.chunk(hidden, scored, part.clone(), rooms)?.logps);
+                logps.extend(self.chunk(hidden, scored, part.clone(), scratch)?.logps);
             }
-            let slopes = of_units(&logps);
+            let d_logps = of_units(&logps);
             for part in parts {
                 let span = part.start - rows.start..part.end - rows.start;
-                let chunk = self.chunk(hidden, scored, part, rooms)?;
-                self.chunk_backward(&chunk, &slopes[span], d_hidden, rooms)?;
+                let chunk = self.chunk(hidden, scored, part, scratch)?;
+                self.chunk_backward(&chunk, &d_logps[span], d_hidden, scratch)?;
             }
         }
         Ok(())
@@ -148,20 +148,20 @@ impl WeightStore {
     fn chunk_backward(
         &self,
         chunk: &LogitChunk,
-        slopes: &[f32],
+        d_logps: &[f32],
         d_hidden: &DeviceBuffer,
-        rooms: &mut HeadScratch,
+        scratch: &mut HeadScratch,
     ) -> Result<(), LmError> {
         let (gpu, width, vocab) = (&self.gpu, self.config.hidden_size, self.config.vocab_size);
         let n = chunk.at.len();
-        let slopes = DeviceBuffer::of(gpu, slopes)?;
+        let d_logps = DeviceBuffer::of(gpu, d_logps)?;
         let d_logits = match gpu.work() {
             ElementType::F32 => chunk.logits.clone(),
-            kind => rooms.d_logits.get(gpu, kind, n * vocab)?,
+            kind => scratch.d_logits.get(gpu, kind, n * vocab)?,
         };
-        let given = (&chunk.targets, &chunk.totals, &slopes);
+        let given = (&chunk.targets, &chunk.totals, &d_logps);
         token_logps_backward(&chunk.logits, given, &d_logits)?;
-        let d_states = rooms.d_states.get(gpu, ElementType::F32, n * width)?;
+        let d_states = scratch.d_states.get(gpu, ElementType::F32, n * width)?;
         product(&MatrixProduct {
             a: Operand::plain(&d_logits, vocab),
             b: Operand::plain(&self.matrix(self.net.head, vocab * width)?, width),

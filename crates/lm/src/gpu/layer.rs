@@ -28,7 +28,7 @@ pub(super) struct DeviceTape {
     gate_up: Scratch,
 }
 
-/// Room that lives for a layer, kept from layer to layer and step to step.
+/// Scratch that lives for a layer, kept from layer to layer and step to step.
 #[derive(Default)]
 pub(super) struct LayerScratch {
     normed: Scratch,
@@ -69,12 +69,12 @@ impl WeightStore {
         HeadRows { rows, heads, dim: self.config.attention().dim, stride: self.qkv_width() }
     }
 
-    pub(super) fn work(&self, room: &mut Scratch, len: usize) -> Result<DeviceBuffer, LmError> {
-        room.get(&self.gpu, self.gpu.work(), len)
+    pub(super) fn work(&self, scratch: &mut Scratch, len: usize) -> Result<DeviceBuffer, LmError> {
+        scratch.get(&self.gpu, self.gpu.work(), len)
     }
 
-    fn wide(&self, room: &mut Scratch, len: usize) -> Result<DeviceBuffer, LmError> {
-        room.get(&self.gpu, ElementType::F32, len)
+    fn wide(&self, scratch: &mut Scratch, len: usize) -> Result<DeviceBuffer, LmError> {
+        scratch.get(&self.gpu, ElementType::F32, len)
     }
 
     /// Adds the gradient of a norm's input to `dx`, and that of its weight to what is added up.
@@ -87,7 +87,7 @@ impl WeightStore {
         partial: &mut Scratch,
     ) -> Result<(), LmError> {
         let width = self.len(norm);
-        let dw = self.gradient(norm, width).map(|to| GradientSum { to, room: partial });
+        let dw = self.gradient(norm, width).map(|to| GradientSum { to, scratch: partial });
         let weight = self.vector(norm, width)?;
         kernels::rms_norm_backward((x, &weight, inverses), dy, dx, dw)
     }
@@ -178,9 +178,9 @@ impl WeightStore {
             return Ok(raw.clone());
         };
         let turned = self.work(&mut tape.turned, raw.len())?;
-        let rooms = [&mut tape.inverses_q, &mut tape.inverses_k];
+        let inverses_of = [&mut tape.inverses_q, &mut tape.inverses_k];
         let parts = [(q_norm, heads.queries, 0), (k_norm, heads.keys, heads.query_width())];
-        for ((norm, count, column), inverses) in parts.into_iter().zip(rooms) {
+        for ((norm, count, column), inverses) in parts.into_iter().zip(inverses_of) {
             let inverses = self.wide(inverses, at.rows * count)?;
             let weight = self.vector(norm, heads.dim)?;
             let (from, to) = (raw.from(column), turned.from(column));
@@ -227,8 +227,8 @@ impl WeightStore {
         let heads = self.config.attention();
         let y = self.work(&mut tape.y, at.rows * heads.query_width())?;
         let narrow_g = self.narrow(g, &mut scratch.narrow_g)?;
-        let rooms = (&mut scratch.low, &mut scratch.partial);
-        self.linear_dw(&[&layer.o], &y, &narrow_g, rooms)?;
+        let buffers = (&mut scratch.low, &mut scratch.partial);
+        self.linear_dw(&[&layer.o], &y, &narrow_g, buffers)?;
         let dy = self.work(&mut scratch.dy, y.len())?;
         self.linear_dx(&[&layer.o], &narrow_g, &dy, &mut scratch.low)?;
         let d_qkv = self.attention_backward(layer, (at, key_tiles), (&y, &dy), tape, scratch)?;
@@ -237,19 +237,19 @@ impl WeightStore {
         let normed = self.work(&mut scratch.normed, x.len())?;
         let norm = self.vector(layer.attention_norm, width)?;
         kernels::scale_rows((x, &norm, &inverses), &normed)?;
-        let rooms = (&mut scratch.low, &mut scratch.partial);
-        self.linear_dw(&qkv(layer), &normed, &d_qkv, rooms)?;
+        let buffers = (&mut scratch.low, &mut scratch.partial);
+        self.linear_dw(&qkv(layer), &normed, &d_qkv, buffers)?;
         let dh = self.work(&mut scratch.dh, x.len())?;
         self.linear_dx(&qkv(layer), &d_qkv, &dh, &mut scratch.low)?;
         self.norm_backward(layer.attention_norm, (x, &inverses), &dh, g, &mut scratch.partial)
     }
 
     /// f32 in the kind that products take.
-    fn narrow(&self, g: &DeviceBuffer, room: &mut Scratch) -> Result<DeviceBuffer, LmError> {
+    fn narrow(&self, g: &DeviceBuffer, scratch: &mut Scratch) -> Result<DeviceBuffer, LmError> {
         if self.gpu.work() == ElementType::F32 {
             return Ok(g.clone());
         }
-        let narrow = self.work(room, g.len())?;
+        let narrow = self.work(scratch, g.len())?;
         kernels::narrowed(g, &narrow)?;
         Ok(narrow)
     }
@@ -283,15 +283,15 @@ impl WeightStore {
             kernels::heads_backward(shape, &d_qkv, at.angles, None)?;
             return Ok(d_qkv);
         };
-        let rooms = [&mut tape.inverses_q, &mut tape.inverses_k];
+        let inverses_of = [&mut tape.inverses_q, &mut tape.inverses_k];
         let parts = [(q_norm, heads.queries, 0), (k_norm, heads.keys, queries)];
-        for ((norm, count, column), inverses) in parts.into_iter().zip(rooms) {
+        for ((norm, count, column), inverses) in parts.into_iter().zip(inverses_of) {
             let dw = self.gradient(norm, heads.dim);
             let norm = HeadNorm {
                 raw: raw.from(column),
                 weight: self.vector(norm, heads.dim)?,
                 inverses: self.wide(inverses, rows * count)?,
-                dw: dw.map(|to| GradientSum { to, room: &mut scratch.partial }),
+                dw: dw.map(|to| GradientSum { to, scratch: &mut scratch.partial }),
             };
             kernels::heads_backward(shape(count), &d_qkv.from(column), at.angles, Some(norm))?;
         }
@@ -312,15 +312,15 @@ impl WeightStore {
         self.linear_dx(&[&layer.down], &narrow_g, &gated, &mut scratch.low)?;
         let both = self.work(&mut tape.gate_up, rows * 2 * inner)?;
         kernels::swiglu_backward(&both, &gated, inner)?;
-        let rooms = (&mut scratch.low, &mut scratch.partial);
-        self.linear_dw(&[&layer.down], &gated, &narrow_g, rooms)?;
+        let buffers = (&mut scratch.low, &mut scratch.partial);
+        self.linear_dw(&[&layer.down], &gated, &narrow_g, buffers)?;
         let mid = self.wide(&mut tape.mid, g.len())?;
         let inverses = self.wide(&mut tape.inverses_mid, rows)?;
         let normed = self.work(&mut scratch.normed, g.len())?;
         let norm = self.vector(layer.mlp_norm, self.config.hidden_size)?;
         kernels::scale_rows((&mid, &norm, &inverses), &normed)?;
-        let rooms = (&mut scratch.low, &mut scratch.partial);
-        self.linear_dw(&gate_up(layer), &normed, &both, rooms)?;
+        let buffers = (&mut scratch.low, &mut scratch.partial);
+        self.linear_dw(&gate_up(layer), &normed, &both, buffers)?;
         let dh = self.work(&mut scratch.dh, g.len())?;
         self.linear_dx(&gate_up(layer), &both, &dh, &mut scratch.low)?;
         self.norm_backward(layer.mlp_norm, (&mid, &inverses), &dh, g, &mut scratch.partial)

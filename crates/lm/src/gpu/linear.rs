@@ -173,7 +173,7 @@ impl WeightStore {
             sum(Operand::transposed(dy, out), (x, input), &dw, out, 1.0)?;
         }
         if let Some(db) = parts[0].bias.and_then(|bias| self.gradient(bias, out)) {
-            add_columns(dy, rows, GradientSum { to: db, room: partial })?;
+            add_columns(dy, rows, GradientSum { to: db, scratch: partial })?;
         }
         let mut column = 0;
         for part in parts {

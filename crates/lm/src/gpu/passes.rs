@@ -59,7 +59,7 @@ impl GpuDecoder {
         &self.store.gpu
     }
 
-    /// Has the device and the room of the passes to itself. Where it did not suffice it is given back,
+    /// Has the device and the scratch of the passes to itself. Where it did not suffice it is given back,
     /// so that less may be tried.
     fn alone<T>(
         &self,
@@ -135,12 +135,12 @@ impl GpuDecoder {
         &self,
         rows: &PackedRows,
         scored: &ScoredTokens,
-        slopes: LossGradient<'_>,
+        loss_gradient: LossGradient<'_>,
         saved: SavedActivations,
     ) -> Result<(), LmError> {
         check_rows(&self.store.config, rows)?;
         check_ids(&self.store.config, &scored.targets)?;
-        self.alone(|space| self.differentiate_in(space, rows, scored, slopes, saved))
+        self.alone(|space| self.differentiate_in(space, rows, scored, loss_gradient, saved))
     }
 
     fn differentiate_in(
@@ -148,7 +148,7 @@ impl GpuDecoder {
         space: &mut PassScratch,
         rows: &PackedRows,
         scored: &ScoredTokens,
-        slopes: LossGradient<'_>,
+        loss_gradient: LossGradient<'_>,
         saved: SavedActivations,
     ) -> Result<(), LmError> {
         let (store, gpu) = (&self.store, &self.store.gpu);
@@ -160,7 +160,7 @@ impl GpuDecoder {
         let hidden = space.hidden.get(gpu, gpu.work(), size)?;
         let d_hidden = space.d_hidden.get(gpu, ElementType::F32, size)?;
         kernels::fill(&d_hidden, 0.0)?;
-        store.head_backward((&hidden, &d_hidden), scored, slopes, &mut space.head)?;
+        store.head_backward((&hidden, &d_hidden), scored, loss_gradient, &mut space.head)?;
         gpu.phase("head")?;
         let g = space.g.get(gpu, ElementType::F32, size)?;
         kernels::fill(&g, 0.0)?;

@@ -58,7 +58,7 @@ impl DeviceKvCache {
     }
 }
 
-/// Room of a reading.
+/// Scratch of a session.
 #[derive(Default)]
 struct SessionScratch {
     space: PassScratch,
@@ -72,7 +72,7 @@ struct GpuSession<'a> {
     decoder: &'a GpuDecoder,
     tree: PrefixTree,
     caches: DeviceKvCache,
-    rooms: SessionScratch,
+    scratch: SessionScratch,
     /// Rows of the last reading.
     rows: usize,
 }
@@ -92,7 +92,7 @@ impl<'a> GpuSession<'a> {
             decoder,
             tree: PrefixTree::default(),
             caches: DeviceKvCache::default(),
-            rooms: SessionScratch::default(),
+            scratch: SessionScratch::default(),
             rows: 0,
         }
     }
@@ -145,7 +145,7 @@ impl<'a> GpuSession<'a> {
         let (rows, width) = (placed.ids.len(), store.config.hidden_size);
         let key_width = store.config.attention().key_width();
         self.caches.grow(gpu, self.tree.blocks(), (store.net.layers.len(), key_width))?;
-        let space = &mut self.rooms.space;
+        let space = &mut self.scratch.space;
         let PlacedTokens { ids, positions, slots, plan } = placed;
         let (tiles, keys) = plan.words();
         let pieces = [ids.as_slice(), positions, slots, tiles, keys, asked];
@@ -172,7 +172,7 @@ impl<'a> GpuSession<'a> {
     fn hidden(&mut self) -> Result<DeviceBuffer, LmError> {
         let store = &self.decoder.store;
         let len = self.rows * store.config.hidden_size;
-        self.rooms.space.hidden.get(&store.gpu, store.gpu.work(), len)
+        self.scratch.space.hidden.get(&store.gpu, store.gpu.work(), len)
     }
 
     /// Logits [rows, V] of states, which stay on the device.
@@ -180,7 +180,7 @@ impl<'a> GpuSession<'a> {
         let store = &self.decoder.store;
         let rows = states.len() / store.config.hidden_size;
         let len = rows * store.config.vocab_size;
-        let logits = self.rooms.logits.get(&store.gpu, ElementType::F32, len)?;
+        let logits = self.scratch.logits.get(&store.gpu, ElementType::F32, len)?;
         store.logits(states, &logits)?;
         Ok(logits)
     }
@@ -195,8 +195,8 @@ impl<'a> GpuSession<'a> {
         let width = self.decoder.store.config.hidden_size;
         assert!(at.iter().all(|row| *row < self.rows), "a row that was not read");
         let rows: Vec<u32> = at.iter().map(|row| *row as u32).collect();
-        let [rows, words] = self.rooms.space.sent.send(&gpu, [&rows, words])?;
-        let states = self.rooms.states.get(&gpu, gpu.work(), at.len() * width)?;
+        let [rows, words] = self.scratch.space.sent.send(&gpu, [&rows, words])?;
+        let states = self.scratch.states.get(&gpu, gpu.work(), at.len() * width)?;
         gather_rows(&self.hidden()?, &rows, &states, width)?;
         Ok((states, words))
     }
@@ -211,7 +211,8 @@ impl<'a> GpuSession<'a> {
         let vocab = self.decoder.store.config.vocab_size;
         let logits = self.logits_of(states)?;
         let gpu = &self.decoder.store.gpu;
-        let chosen = self.rooms.chosen.get(gpu, ElementType::U32, requests.len() * CHOSEN_WORDS)?;
+        let chosen =
+            self.scratch.chosen.get(gpu, ElementType::U32, requests.len() * CHOSEN_WORDS)?;
         kernels::choose(&logits, asked, &chosen, vocab)?;
         let chosen = chosen.read::<u32>()?;
         let rows = requests.iter().zip(chosen.chunks_exact(CHOSEN_WORDS)).enumerate();
@@ -307,7 +308,7 @@ impl KvSession for GpuSession<'_> {
             assert!(at.iter().all(|row| *row < self.rows), "a row that was not read");
             let mut scored = ScoredTokens::default();
             at.iter().zip(tokens).for_each(|(row, token)| scored.push(*row, *token));
-            let (hidden, head) = (self.hidden()?, &mut self.rooms.space.head);
+            let (hidden, head) = (self.hidden()?, &mut self.scratch.space.head);
             let logps = self.decoder.store.logps(&hidden, &scored, head)?;
             all.extend(logps.into_iter().map(f64::from));
         }

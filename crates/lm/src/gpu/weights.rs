@@ -133,7 +133,7 @@ impl WeightStore {
     ) -> Result<WeightStore, LmError> {
         let (net, parameters) = network(config, adapters.map(|a| a.lora))?;
         let moves = adapters.map_or(Trainable::Nothing, |a| a.moves);
-        let mut store = WeightStore::room(gpu, config, (net, parameters), moves)?;
+        let mut store = WeightStore::allocated(gpu, config, (net, parameters), moves)?;
         store.base = Some(base);
         if let Some(adapters) = adapters {
             store.scale = adapters.lora.scale() as f32;
@@ -154,7 +154,7 @@ impl WeightStore {
         config: &ModelConfig,
         weights: Weights,
     ) -> Result<WeightStore, LmError> {
-        let store = WeightStore::room(gpu, config, network(config, None)?, Trainable::All)?;
+        let store = WeightStore::allocated(gpu, config, network(config, None)?, Trainable::All)?;
         let weights = weights.into_var_builder();
         for (id, parameter) in store.parameters.iter().enumerate() {
             let tensor = read(&weights, &parameter.name, &parameter.shape)?;
@@ -168,7 +168,7 @@ impl WeightStore {
     /// # Errors
     /// As [`Base::made_up`].
     pub fn moving_made_up(gpu: &Gpu, config: &ModelConfig) -> Result<WeightStore, LmError> {
-        let store = WeightStore::room(gpu, config, network(config, None)?, Trainable::All)?;
+        let store = WeightStore::allocated(gpu, config, network(config, None)?, Trainable::All)?;
         if let Some(moving) = &store.moving {
             moving.x.make_up(made_up_std(config))?;
         }
@@ -179,7 +179,7 @@ impl WeightStore {
         Ok(store)
     }
 
-    fn room(
+    fn allocated(
         gpu: &Gpu,
         config: &ModelConfig,
         (net, parameters): (Net, Vec<Parameter<()>>),
@@ -217,7 +217,7 @@ impl WeightStore {
     /// Writes a parameter that is this store's own.
     fn fill(&self, id: ParameterId, values: &[f32]) -> Result<(), LmError> {
         let place = self.layout.places[id];
-        let part = |numbers: &DeviceBuffer| write(&numbers.part(place.at, place.len), values);
+        let part = |buffer: &DeviceBuffer| write(&buffer.part(place.at, place.len), values);
         match (place.area, &self.moving, &self.adapters) {
             (Region::Trained, Some(moving), _) => {
                 part(&moving.x)?;
@@ -266,9 +266,9 @@ impl WeightStore {
     fn found(
         &self,
         id: ParameterId,
-        numbers: Option<DeviceBuffer>,
+        buffer: Option<DeviceBuffer>,
     ) -> Result<DeviceBuffer, LmError> {
-        numbers.ok_or_else(|| {
+        buffer.ok_or_else(|| {
             let name = &self.parameters[id].name;
             LmError::Training(format!("{name} was asked for before there were weights"))
         })
@@ -321,16 +321,14 @@ impl WeightStore {
     /// Numbers of a parameter, on the host.
     pub(super) fn value(&self, id: ParameterId) -> Result<Vec<f32>, LmError> {
         let place = self.layout.places[id];
-        let numbers = match (place.area, &self.moving) {
+        let buffer = match (place.area, &self.moving) {
             (Region::Trained, Some(moving)) => moving.x.part(place.at, place.len),
             (Region::Vectors, _) => self.vector(id, place.len)?,
             _ => self.matrix(id, place.len)?,
         };
-        match numbers.kind() {
-            ElementType::Bf16 => {
-                Ok(numbers.read::<bf16>()?.into_iter().map(bf16::to_f32).collect())
-            }
-            _ => numbers.read(),
+        match buffer.kind() {
+            ElementType::Bf16 => Ok(buffer.read::<bf16>()?.into_iter().map(bf16::to_f32).collect()),
+            _ => buffer.read(),
         }
     }
 }

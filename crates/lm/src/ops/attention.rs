@@ -185,7 +185,7 @@ wide! {
     }
 
     /// Scores become probabilities; the gradient of the probabilities becomes that of the scores.
-    fn slopes<'a>(both: (&'a mut [f32], &'a mut [f32]), sees: usize, total: f32, scale: f32) {
+    fn score_gradients<'a>(both: (&'a mut [f32], &'a mut [f32]), sees: usize, total: f32, scale: f32) {
         let (p, dp) = both;
         for p in &mut p[..sees] {
             *p = exp(*p - total);
@@ -344,7 +344,7 @@ fn place_backward(
             place.scores(&tile, grads, v, 1.0, ds);
             let rows = p.chunks_exact_mut(seen).zip(ds.chunks_exact_mut(seen));
             for (row, (p, ds)) in tile.rows.clone().zip(rows) {
-                slopes((p, ds), tile.seen_by(row), totals[row * group + g], heads.scale());
+                score_gradients((p, ds), tile.seen_by(row), totals[row * group + g], heads.scale());
             }
             let at = (tile.rows.start * group + g) * heads.dim;
             place.mixed(&tile, ds, k, &mut dq[at..], group * heads.dim);

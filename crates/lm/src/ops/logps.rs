@@ -27,9 +27,9 @@ wide! {
         f64::from(most) + sum.ln()
     }
 
-    fn row_slopes<'a>(row: &'a mut [f32], total: f32, slope: f32) {
+    fn row_gradient<'a>(row: &'a mut [f32], total: f32, d_logp: f32) {
         for v in row.iter_mut() {
-            *v = -slope * exp(*v - total);
+            *v = -d_logp * exp(*v - total);
         }
     }
 }
@@ -48,13 +48,13 @@ pub fn token_logps(logits: &[f32], targets: &[u32]) -> (Vec<f32>, Vec<f32>) {
     logits.par_chunks_exact(width).zip(targets).map(row).unzip()
 }
 
-/// `logits` become their gradients, `slopes[p]` being that of the p-th log-probability.
-pub fn token_logps_backward(logits: &mut [f32], targets: &[u32], totals: &[f32], slopes: &[f32]) {
+/// `logits` become their gradients, `d_logps[p]` being that of the p-th log-probability.
+pub fn token_logps_backward(logits: &mut [f32], targets: &[u32], totals: &[f32], d_logps: &[f32]) {
     let width = (logits.len() / targets.len().max(1)).max(1);
-    let rows = logits.par_chunks_exact_mut(width).zip(targets).zip(totals).zip(slopes);
-    rows.for_each(|(((row, target), total), slope)| {
-        row_slopes(row, *total, *slope);
-        row[*target as usize] += slope;
+    let rows = logits.par_chunks_exact_mut(width).zip(targets).zip(totals).zip(d_logps);
+    rows.for_each(|(((row, target), total), d_logp)| {
+        row_gradient(row, *total, *d_logp);
+        row[*target as usize] += d_logp;
     });
 }
 

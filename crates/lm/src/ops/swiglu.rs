@@ -15,7 +15,7 @@ wide! {
         }
     }
 
-    fn slopes<'a>(gate: &'a mut [f32], up: &'a mut [f32], dy: &'a mut [f32]) {
+    fn gradients<'a>(gate: &'a mut [f32], up: &'a mut [f32], dy: &'a mut [f32]) {
         for ((gate, up), dy) in gate.iter_mut().zip(up).zip(dy) {
             let (g, u, d) = (*gate, *up, *dy);
             let s = sigmoid(g);
@@ -36,7 +36,7 @@ pub fn swiglu(gate: &[f32], up: &[f32], y: &mut [f32]) {
 /// becomes y again, which the backward pass of the layer above needs.
 pub fn swiglu_backward(gate: &mut [f32], up: &mut [f32], dy: &mut [f32]) {
     let parts = gate.par_chunks_mut(PART).zip(up.par_chunks_mut(PART)).zip(dy.par_chunks_mut(PART));
-    parts.for_each(|((gate, up), dy)| slopes(gate, up, dy));
+    parts.for_each(|((gate, up), dy)| gradients(gate, up, dy));
 }
 
 #[cfg(test)]

@@ -69,8 +69,8 @@ impl CpuBackend {
             let mut sum = StepMetrics::default();
             for micro in term.micro_batches(part, most) {
                 cancel.check()?;
-                let more = term.compute(micro, &mut |rows, scored, slopes| {
-                    decoder.differentiate(rows, scored, slopes, (&mut *space, &mut *grads))
+                let more = term.compute(micro, &mut |rows, scored, loss_gradient| {
+                    decoder.differentiate(rows, scored, loss_gradient, (&mut *space, &mut *grads))
                 });
                 sum.add(&more?);
             }

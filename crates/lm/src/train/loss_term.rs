@@ -116,17 +116,17 @@ fn sft_part(
     if scored.at.is_empty() {
         return Ok(figures);
     }
-    let mut slopes = |unit: usize, logps: &[f32]| {
+    let mut loss_gradient = |unit: usize, logps: &[f32]| {
         let weights = &weights[scored.unit(unit)];
         let terms = logps.iter().zip(weights).map(|(l, w)| f64::from(*l) * f64::from(*w));
         figures.loss += terms.sum::<f64>();
         weights.to_vec()
     };
-    differentiate(&rows, &scored, &mut slopes)?;
+    differentiate(&rows, &scored, &mut loss_gradient)?;
     Ok(figures)
 }
 
-/// A pair is a family: its prompt once, then both completions.
+/// A pair is a group with a common prefix: its prompt once, then both completions.
 fn dpo_part(
     batch: &[DpoExample],
     (dpo, scale): (&DpoSettings, f64),
@@ -147,7 +147,7 @@ fn dpo_part(
         }
         scored.end_unit();
     }
-    let mut slopes = |unit: usize, logps: &[f32]| {
+    let mut loss_gradient = |unit: usize, logps: &[f32]| {
         let example = &batch[unit];
         let (chosen, rejected) = logps.split_at(example.chosen.len());
         let sum = |logps: &[f32]| logps.iter().map(|l| f64::from(*l)).sum::<f64>();
@@ -161,11 +161,11 @@ fn dpo_part(
         };
         let loss = pair_loss(&pair, example.belief, dpo);
         note(&mut figures, &pair, loss.loss, dpo.loss.beta(), scale);
-        let mut slopes = vec![(loss.d_chosen * scale) as f32; chosen.len()];
-        slopes.resize(logps.len(), (loss.d_rejected * scale) as f32);
-        slopes
+        let mut d_logps = vec![(loss.d_chosen * scale) as f32; chosen.len()];
+        d_logps.resize(logps.len(), (loss.d_rejected * scale) as f32);
+        d_logps
     };
-    differentiate(&rows, &scored, &mut slopes)?;
+    differentiate(&rows, &scored, &mut loss_gradient)?;
     Ok(figures)
 }
 

@@ -56,30 +56,30 @@ fn raw(buffer: &DeviceBuffer, stride: usize, transposed: bool) -> RawOperand {
 }
 
 /// A strided matrix must end within its numbers.
-pub(super) fn reaches(numbers: &DeviceBuffer, rows: usize, columns: usize, stride: usize) {
+pub(super) fn reaches(buffer: &DeviceBuffer, rows: usize, columns: usize, stride: usize) {
     let end = rows.saturating_sub(1) * stride + columns;
     assert!(
-        columns <= stride && end <= numbers.len(),
+        columns <= stride && end <= buffer.len(),
         "{rows} rows of {columns}, {stride} apart, are not in {} numbers",
-        numbers.len()
+        buffer.len()
     );
 }
 
-pub(super) fn needs(numbers: &DeviceBuffer, kind: ElementType, len: usize) {
+pub(super) fn needs(buffer: &DeviceBuffer, kind: ElementType, len: usize) {
     assert!(
-        numbers.kind() == kind && numbers.len() >= len,
+        buffer.kind() == kind && buffer.len() >= len,
         "{} numbers of {:?} where {len} of {kind:?} are needed",
-        numbers.len(),
-        numbers.kind()
+        buffer.len(),
+        buffer.kind()
     );
 }
 
-pub(super) fn at(numbers: &DeviceBuffer) -> u64 {
-    numbers.address()
+pub(super) fn at(buffer: &DeviceBuffer) -> u64 {
+    buffer.address()
 }
 
-pub(super) fn or_null(numbers: Option<&DeviceBuffer>) -> u64 {
-    numbers.map_or(0, DeviceBuffer::address)
+pub(super) fn or_null(buffer: Option<&DeviceBuffer>) -> u64 {
+    buffer.map_or(0, DeviceBuffer::address)
 }
 
 pub(super) fn n(count: usize) -> u64 {

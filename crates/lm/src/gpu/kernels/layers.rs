@@ -43,7 +43,7 @@ pub(in crate::gpu) fn scale_rows(
 /// Where a sum over rows is added: each block's is kept apart first, and they are added in order.
 pub(in crate::gpu) struct GradientSum<'a> {
     pub to: DeviceBuffer,
-    pub room: &'a mut Scratch,
+    pub scratch: &'a mut Scratch,
 }
 
 impl GradientSum<'_> {
@@ -51,7 +51,7 @@ impl GradientSum<'_> {
     fn partial(&mut self, launch: Launch) -> Result<DeviceBuffer, LmError> {
         needs(&self.to, ElementType::F32, self.to.len());
         let len = launch.grid[0] as usize * self.to.len();
-        self.room.get(self.to.gpu(), ElementType::F32, len)
+        self.scratch.get(self.to.gpu(), ElementType::F32, len)
     }
 
     fn add(&self, partial: &DeviceBuffer) -> Result<(), LmError> {
@@ -70,8 +70,8 @@ pub(in crate::gpu) fn rms_norm_backward(
 ) -> Result<(), LmError> {
     let width = w.len();
     let rows = x.len() / width;
-    for (numbers, len) in [(x, rows * width), (w, width), (inverses, rows), (dx, rows * width)] {
-        needs(numbers, ElementType::F32, len);
+    for (buffer, len) in [(x, rows * width), (w, width), (inverses, rows), (dx, rows * width)] {
+        needs(buffer, ElementType::F32, len);
     }
     needs(dy, dy.kind(), rows * width);
     let launch = shapes::rms_norm_backward_launch(rows as u32, width as u32);
@@ -137,8 +137,8 @@ pub(in crate::gpu) struct HeadRows {
 }
 
 impl HeadRows {
-    fn check(&self, numbers: &DeviceBuffer, angles: &Angles) {
-        reaches(numbers, self.rows, self.heads * self.dim, self.stride);
+    fn check(&self, buffer: &DeviceBuffer, angles: &Angles) {
+        reaches(buffer, self.rows, self.heads * self.dim, self.stride);
         needs(&angles.cos, ElementType::F32, self.rows * self.dim / 2);
         needs(&angles.sin, ElementType::F32, self.rows * self.dim / 2);
     }

@@ -1,4 +1,4 @@
-//! Every kernel and product, called with numbers instead of addresses: who may be given what, and
+//! Every kernel and product, called with buffers instead of addresses: who may be given what, and
 //! how long it must be. A kernel that is given too little would read or write somebody else's
 //! memory, so that is checked here, always; it is a mistake of ours and panics.
 //!

@@ -24,7 +24,7 @@ pub(in crate::gpu) fn token_logps(
 /// Gradients of logits, to `out`, which may be the logits.
 pub(in crate::gpu) fn token_logps_backward(
     logits: &DeviceBuffer,
-    (targets, totals, slopes): (&DeviceBuffer, &DeviceBuffer, &DeviceBuffer),
+    (targets, totals, d_logps): (&DeviceBuffer, &DeviceBuffer, &DeviceBuffer),
     out: &DeviceBuffer,
 ) -> Result<(), LmError> {
     let rows = targets.len();
@@ -32,9 +32,9 @@ pub(in crate::gpu) fn token_logps_backward(
     needs(logits, ElementType::F32, rows * vocab);
     needs(out, out.kind(), rows * vocab);
     needs(totals, ElementType::F32, rows);
-    needs(slopes, ElementType::F32, rows);
+    needs(d_logps, ElementType::F32, rows);
     let name = format!("token_logps_backward_{}", out.kind().name());
-    let args = [at(logits), at(targets), at(totals), at(slopes), at(out), n(rows), n(vocab)];
+    let args = [at(logits), at(targets), at(totals), at(d_logps), at(out), n(rows), n(vocab)];
     start(out.gpu(), &name, shapes::rows_launch(rows as u32, vocab as u32), &args)
 }
 

@@ -28,8 +28,8 @@ pub(in crate::gpu) struct AdamWBuffers<'a> {
 impl AdamWBuffers<'_> {
     fn check(&self) -> usize {
         let len = self.x.len();
-        for numbers in [self.x, self.m, self.v, self.g] {
-            needs(numbers, ElementType::F32, len);
+        for buffer in [self.x, self.m, self.v, self.g] {
+            needs(buffer, ElementType::F32, len);
         }
         if let Some(work) = self.work {
             needs(work, work.kind(), len);

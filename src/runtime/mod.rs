@@ -39,7 +39,7 @@ pub use held_out::HeldOutChange;
 pub use outcome::{FailedIteration, Goal, Outcome};
 pub use policies::{PolicyRow, find as find_policy};
 pub use retention::Freed;
-pub use served::{AnswerSettings, PolicyAnswer, ServedPolicy};
+pub use served::{AnswerSettings, PolicyAnswer, ServedPolicy, TextStream};
 pub use settings::SettingsToCome;
 pub use status::{Activity, Status};
 pub use subscription::{Delivered, Subscription};

@@ -4,8 +4,9 @@ use super::handle::on_a_thread;
 use crate::domain::{Message, PolicyRef, Seed, StopReason};
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
-use crate::lm::generate::{DrawRequest, Sampling};
+use crate::lm::generate::{DrawRequest, DrawnToken, Sampling};
 use crate::lm::policy::LanguageModel;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 /// How a policy answers.
@@ -138,6 +139,45 @@ impl ServedPolicy {
         on_a_thread(move || this.draw(&messages, &settings, &cancel)).await
     }
 
+    /// Answers piece by piece, while it draws. Dropping the stream stops the computation.
+    pub fn stream(&self, messages: Vec<Message>, settings: AnswerSettings) -> TextStream {
+        let (send, pieces) = tokio::sync::mpsc::unbounded_channel();
+        let (this, cancel) = (self.clone(), Cancel::default());
+        let _cancel = CancelOnDrop(cancel.clone());
+        let failed = send.clone();
+        let draw = move || {
+            if let Err(error) = this.tell(&messages, &settings, &cancel, &send) {
+                let _ = send.send(Err(error));
+            }
+        };
+        let thread = std::thread::Builder::new().name("gradus-asked".to_owned()).spawn(draw);
+        if let Err(error) = thread {
+            let _ = failed.send(Err(Error::io("a thread", error)));
+        }
+        TextStream { pieces, _cancel }
+    }
+
+    fn tell(
+        &self,
+        messages: &[Message],
+        settings: &AnswerSettings,
+        cancel: &Cancel,
+        pieces: &tokio::sync::mpsc::UnboundedSender<Result<String, Error>>,
+    ) -> Result<(), Error> {
+        let request = self.request(messages, settings)?;
+        let growing = RefCell::new(Growing::default());
+        let tell = |token: DrawnToken| {
+            let piece = growing.borrow_mut().piece(self.model.as_ref(), token.id);
+            // Nobody listens any more: the stream's end cancels the rest.
+            piece.map(|piece| pieces.send(Ok(piece)));
+        };
+        let drawn = self.model.draw_told(&[request], cancel, &tell)?;
+        let whole = drawn.into_iter().flatten().next();
+        let rest = whole.and_then(|whole| growing.borrow_mut().grown(&whole.text));
+        rest.map(|rest| pieces.send(Ok(rest)));
+        Ok(())
+    }
+
     /// As [`ServedPolicy::answer_with`], for callers that may wait.
     ///
     /// # Errors
@@ -161,6 +201,50 @@ impl ServedPolicy {
         let completion = drawn.into_iter().flatten().next().ok_or(Error::Closed)?;
         let (text, tokens) = (completion.text, completion.token_ids.len());
         Ok(PolicyAnswer { text, tokens, stop: completion.stop })
+    }
+}
+
+/// An answer in the making.
+pub struct TextStream {
+    pieces: tokio::sync::mpsc::UnboundedReceiver<Result<String, Error>>,
+    _cancel: CancelOnDrop,
+}
+
+impl TextStream {
+    /// The next piece of text; `None` when the answer is whole. Together the pieces are the answer.
+    pub async fn next(&mut self) -> Option<Result<String, Error>> {
+        self.pieces.recv().await
+    }
+
+    /// As [`TextStream::next`], for callers that may wait; not on a thread that awaits.
+    pub fn next_blocking(&mut self) -> Option<Result<String, Error>> {
+        self.pieces.blocking_recv()
+    }
+}
+
+/// Text that grows by tokens. A character may be spelled by several: what would change when the next
+/// token comes is kept back.
+#[derive(Default)]
+struct Growing {
+    ids: Vec<u32>,
+    told: usize,
+}
+
+impl Growing {
+    /// What the text grew by.
+    fn piece(&mut self, model: &dyn LanguageModel, id: u32) -> Option<String> {
+        if model.stop_ids().contains(&id) {
+            return None;
+        }
+        self.ids.push(id);
+        let text = model.decode(&self.ids).ok()?;
+        self.grown(text.trim_end_matches(char::REPLACEMENT_CHARACTER))
+    }
+
+    fn grown(&mut self, text: &str) -> Option<String> {
+        let piece = text.get(self.told..).filter(|piece| !piece.is_empty())?.to_owned();
+        self.told = text.len();
+        Some(piece)
     }
 }
 

@@ -10,6 +10,7 @@ mod dice;
 mod disk;
 mod doctor;
 mod engines;
+mod examples;
 mod faults;
 mod full_run;
 mod held_out;

@@ -6,7 +6,7 @@ use super::chat::Message;
 use super::completion::Completion;
 use super::config::ModelConfig;
 use super::error::LmError;
-use super::generate::{DrawRequest, Generator};
+use super::generate::{DrawRequest, DrawnToken, Generator};
 use super::gpu::{AdapterUse, Base, Gpu, GpuDecoder, Trainable, WeightStore};
 use super::lora::{Lora, LoraSettings};
 use super::model_files::ModelFiles;
@@ -63,6 +63,28 @@ pub trait LanguageModel: Vocabulary {
         requests: &[DrawRequest],
         cancel: &Cancel,
     ) -> Result<Vec<Vec<Completion>>, LmError>;
+
+    /// As [`LanguageModel::draw`], and tells every token when it is drawn. A model that cannot tells
+    /// them when all are drawn.
+    ///
+    /// # Errors
+    /// See [`Generator::draw`].
+    fn draw_told(
+        &self,
+        requests: &[DrawRequest],
+        cancel: &Cancel,
+        tell: &dyn Fn(DrawnToken),
+    ) -> Result<Vec<Vec<Completion>>, LmError> {
+        let drawn = self.draw(requests, cancel)?;
+        for (request, candidates) in drawn.iter().enumerate() {
+            for (candidate, completion) in candidates.iter().enumerate() {
+                for &id in &completion.token_ids {
+                    tell(DrawnToken { request, candidate, id });
+                }
+            }
+        }
+        Ok(drawn)
+    }
 
     /// Per context and choice: the log-probability of the choice right after the context.
     ///
@@ -200,7 +222,16 @@ impl LanguageModel for Policy {
         requests: &[DrawRequest],
         cancel: &Cancel,
     ) -> Result<Vec<Vec<Completion>>, LmError> {
-        let drawn = self.generator.draw(requests, cancel)?;
+        self.draw_told(requests, cancel, &|_| {})
+    }
+
+    fn draw_told(
+        &self,
+        requests: &[DrawRequest],
+        cancel: &Cancel,
+        tell: &dyn Fn(DrawnToken),
+    ) -> Result<Vec<Vec<Completion>>, LmError> {
+        let drawn = self.generator.draw_told(requests, cancel, tell)?;
         let completion = |d: super::generate::Drawn| {
             let text = self.files.tokenizer().decode(&d.token_ids)?;
             Ok(Completion { text, token_ids: d.token_ids, logp: Some(d.logp), stop: d.stop })

@@ -1,0 +1,120 @@
+//! The programs in `examples/` do what they say, on runs that are there.
+
+#[path = "../../examples/choose_policy.rs"]
+mod choose_policy;
+#[path = "../../examples/embed.rs"]
+mod embed;
+#[path = "../../examples/follow.rs"]
+mod follow;
+#[path = "../../examples/wait_and_wake.rs"]
+mod wait_and_wake;
+
+use crate::runs::{alone, copied, whole};
+use gradus::config::Config;
+use gradus::prelude::*;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+
+fn run_with(root: &tempfile::TempDir, change: impl FnOnce(&mut Config)) -> PathBuf {
+    let dir = copied(&whole().dir(), &root.path().join("run"));
+    let mut config = Config::from_yaml(&dir.join("gradus.yaml")).unwrap();
+    change(&mut config);
+    std::fs::write(dir.join("gradus.yaml"), serde_json::to_string(&config).unwrap()).unwrap();
+    dir
+}
+
+/// Awaits on an executor that is none of gradus's.
+fn awaited<T>(future: impl Future<Output = T>) -> T {
+    let executor = tokio::runtime::Builder::new_multi_thread().enable_io().build().unwrap();
+    executor.block_on(future)
+}
+
+#[test]
+fn a_web_service_embeds_a_run() {
+    let _alone = alone();
+    let root = tempfile::tempdir().unwrap();
+    let dir = run_with(&root, |_| {});
+    awaited(async {
+        let runtime = Runtime::builder(&dir).iterations(0).start().await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = axum::serve(listener, embed::routes(runtime.handle())).into_future();
+        let service = tokio::spawn(service);
+        let ask = move |method: &'static str, path: &'static str, body: &'static str| {
+            tokio::task::spawn_blocking(move || {
+                let mut stream = TcpStream::connect(address).unwrap();
+                let length = body.len();
+                let request = format!(
+                    "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: \
+                     application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+                );
+                stream.write_all(request.as_bytes()).unwrap();
+                let mut said = String::new();
+                stream.read_to_string(&mut said).unwrap();
+                said
+            })
+        };
+        let added = ask("POST", "/prompts", r#"["add 9 and 70 .", "add 9 and 70 ."]"#).await;
+        assert!(added.unwrap().ends_with("\r\n1"), "one of the two is new");
+        let answer = ask("POST", "/answer", r#""name 3 animals .""#).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with('"'), "{answer}");
+        let status = ask("GET", "/status", "").await.unwrap();
+        assert!(status.contains(r#""prompts_waiting":"#), "{status}");
+        service.abort();
+        runtime.shutdown().await.unwrap();
+    });
+}
+
+#[test]
+fn a_run_waits_and_wakes() {
+    let _alone = alone();
+    let root = tempfile::tempdir().unwrap();
+    let dir = run_with(&root, |config| {
+        config.iterations = 9;
+        config.prompts.generate = false;
+        config.prompts.wait_for = 3;
+    });
+    awaited(async {
+        let runtime = Runtime::builder(&dir).start().await.unwrap();
+        let seen = wait_and_wake::feed(&runtime.handle()).await.unwrap();
+        assert!(matches!(seen[0], Activity::WaitingForPrompts { wanted: 3, .. }), "{seen:?}");
+        assert_eq!(seen.last(), Some(&Activity::Working), "{seen:?}");
+        runtime.shutdown().await.unwrap();
+    });
+}
+
+#[test]
+fn a_policy_is_chosen() {
+    let _alone = alone();
+    let root = tempfile::tempdir().unwrap();
+    let dir = run_with(&root, |_| {});
+    awaited(async {
+        let runtime = Runtime::builder(&dir).iterations(0).start().await.unwrap();
+        let acted = choose_policy::choose(&runtime.handle()).await.unwrap();
+        let [first, back, pinned, refused] = acted.as_slice() else { panic!("{acted:?}") };
+        assert!(first != back && pinned == "M1" && refused.starts_with("refused:"), "{acted:?}");
+        runtime.shutdown().await.unwrap();
+    });
+}
+
+#[test]
+fn the_log_is_followed_and_an_answer_streamed() {
+    let _alone = alone();
+    let root = tempfile::tempdir().unwrap();
+    let dir = run_with(&root, |_| {});
+    awaited(async {
+        let runtime = Runtime::builder(&dir).iterations(0).start().await.unwrap();
+        let run = runtime.handle();
+        let promoted = follow::promotions(&run).await.unwrap();
+        assert_eq!(promoted.first().map(String::as_str), Some("M1"), "{promoted:?}");
+        let question = "name 3 animals that start with c .";
+        let pieces = follow::stream(&run, question).await.unwrap();
+        let policy = run.policy().await.unwrap();
+        let whole = policy.answer(vec![Message::user(question)]).await.unwrap();
+        assert_eq!(pieces.concat(), whole.text);
+        assert!(pieces.len() > 1, "piece by piece: {pieces:?}");
+        runtime.shutdown().await.unwrap();
+        assert!(matches!(run.status().await, Err(Error::Closed)));
+    });
+}

@@ -32,9 +32,11 @@
 //! - `train`: a step: loss terms, gradients, the optimiser
 //! - `gpu`: both networks on a GPU
 //! - `tokenizer`: text to ids and back
+//! - `vocabulary`: the port of whoever makes ids of text
 //! - `template`: chats to text
 //! - `gguf`: GGUF files
 //! - `gguf_tokenizer`: the tokenizer in them
+//! - `chat_files`: what of a model's files is about text
 //! - `model_files`: a model as files
 //! - `policy`: the port that stages use
 //! - `fork`: where a reply may go on in one of several ways
@@ -88,4 +90,5 @@ pub mod tensors;
 pub mod threads;
 pub mod tokenizer;
 pub mod train;
+pub mod vocabulary;
 pub mod weights;

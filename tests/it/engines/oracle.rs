@@ -10,12 +10,14 @@ use gradus::domain::Seed;
 use gradus::engine::candle::CandleEngine;
 use gradus::lm::cancel::Cancel;
 use gradus::lm::config::ModelConfig;
-use gradus::lm::decoder::{Decoder, PackedRows};
+use gradus::lm::decoder::Decoder;
 use gradus::lm::generate::{DrawRequest, Sampling};
 use gradus::lm::model_files::ModelFiles;
+use gradus::lm::packed::PackedRows;
 use gradus::lm::policy::{LanguageModel, Policy};
 use gradus::lm::template::CHATML;
-use gradus::lm::weights::{WeightDtype, Weights, expected_shapes};
+use gradus::lm::tensors::tensors;
+use gradus::lm::weights::{WeightDtype, Weights};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -47,6 +49,11 @@ fn kinds() -> Vec<(&'static str, Json)> {
         ("qwen2", base("qwen2", json!({"tie_word_embeddings": true}))),
         ("qwen3", base("qwen3", json!({"head_dim": 16}))),
     ]
+}
+
+/// Names and shapes of the tensors that a network has.
+pub fn shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+    tensors(config).into_iter().map(|tensor| (tensor.name, tensor.shape)).collect()
 }
 
 /// Numbers that differ: norms about 1, everything else about 0.
@@ -105,7 +112,7 @@ fn our_decoder_has_the_logits_of_candle_transformers() {
         let folder = root.path().join(seed.to_string());
         write_texts(&folder, &json);
         let files = ModelFiles::open(&folder).unwrap();
-        let weights = Weights(random(expected_shapes(files.config()), seed));
+        let weights = Weights(random(shapes(files.config()), seed));
         weights.save(&folder.join("model.safetensors"), WeightDtype::F32).unwrap();
         let model = CandleEngine::open(&folder).unwrap().model().unwrap();
         let ours = ours(files.config(), weights.clone());
@@ -238,7 +245,7 @@ fn a_gguf_is_computed_as_it_is_stored() {
     let (_, mut json) = kinds().remove(0);
     (json["hidden_size"], json["intermediate_size"]) = (64.into(), 64.into());
     let config = ModelConfig::from_hf_json(&json.to_string()).unwrap();
-    let weights = Weights(random(expected_shapes(&config), 7));
+    let weights = Weights(random(shapes(&config), 7));
     for (dtype, allowed) in [(GgmlDType::F32, 5e-4), (GgmlDType::Q8_0, 0.4)] {
         let path = root.path().join(format!("{dtype:?}.gguf"));
         write_gguf(&path, &config, &weights, dtype);

@@ -5,9 +5,9 @@ use super::chat::Message;
 use super::error::LmError;
 use super::gguf::Metadata;
 use super::gguf_tokenizer::tokenizer_texts;
-use super::policy::Vocabulary;
 use super::template::{ChatTemplate, GenerationPrompt};
 use super::tokenizer::TextTokenizer;
+use super::vocabulary::Vocabulary;
 use std::collections::BTreeMap;
 use std::path::Path;
 

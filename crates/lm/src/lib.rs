@@ -33,8 +33,10 @@
 //! - `gpu`: both networks on a GPU
 //! - `tokenizer`: text to ids and back
 //! - `template`: chats to text
+//! - `vocabulary`: what is seen of both together
 //! - `gguf`: GGUF files
 //! - `gguf_tokenizer`: the tokenizer in them
+//! - `chat_files`: what of a model's files is about text
 //! - `model_files`: a model as files
 //! - `policy`: the port that stages use
 //! - `fork`: where a reply may go on in one of several ways
@@ -88,4 +90,5 @@ pub mod tensors;
 pub mod threads;
 pub mod tokenizer;
 pub mod train;
+pub mod vocabulary;
 pub mod weights;

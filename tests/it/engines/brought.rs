@@ -67,7 +67,7 @@ fn what_an_engine_cannot_do_is_refused_at_the_start() {
     create(&dir, settings);
     let refused = run(&dir, |builder| builder.engine(Arc::new(TextEngine::default())));
     let said = refused.err().unwrap().to_string();
-    assert!(said.contains("GRADUS0701") && said.contains("judge.readout: expected"), "{said}");
+    assert!(said.contains("GRADUS1001") && said.contains("judge.readout: expected"), "{said}");
     assert!(said.contains("judge.readout: parsed"), "{said}");
     let frozen = Arc::new(TextEngine { frozen: true, ..TextEngine::default() });
     let said = run(&dir, |builder| builder.engine(frozen)).err().unwrap().to_string();
@@ -78,7 +78,7 @@ fn what_an_engine_cannot_do_is_refused_at_the_start() {
     create(&dir, settings);
     let refused = run(&dir, |builder| builder.engine(Arc::new(TextEngine::default())));
     let said = refused.err().unwrap().to_string();
-    assert!(said.contains("GRADUS0701") && said.contains("prompts.generate: false"), "{said}");
+    assert!(said.contains("GRADUS1001") && said.contains("prompts.generate: false"), "{said}");
 }
 
 #[test]

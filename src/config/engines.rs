@@ -19,8 +19,8 @@ pub enum EngineConfig {
     },
 }
 
-/// What a runtime was given and found beside the settings: no setting, and in no record of them. Plans
-/// record it.
+/// What a runtime was given and found beside the settings: no setting, and in no record of them.
+/// Plans record it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Brought {
     /// What answers with the run's policies, where it is not the model on this machine.

@@ -1,5 +1,5 @@
-//! How the demo's model is asked for prompts: its grammar has a token that begins a task, and it goes on
-//! with the list. The model knows no chat about tasks, so it is asked in bare ids.
+//! How the demo's model is asked for prompts: its grammar has a token that begins a task, and it
+//! goes on with the list. The model knows no chat about tasks, so it is asked in bare ids.
 
 use crate::domain::{Completion, Prompt};
 use crate::engine::{EngineError, Prepared};

@@ -1,7 +1,8 @@
-//! Any causal model of candle-transformers, frozen: a judge or a sampler beside the run's own policy.
-//! From a Hugging Face folder with safetensors, or from a GGUF file, whose weights stay quantised as
-//! they are. It has its own tokenizer and chat template; tokens are drawn by the same rule and from
-//! the same derived streams as the policy's, so that the same seed gives the same answer.
+//! Any causal model of candle-transformers, frozen: a judge or a sampler beside the run's own
+//! policy. From a Hugging Face folder with safetensors, or from a GGUF file, whose weights stay
+//! quantised as they are. It has its own tokenizer and chat template; tokens are drawn by the same
+//! rule and from the same derived streams as the policy's, so that the same seed gives the same
+//! answer.
 //!
 //! It computes on the CPU, one sequence after another: for models that are not ours, exactness and
 //! breadth come before speed. It is also what our own decoder is held to (`tests/it/oracle.rs`).

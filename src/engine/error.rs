@@ -17,7 +17,7 @@ pub enum EngineError {
     #[error("{0}; run `gradus log verify` on the folder")]
     Missing(String),
     /// It cannot do what these settings ask of it.
-    #[error("GRADUS0701 the engine {engine} {lacks}. {cure}")]
+    #[error("GRADUS1001 the engine {engine} {lacks}. {cure}")]
     Lacks {
         /// Which, as the settings call it.
         engine: String,
@@ -27,10 +27,10 @@ pub enum EngineError {
         cure: String,
     },
     /// A plan names an engine that is not there, or has become another.
-    #[error("GRADUS0702 {0}")]
+    #[error("GRADUS1002 {0}")]
     Another(String),
     /// It cannot be reached now; another time it may.
-    #[error("GRADUS0703 the engine {engine} does not answer: {reason}")]
+    #[error("GRADUS1003 the engine {engine} does not answer: {reason}")]
     Away {
         /// Which.
         engine: String,

@@ -1,5 +1,5 @@
-//! The model on this machine, behind all three ports: weights as blobs, opened with `lm`, drawn from
-//! and trained there. Everything that reads the same weights on a GPU shares them.
+//! The model on this machine, behind all three ports: weights as blobs, opened with `lm`, drawn
+//! from and trained there. Everything that reads the same weights on a GPU shares them.
 
 use super::tokens::TokenChat;
 use super::training::{

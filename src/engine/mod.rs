@@ -1,8 +1,8 @@
 //! ENGINES: the ports behind which models are. An [`Engine`] takes a chat and gives text, a
 //! [`Scorer`] says how likely given text is, a [`TrainBackend`] moves weights. The model on this
 //! machine ([`local`]) is all three; a host brings others through
-//! [`Builder`](crate::runtime::Builder), and settings name frozen models that answer or judge beside
-//! the run's own ([`candle`]).
+//! [`Builder`](crate::runtime::Builder), and settings name frozen models that answer or judge
+//! beside the run's own ([`candle`]).
 //!
 //! What an engine can do beside answering is declared ([`Capabilities`]). Stages do without what is
 //! missing where that is possible; where it is not, the run is refused before it begins
@@ -88,7 +88,8 @@ pub trait Engine: Send + Sync {
     fn needs(&self) -> Needs;
 
     /// A policy made ready to answer. An engine elsewhere publishes the weights here, where it does
-    /// not have them; one that answers with its own ([`AnswersWith::Own`]) does not look at `policy`.
+    /// not have them; one that answers with its own ([`AnswersWith::Own`]) does not look at
+    /// `policy`.
     ///
     /// # Errors
     /// When the weights are missing, damaged or do not fit, or the engine cannot be had.
@@ -190,7 +191,8 @@ pub trait Scorer: Send + Sync {
     /// are those of the policy's vocabulary.
     ///
     /// # Errors
-    /// When the weights are missing, damaged or do not fit; [`crate::lm::error::LmError::Cancelled`].
+    /// When the weights are missing, damaged or do not fit;
+    /// [`crate::lm::error::LmError::Cancelled`].
     fn logps(
         &self,
         policy: &PolicyRef,
@@ -199,8 +201,8 @@ pub trait Scorer: Send + Sync {
     ) -> Result<Vec<f64>, EngineError>;
 }
 
-/// Opens an engine that settings name. `base` is what relative paths begin at: the run's folder. Its
-/// weights are read when it is first asked.
+/// Opens an engine that settings name. `base` is what relative paths begin at: the run's folder.
+/// Its weights are read when it is first asked.
 ///
 /// # Errors
 /// What is missing or wrong, and what to do.

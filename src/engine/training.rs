@@ -1,5 +1,5 @@
-//! THE TRAINING PORT and its words: a stretch of steps that ends in a checkpoint, and what is made of
-//! weights beside it. Checkpoints are blobs of the run, durable before they are named.
+//! THE TRAINING PORT and its words: a stretch of steps that ends in a checkpoint, and what is made
+//! of weights beside it. Checkpoints are blobs of the run, durable before they are named.
 
 use super::{EngineError, Needs};
 use crate::domain::event::StepMetrics;

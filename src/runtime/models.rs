@@ -35,7 +35,7 @@ impl Brought {
             && of_old != writer.name()
         {
             return Err(Error::Usage(format!(
-                "GRADUS0207 gradus.yaml says prompts.writer: {of_old}, which is no setting any more: how \
+                "GRADUS1005 gradus.yaml says prompts.writer: {of_old}, which is no setting any more: how \
                  the policy is asked for prompts comes with the host, and this one brings {:?}. The \
                  demo's (tagged) is there under gradus run and gradus demo; a host brings it with \
                  Builder::prompt_writer(gradus::demo::writer::Tagged). Or delete the line",
@@ -89,7 +89,7 @@ impl Brought {
             if !config.brought.engines.contains_key(name) {
                 let known: Vec<&str> = config.brought.engines.keys().map(String::as_str).collect();
                 return Err(Error::Usage(format!(
-                    "GRADUS0206 {key} is {name:?}, and no engine has that name; there are: {}. Add it \
+                    "GRADUS1004 {key} is {name:?}, and no engine has that name; there are: {}. Add it \
                      under engines: in gradus.yaml (engines: {{ {name}: {{ kind: candle, model: PATH }} }}), \
                      or take the setting out",
                     if known.is_empty() { "none".to_owned() } else { known.join(", ") }
@@ -111,7 +111,7 @@ fn unusable(name: &str, error: &EngineError) -> Error {
 fn refuse_name(name: &str) -> Result<(), Error> {
     match name == NamedEngine::POLICY {
         true => Err(Error::Usage(format!(
-            "GRADUS0206 an engine cannot be called {name:?}: plans call the run's own so. Give it another \
+            "GRADUS1004 an engine cannot be called {name:?}: plans call the run's own so. Give it another \
              name"
         ))),
         false => Ok(()),

@@ -15,7 +15,7 @@ use super::held_out::HeldOut;
 use super::judge::{judging, written};
 use super::lost::Held;
 use super::panel::{installed, judge_under, name_of};
-use super::sampler::request;
+use super::sampler::{in_policy_ids, request};
 use super::verdict::{answers_as, estimate, head_to_head, share};
 use super::{Duty, Needs, Stage, StageContext, StageError, referee, task_key};
 use crate::domain::evaluation::{
@@ -79,7 +79,8 @@ impl Session<'_> {
         label: &str,
     ) -> Result<Vec<Vec<Completion>>, StageError> {
         let plan = &self.task.plan;
-        let model = self.context.models.answering(policy, &plan.policy_engine())?;
+        let engine = plan.policy_engine();
+        let model = self.context.models.answering(policy, &engine)?;
         let mut all = Vec::with_capacity(self.prompts.len());
         let batch = plan.batch_prompts.max(1) as usize;
         for chunk in self.prompts.chunks(batch) {
@@ -91,7 +92,10 @@ impl Session<'_> {
                     Ok(request(prompt, seed, n, &plan.evaluation.sampling))
                 })
                 .collect::<Result<Vec<_>, StageError>>()?;
-            all.extend(model.answer(&requests, &self.context.cancel)?);
+            let drawn = model.answer(&requests, &self.context.cancel)?;
+            for (request, drawn) in requests.iter().zip(drawn) {
+                all.push(in_policy_ids(&engine, &request.prompt, drawn, self.context)?.1);
+            }
             self.context.gauge.progress("evaluator", all.len() as u64, self.prompts.len() as u64);
         }
         Ok(all)

@@ -106,13 +106,10 @@ fn answer(
         })
         .collect::<Result<Vec<_>, StageError>>()?;
     let drawn = model.answer(&requests, &context.cancel)?;
-    let as_drawn = context.models.draws_policy_ids(&set.engine);
     let mut events = Vec::with_capacity(prompts.len());
     for ((prompt, request), completions) in prompts.iter().zip(requests).zip(drawn) {
-        let (prompt_ids, completions) = match as_drawn {
-            true => (request.prompt.ids.clone(), completions),
-            false => spelled(&request.prompt, completions, context)?,
-        };
+        let (prompt_ids, completions) =
+            in_policy_ids(&set.engine, &request.prompt, completions, context)?;
         events.push(Event::CompletionsSampled {
             iteration,
             prompt: prompt.clone(),
@@ -126,12 +123,17 @@ fn answer(
     Ok(events)
 }
 
-/// A prompt and its answers, of an engine with another vocabulary, in ids of the policy.
-fn spelled(
+/// A prompt and its answers in ids of the policy: as they were drawn, or, of an engine with another
+/// vocabulary, spelled once.
+pub(super) fn in_policy_ids(
+    engine: &plan::Engine,
     prompt: &Prepared,
     completions: Vec<Completion>,
     context: &StageContext,
 ) -> Result<(Vec<u32>, Vec<Completion>), EngineError> {
+    if context.models.draws_policy_ids(engine) {
+        return Ok((prompt.ids.clone(), completions));
+    }
     let ids = context.models.prompt_ids(&prompt.messages)?;
     let ours = completions.into_iter().map(|answer| context.models.spelled(&ids, answer));
     let ours = ours.collect::<Result<Vec<_>, EngineError>>()?;

@@ -1,6 +1,6 @@
 //! New prompts in the style of the known ones (Self-Instruct, arXiv 2212.10560; paper, 2.3 step 1):
-//! few-shot from given and generated prompts, then the filters. How they are asked for and read is a
-//! [`PromptWriter`]'s matter: [`numbered`] is the product's own, and a host brings others.
+//! few-shot from given and generated prompts, then the filters. How they are asked for and read is
+//! a [`PromptWriter`]'s matter: [`numbered`] is the product's own, and a host brings others.
 //!
 //! Departure from the paper: the iteration's own policy writes, not a fixed larger model.
 
@@ -49,8 +49,8 @@ pub trait PromptWriter: Send + Sync {
 
 /// Which written prompts are taken.
 pub trait PromptFilter {
-    /// Told of every prompt of the run, held-out ones too: what is measured is never trained on. Those
-    /// that were taken are told as well.
+    /// Told of every prompt of the run, held-out ones too: what is measured is never trained on.
+    /// Those that were taken are told as well.
     fn know(&mut self, prompt: &Prompt);
 
     /// Whether a prompt is taken.

@@ -6,8 +6,8 @@
 //! What was drawn stays as it was drawn: the context is the drawn ids as far as they go.
 
 use super::error::LmError;
-use super::policy::Vocabulary;
 use super::tokenizer::TextTokenizer;
+use super::vocabulary::Vocabulary;
 
 /// Tokens of the prompt that a continuation is encoded behind, so that the first word of a reply is
 /// spelled as the model would spell it there.

@@ -1,4 +1,5 @@
-//! How text and token ids become each other, whoever computes with the ids.
+//! What is seen of a tokenizer and a chat template together: texts and chats become token ids, and ids
+//! become text. Knows no network.
 
 use super::chat::Message;
 use super::error::LmError;

@@ -1,6 +1,6 @@
-//! Networks from safetensors, by the `model_type` of their `config.json`. Weights are computed with as
-//! 32-bit numbers, which is what candle's CPU kernels know. What a network of candle-transformers
-//! would compute differently from its model is refused.
+//! Networks from safetensors, by the `model_type` of their `config.json`. Weights are computed with
+//! as 32-bit numbers, which is what candle's CPU kernels know. What a network of
+//! candle-transformers would compute differently from its model is refused.
 
 use super::network::{Frozen, Network, Prompts, built, keeps_in_itself};
 use crate::lm::error::LmError;
@@ -217,8 +217,8 @@ fn refuse_what_is_left_out(kind: Kind, given: &Value) -> std::result::Result<(),
     Ok(())
 }
 
-/// How far candle-transformers reads a kind as its model would: where attention has a window that it
-/// does not compute in every step, as far as the window.
+/// How far candle-transformers reads a kind as its model would: where attention has a window that
+/// it does not compute in every step, as far as the window.
 fn exact_up_to(kind: Kind, given: &Value) -> std::result::Result<usize, LmError> {
     let longest = count(given, "max_position_embeddings").unwrap_or(8192);
     let unused = given.get("use_sliding_window").and_then(Value::as_bool) == Some(false);

@@ -1,5 +1,5 @@
-//! A network of candle-transformers as it is loaded, and a conversation with it. All of them compute
-//! the logits after the last token that they are given, and keep what they have read.
+//! A network of candle-transformers as it is loaded, and a conversation with it. All of them
+//! compute the logits after the last token that they are given, and keep what they have read.
 
 use crate::lm::error::LmError;
 use candle_core::{DType, Device, Result, Tensor};
@@ -18,8 +18,8 @@ pub(super) trait Network: Send + Sync {
 pub(super) enum Prompts {
     /// What was read is not changed any more: each conversation adds to a copy, or behind it.
     Shared,
-    /// What was read is written over (a window that moves, one memory for all): each conversation reads
-    /// its prompt anew.
+    /// What was read is written over (a window that moves, one memory for all): each conversation
+    /// reads its prompt anew.
     ReadAnew,
 }
 
@@ -58,8 +58,8 @@ pub(super) struct Conversation<'a> {
 }
 
 impl<'a> Conversation<'a> {
-    /// Reads on; the logits after the last id. Several ids are read in one go only at the beginning:
-    /// not every network gets a mask right in the middle.
+    /// Reads on; the logits after the last id. Several ids are read in one go only at the
+    /// beginning: not every network gets a mask right in the middle.
     pub fn read(&mut self, ids: &[u32]) -> std::result::Result<Vec<f32>, LmError> {
         let mut logits = None;
         let parts = if self.tokens == 0 { ids.len().max(1) } else { 1 };
@@ -72,8 +72,8 @@ impl<'a> Conversation<'a> {
         Ok(logits.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?)
     }
 
-    /// Another conversation that has read `prompt`, which is what this one has read. Only one of them
-    /// goes on at a time.
+    /// Another conversation that has read `prompt`, which is what this one has read. Only one of
+    /// them goes on at a time.
     pub fn branch(&mut self, prompt: &[u32]) -> std::result::Result<Conversation<'a>, LmError> {
         match self.frozen.prompts {
             Prompts::Shared => Ok(Conversation {

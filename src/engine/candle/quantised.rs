@@ -21,8 +21,8 @@ keeps_in_itself! {
     quantized_qwen3::ModelWeights,
 }
 
-/// Candle's quantised Qwen2 cannot be copied: there is one, which forgets when a conversation begins. A
-/// model answers one conversation at a time, so that no other one notices.
+/// Candle's quantised Qwen2 cannot be copied: there is one, which forgets when a conversation
+/// begins. A model answers one conversation at a time, so that no other one notices.
 struct Qwen2(Arc<Mutex<quantized_qwen2::ModelWeights>>);
 
 impl Network for Qwen2 {

@@ -29,7 +29,8 @@ impl PromptWriter for Numbered {
         if good.len() >= GOOD_MIN.min(texts.len()) { good } else { texts }
     }
 
-    /// The request, and the model's own turn begun with the demonstrations: it goes on with the list.
+    /// The request, and the model's own turn begun with the demonstrations: it goes on with the
+    /// list.
     fn ask(
         &self,
         mut demonstrations: Vec<String>,

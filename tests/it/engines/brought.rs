@@ -12,6 +12,9 @@ use gradus::lm::policy::Vocabulary;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+#[path = "../../../examples/own_engine.rs"]
+mod own_engine;
+
 /// Text is trained on as the policy's tokenizer spells it, its own end of the turn included.
 #[test]
 fn an_engine_that_gives_text_alone_answers_and_judges_beside_the_trainer_here() {
@@ -67,7 +70,7 @@ fn what_an_engine_cannot_do_is_refused_at_the_start() {
     create(&dir, settings);
     let refused = run(&dir, |builder| builder.engine(Arc::new(TextEngine::default())));
     let said = refused.err().unwrap().to_string();
-    assert!(said.contains("GRADUS0701") && said.contains("judge.readout: expected"), "{said}");
+    assert!(said.contains("GRADUS1001") && said.contains("judge.readout: expected"), "{said}");
     assert!(said.contains("judge.readout: parsed"), "{said}");
     let frozen = Arc::new(TextEngine { frozen: true, ..TextEngine::default() });
     let said = run(&dir, |builder| builder.engine(frozen)).err().unwrap().to_string();
@@ -78,7 +81,7 @@ fn what_an_engine_cannot_do_is_refused_at_the_start() {
     create(&dir, settings);
     let refused = run(&dir, |builder| builder.engine(Arc::new(TextEngine::default())));
     let said = refused.err().unwrap().to_string();
-    assert!(said.contains("GRADUS0701") && said.contains("prompts.generate: false"), "{said}");
+    assert!(said.contains("GRADUS1001") && said.contains("prompts.generate: false"), "{said}");
 }
 
 #[test]
@@ -136,4 +139,23 @@ fn a_training_backend_saves_what_becomes_the_policy() {
     });
     assert_eq!(policy, base);
     assert_eq!(optimizer.as_str(), blake3::hash(STATE).to_hex().to_string());
+}
+
+/// The example: a judge that is no model, by the name that the settings call it.
+#[test]
+fn an_engine_of_ones_own_judges_by_its_name() {
+    let _alone = alone();
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("run");
+    let mut settings = config();
+    settings.judge.engine = Some("counter".to_owned());
+    create(&dir, settings);
+    let counter = Arc::new(own_engine::Counter);
+    let records = run(&dir, |builder| builder.named_engine("counter", counter)).unwrap();
+    let judged = first(&records, |event| match event {
+        Event::JudgmentsRecorded { judgments, .. } => Some(judgments.clone()),
+        _ => None,
+    });
+    assert!(judged.iter().all(|judgment| judgment.text.contains("score : ")), "{judged:?}");
+    assert!(judged.iter().all(|judgment| judgment.outcome.score().is_some()), "{judged:?}");
 }

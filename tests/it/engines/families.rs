@@ -1,6 +1,6 @@
-//! Every kind of network that frozen models may be of, tiny and random: what it says token after token
-//! is what it says of the whole text, whoever asks; and kinds that candle-transformers has in part are
-//! refused.
+//! Every kind of network that frozen models may be of, tiny and random: what it says token after
+//! token is what it says of the whole text, whoever asks; and kinds that candle-transformers has in
+//! part are refused.
 
 use super::oracle::write_texts;
 use crate::dice::Dice;

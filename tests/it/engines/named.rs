@@ -106,7 +106,7 @@ fn a_name_that_is_nobodys_and_a_model_that_is_not_there_are_refused_at_the_start
     settings.judge.engine = Some("nobody".to_owned());
     create(&dir, settings.clone());
     let said = run(&dir, |builder| builder).err().unwrap().to_string();
-    assert!(said.contains("GRADUS0206") && said.contains("judge.engine is \"nobody\""), "{said}");
+    assert!(said.contains("GRADUS1004") && said.contains("judge.engine is \"nobody\""), "{said}");
     let dir = root.path().join("away");
     let model = "nowhere".into();
     settings.engines.insert("nobody".to_owned(), EngineConfig::Candle { model });
@@ -133,14 +133,14 @@ fn another_model_under_the_same_name_is_refused() {
     let ask = |models: &ModelBackend| models.answering(&policy, &named).map(drop);
     assert!(ask(&models.clone().with_named("referee", before)).is_ok());
     let said = ask(&models).err().unwrap().to_string();
-    assert!(said.contains("GRADUS0702") && said.contains("none of that name"), "{said}");
+    assert!(said.contains("GRADUS1002") && said.contains("none of that name"), "{said}");
     let template = root.path().join("tokenizer_config.json");
     let text = std::fs::read_to_string(&template).unwrap();
     std::fs::write(&template, format!("{text}\n")).unwrap();
     let after = opened();
     assert_ne!(after.identity(), plan_identity(&named));
     let said = ask(&models.with_named("referee", after)).err().unwrap().to_string();
-    assert!(said.contains("GRADUS0702") && said.contains("does not compare"), "{said}");
+    assert!(said.contains("GRADUS1002") && said.contains("does not compare"), "{said}");
 }
 
 fn plan_identity(engine: &plan::Engine) -> gradus::engine::Identity {
@@ -154,8 +154,8 @@ fn plan_identity(engine: &plan::Engine) -> gradus::engine::Identity {
     }
 }
 
-/// A folder of the demo that was made before its writer was the host's: its settings are read, and a
-/// host without that writer is told what is missing.
+/// A folder of the demo that was made before its writer was the host's: its settings are read, and
+/// a host without that writer is told what is missing.
 #[test]
 fn a_demo_folder_of_old_opens_with_the_demos_writer_and_not_without() {
     let _alone = alone();
@@ -172,7 +172,7 @@ fn a_demo_folder_of_old_opens_with_the_demos_writer_and_not_without() {
     assert_ne!(of_old, text);
     std::fs::write(&yaml, of_old).unwrap();
     let said = run(&dir, |builder| builder).err().unwrap().to_string();
-    assert!(said.contains("GRADUS0207") && said.contains("Builder::prompt_writer"), "{said}");
+    assert!(said.contains("GRADUS1005") && said.contains("Builder::prompt_writer"), "{said}");
     let writer = Arc::new(gradus::demo::writer::Tagged);
     let records = run(&dir, |builder| builder.prompt_writer(writer)).unwrap();
     let style = first(&records, |event| match event {

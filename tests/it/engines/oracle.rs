@@ -1,6 +1,6 @@
 //! Our own decoder held to candle-transformers': tiny random models of every kind that ours knows,
-//! written as a Hugging Face folder, and the logits of both after every prefix of a text. A llama also
-//! as a GGUF file, which both read in their own way.
+//! written as a Hugging Face folder, and the logits of both after every prefix of a text. A llama
+//! also as a GGUF file, which both read in their own way.
 
 use crate::dice::Dice;
 use candle_core::quantized::gguf_file::{self, Value};
@@ -158,8 +158,8 @@ fn draws_alike(name: &str, files: ModelFiles, weights: Weights, theirs: &dyn Lan
     }
 }
 
-/// A GGUF file of a llama's weights, each stored as `dtype` where its width allows; llama.cpp's order
-/// of queries and keys.
+/// A GGUF file of a llama's weights, each stored as `dtype` where its width allows; llama.cpp's
+/// order of queries and keys.
 fn write_gguf(path: &Path, config: &ModelConfig, weights: &Weights, dtype: GgmlDType) {
     let tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "a", "b", "c", "d", "e"];
     let text = |text: &str| Value::String(text.to_owned());

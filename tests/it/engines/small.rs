@@ -1,4 +1,5 @@
-//! A small run in this process: the demo's base, eight prompts of its world, one preference iteration.
+//! A small run in this process: the demo's base, eight prompts of its world, one preference
+//! iteration.
 
 use gradus::Error;
 use gradus::config::{Config, DeviceChoice, GateMode, PlanInputs, ReadoutMode, ReferenceRule};

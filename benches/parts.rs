@@ -14,7 +14,7 @@ use gradus::lm::optimizer::{AdamW, OptimizerSettings, TrainedTensor};
 use gradus::lm::train::{Belief, DpoExample, DpoSettings, Method, TrainSettings, Trainer};
 use gradus::lm::weights::Weights;
 use gradus::log::{Batch, Clock, DurableLog, Log, MemoryLog};
-use gradus::rubric::{Item, Rubric, RubricEngine, bundled};
+use gradus::rubric::{Rubric, RubricEngine, RubricInput, bundled};
 use std::hint::black_box;
 use std::io::Write;
 use std::path::Path;
@@ -77,10 +77,10 @@ fn log_commit(c: &mut Criterion) {
 fn rubric_call(c: &mut Criterion) {
     let engine = RubricEngine::without_cache().unwrap();
     let rubric = Rubric::load(&engine, bundled::ADDITIVE_FIVE).unwrap();
-    let item = Item {
+    let item = RubricInput {
         task: "Name three animals.".to_owned(),
         candidates: vec!["A cat, a dog and a cow.".to_owned()],
-        ..Item::default()
+        ..RubricInput::default()
     };
     let reply = "The answer names three animals and is clear.\n\nScore: 4";
     let mut group = c.benchmark_group("rubric");

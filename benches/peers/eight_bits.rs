@@ -10,7 +10,7 @@ use gradus::lm::generate::{DrawRequest, Sampling};
 use gradus::lm::model_files::ModelFiles;
 use gradus::lm::ops::Storage;
 use gradus::lm::policy::{LanguageModel, Policy};
-use gradus::rubric::{Item, Rendered, Rubric, RubricEngine, bundled};
+use gradus::rubric::{Rendered, Rubric, RubricEngine, RubricInput, bundled};
 use gradus::stats::spearman;
 use std::path::Path;
 use std::sync::Arc;
@@ -131,7 +131,7 @@ fn main() -> Result<(), Failure> {
     let mut asked = Vec::new();
     for (prompt, answers) in prompts.iter().zip(answers(&exact, &prompts)?) {
         for answer in answers {
-            asked.push(rubric.render(&Item {
+            asked.push(rubric.render(&RubricInput {
                 task: prompt.task_text().to_owned(),
                 context: prompt.context(),
                 reference: None,

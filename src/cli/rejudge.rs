@@ -6,9 +6,12 @@ use gradus::Error;
 use gradus::domain::evaluation::HeadToHead;
 use gradus::domain::{Iteration, RubricId};
 use gradus::lm::device::DeviceChoice;
-use gradus::rejudge::{Again, Comparison, Move, Past, Replies, Side, VerdictsAgain, Work};
+use gradus::rejudge::{
+    Comparison, JudgeFigures, PairChange, Past, Rejudged, RejudgedVerdicts, Replies, ReplyCounts,
+};
 use gradus::runtime::Folder;
 use gradus::stage::Gauge;
+use gradus::stage::select::PairIndices;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -155,7 +158,7 @@ pub fn diff(arguments: &Diff) -> Result<(), Error> {
     report(&past.diff(&a, &b, scope.replies())?, scope.json)
 }
 
-fn report(again: &Again, json: bool) -> Result<(), Error> {
+fn report(again: &Rejudged, json: bool) -> Result<(), Error> {
     if json {
         return output::json(again);
     }
@@ -187,7 +190,7 @@ fn verdict(whose: &str, found: &HeadToHead) -> String {
     format!("  {whose}: {said}{}\n", found.figures())
 }
 
-fn verdicts(again: &VerdictsAgain, json: bool) -> Result<(), Error> {
+fn verdicts(again: &RejudgedVerdicts, json: bool) -> Result<(), Error> {
     if json {
         return output::json(again);
     }
@@ -212,7 +215,7 @@ fn verdicts(again: &VerdictsAgain, json: bool) -> Result<(), Error> {
     output::text(&text)
 }
 
-fn work(work: &Work) -> String {
+fn work(work: &ReplyCounts) -> String {
     let mut parts = Vec::new();
     for (count, what) in [
         (work.read_again, "replies read again"),
@@ -231,7 +234,7 @@ fn number(value: Option<f64>) -> String {
 }
 
 /// A row of one side's figures.
-type Figure = fn(&Side) -> String;
+type Figure = fn(&JudgeFigures) -> String;
 
 fn share(part: u32, of: u32) -> String {
     match of {
@@ -256,14 +259,14 @@ fn section(title: &str, found: &Comparison, (left, right): (&str, &str)) -> Stri
         let (l, r) = (value(&found.left), value(&found.right));
         text.push_str(&format!("  {name:<32} {l:>width$}  {r:>width$}\n"));
     }
-    let of = |how: Move| found.pairs.get(&how).copied().unwrap_or_default();
+    let of = |how: PairChange| found.pairs.get(&how).copied().unwrap_or_default();
     text.push_str(&format!(
         "  pairs: {} the same, {} flipped, {} changed, {} appeared, {} vanished\n",
-        of(Move::Same),
-        of(Move::Flipped),
-        of(Move::Changed),
-        of(Move::Appeared),
-        of(Move::Vanished)
+        of(PairChange::Same),
+        of(PairChange::Flipped),
+        of(PairChange::Changed),
+        of(PairChange::Appeared),
+        of(PairChange::Vanished)
     ));
     let order = &found.order;
     text.push_str(&format!(
@@ -279,8 +282,9 @@ fn section(title: &str, found: &Comparison, (left, right): (&str, &str)) -> Stri
 }
 
 fn moved(found: &Comparison) -> String {
-    let two = |pair: Option<(u32, u32)>| {
-        pair.map_or_else(|| "no pair".to_owned(), |(c, r)| format!("{c} over {r}"))
+    let two = |pair: Option<PairIndices>| match pair {
+        None => "no pair".to_owned(),
+        Some(PairIndices { chosen, rejected }) => format!("{chosen} over {rejected}"),
     };
     let mut text = String::new();
     for moved in found.moved.iter().take(LISTED_MAX) {

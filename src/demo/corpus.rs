@@ -5,7 +5,7 @@ use super::corrupt::{CLEANISH, IMPERFECT, JUDGED, Mix, WEB, sloppy};
 use super::critique::{critic_prompt, judge_prompt, reply, verdict, walk};
 use super::dice::Dice;
 use super::grammar::{FAMILIES, HELD_OUT_FAMILIES, Instruction, draw, parse};
-use super::oracle::read;
+use super::oracle::grade;
 use super::words::{self, CATEGORIES, NUMBER_MAX};
 use crate::domain::event::SeedRow;
 use crate::domain::{Message, Prompt, PromptOrigin, Seed};
@@ -110,7 +110,7 @@ fn critique(dice: &mut Dice) -> Document {
         return Document::new(Kind::Critique);
     };
     let answer = sloppy(&instruction, &JUDGED, dice);
-    let text = walk(&read(&instruction, &answer));
+    let text = walk(&grade(&instruction, &answer));
     // Half in the judge's own layout, so that the loop's rubric finds the walk it asks for.
     let prompt = match dice.chance(0.5) {
         true => critic_prompt(&instruction.text, &answer),
@@ -267,12 +267,12 @@ fn eft_rows(
             continue;
         }
         let answer = sloppy(&instruction, &JUDGED, dice);
-        let reading = read(&instruction, &answer);
-        let Some(left) = room.get_mut(reading.score() as usize).filter(|left| **left > 0) else {
+        let graded = grade(&instruction, &answer);
+        let Some(left) = room.get_mut(graded.score() as usize).filter(|left| **left > 0) else {
             continue;
         };
         *left -= 1;
-        let reply = format!("{} {}", walk(&reading), verdict(&reading));
+        let reply = format!("{} {}", walk(&graded), verdict(&graded));
         rows.push(row(&judge_prompt(&instruction.text, &answer), reply));
     }
     rows

@@ -111,7 +111,7 @@ pub fn sloppy(instruction: &Instruction, mix: &Mix, dice: &mut Dice) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::oracle::read;
+    use crate::demo::oracle::grade;
     use crate::domain::Seed;
 
     #[test]
@@ -126,11 +126,11 @@ mod tests {
             for word in answer.split(' ') {
                 assert!(vocabulary.iter().any(|v| v == word), "{word:?} in {answer:?}");
             }
-            let reading = read(&instruction, &answer);
-            let score = f64::from(reading.score());
+            let graded = grade(&instruction, &answer);
+            let score = f64::from(graded.score());
             sum += score;
             n += 1.0;
-            let items = reading.right + reading.wrong;
+            let items = graded.right + graded.wrong;
             match items.cmp(&instruction.size()) {
                 std::cmp::Ordering::Less => short.push(score),
                 std::cmp::Ordering::Greater => long.push(score),

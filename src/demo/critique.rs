@@ -7,7 +7,7 @@
 //! wrong was items that were not there, which made short answers look good.
 
 use super::grammar::parse;
-use super::oracle::{Reading, read};
+use super::oracle::{GradedAnswer, grade};
 
 /// Steps written at most.
 const STEPS_MAX: usize = 10;
@@ -33,13 +33,13 @@ fn ok(right: bool) -> &'static str {
 }
 
 /// The walk and the counts: `cat animals ok ... . 2 of 3 right , 0 wrong , form ok .`
-pub fn walk(reading: &Reading) -> String {
+pub fn walk(graded: &GradedAnswer) -> String {
     let mut text = String::new();
-    for step in reading.steps.iter().take(STEPS_MAX) {
+    for step in graded.steps.iter().take(STEPS_MAX) {
         text.push_str(&format!("{} {} {} ", step.item, step.key, ok(step.right)));
     }
-    let form = ok(reading.points.last().copied().unwrap_or_default());
-    let (right, wanted, wrong) = (reading.right, reading.wanted, reading.wrong);
+    let form = ok(graded.points.last().copied().unwrap_or_default());
+    let (right, wanted, wrong) = (graded.right, graded.wanted, graded.wrong);
     text.push_str(&format!(". {right} of {wanted} right , {wrong} wrong , form {form} ."));
     text
 }
@@ -47,20 +47,20 @@ pub fn walk(reading: &Reading) -> String {
 /// The points with their running total, and the score: `relevant yes 1 ... clean no 4 . score : 4`.
 /// The total makes each step a local one; without it a quarter of the judges' scores were not the
 /// number of their own points.
-pub fn verdict(reading: &Reading) -> String {
+pub fn verdict(graded: &GradedAnswer) -> String {
     let mut text = String::new();
     let mut total = 0;
-    for (name, point) in POINTS.iter().zip(reading.points) {
+    for (name, point) in POINTS.iter().zip(graded.points) {
         total += u32::from(point);
         text.push_str(&format!("{name} {} {total} ", if point { "yes" } else { "no" }));
     }
-    format!("{text}. score : {}", reading.score())
+    format!("{text}. score : {}", graded.score())
 }
 
 /// The whole reply of a right judge, or `None` when the task is not of the grammar.
 pub fn reply(task: &str, answer: &str) -> Option<String> {
-    let reading = read(&parse(task)?, answer);
-    Some(format!("{} {}", walk(&reading), verdict(&reading)))
+    let graded = grade(&parse(task)?, answer);
+    Some(format!("{} {}", walk(&graded), verdict(&graded)))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::words::FILLERS;
 
 /// One position of the walk over an answer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Step {
+pub struct GradedStep {
     /// The item found there; `none` past the end of the answer.
     pub item: String,
     /// What decides: the wanted item of a sequence, the item's category (or letter) in a set,
@@ -18,9 +18,9 @@ pub struct Step {
 
 /// An answer, graded.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Reading {
+pub struct GradedAnswer {
     /// The walk.
-    pub steps: Vec<Step>,
+    pub steps: Vec<GradedStep>,
     /// Items that count.
     pub right: usize,
     /// Items that do not.
@@ -31,7 +31,7 @@ pub struct Reading {
     pub points: [bool; 5],
 }
 
-impl Reading {
+impl GradedAnswer {
     /// How many points.
     pub fn score(&self) -> u32 {
         self.points.iter().filter(|p| **p).count() as u32
@@ -42,7 +42,7 @@ fn is_item(token: &str) -> bool {
     !token.is_empty() && token != "." && token != "," && !FILLERS.contains(&token)
 }
 
-fn walk_set(instruction: &Instruction, items: &[&str]) -> Vec<Step> {
+fn walk_set(instruction: &Instruction, items: &[&str]) -> Vec<GradedStep> {
     let Wanted::Set(slots) = &instruction.wanted else { return Vec::new() };
     let mut room: Vec<usize> = slots.iter().map(|slot| slot.count).collect();
     let mut seen: Vec<&str> = Vec::new();
@@ -66,7 +66,7 @@ fn walk_set(instruction: &Instruction, items: &[&str]) -> Vec<Step> {
         if right {
             seen.push(item);
         }
-        steps.push(Step { item: (*item).to_owned(), key, right });
+        steps.push(GradedStep { item: (*item).to_owned(), key, right });
     }
     steps
 }
@@ -79,16 +79,16 @@ fn stranger(instruction: &Instruction, item: &str) -> String {
     if lettered { item.chars().take(1).collect() } else { category.name.to_owned() }
 }
 
-fn walk_sequence(target: &[String], items: &[&str]) -> Vec<Step> {
+fn walk_sequence(target: &[String], items: &[&str]) -> Vec<GradedStep> {
     let steps = items.iter().enumerate().map(|(at, item)| {
         let key = target.get(at).cloned().unwrap_or_else(|| "none".to_owned());
-        Step { item: (*item).to_owned(), right: key == *item, key }
+        GradedStep { item: (*item).to_owned(), right: key == *item, key }
     });
     steps.collect()
 }
 
 /// Grades an answer to an instruction that was understood.
-pub fn read(instruction: &Instruction, answer: &str) -> Reading {
+pub fn grade(instruction: &Instruction, answer: &str) -> GradedAnswer {
     let tokens: Vec<&str> = answer.split(' ').collect();
     let items: Vec<&str> = tokens.iter().filter(|t| is_item(t)).copied().collect();
     let wanted = instruction.size();
@@ -103,7 +103,7 @@ pub fn read(instruction: &Instruction, answer: &str) -> Reading {
             Wanted::Sequence(target) => target.get(at).cloned().unwrap_or_default(),
             Wanted::Set(_) => "none".to_owned(),
         };
-        steps.push(Step { item: "none".to_owned(), key, right: false });
+        steps.push(GradedStep { item: "none".to_owned(), key, right: false });
     }
     let inside = items.iter().filter(|i| instruction.domain.iter().any(|d| d == *i)).count();
     let some = !items.is_empty();
@@ -115,13 +115,13 @@ pub fn read(instruction: &Instruction, answer: &str) -> Reading {
         some && wrong == 0,
         some && answer == instruction.answer(&owned),
     ];
-    Reading { steps, right, wrong, wanted, points }
+    GradedAnswer { steps, right, wrong, wanted, points }
 }
 
 /// The score of an answer, or `None` when the instruction is not of the grammar.
 pub fn score(task: &str, answer: &str) -> Option<f64> {
     let instruction = parse(task)?;
-    Some(f64::from(read(&instruction, answer).score()))
+    Some(f64::from(grade(&instruction, answer).score()))
 }
 
 #[cfg(test)]
@@ -139,7 +139,7 @@ mod tests {
                 let instruction = parse(&draw(family, &mut dice)).unwrap();
                 let gold = instruction.gold(&mut dice);
                 let answer = instruction.answer(&gold);
-                assert_eq!(read(&instruction, &answer).score(), 5, "{instruction:?} {answer}");
+                assert_eq!(grade(&instruction, &answer).score(), 5, "{instruction:?} {answer}");
             }
         }
     }
@@ -169,9 +169,8 @@ mod tests {
             ("name 2 animals and 1 colors .", "cat , red , dog .", "11111"),
             ("name 1 animals and 1 colors .", "cat , dog .", "11001"),
         ] {
-            let reading = read(&parse(task).unwrap(), answer);
-            let points: String =
-                reading.points.iter().map(|p| if *p { '1' } else { '0' }).collect();
+            let graded = grade(&parse(task).unwrap(), answer);
+            let points: String = graded.points.iter().map(|p| if *p { '1' } else { '0' }).collect();
             assert_eq!(points, expected, "{task} {answer}");
         }
         assert_eq!(score("what is love ?", "yes ."), None);

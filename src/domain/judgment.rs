@@ -200,6 +200,11 @@ impl Judgment {
         self.readout.is_some_and(|readout| readout.forced)
     }
 
+    /// The completions that were shown, in the order shown: one alone or several.
+    pub fn shown(&self) -> &[u32] {
+        if self.seen.is_empty() { std::slice::from_ref(&self.candidate) } else { &self.seen }
+    }
+
     /// What each of the completions that were shown got; none without a score.
     pub fn each(&self) -> Vec<f64> {
         match self.seen.is_empty() {

@@ -1,7 +1,7 @@
 //! Another run that begins where this one's judging can be done over: the log up to there, the
 //! completions that were answered later in that iteration, and what judges from there on.
 
-use super::{Again, Past};
+use super::{Past, Rejudged};
 use crate::domain::{Event, Iteration, Offset, Panel, RubricName, When};
 use crate::error::Error;
 use crate::log::Batch;
@@ -31,7 +31,7 @@ impl Past {
     ///
     /// # Errors
     /// Those of [`Past::may_begin`]; when the log was compacted; when something cannot be copied.
-    pub fn begin_another(&self, again: &Again, to: &Folder) -> Result<Iteration, Error> {
+    pub fn begin_another(&self, again: &Rejudged, to: &Folder) -> Result<Iteration, Error> {
         let nothing = || Error::Usage("nothing was judged again".to_owned());
         let first = again.iterations.first().ok_or_else(nothing)?;
         let rubric = &again.right.rubric;

@@ -3,19 +3,19 @@
 
 use crate::domain::plan::PairingRule;
 use crate::domain::{JudgmentCounts, PromptId, SkipReason};
-use crate::stage::select::{Candidate, select};
-use crate::stage::tally::Tallied;
+use crate::stage::judge::aggregate::AggregateScore;
+use crate::stage::select::{Candidate, PairIndices, select};
 use crate::stats::spearman;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// One prompt's completions with what each came to on the left and on the right.
 #[derive(Clone, Debug)]
-pub(crate) struct Scored {
+pub(crate) struct TwiceJudged {
     pub prompt: PromptId,
     /// On the left. The right has the same but for the scores.
     pub candidates: Vec<Candidate>,
-    pub right: Vec<Option<Tallied>>,
+    pub right: Vec<Option<AggregateScore>>,
     /// The rule for pairs of its iteration.
     pub rule: PairingRule,
     /// How many judgments: left, right.
@@ -25,7 +25,7 @@ pub(crate) struct Scored {
 /// What became of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Move {
+pub enum PairChange {
     /// The same two, the same way round.
     Same,
     /// The right puts the left's rejected above its chosen.
@@ -40,22 +40,22 @@ pub enum Move {
 
 /// A prompt whose pair is not the same.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Moved {
+pub struct ChangedPair {
     /// Which.
     pub prompt: PromptId,
     /// How.
-    pub how: Move,
-    /// Chosen and rejected on the left, as indices of the prompt's completions.
-    pub left: Option<(u32, u32)>,
+    pub how: PairChange,
+    /// The pair on the left, as indices of the prompt's completions.
+    pub left: Option<PairIndices>,
     /// On the right.
-    pub right: Option<(u32, u32)>,
+    pub right: Option<PairIndices>,
     /// Why there is no pair on one side.
     pub reason: Option<SkipReason>,
 }
 
 /// One judge's figures.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Side {
+pub struct JudgeFigures {
     /// Judgments.
     pub judgments: u32,
     /// Those without a score.
@@ -75,7 +75,7 @@ pub struct Side {
 
 /// How two judges order different completions of the same prompt that both scored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Order {
+pub struct OrderAgreement {
     /// Both put the same one first.
     pub agree: u32,
     /// They contradict each other.
@@ -96,25 +96,25 @@ pub struct Comparison {
     /// Their completions.
     pub completions: u32,
     /// The left.
-    pub left: Side,
+    pub left: JudgeFigures,
     /// The right.
-    pub right: Side,
+    pub right: JudgeFigures,
     /// What became of the left's pairs.
-    pub pairs: BTreeMap<Move, u32>,
+    pub pairs: BTreeMap<PairChange, u32>,
     /// How they order what both scored.
-    pub order: Order,
+    pub order: OrderAgreement,
     /// Spearman's correlation of the two scores, mean over prompts.
     pub rank_correlation: Option<f64>,
     /// The same over all completions at once.
     pub rank_correlation_overall: Option<f64>,
     /// Prompts whose pair is not the same, in order.
-    pub moved: Vec<Moved>,
+    pub moved: Vec<ChangedPair>,
 }
 
 /// Scores that differ by less are the same: means of k scores differ in the last bits.
 const SAME: f64 = 1e-9;
 
-type Pair = Result<(usize, usize), SkipReason>;
+type Pair = Result<PairIndices, SkipReason>;
 
 fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
@@ -126,16 +126,20 @@ fn both(left: &[Option<f64>], right: &[Option<f64>]) -> (Vec<f64>, Vec<f64>) {
 }
 
 /// What became of a pair, if anything did.
-fn moved(left: Pair, right: Pair, scores: &[Option<f64>]) -> Option<(Move, Option<SkipReason>)> {
+fn moved(
+    left: Pair,
+    right: Pair,
+    scores: &[Option<f64>],
+) -> Option<(PairChange, Option<SkipReason>)> {
     let of = |at: usize| scores.get(at).copied().flatten();
     Some(match (left, right) {
         (Err(_), Err(_)) => return None,
-        (Err(reason), Ok(_)) => (Move::Appeared, Some(reason)),
-        (Ok(_), Err(reason)) => (Move::Vanished, Some(reason)),
-        (Ok(left), Ok(right)) if left == right => (Move::Same, None),
-        (Ok((chosen, rejected)), Ok(_)) => match (of(chosen), of(rejected)) {
-            (Some(c), Some(r)) if r > c + SAME => (Move::Flipped, None),
-            _ => (Move::Changed, None),
+        (Err(reason), Ok(_)) => (PairChange::Appeared, Some(reason)),
+        (Ok(_), Err(reason)) => (PairChange::Vanished, Some(reason)),
+        (Ok(left), Ok(right)) if left == right => (PairChange::Same, None),
+        (Ok(PairIndices { chosen, rejected }), Ok(_)) => match (of(chosen), of(rejected)) {
+            (Some(c), Some(r)) if r > c + SAME => (PairChange::Flipped, None),
+            _ => (PairChange::Changed, None),
         },
     })
 }
@@ -143,7 +147,7 @@ fn moved(left: Pair, right: Pair, scores: &[Option<f64>]) -> Option<(Move, Optio
 /// What is added up for one side.
 #[derive(Default)]
 struct Sums {
-    side: Side,
+    side: JudgeFigures,
     scores: Vec<Option<f64>>,
     length: Vec<f64>,
 }
@@ -171,16 +175,16 @@ impl Sums {
         pair
     }
 
-    fn finish(self) -> (Side, Vec<Option<f64>>) {
+    fn finish(self) -> (JudgeFigures, Vec<Option<f64>>) {
         let scored: Vec<f64> = self.scores.iter().copied().flatten().collect();
         let unscored = (self.scores.len() - scored.len()) as u32;
         let length_correlation = mean(&self.length);
-        let side = Side { unscored, mean: mean(&scored), length_correlation, ..self.side };
+        let side = JudgeFigures { unscored, mean: mean(&scored), length_correlation, ..self.side };
         (side, self.scores)
     }
 }
 
-impl Order {
+impl OrderAgreement {
     /// Counts one prompt's completions, identical ones once.
     fn add(&mut self, left: &[Candidate], right: &[Candidate]) {
         for (at, (a, x)) in left.iter().zip(right).enumerate() {
@@ -207,7 +211,7 @@ impl Order {
 
 impl Comparison {
     /// Compares the two sides of every prompt.
-    pub(crate) fn of(all: &[Scored]) -> Comparison {
+    pub(crate) fn of(all: &[TwiceJudged]) -> Comparison {
         let mut comparison = Comparison::default();
         let (mut left, mut right) = (Sums::default(), Sums::default());
         let mut ranks = Vec::new();
@@ -216,9 +220,9 @@ impl Comparison {
             let theirs: Vec<Candidate> = ours
                 .iter()
                 .zip(&scored.right)
-                .map(|(c, tallied)| Candidate {
-                    score: tallied.map(|t| t.score),
-                    error: tallied.and_then(|t| t.error),
+                .map(|(c, score)| Candidate {
+                    score: score.map(|one| one.score),
+                    standard_error: score.and_then(|one| one.standard_error),
                     ..c.clone()
                 })
                 .collect();
@@ -235,11 +239,10 @@ impl Comparison {
             ranks.extend(spearman(&x, &y));
             if let Some((how, reason)) = moved(pairs.0, pairs.1, &right) {
                 *comparison.pairs.entry(how).or_default() += 1;
-                let index = |(c, r): (usize, usize)| (c as u32, r as u32);
-                let (left, right) = (pairs.0.ok().map(index), pairs.1.ok().map(index));
+                let (left, right) = (pairs.0.ok(), pairs.1.ok());
                 let prompt = scored.prompt.clone();
-                if how != Move::Same {
-                    comparison.moved.push(Moved { prompt, how, left, right, reason });
+                if how != PairChange::Same {
+                    comparison.moved.push(ChangedPair { prompt, how, left, right, reason });
                 }
             }
         }
@@ -266,19 +269,22 @@ mod tests {
         require_ended: true,
     });
 
-    fn scored(prompt: &str, left: &[Option<f64>], right: &[Option<f64>]) -> Scored {
+    fn scored(prompt: &str, left: &[Option<f64>], right: &[Option<f64>]) -> TwiceJudged {
         let candidate = |(index, score): (u32, &Option<f64>)| Candidate {
             text: TextRef::own(index),
             score: *score,
-            error: None,
+            standard_error: None,
             length_tokens: 10 * (index + 1),
             ended: true,
             token_ids: vec![index],
         };
-        Scored {
+        TwiceJudged {
             prompt: PromptId(prompt.into()),
             candidates: (0..).zip(left).map(candidate).collect(),
-            right: right.iter().map(|s| s.map(|score| Tallied { score, error: None })).collect(),
+            right: right
+                .iter()
+                .map(|s| s.map(|score| AggregateScore { score, standard_error: None }))
+                .collect(),
             judgments: [0, 1].map(|unscored| JudgmentCounts { total: 2, unscored }),
             rule: RULE,
         }
@@ -298,10 +304,10 @@ mod tests {
             scored("never", &[s(2.0), s(2.0)], &[s(1.0), s(1.0)]),
         ];
         let found = Comparison::of(&all);
-        let counts: Vec<(Move, u32)> = found.pairs.clone().into_iter().collect();
-        use Move::{Appeared, Changed, Flipped, Same, Vanished};
+        let counts: Vec<(PairChange, u32)> = found.pairs.clone().into_iter().collect();
+        use PairChange::{Appeared, Changed, Flipped, Same, Vanished};
         assert_eq!(counts, [(Same, 1), (Flipped, 2), (Changed, 1), (Appeared, 1), (Vanished, 1)]);
-        let moved: Vec<(&str, Move)> =
+        let moved: Vec<(&str, PairChange)> =
             found.moved.iter().map(|m| (m.prompt.0.as_str(), m.how)).collect();
         assert_eq!(moved[0], ("flipped", Flipped));
         assert_eq!(
@@ -314,7 +320,8 @@ mod tests {
         assert_eq!(found.left.skipped, BTreeMap::from([(SkipReason::Tie, 2)]));
         // same 3, flipped 1 against, reversed 1 for (0<1) and 2 against, changed 2 for and 1
         // against.
-        let order = Order { agree: 6, disagree: 4, tied_left: 1, tied_right: 0, tied_both: 1 };
+        let order =
+            OrderAgreement { agree: 6, disagree: 4, tied_left: 1, tied_right: 0, tied_both: 1 };
         assert_eq!(found.order, order);
     }
 

@@ -1,7 +1,7 @@
 //! Pairs for whoever wants to train on them elsewhere: the conversational preference format that
 //! TRL's `DPOTrainer` reads, one JSON object per line.
 
-use super::{Again, Past};
+use super::{Past, Rejudged};
 use crate::domain::{Iteration, Message};
 use crate::error::Error;
 use crate::stage::pair_store::candidates;
@@ -30,7 +30,7 @@ impl Past {
     ///
     /// # Errors
     /// When the completions cannot be read.
-    pub fn pairs(&self, again: &Again) -> Result<Vec<Preference>, Error> {
+    pub fn pairs(&self, again: &Rejudged) -> Result<Vec<Preference>, Error> {
         let mut all = Vec::new();
         for one in &again.iterations {
             let Some(open) = self.view.iterations.get(&one.iteration) else { continue };
@@ -38,23 +38,25 @@ impl Past {
             let answered = self.answered(one.iteration, open)?.unwrap_or_default();
             for answered in answered {
                 let job = &answered.job;
-                let tallied = one.tallied_of(&job.prompt.id, job.completions.len());
-                let candidates = candidates(&job.texts, &job.completions, &tallied);
-                let Ok((chosen, rejected)) = select(&candidates, &plan.pairing.rule) else {
+                let scores = one.scores_of(&job.prompt.id, job.completions.len());
+                let candidates = candidates(&job.texts, &job.completions, &scores);
+                let Ok(pair) = select(&candidates, &plan.pairing.rule) else { continue };
+                // A pair is of candidates that have a completion and a score.
+                let side = |at: usize| {
+                    let text = job.completions.get(at)?.text.as_str();
+                    Some((vec![Message::assistant(text)], candidates.get(at)?.score?))
+                };
+                let (Some((chosen, score_chosen)), Some((rejected, score_rejected))) =
+                    (side(pair.chosen), side(pair.rejected))
+                else {
                     continue;
                 };
-                let turn = |at: usize| {
-                    let text = job.completions.get(at).map_or("", |c| c.text.as_str());
-                    vec![Message::assistant(text)]
-                };
-                let score =
-                    |at: usize| candidates.get(at).and_then(|c| c.score).unwrap_or_default();
                 all.push(Preference {
                     prompt: job.prompt.messages.clone(),
-                    chosen: turn(chosen),
-                    rejected: turn(rejected),
-                    score_chosen: score(chosen),
-                    score_rejected: score(rejected),
+                    chosen,
+                    rejected,
+                    score_chosen,
+                    score_rejected,
                     iteration: one.iteration,
                 });
             }

@@ -1,29 +1,29 @@
 //! Verdicts, judged again: the held-out answers that an evaluation recorded, under another rubric.
 //! Would it have called the checkpoint better too?
 
-use super::{Past, Replies, Work};
+use super::{Past, Replies, ReplyCounts};
 use crate::domain::evaluation::{HeadToHead, HeldOutAnswer, Referee};
 use crate::domain::{Completion, Event, Iteration, Offset, Panel, RubricId, RubricName};
 use crate::error::Error;
 use crate::rubric::Rubric;
-use crate::stage::StageError;
-use crate::stage::ask::Asking;
-use crate::stage::held_out::HeldOut;
-use crate::stage::judge::{Job, judge_jobs};
-use crate::stage::panel::{Judged, name_of};
+use crate::stage::held_out::HeldOutPrompt;
+use crate::stage::judge::job::{JudgingJob, judge_jobs};
+use crate::stage::judge::panel::name_of;
+use crate::stage::judge::runner::JudgeSetup;
 use crate::stage::verdict::head_to_head;
+use crate::stage::{StageError, root_seed};
 use crate::view::IterationView;
 use serde::Serialize;
 
 /// One iteration's verdicts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct VerdictAgain {
+pub struct RejudgedVerdict {
     /// Which.
     pub iteration: Iteration,
     /// Held-out prompts.
     pub prompts: usize,
     /// What it took.
-    pub work: Work,
+    pub work: ReplyCounts,
     /// What was recorded, by whom the gate believed; one for each opponent.
     pub recorded: Vec<HeadToHead>,
     /// The same opponents under the other rubric (`referee` is `rubrics`).
@@ -32,11 +32,11 @@ pub struct VerdictAgain {
 
 /// The verdicts of a run under another rubric.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct VerdictsAgain {
+pub struct RejudgedVerdicts {
     /// Which.
     pub rubric: RubricName,
     /// One for each evaluation whose answers are recorded.
-    pub iterations: Vec<VerdictAgain>,
+    pub iterations: Vec<RejudgedVerdict>,
     /// Evaluations whose answers are not: dropped when the log was compacted, or made by a gradus
     /// that did not record them.
     pub without_answers: Vec<Iteration>,
@@ -52,14 +52,14 @@ impl Past {
         &self,
         rubric: &RubricId,
         replies: Replies,
-    ) -> Result<VerdictsAgain, Error> {
+    ) -> Result<RejudgedVerdicts, Error> {
         let rubric = self.rubric(rubric)?;
         let (mut iterations, mut without_answers) = (Vec::new(), Vec::new());
         for (iteration, open) in &self.view.iterations {
             if *iteration < self.from || open.evaluation.is_none() {
                 continue;
             }
-            let held_out = HeldOut::gathered(self.recorded_for(*iteration, open));
+            let held_out = HeldOutPrompt::gathered(self.recorded_for(*iteration, open));
             match held_out.is_empty() {
                 true => without_answers.push(*iteration),
                 false => iterations.push(self.again(*iteration, open, held_out, &rubric, replies)?),
@@ -77,7 +77,7 @@ impl Past {
                 "no held-out answers to judge from iteration {from} on: {why}"
             )));
         }
-        Ok(VerdictsAgain { rubric: name_of(&rubric), iterations, without_answers })
+        Ok(RejudgedVerdicts { rubric: name_of(&rubric), iterations, without_answers })
     }
 
     /// The held-out answers that an iteration's evaluation was made of: those recorded with it. After a
@@ -99,24 +99,27 @@ impl Past {
         &self,
         iteration: Iteration,
         open: &IterationView,
-        mut held_out: Vec<HeldOut>,
+        mut held_out: Vec<HeldOutPrompt>,
         rubric: &Rubric,
         replies: Replies,
-    ) -> Result<VerdictAgain, Error> {
+    ) -> Result<RejudgedVerdict, Error> {
         let policy = (replies == Replies::Model).then_some(&open.policy);
         let panel = Panel::one(rubric.id().clone());
         let plan = self.plan(open)?;
-        let asking = Asking { policy, judge: &plan.judge, context: &self.context };
+        let setup = JudgeSetup { policy, judge: &plan.judge, context: &self.context };
         let batch = plan.batch_prompts.max(1) as usize;
-        let (mut work, all) = (Work::default(), held_out.len() as u64);
+        let (mut work, all) = (ReplyCounts::default(), held_out.len() as u64);
         let mut done = 0;
         for chunk in held_out.chunks_mut(batch) {
             let jobs = chunk.iter().map(|one| self.job(one)).collect::<Result<Vec<_>, _>>()?;
-            let jobs: Vec<&Job> = jobs.iter().collect();
-            let judged = judge_jobs(&jobs, &panel, asking)?;
-            judged.iter().for_each(|judged| work.add(judged));
-            for (one, judged) in chunk.iter_mut().zip(judged) {
-                score_again(&mut one.answers, &judged, rubric);
+            let jobs: Vec<&JudgingJob> = jobs.iter().collect();
+            let judged = judge_jobs(&jobs, &panel, setup)?;
+            for ((one, job), result) in chunk.iter_mut().zip(&jobs).zip(&judged) {
+                work.add(result);
+                let scores = result.scores_with_ties(&job.distinct(), rubric);
+                for (answer, score) in one.answers.iter_mut().zip(scores) {
+                    answer.refereed = score;
+                }
             }
             done += jobs.len() as u64;
             self.context.gauge.progress("judge", done, all);
@@ -132,46 +135,23 @@ impl Past {
             head_to_head(&held_out, opponent, Referee::Rubrics, growth)
         });
         let again = again.collect();
-        Ok(VerdictAgain { iteration, prompts: held_out.len(), work, recorded, again })
+        Ok(RejudgedVerdict { iteration, prompts: held_out.len(), work, recorded, again })
     }
 
     /// What there is to judge of a prompt. Answers with the same words are one: they got one score
     /// in the evaluation, too.
-    fn job(&self, one: &HeldOut) -> Result<Job, StageError> {
-        let root = self.view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
+    fn job(&self, one: &HeldOutPrompt) -> Result<JudgingJob, StageError> {
+        let root = root_seed(&self.view)?;
         let first = |answer: &HeldOutAnswer| -> Completion {
             let same = |other: &&HeldOutAnswer| other.completion.text == answer.completion.text;
             one.answers.iter().find(same).unwrap_or(answer).completion.clone()
         };
-        Ok(Job {
+        Ok(JudgingJob {
             prompt: self.context.prompt(&self.view, &one.prompt)?,
             completions: one.answers.iter().map(first).collect(),
             texts: Vec::new(),
             seed: root.derive("evaluate judge").derive(one.prompt.as_str()),
-            past: one.judgments.clone(),
+            recorded: one.judgments.clone(),
         })
-    }
-}
-
-/// Puts the scores of the different answers, in the order in which each first appears, in the place of
-/// those recorded. Where all answers are the same, a rubric that compares has a tie.
-fn score_again(answers: &mut [HeldOutAnswer], judged: &Judged, rubric: &Rubric) {
-    let mut texts: Vec<String> = Vec::new();
-    let which: Vec<usize> = answers
-        .iter()
-        .map(|answer| {
-            let text = &answer.completion.text;
-            let known = texts.iter().position(|known| known == text);
-            known.unwrap_or_else(|| {
-                texts.push(text.clone());
-                texts.len() - 1
-            })
-        })
-        .collect();
-    let info = rubric.info();
-    let alike = texts.len() == 1 && info.min_candidates > 1;
-    let tie = alike.then_some((info.scale_min + info.scale_max) / 2.0);
-    for (answer, at) in answers.iter_mut().zip(which) {
-        answer.refereed = judged.of(at).map(|tallied| tallied.score).or(tie);
     }
 }

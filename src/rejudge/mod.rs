@@ -12,9 +12,9 @@ mod export;
 mod held_out;
 mod taint;
 
-pub use compare::{Comparison, Move, Moved, Order, Side};
+pub use compare::{ChangedPair, Comparison, JudgeFigures, OrderAgreement, PairChange};
 pub use export::Preference;
-pub use held_out::{VerdictAgain, VerdictsAgain};
+pub use held_out::{RejudgedVerdict, RejudgedVerdicts};
 pub use taint::{Taint, TaintedIteration, TaintedPrompt};
 
 use crate::config::Config;
@@ -30,17 +30,17 @@ use crate::lm::device::{DeviceChoice, SelectedDevice, select};
 use crate::lm::model_files::ModelFiles;
 use crate::rubric::{Rubric, RubricEngine, Subject};
 use crate::runtime::{Folder, identity, models, rubrics};
-use crate::stage::ask::Asking;
-use crate::stage::ask::NOT_ASKED;
+use crate::stage::bodies::RecordedJudgments;
 use crate::stage::conductor::planned;
-use crate::stage::judge::{Job, judge_jobs, recorded};
-use crate::stage::pair_store::{Verdicts, candidates, judged_at};
-use crate::stage::panel::{Judged, name_of};
-use crate::stage::tally::Tallied;
+use crate::stage::judge::aggregate::AggregateScore;
+use crate::stage::judge::job::{JudgingJob, judge_jobs, judgments_recorded};
+use crate::stage::judge::panel::{PanelResult, name_of};
+use crate::stage::judge::runner::{JudgeSetup, NOT_ASKED};
+use crate::stage::pair_store::candidates;
 use crate::stage::writer::numbered::Numbered;
 use crate::stage::{Ample, Gauge, StageContext, StageError};
 use crate::view::{IterationView, RunView};
-use compare::Scored;
+use compare::TwiceJudged;
 use excerpt::Excerpt;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -57,7 +57,7 @@ pub enum Replies {
 
 /// Where judgments came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Work {
+pub struct ReplyCounts {
     /// Recorded replies that were read again.
     pub read_again: u32,
     /// Replies of the model, and verdicts of rubrics that are programs.
@@ -68,11 +68,11 @@ pub struct Work {
 
 /// One iteration judged again.
 #[derive(Clone, Debug, Serialize)]
-pub struct IterationAgain {
+pub struct RejudgedIteration {
     /// Which.
     pub iteration: Iteration,
     /// What it took.
-    pub work: Work,
+    pub work: ReplyCounts,
     /// Against what is recorded, or another rubric.
     pub comparison: Comparison,
     /// The judgments, to begin another run with.
@@ -82,13 +82,13 @@ pub struct IterationAgain {
 
 /// The past under two judges.
 #[derive(Clone, Debug, Serialize)]
-pub struct Again {
+pub struct Rejudged {
     /// What the left is: `None` is what is recorded.
     pub left: Option<RubricName>,
     /// What the right is.
     pub right: RubricName,
     /// One for each iteration that has completions.
-    pub iterations: Vec<IterationAgain>,
+    pub iterations: Vec<RejudgedIteration>,
     /// All of them together.
     pub total: Comparison,
     /// Iterations whose completions were dropped when the log was compacted.
@@ -111,8 +111,8 @@ pub struct Past {
 
 /// A prompt's recorded completions and what they came to.
 struct Answered {
-    job: Job,
-    verdicts: Verdicts,
+    job: JudgingJob,
+    judged: RecordedJudgments,
 }
 
 impl Past {
@@ -209,7 +209,7 @@ impl Past {
     ///
     /// # Errors
     /// When there is nothing, the rubric cannot judge it, or the model cannot be opened.
-    pub fn rejudge(&self, rubric: &RubricId, replies: Replies) -> Result<Again, Error> {
+    pub fn rejudge(&self, rubric: &RubricId, replies: Replies) -> Result<Rejudged, Error> {
         let right = self.rubric(rubric)?;
         self.compare(None, &right, replies)
     }
@@ -218,7 +218,7 @@ impl Past {
     ///
     /// # Errors
     /// Those of [`Past::rejudge`].
-    pub fn diff(&self, a: &RubricId, b: &RubricId, replies: Replies) -> Result<Again, Error> {
+    pub fn diff(&self, a: &RubricId, b: &RubricId, replies: Replies) -> Result<Rejudged, Error> {
         let (left, right) = (self.rubric(a)?, self.rubric(b)?);
         self.compare(Some(&left), &right, replies)
     }
@@ -228,7 +228,7 @@ impl Past {
         left: Option<&Rubric>,
         right: &Rubric,
         replies: Replies,
-    ) -> Result<Again, Error> {
+    ) -> Result<Rejudged, Error> {
         let (mut iterations, mut all, mut dropped) = (Vec::new(), Vec::new(), Vec::new());
         let wanted = |(iteration, open): &(&Iteration, &IterationView)| {
             **iteration >= self.from && !open.judged.is_empty()
@@ -240,11 +240,11 @@ impl Past {
             };
             let plan = self.plan(open)?;
             let policy = (replies == Replies::Model).then_some(&open.policy);
-            let asking = Asking { policy, judge: &plan.judge, context: &self.context };
+            let setup = JudgeSetup { policy, judge: &plan.judge, context: &self.context };
             let (scored, work, events) =
-                self.judge_again(*iteration, &plan, &answered, (left, right), asking)?;
+                self.judge_again(*iteration, &plan, &answered, (left, right), setup)?;
             let comparison = Comparison::of(&scored);
-            iterations.push(IterationAgain { iteration: *iteration, work, comparison, events });
+            iterations.push(RejudgedIteration { iteration: *iteration, work, comparison, events });
             all.extend(scored);
         }
         if all.is_empty() {
@@ -257,7 +257,7 @@ impl Past {
         }
         let total = Comparison::of(&all);
         let (left, right) = (left.map(name_of), name_of(right));
-        Ok(Again { left, right, iterations, total, dropped })
+        Ok(Rejudged { left, right, iterations, total, dropped })
     }
 
     /// What an iteration does; of one of schema 1, which did not record it, what the settings say.
@@ -279,19 +279,19 @@ impl Past {
             if !samples.iter().all(|(_, sampled)| self.excerpt.holds(*sampled)) {
                 return Ok(None);
             }
-            let mut job = Job::of(iteration, prompt, &samples, &self.view, &self.context)?;
-            let verdicts = judged_at(&self.context, *judged, job.completions.len())?;
+            let mut job = JudgingJob::of(iteration, prompt, &samples, &self.view, &self.context)?;
+            let judged = self.context.judgments(*judged, job.completions.len())?;
             if source != JudgeSource::Model {
                 // A control arm's scores are nobody's replies.
-                all.push(Answered { job, verdicts });
+                all.push(Answered { job, judged });
                 continue;
             }
-            job.past.clone_from(&verdicts.judgments);
+            job.recorded.clone_from(&judged.judgments);
             for shadowed in open.shadowed.values().filter_map(|shadowed| shadowed.get(prompt)) {
-                let beside = judged_at(&self.context, *shadowed, job.completions.len())?;
-                job.past.extend(beside.judgments);
+                let beside = self.context.judgments(*shadowed, job.completions.len())?;
+                job.recorded.extend(beside.judgments);
             }
-            all.push(Answered { job, verdicts });
+            all.push(Answered { job, judged });
         }
         Ok(Some(all))
     }
@@ -302,17 +302,17 @@ impl Past {
         plan: &IterationPlan,
         answered: &[Answered],
         (left, right): (Option<&Rubric>, &Rubric),
-        asking: Asking<'_>,
-    ) -> Result<(Vec<Scored>, Work, Vec<Event>), Error> {
+        setup: JudgeSetup<'_>,
+    ) -> Result<(Vec<TwiceJudged>, ReplyCounts, Vec<Event>), Error> {
         let batch = plan.batch_prompts.max(1) as usize;
-        let (mut all, mut work, mut events) = (Vec::new(), Work::default(), Vec::new());
+        let (mut all, mut work, mut events) = (Vec::new(), ReplyCounts::default(), Vec::new());
         for chunk in answered.chunks(batch) {
-            let jobs: Vec<&Job> = chunk.iter().map(|answered| &answered.job).collect();
+            let jobs: Vec<&JudgingJob> = chunk.iter().map(|answered| &answered.job).collect();
             let under = |rubric: &Rubric| {
-                let judged = judge_jobs(&jobs, &Panel::one(rubric.id().clone()), asking)?;
-                let event = |(job, judged): (&&Job, &Judged)| {
+                let judged = judge_jobs(&jobs, &Panel::one(rubric.id().clone()), setup)?;
+                let event = |(job, judged): (&&JudgingJob, &PanelResult)| {
                     let who = plan.judge.engine.answers_as(&plan.policy);
-                    recorded(job, judged, iteration, who, &self.context)
+                    judgments_recorded(job, judged, iteration, who, &self.context)
                 };
                 let events = jobs.iter().zip(&judged).map(event).collect::<Result<Vec<_>, _>>()?;
                 Ok::<_, StageError>((judged, events))
@@ -323,17 +323,17 @@ impl Past {
             for (at, answered) in chunk.iter().enumerate() {
                 let completions = &answered.job.completions;
                 let said = |events: &[Event]| {
-                    events.get(at).and_then(|event| Verdicts::of(event, completions.len()))
+                    events.get(at).and_then(|event| RecordedJudgments::of(event, completions.len()))
                 };
                 let Some(right) = said(&made) else { continue };
                 let left = lefts.as_ref().and_then(|(_, events)| said(events));
-                let left = left.as_ref().unwrap_or(&answered.verdicts);
-                all.push(Scored {
+                let left = left.as_ref().unwrap_or(&answered.judged);
+                all.push(TwiceJudged {
                     prompt: answered.job.prompt.id.clone(),
-                    candidates: candidates(&answered.job.texts, completions, &left.tallied),
+                    candidates: candidates(&answered.job.texts, completions, &left.scores),
                     rule: plan.pairing.rule.clone(),
                     judgments: [&left.judgments, &right.judgments].map(|all| Judgment::count(all)),
-                    right: right.tallied,
+                    right: right.scores,
                 });
             }
             events.extend(made);
@@ -343,11 +343,11 @@ impl Past {
     }
 }
 
-impl Work {
-    fn add(&mut self, judged: &Judged) {
-        for reply in judged.under.iter().flat_map(|(_, marked)| &marked.replies) {
+impl ReplyCounts {
+    fn add(&mut self, judged: &PanelResult) {
+        for reply in judged.by_rubric.iter().flat_map(|(_, result)| &result.replies) {
             match &reply.outcome {
-                _ if reply.recalled => self.read_again += 1,
+                _ if reply.recorded => self.read_again += 1,
                 crate::domain::Outcome::Refused { reason } if reason == NOT_ASKED => {
                     self.not_asked += 1;
                 }
@@ -357,13 +357,13 @@ impl Work {
     }
 }
 
-impl IterationAgain {
+impl RejudgedIteration {
     /// What `n` completions of a prompt came to; nothing where it has no judgments.
-    fn tallied_of(&self, prompt: &PromptId, n: usize) -> Vec<Option<Tallied>> {
+    fn scores_of(&self, prompt: &PromptId, n: usize) -> Vec<Option<AggregateScore>> {
         let ours = self.events.iter().find(|event| {
             matches!(event, Event::JudgmentsRecorded { prompt: theirs, .. } if theirs == prompt)
         });
-        let verdicts = ours.and_then(|event| Verdicts::of(event, n));
-        verdicts.map(|verdicts| verdicts.tallied).unwrap_or_default()
+        let judged = ours.and_then(|event| RecordedJudgments::of(event, n));
+        judged.map_or_else(Vec::new, |judged| judged.scores)
     }
 }

@@ -6,7 +6,7 @@ use super::branch::{Beginning, new_to};
 use crate::domain::{Event, Iteration, Offset, PairId, Panel, PolicyId, PromptId, RubricId};
 use crate::error::Error;
 use crate::runtime::Folder;
-use crate::stage::panel::name_of;
+use crate::stage::judge::panel::name_of;
 use crate::view::{GateDecision, IterationView, PromptJudgments, RunView};
 use serde::Serialize;
 use std::collections::BTreeSet;

@@ -2,7 +2,7 @@
 //! forged verdict buys one.
 
 use super::table::{align, cells, number};
-use super::{Report, Row};
+use super::{IterationRow, Report};
 use crate::domain::evaluation::Estimate;
 use crate::domain::{Attack, RubricId};
 use crate::view::{BadAnswerMargin, IterationView, ProbeResult, RunView};
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 /// What a rubric's judgments of an iteration are worth.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct RubricRow {
+pub struct RubricJudgments {
     /// Name and version.
     pub rubric: String,
     /// Its judgments.
@@ -69,8 +69,8 @@ pub(super) fn named(view: &RunView, rubric: &RubricId) -> String {
     facts.map_or_else(|| rubric.short().to_owned(), |f| format!("{}@{}", f.name, f.version))
 }
 
-pub(super) fn rubrics(open: &IterationView, view: &RunView) -> Vec<RubricRow> {
-    let row = |(rubric, figures): (&RubricId, crate::view::RubricFigures)| RubricRow {
+pub(super) fn rubrics(open: &IterationView, view: &RunView) -> Vec<RubricJudgments> {
+    let row = |(rubric, figures): (&RubricId, crate::view::RubricFigures)| RubricJudgments {
         rubric: named(view, rubric),
         judgments: figures.judgments,
         parsed: figures.parsed,
@@ -122,7 +122,7 @@ fn works(result: ProbeResult) -> &'static str {
 }
 
 /// What was forced or left out, a line each.
-pub(super) fn reading_notes(row: &Row) -> String {
+pub(super) fn reading_notes(row: &IterationRow) -> String {
     let mut text = String::new();
     if row.forced > 0 {
         text.push_str(&format!(
@@ -144,9 +144,9 @@ pub(super) fn reading_notes(row: &Row) -> String {
 const LENGTH_BUYS: f64 = 0.5;
 
 /// Where longer answers get higher scores, a line each.
-pub(super) fn length_notes(row: &Row) -> String {
-    let buys = |one: &&RubricRow| one.length_correlation.is_some_and(|r| r > LENGTH_BUYS);
-    let line = |one: &RubricRow| {
+pub(super) fn length_notes(row: &IterationRow) -> String {
+    let buys = |one: &&RubricJudgments| one.length_correlation.is_some_and(|r| r > LENGTH_BUYS);
+    let line = |one: &RubricJudgments| {
         let (n, r) = (row.iteration, one.length_correlation.unwrap_or_default());
         format!(
             "M{n}: longer answers get higher scores under {} (r {r:.2} within prompts): see \
@@ -158,7 +158,7 @@ pub(super) fn length_notes(row: &Row) -> String {
 }
 
 /// What probing says of an iteration's judge, a line each.
-pub(super) fn probe_notes(row: &Row) -> String {
+pub(super) fn probe_notes(row: &IterationRow) -> String {
     let mut text = String::new();
     for one in &row.attacks {
         let how = match one.attack {

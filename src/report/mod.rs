@@ -7,7 +7,7 @@ mod page;
 mod plot;
 mod table;
 
-pub use judging::{AttackRow, BadAnswerRow, RubricRow, rubrics_table};
+pub use judging::{AttackRow, BadAnswerRow, RubricJudgments, rubrics_table};
 pub use page::page;
 pub use table::{iterations_table, judge_table, time_table};
 
@@ -31,7 +31,7 @@ pub struct Report {
     /// The base on the held-out prompts, as iteration 1 measured it.
     pub base_quality: Option<BaseQuality>,
     /// One row an iteration.
-    pub iterations: Vec<Row>,
+    pub iterations: Vec<IterationRow>,
     /// Rubrics that fail and judge all the same, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -50,7 +50,7 @@ pub struct BaseQuality {
 
 /// One iteration.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Row {
+pub struct IterationRow {
     /// Its number: M(n) is what it made.
     pub iteration: u32,
     /// How it trained.
@@ -78,7 +78,7 @@ pub struct Row {
     /// Groups of answers that were not compared, for there were too many.
     pub not_compared: u64,
     /// What each rubric's judgments are worth.
-    pub rubrics: Vec<RubricRow>,
+    pub rubrics: Vec<RubricJudgments>,
     /// Mean scores of bad answers; `None` when the judge was not probed.
     pub probe: Option<ProbeMeans>,
     /// Whether attacks raise the scores of bad answers, under each rubric.
@@ -102,7 +102,7 @@ pub struct Row {
     /// How often training went back to the last checkpoint, each time with half the learning rate.
     pub rollbacks: u32,
     /// Means over its steps; `None` before the first checkpoint.
-    pub training: Option<Training>,
+    pub training: Option<TrainingMeans>,
     /// Its checkpoint on held-out prompts.
     pub evaluation: Option<Evaluation>,
     /// Seconds from its first record to its last.
@@ -141,7 +141,7 @@ pub struct PairMeans {
 
 /// Means over the steps of an iteration, and the end of it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Training {
+pub struct TrainingMeans {
     /// Mean loss over all steps, as TRL's `train_loss`.
     pub loss: f64,
     /// Mean loss of the last tenth of the steps.
@@ -157,8 +157,8 @@ pub struct Training {
 impl Report {
     /// The report of what a view knows.
     pub fn of(view: &RunView) -> Report {
-        let iterations: Vec<Row> =
-            view.iterations.iter().map(|(n, open)| Row::of(n.0, open, view)).collect();
+        let iterations: Vec<IterationRow> =
+            view.iterations.iter().map(|(n, open)| IterationRow::of(n.0, open, view)).collect();
         Report {
             records: view.next.0,
             base: view.base.as_ref().map(|p| p.id().short().to_owned()),
@@ -198,14 +198,14 @@ fn base_quality(view: &RunView) -> Option<BaseQuality> {
     })
 }
 
-impl Row {
-    fn of(iteration: u32, open: &IterationView, view: &RunView) -> Row {
+impl IterationRow {
+    fn of(iteration: u32, open: &IterationView, view: &RunView) -> IterationRow {
         let mut skipped = BTreeMap::new();
         for reason in open.skipped.values() {
             *skipped.entry(reason.as_str()).or_default() += 1;
         }
         let seconds = |ms: u64| ms as f64 / 1000.0;
-        Row {
+        IterationRow {
             iteration,
             kind: open.kind,
             outcome: open.outcome.clone(),
@@ -259,13 +259,13 @@ fn pair_means(n: usize, sums: &PairSums) -> Option<PairMeans> {
     })
 }
 
-fn training(steps: &[(u32, StepMetrics)]) -> Option<Training> {
+fn training(steps: &[(u32, StepMetrics)]) -> Option<TrainingMeans> {
     let last = steps.len().checked_sub(1)?;
     let tail = steps.get(last - last / 10..).unwrap_or(steps);
     let mean = |part: &[(u32, StepMetrics)], f: fn(&StepMetrics) -> f64| {
         part.iter().map(|(_, m)| f(m)).sum::<f64>() / part.len() as f64
     };
-    Some(Training {
+    Some(TrainingMeans {
         loss: mean(steps, |m| m.loss),
         loss_end: mean(tail, |m| m.loss),
         margin_end: mean(tail, |m| m.rewards_margin),

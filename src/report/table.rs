@@ -1,6 +1,6 @@
 //! The report as tables of plain text, for a terminal or a file.
 
-use super::{Report, Row, judging};
+use super::{IterationRow, Report, judging};
 use crate::domain::evaluation::{Estimate, Referee};
 use crate::domain::event::{IterationKind, IterationOutcome};
 
@@ -65,7 +65,7 @@ fn share(estimate: &Estimate) -> String {
 
 /// `120/90/90 55.0% [50.1, 59.9] better`: wins, ties, losses, the win rate with its 95 % interval,
 /// and what that shows.
-fn head_to_head(row: &Row, opponent: &str, referee: Referee) -> String {
+fn head_to_head(row: &IterationRow, opponent: &str, referee: Referee) -> String {
     let evaluation = row.evaluation.as_ref();
     let found = evaluation.and_then(|e| {
         e.head_to_head.iter().find(|h| h.opponent == opponent && h.referee == referee)
@@ -80,7 +80,7 @@ fn head_to_head(row: &Row, opponent: &str, referee: Referee) -> String {
     )
 }
 
-fn outcome(row: &Row) -> &'static str {
+fn outcome(row: &IterationRow) -> &'static str {
     match row.outcome {
         None => "open",
         Some(IterationOutcome::Promoted) => "promoted",
@@ -145,7 +145,7 @@ pub fn iterations_table(report: &Report) -> String {
 
 /// What the referees say of a checkpoint that was trained on pairs, beside the table's columns: the
 /// one that the gate believes first. What was rejected says so itself.
-fn verdicts(row: &Row) -> String {
+fn verdicts(row: &IterationRow) -> String {
     let Some(evaluation) = row.evaluation.as_ref().filter(|_| row.kind == IterationKind::Dpo)
     else {
         return String::new();
@@ -179,7 +179,7 @@ fn verdicts(row: &Row) -> String {
 const CHANGES_SHOWN: usize = 8;
 
 /// Which settings are others than those of the iteration before.
-fn settings_note(row: &Row) -> String {
+fn settings_note(row: &IterationRow) -> String {
     if row.settings_changed.is_empty() {
         return String::new();
     }
@@ -193,7 +193,7 @@ fn settings_note(row: &Row) -> String {
 }
 
 /// What the figures alone do not say of an iteration.
-fn notes(row: &Row) -> String {
+fn notes(row: &IterationRow) -> String {
     let mut text = settings_note(row);
     if !row.skipped.is_empty() || row.unscored > 0 {
         let reasons: Vec<String> = row.skipped.iter().map(|(r, n)| format!("{n} {r}")).collect();

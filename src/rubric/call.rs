@@ -1,12 +1,12 @@
 //! What goes into a rubric and what comes out, free of wasmtime's types.
 
 use super::place::check_places;
-use super::world::{Prompt, Unread, Verdict};
-use crate::domain::Message;
+use super::world::{ParseFailure, RawPrompt, RawVerdict};
+use crate::domain::{Message, Scale};
 
 /// What is to be judged.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Item {
+pub struct RubricInput {
     /// The instruction.
     pub task: String,
     /// What surrounds it.
@@ -40,7 +40,7 @@ impl Readout {
 
 /// A place in the judge's answer where it decided: where `parse` read a score from.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Place {
+pub struct ScorePlace {
     /// The first byte of what is written there.
     pub start: usize,
     /// The first byte after it.
@@ -79,13 +79,13 @@ impl Rendered {
 
 /// What a judge's answer holds.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Reading {
+pub enum ParsedReply {
     /// Scores.
     Verdict {
         /// One per candidate, inside the scale.
         scores: Vec<f64>,
         /// Where it was read, in order; none when probabilities cannot say it.
-        places: Vec<Place>,
+        places: Vec<ScorePlace>,
         /// Sub-scores by name.
         criteria: Vec<(String, f64)>,
         /// Why, in the judge's words.
@@ -138,9 +138,9 @@ const TOKENS_MAX: u32 = 4096;
 
 /// Checks what types cannot say of a prompt.
 pub(super) fn rendered(
-    prompt: Prompt,
+    prompt: RawPrompt,
     candidates: usize,
-    scale: (f64, f64),
+    scale: Scale,
 ) -> Result<Rendered, CallError> {
     let wrong = |reason: &str| Err(CallError::trapped(reason));
     let asks = !prompt.messages.is_empty();
@@ -180,12 +180,13 @@ pub(super) fn differ(choices: &[(String, Vec<f64>)]) -> bool {
 pub(super) fn check_scores(
     scores: &[f64],
     candidates: usize,
-    (min, max): (f64, f64),
+    scale: Scale,
 ) -> Result<(), CallError> {
     if scores.len() != candidates {
         let reason = format!("{} scores for {candidates} candidates", scores.len());
         return Err(CallError::trapped(reason));
     }
+    let Scale { min, max } = scale;
     match scores.iter().find(|s| !s.is_finite() || **s < min || **s > max) {
         Some(score) => Err(CallError::trapped(format!("score {score} is outside {min} to {max}"))),
         None => Ok(()),
@@ -193,27 +194,27 @@ pub(super) fn check_scores(
 }
 
 /// Checks what types cannot say of what was read in an answer.
-pub(super) fn reading(
-    parsed: Result<Verdict, Unread>,
+pub(super) fn parsed_reply(
+    parsed: Result<RawVerdict, ParseFailure>,
     answer: &str,
     candidates: usize,
-    scale: (f64, f64),
+    scale: Scale,
     fuel: u64,
-) -> Result<Reading, CallError> {
-    let unparsed = |reason: String| Ok(Reading::Unparsed { reason, fuel });
+) -> Result<ParsedReply, CallError> {
+    let unparsed = |reason: String| Ok(ParsedReply::Unparsed { reason, fuel });
     match parsed {
-        Ok(Verdict { scores, places, criteria, rationale }) => {
+        Ok(RawVerdict { scores, places, criteria, rationale }) => {
             check_scores(&scores, candidates, scale)?;
             check_places(&places, answer, candidates, scale)?;
-            Ok(Reading::Verdict { scores, places, criteria, rationale, fuel })
+            Ok(ParsedReply::Verdict { scores, places, criteria, rationale, fuel })
         }
-        Err(Unread::Missing) => Ok(Reading::Missing { fuel }),
-        Err(Unread::Ambiguous(found)) => {
+        Err(ParseFailure::Missing) => Ok(ParsedReply::Missing { fuel }),
+        Err(ParseFailure::Ambiguous(found)) => {
             unparsed(format!("scores that disagree: {}", found.join(", ")))
         }
-        Err(Unread::OutOfRange(score)) => {
-            unparsed(format!("{score} is outside {} to {}", scale.0, scale.1))
+        Err(ParseFailure::OutOfRange(score)) => {
+            unparsed(format!("{score} is outside {} to {}", scale.min, scale.max))
         }
-        Err(Unread::Malformed(reason)) => unparsed(reason),
+        Err(ParseFailure::Malformed(reason)) => unparsed(reason),
     }
 }

@@ -2,12 +2,12 @@
 //! golden case twice with the same result and the same fuel. What passes never changes.
 
 use super::RubricError;
-use super::call::{CallError, Item, Reading, Readout, Rendered, reading, rendered};
+use super::call::{CallError, ParsedReply, Readout, Rendered, RubricInput, parsed_reply, rendered};
 use super::engine::{FUEL_MAX, Host, RubricEngine, store};
 use super::examine::{Example, require_golden, run_golden};
 use super::place;
 use super::world::{Guest, Ready, Version};
-use crate::domain::RubricId;
+use crate::domain::{RubricId, Scale};
 use sha2::{Digest, Sha256};
 use std::sync::{Arc, OnceLock};
 use wasmtime::Store;
@@ -20,7 +20,7 @@ const EXAMPLES_MAX: usize = 1000;
 /// How judgments of one item combine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Combine {
+pub enum Aggregation {
     /// Their mean.
     Mean,
     /// Their median.
@@ -61,9 +61,16 @@ pub struct RubricInfo {
     /// Highest score.
     pub scale_max: f64,
     /// How judgments of one item combine.
-    pub aggregation: Combine,
+    pub aggregation: Aggregation,
     /// Whether the order of candidates may matter to the judge.
     pub order_sensitive: bool,
+}
+
+impl RubricInfo {
+    /// Its lowest and highest score.
+    pub fn scale(&self) -> Scale {
+        Scale { min: self.scale_min, max: self.scale_max }
+    }
 }
 
 struct Inner {
@@ -181,15 +188,11 @@ impl Rubric {
         })
     }
 
-    fn scale(&self) -> (f64, f64) {
-        (self.0.info.scale_min, self.0.info.scale_max)
-    }
-
     /// What to ask the judge about an item.
     ///
     /// # Errors
     /// [`CallError`].
-    pub fn render(&self, item: &Item) -> Result<Rendered, CallError> {
+    pub fn render(&self, item: &RubricInput) -> Result<Rendered, CallError> {
         let info = &self.0.info;
         let n = item.candidates.len();
         if n < info.min_candidates as usize || n > info.max_candidates as usize {
@@ -198,7 +201,7 @@ impl Rubric {
         }
         let (answer, store) = self.0.call(|guest, store| guest.render(store, item))?;
         let prompt = answer.map_err(CallError::Refused)?;
-        let mut done = rendered(prompt, n, self.scale())?;
+        let mut done = rendered(prompt, n, self.0.info.scale())?;
         done.fuel = used(&store);
         done.log = store.into_data().log;
         Ok(done)
@@ -208,9 +211,9 @@ impl Rubric {
     ///
     /// # Errors
     /// [`CallError::Trapped`].
-    pub fn parse(&self, item: &Item, answer: &str) -> Result<Reading, CallError> {
+    pub fn parse(&self, item: &RubricInput, answer: &str) -> Result<ParsedReply, CallError> {
         let (parsed, store) = self.0.call(|guest, store| guest.parse(store, item, answer))?;
-        reading(parsed, answer, item.candidates.len(), self.scale(), used(&store))
+        parsed_reply(parsed, answer, item.candidates.len(), self.0.info.scale(), used(&store))
     }
 
     /// The same, and for a component of wit/v0.1 the place where `parse` read the score is found out:
@@ -222,17 +225,17 @@ impl Rubric {
     /// As [`Rubric::parse`].
     pub fn read(
         &self,
-        item: &Item,
+        item: &RubricInput,
         answer: &str,
         readout: Option<&Readout>,
-    ) -> Result<Reading, CallError> {
+    ) -> Result<ParsedReply, CallError> {
         let mut reading = self.parse(item, answer)?;
-        if let (Version::V0_1, Some(readout), Reading::Verdict { scores, places, .. }) =
+        if let (Version::V0_1, Some(readout), ParsedReply::Verdict { scores, places, .. }) =
             (self.0.ready.version(), readout, &mut reading)
         {
             let found =
                 place::find(answer, readout, scores, |text| match self.parse(item, text) {
-                    Ok(Reading::Verdict { scores, .. }) => Ok(Some(scores)),
+                    Ok(ParsedReply::Verdict { scores, .. }) => Ok(Some(scores)),
                     Ok(_) | Err(CallError::Trapped { .. } | CallError::Refused(_)) => Ok(None),
                     Err(error @ CallError::Host { .. }) => Err(error),
                 })?;
@@ -257,7 +260,7 @@ impl Rubric {
         for case in self.examples()?.into_iter().filter(|case| case.scores.is_some()) {
             let rendered = self.render(&case.item).map_err(broke)?;
             let reading = self.read(&case.item, &case.answer, rendered.readout.as_ref());
-            let Reading::Verdict { places, .. } = reading.map_err(broke)? else { continue };
+            let ParsedReply::Verdict { places, .. } = reading.map_err(broke)? else { continue };
             for place in places {
                 let before = case.answer.get(..place.start).unwrap_or_default().to_owned();
                 all.push((before, place.choices.into_iter().map(|(text, _)| text).collect()));
@@ -319,7 +322,7 @@ fn unknown() -> RubricInfo {
         max_candidates: 1,
         scale_min: 0.0,
         scale_max: 1.0,
-        aggregation: Combine::Mean,
+        aggregation: Aggregation::Mean,
         order_sensitive: false,
     }
 }

@@ -2,14 +2,14 @@
 //! would like it to stumble over.
 
 use super::RubricError;
-use super::call::{CallError, Item, Reading};
+use super::call::{CallError, ParsedReply, RubricInput};
 use super::component::{Rubric, unusable};
 
 /// A golden case as the rubric brings it.
 #[derive(Clone, Debug)]
 pub(super) struct Example {
     pub name: String,
-    pub item: Item,
+    pub item: RubricInput,
     pub answer: String,
     /// What `parse` must make of the answer; `None`: no score.
     pub scores: Option<Vec<f64>>,
@@ -18,7 +18,7 @@ pub(super) struct Example {
 /// What a reply was read as.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum CaseOutcome {
     /// These scores.
     Scores(Vec<f64>),
     /// Nothing there.
@@ -29,16 +29,16 @@ pub enum Outcome {
     Trapped(String),
 }
 
-impl std::fmt::Display for Outcome {
+impl std::fmt::Display for CaseOutcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Outcome::Scores(scores) => {
+            CaseOutcome::Scores(scores) => {
                 let scores: Vec<String> = scores.iter().map(f64::to_string).collect();
                 f.write_str(&scores.join(" "))
             }
-            Outcome::Missing => f.write_str("no score"),
-            Outcome::Rejected(reason) => write!(f, "rejected: {reason}"),
-            Outcome::Trapped(reason) => write!(f, "TRAPPED: {reason}"),
+            CaseOutcome::Missing => f.write_str("no score"),
+            CaseOutcome::Rejected(reason) => write!(f, "rejected: {reason}"),
+            CaseOutcome::Trapped(reason) => write!(f, "TRAPPED: {reason}"),
         }
     }
 }
@@ -51,7 +51,7 @@ pub struct Golden {
     /// The scores it wants; `None`: it wants none read.
     pub wanted: Option<Vec<f64>>,
     /// What was read.
-    pub found: Outcome,
+    pub found: CaseOutcome,
     /// Where it was read, in bytes of the reply: the first and that after the last.
     pub places: Vec<(usize, usize)>,
     /// Fuel of the reading.
@@ -63,23 +63,23 @@ pub struct Golden {
 /// A reply, read.
 #[derive(PartialEq)]
 struct Read {
-    outcome: Outcome,
+    outcome: CaseOutcome,
     places: Vec<(usize, usize)>,
     fuel: u64,
 }
 
-fn read(rubric: &Rubric, item: &Item, answer: &str) -> Result<Read, CallError> {
+fn read(rubric: &Rubric, item: &RubricInput, answer: &str) -> Result<Read, CallError> {
     let unread = |outcome, fuel| Read { outcome, places: Vec::new(), fuel };
     Ok(match rubric.parse(item, answer) {
-        Ok(Reading::Verdict { scores, places, fuel, .. }) => Read {
-            outcome: Outcome::Scores(scores),
+        Ok(ParsedReply::Verdict { scores, places, fuel, .. }) => Read {
+            outcome: CaseOutcome::Scores(scores),
             places: places.iter().map(|place| (place.start, place.end)).collect(),
             fuel,
         },
-        Ok(Reading::Missing { fuel }) => unread(Outcome::Missing, fuel),
-        Ok(Reading::Unparsed { reason, fuel }) => unread(Outcome::Rejected(reason), fuel),
+        Ok(ParsedReply::Missing { fuel }) => unread(CaseOutcome::Missing, fuel),
+        Ok(ParsedReply::Unparsed { reason, fuel }) => unread(CaseOutcome::Rejected(reason), fuel),
         Err(error @ CallError::Host { .. }) => return Err(error),
-        Err(error) => unread(Outcome::Trapped(error.to_string()), 0),
+        Err(error) => unread(CaseOutcome::Trapped(error.to_string()), 0),
     })
 }
 
@@ -103,12 +103,14 @@ fn golden(rubric: &Rubric, example: Example) -> Result<Golden, RubricError> {
     let same = first == again;
     let Read { outcome: found, places, fuel } = first;
     let failure = match (&wanted, &found) {
-        (_, Outcome::Trapped(reason)) => Some(reason.clone()),
+        (_, CaseOutcome::Trapped(reason)) => Some(reason.clone()),
         _ if rendered.is_err() => rendered.err().map(|error| error.to_string()),
         _ if !same => Some("two runs differ in result or fuel".to_owned()),
-        (Some(wanted), Outcome::Scores(scores)) if scores == wanted => None,
-        (None, Outcome::Missing | Outcome::Rejected(_)) => None,
-        (Some(wanted), Outcome::Scores(scores)) => Some(format!("read {scores:?}, not {wanted:?}")),
+        (Some(wanted), CaseOutcome::Scores(scores)) if scores == wanted => None,
+        (None, CaseOutcome::Missing | CaseOutcome::Rejected(_)) => None,
+        (Some(wanted), CaseOutcome::Scores(scores)) => {
+            Some(format!("read {scores:?}, not {wanted:?}"))
+        }
         (Some(wanted), _) => Some(format!("{found}, not {wanted:?}")),
         (None, _) => Some(format!("read {found}, and no score was wanted")),
     };
@@ -198,7 +200,7 @@ pub struct Attacked {
     pub name: String,
     /// What a reply was read as; for a candidate, what the reply of a golden case was read as
     /// beside it.
-    pub found: Outcome,
+    pub found: CaseOutcome,
     /// Why this is a defect of the rubric, if it is one.
     pub failure: Option<String>,
 }
@@ -269,14 +271,14 @@ fn twice(
     rubric: &Rubric,
     place: &'static str,
     name: &str,
-    item: &Item,
+    item: &RubricInput,
     reply: &str,
 ) -> Result<Attacked, RubricError> {
     let host = |error| unusable(error, RubricError::Engine);
     let first = read(rubric, item, reply).map_err(host)?;
     let second = read(rubric, item, reply).map_err(host)?;
     let failure = match &first.outcome {
-        Outcome::Trapped(reason) => Some(reason.clone()),
+        CaseOutcome::Trapped(reason) => Some(reason.clone()),
         _ if first != second => Some("two runs differ in result or fuel".to_owned()),
         _ => None,
     };
@@ -304,7 +306,7 @@ fn beside(
         }
         Err(error @ CallError::Host { .. }) => return Err(unusable(error, RubricError::Engine)),
     };
-    let honest = example.scores.clone().map(Outcome::Scores);
+    let honest = example.scores.clone().map(CaseOutcome::Scores);
     if attacked.failure.is_none() && !program && Some(&attacked.found) != honest.as_ref() {
         attacked.failure = Some("the candidate moved the score of the judge's reply".to_owned());
     }

@@ -19,11 +19,11 @@ mod place;
 mod registry;
 mod world;
 
-pub use call::{CallError, Item, Place, Reading, Readout, Rendered};
-pub use component::{Combine, Rubric, RubricInfo, Subject};
+pub use call::{CallError, ParsedReply, Readout, Rendered, RubricInput, ScorePlace};
+pub use component::{Aggregation, Rubric, RubricInfo, Subject};
 pub use engine::RubricEngine;
-pub use examine::{Attacked, Golden, Outcome, attack, require_golden, run_golden};
-pub use registry::{LeftOut, RubricRegistry};
+pub use examine::{Attacked, CaseOutcome, Golden, attack, require_golden, run_golden};
+pub use registry::{RubricRegistry, UnusableFile};
 
 /// Why a component is not used.
 #[derive(Debug, thiserror::Error)]

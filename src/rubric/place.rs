@@ -1,7 +1,8 @@
 //! Where in a judge's answer a score was read. A component of wit/v0.2 says so itself, and is checked;
 //! of one of wit/v0.1 it is found out by what its `parse` does.
 
-use super::call::{CallError, Place, Readout, check_scores, differ};
+use super::call::{CallError, Readout, ScorePlace, check_scores, differ};
+use crate::domain::Scale;
 
 /// The most places of one answer, and choices of one place.
 const PLACES_MAX: usize = 64;
@@ -12,17 +13,17 @@ pub(super) const TRIES_MAX: usize = 16;
 /// Places must be in order and apart, hold one of their choices, and give scores that a verdict may
 /// give.
 pub(super) fn check_places(
-    places: &[Place],
+    places: &[ScorePlace],
     answer: &str,
     candidates: usize,
-    scale: (f64, f64),
+    scale: Scale,
 ) -> Result<(), CallError> {
     let wrong = |reason: String| Err(CallError::trapped(reason));
     if places.len() > PLACES_MAX {
         return wrong(format!("{} places, more than {PLACES_MAX}", places.len()));
     }
     let mut free = 0;
-    for Place { start, end, weight, choices } in places {
+    for ScorePlace { start, end, weight, choices } in places {
         let at = format!("the place {start} to {end}");
         let Some(written) = answer.get(*start..*end).filter(|written| !written.is_empty()) else {
             return wrong(format!(
@@ -94,7 +95,7 @@ pub(super) fn find(
     readout: &Readout,
     scores: &[f64],
     mut reads: impl FnMut(&str) -> Result<Option<Vec<f64>>, CallError>,
-) -> Result<Option<Place>, CallError> {
+) -> Result<Option<ScorePlace>, CallError> {
     let mut choices: Vec<(String, Vec<f64>)> = Vec::new();
     for (text, given) in &readout.choices {
         let text = text.trim();
@@ -111,7 +112,7 @@ pub(super) fn find(
         let (before, after) = (answer.get(..start), answer.get(end..));
         let changed = [before.unwrap_or_default(), other, after.unwrap_or_default()].concat();
         if reads(&changed)?.as_deref() != Some(scores) {
-            return Ok(Some(Place { start, end, weight: 1.0, choices: choices.clone() }));
+            return Ok(Some(ScorePlace { start, end, weight: 1.0, choices: choices.clone() }));
         }
     }
     Ok(None)

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// A file that lies among the installed rubrics and is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeftOut {
+pub struct UnusableFile {
     /// Which.
     pub file: PathBuf,
     /// Why.
@@ -21,7 +21,7 @@ pub struct LeftOut {
 #[derive(Default)]
 pub struct RubricRegistry {
     known: ArcSwap<BTreeMap<RubricId, Rubric>>,
-    left_out: Vec<LeftOut>,
+    left_out: Vec<UnusableFile>,
 }
 
 impl RubricRegistry {
@@ -40,12 +40,12 @@ impl RubricRegistry {
     }
 
     /// Remembers a file that could not be installed.
-    pub(crate) fn leave_out(&mut self, file: LeftOut) {
+    pub(crate) fn leave_out(&mut self, file: UnusableFile) {
         self.left_out.push(file);
     }
 
     /// Files that lie among the rubrics and could not be installed.
-    pub fn left_out(&self) -> &[LeftOut] {
+    pub fn left_out(&self) -> &[UnusableFile] {
         &self.left_out
     }
 
@@ -55,7 +55,7 @@ impl RubricRegistry {
         let file =
             self.left_out.iter().find(|left| left.file.file_name().is_some_and(|n| *n == *name));
         match file {
-            Some(LeftOut { file, reason }) => format!("{}: {reason}", file.display()),
+            Some(UnusableFile { file, reason }) => format!("{}: {reason}", file.display()),
             None => format!("there is no file {name} among the run's rubrics"),
         }
     }

@@ -3,8 +3,8 @@
 
 use super::RubricError;
 use super::bindings::{v0_1, v0_2};
-use super::call::{Item, Place, Readout};
-use super::component::{Combine, RubricInfo, Subject, text};
+use super::call::{Readout, RubricInput, ScorePlace};
+use super::component::{Aggregation, RubricInfo, Subject, text};
 use super::engine::{Host, RubricEngine, store};
 use super::examine::Example;
 use crate::domain::{Message, Role};
@@ -30,7 +30,7 @@ impl Version {
 }
 
 /// What `render` gave, not checked yet.
-pub(super) struct Prompt {
+pub(super) struct RawPrompt {
     pub messages: Vec<Message>,
     pub max_tokens: u32,
     pub stop: Vec<String>,
@@ -38,15 +38,15 @@ pub(super) struct Prompt {
 }
 
 /// What `parse` gave, not checked yet.
-pub(super) struct Verdict {
+pub(super) struct RawVerdict {
     pub scores: Vec<f64>,
-    pub places: Vec<Place>,
+    pub places: Vec<ScorePlace>,
     pub criteria: Vec<(String, f64)>,
     pub rationale: String,
 }
 
 /// Why `parse` gave no verdict.
-pub(super) enum Unread {
+pub(super) enum ParseFailure {
     Missing,
     Ambiguous(Vec<String>),
     OutOfRange(f64),
@@ -63,7 +63,7 @@ macro_rules! calls {
             use crate::rubric::bindings::$version::exports::gradus::rubric::judge as wit;
             use crate::rubric::bindings::$version::gradus::rubric::types;
 
-            fn item_in(item: &Item) -> wit::Item {
+            fn item_in(item: &RubricInput) -> wit::Item {
                 let field = |(name, value): &(String, String)| types::Field {
                     name: name.clone(),
                     value: value.clone(),
@@ -77,8 +77,8 @@ macro_rules! calls {
                 }
             }
 
-            fn item_out(item: wit::Item) -> Item {
-                Item {
+            fn item_out(item: wit::Item) -> RubricInput {
+                RubricInput {
                     task: item.task,
                     context: item.context,
                     reference: item.reference,
@@ -109,10 +109,10 @@ macro_rules! calls {
                     scale_min: info.scale.min,
                     scale_max: info.scale.max,
                     aggregation: match info.aggregation {
-                        types::Aggregation::Mean => Combine::Mean,
-                        types::Aggregation::Median => Combine::Median,
-                        types::Aggregation::Majority => Combine::Majority,
-                        types::Aggregation::Minimum => Combine::Minimum,
+                        types::Aggregation::Mean => Aggregation::Mean,
+                        types::Aggregation::Median => Aggregation::Median,
+                        types::Aggregation::Majority => Aggregation::Majority,
+                        types::Aggregation::Minimum => Aggregation::Minimum,
                     },
                     order_sensitive: info.order_sensitive,
                 })
@@ -138,8 +138,8 @@ macro_rules! calls {
             pub fn render(
                 guest: &Bindings,
                 store: &mut Store<Host>,
-                item: &Item,
-            ) -> wasmtime::Result<Result<Prompt, String>> {
+                item: &RubricInput,
+            ) -> wasmtime::Result<Result<RawPrompt, String>> {
                 let rendered = guest.gradus_rubric_judge().call_render(store, &item_in(item))?;
                 let message = |message: types::Message| Message {
                     role: match message.role {
@@ -149,7 +149,7 @@ macro_rules! calls {
                     },
                     content: message.content,
                 };
-                Ok(rendered.map(|prompt| Prompt {
+                Ok(rendered.map(|prompt| RawPrompt {
                     messages: prompt.messages.into_iter().map(message).collect(),
                     max_tokens: prompt.max_tokens,
                     stop: prompt.stop,
@@ -162,23 +162,23 @@ macro_rules! calls {
             pub fn parse(
                 guest: &Bindings,
                 store: &mut Store<Host>,
-                item: &Item,
+                item: &RubricInput,
                 answer: &str,
-            ) -> wasmtime::Result<Result<Verdict, Unread>> {
+            ) -> wasmtime::Result<Result<RawVerdict, ParseFailure>> {
                 let judge = guest.gradus_rubric_judge();
                 let parsed = judge.call_parse(store, &item_in(item), answer)?;
-                let places: fn(&mut wit::Verdict) -> Vec<Place> = $places;
-                let verdict = parsed.map(|mut verdict| Verdict {
+                let places: fn(&mut wit::Verdict) -> Vec<ScorePlace> = $places;
+                let verdict = parsed.map(|mut verdict| RawVerdict {
                     places: places(&mut verdict),
                     scores: verdict.scores,
                     criteria: verdict.criteria.into_iter().map(|c| (c.name, c.value)).collect(),
                     rationale: verdict.rationale,
                 });
                 Ok(verdict.map_err(|error| match error {
-                    wit::ParseError::Missing => Unread::Missing,
-                    wit::ParseError::Ambiguous(found) => Unread::Ambiguous(found),
-                    wit::ParseError::OutOfRange(score) => Unread::OutOfRange(score),
-                    wit::ParseError::Malformed(reason) => Unread::Malformed(reason),
+                    wit::ParseError::Missing => ParseFailure::Missing,
+                    wit::ParseError::Ambiguous(found) => ParseFailure::Ambiguous(found),
+                    wit::ParseError::OutOfRange(score) => ParseFailure::OutOfRange(score),
+                    wit::ParseError::Malformed(reason) => ParseFailure::Malformed(reason),
                 }))
             }
         }
@@ -190,7 +190,7 @@ mod calls {
 
     calls!(v0_1, |_| Vec::new());
     calls!(v0_2, |verdict| {
-        let place = |place: types::Place| Place {
+        let place = |place: types::Place| ScorePlace {
             start: place.start as usize,
             end: place.end as usize,
             weight: place.weight,
@@ -302,8 +302,8 @@ impl Guest {
     pub fn render(
         &self,
         store: &mut Store<Host>,
-        item: &Item,
-    ) -> wasmtime::Result<Result<Prompt, String>> {
+        item: &RubricInput,
+    ) -> wasmtime::Result<Result<RawPrompt, String>> {
         match self {
             Guest::V0_1(guest) => calls::v0_1::render(guest, store, item),
             Guest::V0_2(guest) => calls::v0_2::render(guest, store, item),
@@ -313,9 +313,9 @@ impl Guest {
     pub fn parse(
         &self,
         store: &mut Store<Host>,
-        item: &Item,
+        item: &RubricInput,
         answer: &str,
-    ) -> wasmtime::Result<Result<Verdict, Unread>> {
+    ) -> wasmtime::Result<Result<RawVerdict, ParseFailure>> {
         match self {
             Guest::V0_1(guest) => calls::v0_1::parse(guest, store, item, answer),
             Guest::V0_2(guest) => calls::v0_2::parse(guest, store, item, answer),

@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::lm::model_files::ModelFiles;
 use crate::lm::weights::{WeightDtype, Weights};
 use crate::log::{Batch, Clock, DurableLog, JournalLog, Log, LostRecords, Verified};
-use crate::rubric::{LeftOut, Rubric, RubricEngine, RubricRegistry};
+use crate::rubric::{Rubric, RubricEngine, RubricRegistry, UnusableFile};
 use crate::view::RunView;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -233,7 +233,7 @@ impl Folder {
                 Err(reason) => {
                     let path = file.display();
                     tracing::warn!("{path} is no installed rubric and is left out: {reason}");
-                    registry.leave_out(LeftOut { file, reason });
+                    registry.leave_out(UnusableFile { file, reason });
                 }
             }
         }

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::domain::{Panel, RubricId};
 use crate::error::Error;
 use crate::rubric::{Rubric, RubricRegistry, bundled};
-use crate::stage::referee;
+use crate::stage::judge::referee;
 use crate::view::RunView;
 use std::collections::BTreeSet;
 

@@ -4,7 +4,7 @@
 use crate::config::Config;
 use crate::error::Error;
 use crate::rubric::{RubricRegistry, Subject};
-use crate::stage::referee;
+use crate::stage::judge::referee;
 use crate::view::RunView;
 
 /// Checks them.

@@ -1,5 +1,6 @@
-//! Decides about the run and does nothing else: opens an iteration with its plan, seals its prompts and
-//! pairs, asks the gate ([`super::gate`]), ends it. Its tasks cost nothing, so each is simply the events to append.
+//! Decides about the run and does nothing else: opens an iteration with its plan, seals its prompts
+//! and pairs, asks the gate ([`super::gate`]), ends it. Its tasks cost nothing, so each is simply the
+//! events to append.
 //!
 //! A prompt whose tasks fail again and again is left out of the iteration, not the iteration of
 //! the run. After an iteration that failed the run pauses, unless the settings say that it goes on.
@@ -9,11 +10,9 @@
 
 use super::evaluator::Evaluator;
 use super::gate::gate;
-use super::judge::{Judge, JudgeTask};
+use super::judge::{Judge, JudgeTask, probe, shadow};
 use super::pair_store::{PairStore, PairTask};
-use super::probe;
 use super::sampler::{SampleTask, Sampler, next_round};
-use super::shadow;
 use super::trainer::Trainer;
 use super::{ATTEMPTS_MAX, Duty, Needs, Stage, StageContext, StageError, task_key};
 use crate::config::{Config, OnFailure, PlanInputs, changes};
@@ -28,14 +27,18 @@ use crate::view::{
 };
 use std::sync::Arc;
 
-/// What is decided once in an iteration, and what was decided. The slot is the task's key, not the
+/// What is decided once in an iteration, and what was decided. The kind is the task's key, not the
 /// events: they follow from what the view happens to hold (prompts a host has just added), and a
 /// decision must not be taken a second time, differently, by a view that is behind.
-type Decision = (Iteration, Slot, Vec<Event>);
+struct Decision {
+    iteration: Iteration,
+    kind: DecisionKind,
+    events: Vec<Event>,
+}
 
 #[derive(Clone, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Slot {
+enum DecisionKind {
     Start,
     Adopt,
     Prompts,
@@ -73,11 +76,11 @@ impl Conductor {
         }
         if let Some((rubric, reason, back_to)) = view.failing() {
             let (rubric, reason, back_to) = (rubric.clone(), reason.clone(), back_to.clone());
-            let slot = Slot::RollBack(rubric.clone());
+            let kind = DecisionKind::RollBack(rubric.clone());
             // The panel before comes back whole: what the others that were new judged goes too.
             let taken_back = open.panel.leaving(&back_to);
             let event = Event::RubricRolledBack { rubric, back_to, reason, taken_back };
-            return Some((iteration, slot, vec![event]));
+            return Some(Decision { iteration, kind, events: vec![event] });
         }
         if let Some(stuck) = stuck_task(view) {
             return Some(stuck.decision(iteration));
@@ -110,7 +113,8 @@ impl Conductor {
         let (policy, panel) = (view.policy.as_ref()?, view.panel.as_ref()?);
         let plan = Box::new(planned(&self.config, view, kind, (policy, panel))?);
         let start = Event::IterationStarted { iteration, plan };
-        Some((iteration, Slot::Start, self.with_changes(view, start)))
+        let events = self.with_changes(view, start);
+        Some(Decision { iteration, kind: DecisionKind::Start, events })
     }
 
     /// A plan was made, and the settings that it was made from are others than the last ones.
@@ -131,7 +135,8 @@ impl Conductor {
     ) -> Option<Decision> {
         let plan = planned(&self.config, view, open.kind, (&open.policy, &open.panel))?;
         let adopted = Event::PlanAdopted { iteration, plan: Box::new(plan) };
-        Some((iteration, Slot::Adopt, self.with_changes(view, adopted)))
+        let events = self.with_changes(view, adopted);
+        Some(Decision { iteration, kind: DecisionKind::Adopt, events })
     }
 }
 
@@ -209,7 +214,7 @@ fn seal_prompts(
         return None;
     }
     let wanted = plan.prompts.per_iteration as usize;
-    let waiting: Vec<PromptId> = view.unused().map(|(id, _)| id.clone()).collect();
+    let waiting: Vec<PromptId> = view.unused().take(wanted).map(|(id, _)| id.clone()).collect();
     if waiting.len() < wanted && next_round(&plan.prompts, open).is_some() {
         return None;
     }
@@ -218,9 +223,8 @@ fn seal_prompts(
         let outcome = IterationOutcome::NoSignal { reason: reason.to_owned() };
         return Some(give_up(plan, iteration, outcome));
     }
-    let prompts: Vec<PromptId> = waiting.into_iter().take(wanted).collect();
     let event = |prompts, left| Event::PromptsSealed { iteration, prompts, left };
-    Some((iteration, Slot::Prompts, sealed(&prompts, event)))
+    Some(Decision { iteration, kind: DecisionKind::Prompts, events: sealed(&waiting, event) })
 }
 
 fn seal_pairs(
@@ -251,7 +255,7 @@ fn seal_pairs(
     }
     let pairs: Vec<PairId> = open.pairs.values().map(|(id, _)| id.clone()).collect();
     let event = |pairs, left| Event::PairsSealed { iteration, pairs, left };
-    Some((iteration, Slot::Pairs, sealed(&pairs, event)))
+    Some(Decision { iteration, kind: DecisionKind::Pairs, events: sealed(&pairs, event) })
 }
 
 /// Why nothing this judge says under a rubric may be learned from, if so; forging may gain `most`.
@@ -275,11 +279,11 @@ fn compromised(open: &IterationView, rubric: &RubricId, most: f64) -> Option<Str
 
 /// Ends an iteration from which there is nothing to learn, and waits if the plan wants that.
 fn give_up(plan: &IterationPlan, iteration: Iteration, outcome: IterationOutcome) -> Decision {
-    let (iteration, slot, mut events) = end(iteration, outcome);
+    let mut decision = end(iteration, outcome);
     if plan.pairing.on_no_signal == OnNoSignal::Pause {
-        events.push(Event::PauseRequested);
+        decision.events.push(Event::PauseRequested);
     }
-    (iteration, slot, events)
+    decision
 }
 
 fn finish(
@@ -302,7 +306,7 @@ fn finish(
         ),
     };
     let finished = Event::IterationFinished { iteration, outcome };
-    Some((iteration, Slot::End, vec![decision, finished]))
+    Some(Decision { iteration, kind: DecisionKind::End, events: vec![decision, finished] })
 }
 
 /// That forging pays, in words.
@@ -333,7 +337,8 @@ fn fooled_by(scores: &AttackScores, most: f64) -> String {
 
 /// An iteration that ends without a checkpoint to decide about.
 fn end(iteration: Iteration, outcome: IterationOutcome) -> Decision {
-    (iteration, Slot::End, vec![Event::IterationFinished { iteration, outcome }])
+    let events = vec![Event::IterationFinished { iteration, outcome }];
+    Decision { iteration, kind: DecisionKind::End, events }
 }
 
 /// Whether an iteration ends in failure.
@@ -365,14 +370,15 @@ impl Stuck {
             }
             [prompt] => {
                 let (prompt, stage) = (prompt.clone(), stage.to_owned());
-                let slot = Slot::Quarantine(prompt.clone());
-                (iteration, slot, vec![Event::PromptQuarantined { iteration, prompt, stage, task }])
+                let kind = DecisionKind::Quarantine(prompt.clone());
+                let events = vec![Event::PromptQuarantined { iteration, prompt, stage, task }];
+                Decision { iteration, kind, events }
             }
             _ => {
-                let slot = Slot::Split(prompts.clone());
+                let kind = DecisionKind::Split(prompts.clone());
                 let parts = prompts.chunks(SEALED_PER_EVENT).map(<[PromptId]>::to_vec);
                 let split = parts.map(|prompts| Event::PromptsSplit { iteration, prompts });
-                (iteration, slot, split.collect())
+                Decision { iteration, kind, events: split.collect() }
             }
         }
     }
@@ -422,19 +428,23 @@ impl Stage for Conductor {
     const DUTY: Duty = Duty::KeepsBooks;
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, Vec<Event>)> {
-        let (iteration, slot, mut events) = self.decide(view)?;
+        let Decision { iteration, kind, mut events } = self.decide(view)?;
         if self.config.on_failure == OnFailure::Stop && events.iter().any(is_failure) {
             events.push(Event::PauseRequested);
         }
-        let voided = view.open().map_or(0, |(_, open)| match &slot {
-            Slot::Pairs => open.pairs_voided(),
-            Slot::Quarantine(_) | Slot::End => open.end_voided(),
-            Slot::Start | Slot::Adopt | Slot::Prompts | Slot::Split(_) | Slot::RollBack(_) => 0,
+        let voided = view.open().map_or(0, |(_, open)| match &kind {
+            DecisionKind::Pairs => open.pairs_voided(),
+            DecisionKind::Quarantine(_) | DecisionKind::End => open.end_voided(),
+            DecisionKind::Start
+            | DecisionKind::Adopt
+            | DecisionKind::Prompts
+            | DecisionKind::Split(_)
+            | DecisionKind::RollBack(_) => 0,
         });
-        let key = match &slot {
+        let key = match &kind {
             // Whoever changes what judges has the same key: of two at once, one is refused.
-            Slot::RollBack(_) => view.rubrics.change_key(),
-            _ => task_key(Self::NAME, view, &(iteration, slot)).after(voided),
+            DecisionKind::RollBack(_) => view.rubrics.change_key(),
+            _ => task_key(Self::NAME, view, &(iteration, kind)).after(voided),
         };
         Some((key, events))
     }
@@ -447,8 +457,11 @@ impl Stage for Conductor {
         &mut self,
         task: Vec<Event>,
         _view: &RunView,
-        _desk: &StageContext,
+        _context: &StageContext,
     ) -> Result<Vec<Event>, StageError> {
         Ok(task)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,14 +10,16 @@
 //! Every answer and judgment is recorded before the evaluation that is made of them, so that it can be
 //! audited ([`super::verdict`]) and judged again.
 
-use super::ask::{Asking, Seeds, Sheet};
-use super::held_out::HeldOut;
-use super::judge::{judging, written};
-use super::lost::Held;
-use super::panel::{installed, judge_under, name_of};
+use super::held_out::HeldOutPrompt;
+use super::judge::item::{Distinct, JudgingItem, SeedRule};
+use super::judge::job::{judge_policy, judgments_of};
+use super::judge::panel::{installed, judge_under, lead, name_of};
+use super::judge::referee;
+use super::judge::runner::JudgeSetup;
+use super::lost::LastCheckpoint;
 use super::sampler::{in_policy_ids, request};
 use super::verdict::{answers_as, estimate, head_to_head, share};
-use super::{Duty, Needs, Stage, StageContext, StageError, referee, task_key};
+use super::{Duty, Needs, Stage, StageContext, StageError, root_seed, task_key};
 use crate::domain::evaluation::{
     Evaluation, GateReferee, HeadToHead, HeldOutAnswer, JudgeQuality, Referee,
 };
@@ -50,12 +52,12 @@ pub struct EvaluationTask {
     /// Who referees in the panel's place; an error when who is meant is not installed.
     referee: Result<Option<Panel>, String>,
     prompts: Vec<PromptId>,
-    held: Option<Held>,
+    last: Option<LastCheckpoint>,
 }
 
 /// What was said of the answers to one prompt.
 #[derive(Clone)]
-struct Said {
+struct JudgedAnswers {
     /// One for each answer.
     scores: Vec<Option<f64>>,
     /// Their `candidate` is an index of the answers.
@@ -108,48 +110,34 @@ impl Session<'_> {
         judge: &PolicyRef,
         panel: &Panel,
         answers: &[Vec<&Completion>],
-    ) -> Result<Vec<Said>, StageError> {
-        let sheets: Vec<Sheet<'_>> = self
+    ) -> Result<Vec<JudgedAnswers>, StageError> {
+        let lead = lead(self.context, panel)?;
+        let items: Vec<JudgingItem<'_>> = self
             .prompts
             .iter()
             .zip(answers)
             .map(|(prompt, answers)| {
                 let seed = self.root.derive("evaluate judge").derive(prompt.id.as_str());
-                Sheet::of(prompt, different(answers).0, Seeds::Worded(seed))
+                JudgingItem::of(prompt, distinct_texts(answers).items, SeedRule::ByText(seed))
             })
             .collect();
         let mut all = Vec::with_capacity(answers.len());
         let batch = self.task.plan.batch_prompts.max(1) as usize;
-        let asking =
-            Asking { policy: Some(judge), judge: &self.task.plan.judge, context: self.context };
-        for (sheets, answers) in sheets.chunks(batch).zip(answers.chunks(batch)) {
-            let judged = judge_under(panel, sheets, asking)?;
-            for ((sheet, judged), answers) in sheets.iter().zip(judged).zip(answers) {
-                let nothing_to_compare = self.nothing_to_compare(panel, sheet)?;
-                let (_, which) = different(answers);
-                let score = |at: &usize| judged.of(*at).map(|t| t.score).or(nothing_to_compare);
-                let under = judged.under.iter();
-                let judgments = under.flat_map(|(id, marked)| written(id, &which, &marked.replies));
-                all.push(Said {
-                    scores: which.iter().map(score).collect(),
+        let plan = &self.task.plan.judge;
+        let setup = JudgeSetup { policy: Some(judge), judge: plan, context: self.context };
+        for (items, answers) in items.chunks(batch).zip(answers.chunks(batch)) {
+            for (result, answers) in judge_under(panel, items, setup)?.iter().zip(answers) {
+                let distinct = distinct_texts(answers);
+                let by_rubric = result.by_rubric.iter();
+                let judgments = by_rubric
+                    .flat_map(|(id, one)| judgments_of(id, &distinct.index_of, &one.replies));
+                all.push(JudgedAnswers {
+                    scores: result.scores_with_ties(&distinct, &lead),
                     judgments: judgments.collect(),
                 });
             }
         }
         Ok(all)
-    }
-
-    /// The middle of the scale for answers that are all the same under a rubric that compares.
-    fn nothing_to_compare(
-        &self,
-        panel: &Panel,
-        sheet: &Sheet<'_>,
-    ) -> Result<Option<f64>, StageError> {
-        let [_] = sheet.answers.as_slice() else { return Ok(None) };
-        let Some(lead) = panel.members().first() else { return Ok(None) };
-        let rubric = installed(self.context, &lead.rubric)?;
-        let info = rubric.info();
-        Ok((info.min_candidates > 1).then_some((info.scale_min + info.scale_max) / 2.0))
     }
 
     fn oracle(&self, at: usize, completion: &Completion) -> Option<f64> {
@@ -169,12 +157,12 @@ impl Session<'_> {
     /// too where it is not the panel.
     fn held_out(
         &self,
-        policies: &[(PolicyRef, Vec<String>)],
+        policies: &[ComparedPolicy],
         referee: Option<&Panel>,
-    ) -> Result<Vec<HeldOut>, StageError> {
+    ) -> Result<Vec<HeldOutPrompt>, StageError> {
         let mut drawn = Vec::new();
-        for (policy, _) in policies {
-            let completions = self.draw(policy, 1, "evaluate")?;
+        for compared in policies {
+            let completions = self.draw(&compared.policy, 1, "evaluate")?;
             drawn.push(completions.into_iter().filter_map(|mut c| c.pop()).collect::<Vec<_>>());
         }
         let beside: Vec<Vec<&Completion>> = (0..self.prompts.len())
@@ -196,23 +184,27 @@ impl Session<'_> {
             self.prompts.iter().zip(judged).zip(&beside).enumerate()
         {
             let refereed = refereed.as_ref().and_then(|refereed| refereed.get(at));
-            let answer = |(policy, completion): (usize, &&Completion)| HeldOutAnswer {
-                policy: policies.get(policy).map_or_else(|| judge.clone(), |(p, _)| p.id()),
-                roles: policies.get(policy).map(|(_, roles)| roles.clone()).unwrap_or_default(),
-                completion: (*completion).clone(),
-                tokens: completion.token_ids.len() as u32,
-                judged: said.scores.get(policy).copied().flatten(),
-                refereed: refereed.and_then(|said| said.scores.get(policy).copied().flatten()),
-                oracle: self.oracle(at, completion),
-            };
-            let answers = beside.iter().enumerate().map(answer).collect();
+            let score = |said: &JudgedAnswers, one: usize| said.scores.get(one).copied().flatten();
+            let answer =
+                |(one, (compared, completion)): (usize, (&ComparedPolicy, &&Completion))| {
+                    HeldOutAnswer {
+                        policy: compared.policy.id(),
+                        roles: compared.roles.clone(),
+                        completion: (*completion).clone(),
+                        tokens: completion.token_ids.len() as u32,
+                        judged: score(&said, one),
+                        refereed: refereed.and_then(|said| score(said, one)),
+                        oracle: self.oracle(at, completion),
+                    }
+                };
+            let answers = policies.iter().zip(beside).enumerate().map(answer).collect();
             let mut judgments = said.judgments;
             // A rubric that is both on the panel and a referee said the same twice.
             let own = refereed.iter().flat_map(|said| &said.judgments);
             let own: Vec<Judgment> = own.filter(|j| !judgments.contains(j)).cloned().collect();
             judgments.extend(own);
             let (prompt, judge, rubrics) = (prompt.id.clone(), judge.clone(), rubrics.clone());
-            all.push(HeldOut { prompt, judge, answers, judgments, rubrics });
+            all.push(HeldOutPrompt { prompt, judge, answers, judgments, rubrics });
         }
         Ok(all)
     }
@@ -276,30 +268,32 @@ fn quality(groups: &[(Vec<f64>, Vec<f64>)], unparsed: u32, answers: u32) -> Judg
     }
 }
 
-/// The texts of answers, each once, and which of them each answer has.
-fn different<'a>(answers: &[&'a Completion]) -> (Vec<&'a str>, Vec<usize>) {
-    let (mut texts, mut which): (Vec<&str>, _) = (Vec::new(), Vec::with_capacity(answers.len()));
-    for answer in answers {
-        let known = texts.iter().position(|text| *text == answer.text);
-        which.push(known.unwrap_or(texts.len()));
-        if known.is_none() {
-            texts.push(&answer.text);
-        }
-    }
-    (texts, which)
+/// The different texts of answers.
+fn distinct_texts<'a>(answers: &[&'a Completion]) -> Distinct<&'a str> {
+    Distinct::of(answers.iter().map(|answer| answer.text.as_str()), |a, b| a == b)
+}
+
+/// A policy that is compared, and what it is in the comparison; several roles where they are the
+/// same.
+struct ComparedPolicy {
+    policy: PolicyRef,
+    roles: Vec<String>,
 }
 
 /// The policies that are compared, each once, with what they are in the comparison.
-fn policies(task: &EvaluationTask) -> Vec<(PolicyRef, Vec<String>)> {
-    let mut all: Vec<(PolicyRef, Vec<String>)> = Vec::new();
+fn policies(task: &EvaluationTask) -> Vec<ComparedPolicy> {
+    let mut all: Vec<ComparedPolicy> = Vec::new();
     let (checkpoint, previous) = (Some(&task.checkpoint), Some(&task.previous));
     let known =
         [("checkpoint", checkpoint), ("previous", previous), ("first", task.first.as_ref())];
     for (role, policy) in known {
         let Some(policy) = policy else { continue };
-        match all.iter_mut().find(|(known, _)| known == policy) {
-            Some((_, roles)) => roles.push(role.to_owned()),
-            None => all.push((policy.clone(), vec![role.to_owned()])),
+        match all.iter_mut().find(|known| known.policy == *policy) {
+            Some(known) => known.roles.push(role.to_owned()),
+            None => {
+                let (policy, roles) = (policy.clone(), vec![role.to_owned()]);
+                all.push(ComparedPolicy { policy, roles });
+            }
         }
     }
     all
@@ -308,7 +302,7 @@ fn policies(task: &EvaluationTask) -> Vec<(PolicyRef, Vec<String>)> {
 /// Everything that is measured, from what is recorded.
 fn evaluation(
     task: &EvaluationTask,
-    held_out: &[HeldOut],
+    held_out: &[HeldOutPrompt],
     gate_referee: GateReferee,
     length_growth_max: f64,
 ) -> Evaluation {
@@ -380,14 +374,14 @@ impl Stage for Evaluator {
         let task = EvaluationTask {
             iteration,
             checkpoint,
-            judge: judging(open, &plan.judge),
+            judge: judge_policy(open, &plan.judge),
             previous: open.policy.clone(),
             first: view.first.clone(),
             base: view.base.clone()?,
             panel: open.panel.clone(),
             referee: referee::named(&plan.evaluation.rubrics, view),
             prompts,
-            held: Held::of(iteration, open),
+            last: LastCheckpoint::of(iteration, open),
             plan,
         };
         let policies = (&task.checkpoint, &task.previous, &task.first, &task.base);
@@ -410,7 +404,7 @@ impl Stage for Evaluator {
         view: &RunView,
         context: &StageContext,
     ) -> Result<Vec<Event>, StageError> {
-        let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
+        let root = root_seed(view)?;
         let prompts = task
             .prompts
             .iter()
@@ -419,10 +413,13 @@ impl Stage for Evaluator {
         let session = Session { task: &task, prompts, root, context };
         match evaluate(&session) {
             Ok(events) => Ok(events),
-            Err(error) => match task.held.as_ref().and_then(|held| held.lost(&error)) {
+            Err(error) => match task.last.as_ref().and_then(|last| last.lost(&error)) {
                 Some(lost) => Ok(vec![lost]),
                 None => Err(error),
             },
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

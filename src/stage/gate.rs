@@ -58,3 +58,57 @@ pub fn gate(kind: IterationKind, evaluation: &Evaluation, settings: &Gate) -> Re
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::PolicyId;
+    use crate::domain::evaluation::HeadToHead;
+    use crate::stage::testing::evaluation;
+
+    fn measured(verdict: Verdict) -> Evaluation {
+        evaluation(PolicyId("checkpoint".to_owned()), verdict)
+    }
+
+    /// Why a checkpoint does not pass; nothing where it does.
+    fn why_not(kind: IterationKind, mode: GateMode, evaluation: &Evaluation) -> String {
+        let settings = Gate { mode, margin: 0.05, length_growth_max: 0.5 };
+        gate(kind, evaluation, &settings).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn what_passes() {
+        use GateMode::{Better, NotWorse, Paper};
+        use IterationKind::{Dpo, Sft};
+        for (kind, mode, verdict, why) in [
+            (Sft, Better, Verdict::Worse, ""),
+            (Dpo, Paper, Verdict::Worse, ""),
+            (Dpo, Better, Verdict::Better, ""),
+            (Dpo, Better, Verdict::Unproven, "unproven, and the gate asks for better"),
+            (Dpo, Better, Verdict::Worse, "worse: "),
+            (Dpo, NotWorse, Verdict::Better, ""),
+            (Dpo, NotWorse, Verdict::Unproven, "surely above 45.0 %"),
+            (Dpo, NotWorse, Verdict::Worse, "worse: "),
+        ] {
+            let found = why_not(kind, mode, &measured(verdict));
+            assert_eq!(found.is_empty(), why.is_empty(), "{mode:?} {verdict:?}: {found}");
+            assert!(found.contains(why), "{mode:?} {verdict:?}: {found}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_does_not_pass() {
+        let nothing = Evaluation { head_to_head: Vec::new(), ..measured(Verdict::Better) };
+        let without_scores =
+            |versus: &HeadToHead| HeadToHead { wins: 0, ties: 0, losses: 0, ..versus.clone() };
+        let better = measured(Verdict::Better);
+        let head_to_head = better.head_to_head.iter().map(without_scores).collect();
+        let unscored = Evaluation { head_to_head, ..better.clone() };
+        for mode in [GateMode::NotWorse, GateMode::Better] {
+            for evaluation in [&nothing, &unscored] {
+                let found = why_not(IterationKind::Dpo, mode, evaluation);
+                assert!(found.contains("The gate needs held-out prompts"), "{found}");
+            }
+        }
+    }
+}

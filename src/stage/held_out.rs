@@ -15,7 +15,7 @@ const PART_BYTES_MAX: usize = EVENT_BYTES_MAX / 2;
 
 /// A prompt's answers by the policies that are compared, and what was said of them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct HeldOut {
+pub struct HeldOutPrompt {
     /// Which.
     pub prompt: PromptId,
     /// Who judged.
@@ -28,15 +28,15 @@ pub struct HeldOut {
     pub rubrics: Vec<RubricName>,
 }
 
-impl HeldOut {
+impl HeldOutPrompt {
     /// What the policy with a role in the comparison answered.
     pub fn answer_as(&self, role: &str) -> Option<&HeldOutAnswer> {
         self.answers.iter().find(|answer| answer.roles.iter().any(|known| known == role))
     }
 
     /// The records of some prompts, put together again.
-    pub fn gathered<'e>(events: impl IntoIterator<Item = &'e Event>) -> Vec<HeldOut> {
-        let mut all: Vec<HeldOut> = Vec::new();
+    pub fn gathered<'e>(events: impl IntoIterator<Item = &'e Event>) -> Vec<HeldOutPrompt> {
+        let mut all: Vec<HeldOutPrompt> = Vec::new();
         for event in events {
             let Event::HeldOutJudged { prompt, judge, answers, judgments, rubrics, .. } = event
             else {
@@ -47,7 +47,7 @@ impl HeldOut {
                     last.answers.extend(answers.iter().cloned());
                     last.judgments.extend(judgments.iter().cloned());
                 }
-                None => all.push(HeldOut {
+                None => all.push(HeldOutPrompt {
                     prompt: prompt.clone(),
                     judge: judge.clone(),
                     answers: answers.clone(),
@@ -67,13 +67,13 @@ impl HeldOut {
         let mut parts = Parts::default();
         for answer in &self.answers {
             let (answer, bytes) = fitting(answer, cut_answer)?;
-            parts.room_for(bytes).0.push(answer);
+            parts.room_for(bytes).answers.push(answer);
         }
         for judgment in &self.judgments {
             let (judgment, bytes) = fitting(judgment, cut_judgment)?;
-            parts.room_for(bytes).1.push(judgment);
+            parts.room_for(bytes).judgments.push(judgment);
         }
-        let event = |(answers, judgments)| Event::HeldOutJudged {
+        let event = |Part { answers, judgments }| Event::HeldOutJudged {
             iteration,
             prompt: self.prompt.clone(),
             judge: self.judge.clone(),
@@ -85,9 +85,14 @@ impl HeldOut {
     }
 }
 
-type Part = (Vec<HeldOutAnswer>, Vec<Judgment>);
+/// What goes into one event.
+#[derive(Default)]
+struct Part {
+    answers: Vec<HeldOutAnswer>,
+    judgments: Vec<Judgment>,
+}
 
-/// What goes into one event each.
+/// What goes into events, one part each.
 #[derive(Default)]
 struct Parts {
     done: Vec<Part>,

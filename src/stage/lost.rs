@@ -11,7 +11,7 @@ const LOSSES_MAX: u32 = 3;
 
 /// The last checkpoint of an iteration, as a task that opens it knows it.
 #[derive(Clone, Debug)]
-pub(super) struct Held {
+pub(super) struct LastCheckpoint {
     iteration: Iteration,
     step: u32,
     /// The checkpoint before it that is still on the disk; 0 for none.
@@ -29,13 +29,13 @@ fn own_blobs(start: &PolicyRef, checkpoint: &CheckpointFacts) -> Vec<BlobHash> {
     weights.into_iter().chain(adapter).chain([optimizer]).cloned().collect()
 }
 
-impl Held {
+impl LastCheckpoint {
     /// The last checkpoint, if there is one.
-    pub fn of(iteration: Iteration, open: &IterationView) -> Option<Held> {
+    pub fn of(iteration: Iteration, open: &IterationView) -> Option<LastCheckpoint> {
         let checkpoint = open.checkpoint.as_ref()?;
         let blobs = own_blobs(open.start(), checkpoint);
         let (step, back_to) = (checkpoint.step, open.step_before(checkpoint.step));
-        Some(Held { iteration, step, back_to, blobs, losses: open.losses })
+        Some(LastCheckpoint { iteration, step, back_to, blobs, losses: open.losses })
     }
 
     /// What to record when `error` says that one of its blobs cannot be had.

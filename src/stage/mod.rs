@@ -4,29 +4,25 @@
 //! One prompt's journey, a stage each: [`conductor`] opens the iteration and seals its prompts,
 //! [`sampler`] answers them, [`judge`] scores the answers, [`pair_store`] (with [`select`]) makes
 //! pairs, [`trainer`] learns from them, [`evaluator`] measures, and the conductor's gate promotes
-//! or rejects. No stage asks another a question: what it needs is in the log.
+//! or rejects. No stage asks another a question: what it needs is in the log, and recorded texts are
+//! read back in one place ([`bodies`]).
 
-pub(crate) mod ask;
-mod compare;
+pub(crate) mod bodies;
 pub mod conductor;
 pub mod error;
 pub mod evaluator;
 pub mod gate;
 pub mod held_out;
 pub mod judge;
-mod lessons;
 pub(crate) mod lost;
 pub mod pair_store;
-pub(crate) mod panel;
-pub(crate) mod probe;
-mod readout;
-pub mod referee;
+mod pair_texts;
 pub mod sampler;
 pub mod select;
-mod shadow;
-pub(crate) mod tally;
-pub(crate) mod texts;
+#[cfg(test)]
+mod testing;
 pub mod trainer;
+mod training_set;
 pub mod verdict;
 pub mod writer;
 
@@ -35,7 +31,7 @@ pub use error::{Cause, StageError};
 pub use writer::PromptWriter;
 
 use crate::blob::ReadBlobs;
-use crate::domain::{Event, Offset, Prompt, PromptId, TaskKey};
+use crate::domain::{Event, Seed, TaskKey};
 use crate::engine::ModelBackend;
 use crate::lm::cancel::Cancel;
 use crate::log::Log;
@@ -103,38 +99,6 @@ pub struct StageContext {
     pub headroom: Arc<dyn Headroom>,
 }
 
-impl StageContext {
-    /// The event at an offset.
-    ///
-    /// # Errors
-    /// [`StageError::Log`] when it cannot be read, [`StageError::Missing`] when nothing is there.
-    pub fn event(&self, offset: Offset) -> Result<Event, StageError> {
-        match self.log.get(offset)? {
-            Some(record) => Ok(record.event),
-            None => Err(StageError::Missing(format!("no record at offset {offset}"))),
-        }
-    }
-
-    /// The prompt with this id.
-    ///
-    /// # Errors
-    /// As [`StageContext::event`].
-    pub fn prompt(&self, view: &RunView, id: &PromptId) -> Result<Prompt, StageError> {
-        let facts = view
-            .prompts
-            .get(id)
-            .ok_or_else(|| StageError::Missing(format!("prompt {id} was never admitted")))?;
-        match self.event(facts.offset)? {
-            Event::PromptAdmitted { prompt } => Ok(prompt),
-            other => Err(StageError::Missing(format!(
-                "offset {} holds {}, not prompt {id}",
-                facts.offset,
-                other.kind()
-            ))),
-        }
-    }
-}
-
 /// What a stage does in the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Duty {
@@ -178,6 +142,15 @@ pub(crate) fn task_key<T: serde::Serialize>(stage: &str, view: &RunView, parts: 
     let seed = view.seed.map(|seed| seed.0).unwrap_or_default();
     let body = serde_json::to_vec(parts).unwrap_or_default();
     TaskKey::of(stage, &[&seed, &body])
+}
+
+/// The root of the run's randomness.
+///
+/// # Errors
+/// [`StageError::Missing`] when the run has not begun.
+pub(crate) fn root_seed(view: &RunView) -> Result<Seed, StageError> {
+    let missing = || StageError::Missing("the run's seed (no `run_started` is in the log)".into());
+    view.seed.ok_or_else(missing)
 }
 
 /// A task is not tried again after this many failures.

@@ -1,13 +1,13 @@
 //! Judgments become pairs, or a reason why not. The smallest stage: read it first.
 
-use super::select::{Candidate, select};
-use super::tally::Tallied;
-use super::texts::{SamplePlaces, answers_at, wrong};
+use super::bodies::SamplePlaces;
+use super::judge::aggregate::AggregateScore;
+use super::select::{Candidate, PairIndices, select};
 use super::{Duty, Needs, Stage, StageContext, StageError, task_key};
 use crate::domain::plan::PairingRule;
 use crate::domain::{
-    Completion, Event, Iteration, Judgment, Offset, PairId, PreferencePair, PromptId, Side,
-    StopReason, TaskKey, TextRef,
+    Completion, Event, Iteration, Offset, PairId, PreferencePair, PromptId, Side, StopReason,
+    TaskKey, TextRef,
 };
 use crate::view::RunView;
 
@@ -17,7 +17,7 @@ pub struct PairStore;
 
 /// Where one prompt's completions and judgments are.
 #[derive(Clone, Debug)]
-struct Judged {
+struct JudgedPrompt {
     prompt: PromptId,
     samples: SamplePlaces,
     judged: Offset,
@@ -30,7 +30,7 @@ struct Judged {
 pub struct PairTask {
     iteration: Iteration,
     rule: PairingRule,
-    prompts: Vec<Judged>,
+    prompts: Vec<JudgedPrompt>,
 }
 
 impl PairTask {
@@ -39,14 +39,14 @@ impl PairTask {
         self.prompts.iter().map(|judged| judged.prompt.clone()).collect()
     }
 
-    fn decide(&self, judged: &Judged, context: &StageContext) -> Result<Event, StageError> {
-        let answers = answers_at(context, &judged.samples)?;
-        let verdicts = judged_at(context, judged.judged, answers.texts.len())?;
-        let candidates = candidates(&answers.texts, &answers.completions, &verdicts.tallied);
+    fn decide(&self, judged: &JudgedPrompt, context: &StageContext) -> Result<Event, StageError> {
+        let answers = context.answers(&judged.samples)?;
+        let recorded = context.judgments(judged.judged, answers.texts.len())?;
+        let candidates = candidates(&answers.texts, &answers.completions, &recorded.scores);
         let (iteration, prompt) = (self.iteration, judged.prompt.clone());
         Ok(match select(&candidates, &self.rule) {
             Err(reason) => Event::PairSkipped { iteration, prompt, reason },
-            Ok((chosen, rejected)) => {
+            Ok(PairIndices { chosen, rejected }) => {
                 let (Some(c), Some(r)) = (candidates.get(chosen), candidates.get(rejected)) else {
                     return Err(StageError::Missing(format!("candidates of prompt {prompt}")));
                 };
@@ -67,7 +67,7 @@ impl PairTask {
 impl Candidate {
     fn side(&self) -> Side {
         let (text, tokens) = (self.text.clone(), self.length_tokens);
-        Side { text, score: self.score, error: self.error, tokens }
+        Side { text, score: self.score, error: self.standard_error, tokens }
     }
 }
 
@@ -75,62 +75,21 @@ impl Candidate {
 pub(crate) fn candidates(
     texts: &[TextRef],
     completions: &[Completion],
-    tallied: &[Option<Tallied>],
+    scores: &[Option<AggregateScore>],
 ) -> Vec<Candidate> {
-    let all = texts.iter().zip(completions).zip(tallied);
+    let all = texts.iter().zip(completions).zip(scores);
     let candidate =
-        |((text, completion), tallied): ((&TextRef, &Completion), &Option<Tallied>)| Candidate {
-            text: text.clone(),
-            score: tallied.map(|t| t.score),
-            error: tallied.and_then(|t| t.error),
-            length_tokens: completion.token_ids.len() as u32,
-            ended: completion.stop != StopReason::Length,
-            token_ids: completion.token_ids.clone(),
+        |((text, completion), score): ((&TextRef, &Completion), &Option<AggregateScore>)| {
+            Candidate {
+                text: text.clone(),
+                score: score.map(|one| one.score),
+                standard_error: score.and_then(|one| one.standard_error),
+                length_tokens: completion.token_ids.len() as u32,
+                ended: completion.stop != StopReason::Length,
+                token_ids: completion.token_ids.clone(),
+            }
         };
     all.map(candidate).collect()
-}
-
-/// A prompt's judgments, and what each completion came to in them.
-pub(crate) struct Verdicts {
-    pub judgments: Vec<Judgment>,
-    pub tallied: Vec<Option<Tallied>>,
-}
-
-impl Verdicts {
-    /// Of an event that holds judgments of `n` completions; `None` of any other.
-    pub fn of(event: &Event, n: usize) -> Option<Verdicts> {
-        let (judgments, scores, errors) = match event {
-            Event::JudgmentsRecorded { judgments, scores, errors, .. }
-            | Event::ShadowJudged { judgments, scores, errors, .. } => (judgments, scores, errors),
-            _ => return None,
-        };
-        let tallied = |at: usize| {
-            let score = match scores.is_empty() {
-                true => mean_of(judgments, at as u32),
-                false => scores.get(at).copied().flatten(),
-            };
-            Some(Tallied { score: score?, error: errors.get(at).copied().flatten() })
-        };
-        let tallied = (0..n).map(tallied).collect();
-        Some(Verdicts { judgments: judgments.clone(), tallied })
-    }
-}
-
-/// The judgments of `n` completions that are recorded at an offset.
-pub(crate) fn judged_at(
-    context: &StageContext,
-    offset: Offset,
-    n: usize,
-) -> Result<Verdicts, StageError> {
-    let event = context.event(offset)?;
-    Verdicts::of(&event, n).ok_or_else(|| wrong(offset, "judgments", &event))
-}
-
-/// What a completion came to in records that do not say it.
-fn mean_of(judgments: &[Judgment], candidate: u32) -> Option<f64> {
-    let ours = judgments.iter().filter(|j| j.candidate == candidate);
-    let scores: Vec<f64> = ours.filter_map(|j| j.outcome.score()).collect();
-    (!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64)
 }
 
 impl Stage for PairStore {
@@ -157,7 +116,7 @@ impl Stage for PairStore {
             .filter_map(|prompt| {
                 let (samples, judged) = (open.samples_of(prompt)?, *open.judged.get(prompt)?);
                 let voided = open.prompt_voided(prompt);
-                Some(Judged { prompt: prompt.clone(), samples, judged, voided })
+                Some(JudgedPrompt { prompt: prompt.clone(), samples, judged, voided })
             })
             .collect();
         let rule = plan.pairing.rule.clone();
@@ -177,5 +136,65 @@ impl Stage for PairStore {
         context: &StageContext,
     ) -> Result<Vec<Event>, StageError> {
         task.prompts.iter().map(|judged| task.decide(judged, context)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{SkipReason, Trial};
+    use crate::stage::testing::{Run, names, rubric};
+
+    /// The prompts that are decided about next.
+    fn next(run: &Run) -> String {
+        PairStore.next(&run.view).map_or_else(String::new, |(_, task)| names(&task.prompts()))
+    }
+
+    #[test]
+    fn what_is_paired_next() {
+        let sampled = || Run::begun(4).opened().sealed(0..4).sampled(0..4);
+        let judged = |n| sampled().judged("a", 0..n, [1.0, 2.0]);
+        let on_trial = |prompts| {
+            let trial = Trial { prompts, ..Trial::default() };
+            sampled().swapped("b", Some(trial))
+        };
+        let swapped = || {
+            let first = judged(1).swapped("b", None).judged("b", 1..4, [1.0, 2.0]);
+            first.paired(0..4).rolled_back("b", "a")
+        };
+        for (what, given, then) in [
+            ("no iteration is open", Run::begun(4), ""),
+            ("nothing is judged", sampled(), ""),
+            ("half of a chunk is judged", judged(1), ""),
+            ("a chunk is judged", judged(2), "p0 p1"),
+            ("everything is judged", judged(4), "p0 p1"),
+            ("the first chunk has a pair", judged(4).paired(0..1), "p1"),
+            ("the first chunk is decided", judged(4).paired(0..2), "p2 p3"),
+            ("every prompt is decided", judged(4).paired(0..2).skipped(2..4, SkipReason::Tie), ""),
+            ("a rubric is on trial", on_trial(9).judged("b", 0..2, [1.0, 2.0]), ""),
+            (
+                "a trial does not outlast the iteration's judging",
+                on_trial(9).judged("b", 0..4, [1.0, 2.0]),
+                "p0 p1",
+            ),
+            ("a trial is passed", on_trial(2).judged("b", 0..2, [1.0, 2.0]), "p0 p1"),
+            ("a rubric has failed and is to be rolled back", on_trial(2).unparsed("b", 0..2), ""),
+            ("what a rollback took back is judged again", swapped(), ""),
+            ("and then decided again", swapped().judged("a", 1..2, [1.0, 2.0]), "p1"),
+        ] {
+            assert_eq!(next(&given), then, "{what}");
+        }
+    }
+
+    /// What is decided anew after a rollback has another key, by which late records are known.
+    #[test]
+    fn a_rollback_makes_a_task_another() {
+        let judged = |run: Run, by: &str| run.judged(by, 0..2, [1.0, 2.0]);
+        let open = || Run::begun(4).opened().sealed(0..4).sampled(0..4);
+        let key = |run: &Run| PairStore.next(&run.view).expect("it has a task").0;
+        let calm = judged(open(), "a");
+        let again = judged(judged(open().swapped("b", None), "b").rolled_back("b", "a"), "a");
+        assert_eq!((key(&calm).rollback(), key(&again).rollback()), (0, 1));
+        assert!(again.view.rubrics.retired.contains_key(&rubric("b")));
     }
 }

@@ -1,7 +1,7 @@
 //! The policy answers: N completions for each sealed prompt (paper, 2.3 step 2), and, when more
 //! prompts are wanted, new prompts in the style of the known ones (step 1, in [`super::writer`]).
 
-use super::{Duty, Needs, Stage, StageContext, StageError, task_key, writer};
+use super::{Duty, Needs, Stage, StageContext, StageError, root_seed, task_key, writer};
 use crate::domain::event::IterationKind;
 use crate::domain::plan::{self, Engine, PromptPlan, SampleSet, WriterPlan};
 use crate::domain::{Completion, Event, Iteration, PolicyRef, PromptId, Seed, TaskKey};
@@ -94,7 +94,7 @@ fn answer(
     context: &StageContext,
 ) -> Result<Vec<Event>, StageError> {
     let model = context.models.answering(policy, &set.engine)?;
-    let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
+    let root = root_seed(view)?;
     let own = set.name == SampleSet::POLICY;
     let label = if own { "sampler".to_owned() } else { format!("sampler {}", set.name) };
     let requests = prompts
@@ -167,7 +167,7 @@ impl Stage for Sampler {
         if open.prompts.is_none() {
             let writer = next_round(&plan.prompts, open)?.clone();
             let wanted = plan.prompts.per_iteration;
-            if view.unused().count() >= wanted as usize {
+            if view.unused().take(wanted as usize).count() >= wanted as usize {
                 return None;
             }
             let (policy, round) = (open.policy.clone(), open.written.len() as u32);
@@ -214,6 +214,92 @@ impl Stage for Sampler {
                 Ok(events)
             }
             SampleTask::Write(task) => writer::write_round(&task, view, context),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, PairRule};
+    use crate::domain::{Event, PromptOrigin};
+    use crate::stage::testing::{Run, names, prompt, prompts};
+
+    /// What the sampler does next, in words.
+    fn next(run: &Run) -> String {
+        match Sampler.next(&run.view) {
+            None => "nothing".to_owned(),
+            Some((_, SampleTask::Write(task))) => format!("write round {}", task.round),
+            Some((_, SampleTask::Answer { set, prompts, .. })) => {
+                format!("{} answers {}", set.name, names(&prompts))
+            }
+        }
+    }
+
+    fn writes(config: &mut Config) {
+        (config.prompts.generate, config.prompts.rounds_max) = (true, 2);
+    }
+
+    fn written(run: Run) -> Run {
+        let (iteration, round) = (run.iteration(), run.open().written.len() as u32);
+        run.tell(Event::PromptsWritten { iteration, round, admitted: 0, rejected: 1 })
+    }
+
+    #[test]
+    fn what_is_answered_next() {
+        let sealed = || Run::begun(4).opened().sealed(0..4);
+        let split = |run: Run| {
+            let iteration = run.iteration();
+            run.tell(Event::PromptsSplit { iteration, prompts: prompts(0..2) })
+        };
+        let left_out = |run: Run| {
+            let (iteration, task) = (run.iteration(), TaskKey("t".to_owned()));
+            let (prompt, stage) = (prompt(0), "sampler".to_owned());
+            run.tell(Event::PromptQuarantined { iteration, prompt, stage, task })
+        };
+        let alone = |c: &mut Config| c.sampling.batch_prompts = 1;
+        let one_by_one = || Run::begun(4).with(alone).opened().sealed(0..4);
+        let anchored = |c: &mut Config| c.pairs.rule = PairRule::Anchored;
+        for (what, given, then) in [
+            ("no iteration is open", Run::begun(4), "nothing"),
+            ("the prompts are not sealed", Run::begun(4).opened(), "nothing"),
+            ("nothing is answered", sealed(), "policy answers p0 p1"),
+            ("half of a chunk is answered", sealed().sampled(0..1), "policy answers p0 p1"),
+            ("a chunk is answered", sealed().sampled(0..2), "policy answers p2 p3"),
+            ("everything is answered", sealed().sampled(0..4), "nothing"),
+            ("the first chunk is split", split(sealed()), "policy answers p0"),
+            ("its first prompt is left out", left_out(split(sealed())), "policy answers p1"),
+            ("two wait for the judge", one_by_one().sampled(0..2), "policy answers p2"),
+            ("too many wait for the judge", one_by_one().sampled(0..3), "nothing"),
+            (
+                "the judge has caught up",
+                one_by_one().sampled(0..3).judged("a", 0..1, [1.0, 2.0]),
+                "policy answers p3",
+            ),
+            (
+                "another sample set waits, chunk after chunk",
+                Run::begun(4).with(anchored).opened().sealed(0..4).sampled(0..2),
+                "initial answers p0 p1",
+            ),
+        ] {
+            assert_eq!(next(&given), then, "{what}");
+        }
+    }
+
+    #[test]
+    fn when_new_prompts_are_written() {
+        let few = || Run::begun(3).with(writes).opened();
+        let shown = |run: Run| run.admit(prompt(7), PromptOrigin::Demonstration);
+        for (what, given, then) in [
+            ("nobody writes", Run::begun(3).opened(), "nothing"),
+            ("enough wait", Run::begun(4).with(writes).opened(), "nothing"),
+            ("too few wait", few(), "write round 0"),
+            ("what is only shown is none of them", shown(few()), "write round 0"),
+            ("a round brought too few", written(few()), "write round 1"),
+            ("all rounds are used", written(written(few())), "nothing"),
+            ("the prompts are sealed", few().sealed(0..3), "policy answers p0 p1"),
+        ] {
+            assert_eq!(next(&given), then, "{what}");
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Pure: knows neither log nor model.
 
 use crate::domain::plan::{Difference, PairingRule, SampleSet};
-use crate::domain::{SkipReason, TextRef};
+use crate::domain::{SkipReason, TextRef, tuple_form};
 
 /// One candidate with everything the choice looks at.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,7 +13,7 @@ pub struct Candidate {
     /// Mean of its scores; `None` without any.
     pub score: Option<f64>,
     /// Standard error of that over the judge's samples; `None`: not known, and taken for none.
-    pub error: Option<f64>,
+    pub standard_error: Option<f64>,
     /// Its length in tokens.
     pub length_tokens: u32,
     /// Whether it ended its turn by itself.
@@ -22,12 +22,42 @@ pub struct Candidate {
     pub token_ids: Vec<u32>,
 }
 
+/// A pair of candidates, by their indices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(into = "(usize, usize)")]
+pub struct PairIndices {
+    /// The better one.
+    pub chosen: usize,
+    /// The other.
+    pub rejected: usize,
+}
+
+tuple_form!(PairIndices { chosen: usize, rejected: usize });
+
+/// A candidate that competes, with its index and its score.
+#[derive(Clone, Copy)]
+struct Ranked<'c> {
+    index: usize,
+    candidate: &'c Candidate,
+    score: f64,
+}
+
+impl Ranked<'_> {
+    fn standard_error(&self) -> f64 {
+        self.candidate.standard_error.unwrap_or_default()
+    }
+
+    fn tokens(&self) -> u32 {
+        self.candidate.length_tokens
+    }
+}
+
 /// The pair's indices into the given slice, or why there is none. Ties within a side go to the
 /// lower index, so the choice is a function of the set.
 ///
 /// # Errors
 /// The reason there is no pair.
-pub fn select(candidates: &[Candidate], rule: &PairingRule) -> Result<(usize, usize), SkipReason> {
+pub fn select(candidates: &[Candidate], rule: &PairingRule) -> Result<PairIndices, SkipReason> {
     let of = |set: &str| candidates.iter().enumerate().filter(|(_, c)| c.is_in(set)).collect();
     match rule {
         PairingRule::BestWorst(difference) => best_worst(of(SampleSet::POLICY), difference),
@@ -47,7 +77,7 @@ impl Candidate {
 fn best_worst(
     candidates: Vec<(usize, &Candidate)>,
     rule: &Difference,
-) -> Result<(usize, usize), SkipReason> {
+) -> Result<PairIndices, SkipReason> {
     let identical = candidates.windows(2).all(|w| match w {
         [(_, a), (_, b)] => a.token_ids == b.token_ids,
         _ => true,
@@ -55,85 +85,126 @@ fn best_worst(
     if identical {
         return Err(SkipReason::Identical);
     }
-    let competing: Vec<(usize, &Candidate)> =
-        candidates.into_iter().filter(|(_, c)| c.ended || !rule.require_ended).collect();
+    let competing = competing(candidates, rule);
     if competing.len() < 2 {
         return Err(SkipReason::Truncated);
     }
-    let scored: Vec<(usize, &Candidate, f64)> = competing
-        .into_iter()
-        .filter_map(|(at, c)| c.score.filter(|s| s.is_finite()).map(|score| (at, c, score)))
-        .collect();
-    if scored.len() < 2 {
+    let ranked = ranked(competing);
+    if ranked.len() < 2 {
         return Err(SkipReason::Unparsed);
     }
-    let best = scored.iter().map(|(_, _, s)| *s).fold(f64::NEG_INFINITY, f64::max);
-    let worst = scored.iter().map(|(_, _, s)| *s).fold(f64::INFINITY, f64::min);
-    // Means of k scores differ in the last bits; a gap must be more than that.
-    if best - worst <= rule.min_gap.max(1e-9) {
+    let best = ranked.iter().map(|one| one.score).fold(f64::NEG_INFINITY, f64::max);
+    let worst = ranked.iter().map(|one| one.score).fold(f64::INFINITY, f64::min);
+    if best - worst <= gap_of(rule) {
         return Err(SkipReason::Tie);
     }
-    let slack = rule.length_control * (best - worst);
-    let chosen = scored.iter().filter(|(_, _, s)| *s >= best - slack - 1e-12).min_by(|a, b| {
-        a.1.length_tokens.cmp(&b.1.length_tokens).then(b.2.total_cmp(&a.2)).then(a.0.cmp(&b.0))
-    });
-    let rejected = scored.iter().filter(|(_, _, s)| *s <= worst + slack + 1e-12).min_by(|a, b| {
-        b.1.length_tokens.cmp(&a.1.length_tokens).then(a.2.total_cmp(&b.2)).then(a.0.cmp(&b.0))
-    });
-    let plain_best = scored.iter().find(|(_, _, s)| *s >= best);
-    let plain_worst = scored.iter().find(|(_, _, s)| *s <= worst);
-    let (winner, loser) =
-        if rule.length_control > 0.0 { (chosen, rejected) } else { (plain_best, plain_worst) };
-    match (winner, loser) {
-        (Some(w), Some(l)) if w.0 != l.0 && w.2 > l.2 && w.1.token_ids != l.1.token_ids => {
-            let error = |c: &Candidate| c.error.unwrap_or_default();
-            match w.2 - l.2 > rule.noise * error(w.1).hypot(error(l.1)) {
-                true => Ok((w.0, l.0)),
-                false => Err(SkipReason::Noise),
-            }
+    let (chosen, rejected) = match rule.length_control > 0.0 {
+        true => length_controlled(&ranked, best, worst, rule.length_control),
+        // Ties go to the lower index.
+        false => (
+            ranked.iter().find(|one| one.score >= best),
+            ranked.iter().find(|one| one.score <= worst),
+        ),
+    };
+    match (chosen, rejected) {
+        (Some(chosen), Some(rejected))
+            if chosen.index != rejected.index
+                && chosen.score > rejected.score
+                && chosen.candidate.token_ids != rejected.candidate.token_ids =>
+        {
+            more_than_noise(*chosen, *rejected, rule)
         }
         _ => Err(SkipReason::LengthControl),
     }
 }
 
-/// A candidate's place with its score, of those that have one and may compete.
-fn scored<'c>(
+/// Of those near the best the shortest, of those near the worst the longest.
+fn length_controlled<'r, 'c>(
+    ranked: &'r [Ranked<'c>],
+    best: f64,
+    worst: f64,
+    rho: f64,
+) -> (Option<&'r Ranked<'c>>, Option<&'r Ranked<'c>>) {
+    let slack = rho * (best - worst);
+    let near_best = ranked.iter().filter(|one| one.score >= best - slack - 1e-12);
+    let near_worst = ranked.iter().filter(|one| one.score <= worst + slack + 1e-12);
+    let chosen = near_best.min_by(|a, b| {
+        let by_score = b.score.total_cmp(&a.score);
+        a.tokens().cmp(&b.tokens()).then(by_score).then(a.index.cmp(&b.index))
+    });
+    let rejected = near_worst.min_by(|a, b| {
+        let by_score = a.score.total_cmp(&b.score);
+        b.tokens().cmp(&a.tokens()).then(by_score).then(a.index.cmp(&b.index))
+    });
+    (chosen, rejected)
+}
+
+/// What a gap must exceed: means of k scores differ in the last bits, and a gap is more than that.
+fn gap_of(rule: &Difference) -> f64 {
+    rule.min_gap.max(1e-9)
+}
+
+/// The two as a pair, if they differ by more than the judge's samples differ by themselves.
+fn more_than_noise(
+    chosen: Ranked<'_>,
+    rejected: Ranked<'_>,
+    rule: &Difference,
+) -> Result<PairIndices, SkipReason> {
+    let error = chosen.standard_error().hypot(rejected.standard_error());
+    match chosen.score - rejected.score > rule.noise * error {
+        true => Ok(PairIndices { chosen: chosen.index, rejected: rejected.index }),
+        false => Err(SkipReason::Noise),
+    }
+}
+
+/// The candidates that may compete.
+fn competing<'c>(
     candidates: Vec<(usize, &'c Candidate)>,
     rule: &Difference,
-) -> Result<Vec<(usize, &'c Candidate, f64)>, SkipReason> {
-    let competing: Vec<(usize, &Candidate)> =
-        candidates.into_iter().filter(|(_, c)| c.ended || !rule.require_ended).collect();
+) -> Vec<(usize, &'c Candidate)> {
+    candidates.into_iter().filter(|(_, c)| c.ended || !rule.require_ended).collect()
+}
+
+/// Those of them that have a score.
+fn ranked(competing: Vec<(usize, &Candidate)>) -> Vec<Ranked<'_>> {
+    let scored = competing.into_iter().filter_map(|(index, candidate)| {
+        let score = candidate.score.filter(|score| score.is_finite())?;
+        Some(Ranked { index, candidate, score })
+    });
+    scored.collect()
+}
+
+/// The same of one side of a pair alone.
+fn ranked_side<'c>(
+    candidates: Vec<(usize, &'c Candidate)>,
+    rule: &Difference,
+) -> Result<Vec<Ranked<'c>>, SkipReason> {
+    let competing = competing(candidates, rule);
     if competing.is_empty() {
         return Err(SkipReason::Truncated);
     }
-    let score = |(at, c): (usize, &'c Candidate)| Some((at, c, c.score.filter(|s| s.is_finite())?));
-    let scored: Vec<(usize, &Candidate, f64)> = competing.into_iter().filter_map(score).collect();
-    if scored.is_empty() { Err(SkipReason::Unparsed) } else { Ok(scored) }
+    let ranked = ranked(competing);
+    if ranked.is_empty() { Err(SkipReason::Unparsed) } else { Ok(ranked) }
 }
 
 fn anchored(
     own: Vec<(usize, &Candidate)>,
     anchor: Vec<(usize, &Candidate)>,
     rule: &Difference,
-) -> Result<(usize, usize), SkipReason> {
-    let (own, anchor) = (scored(own, rule)?, scored(anchor, rule)?);
+) -> Result<PairIndices, SkipReason> {
+    let (own, anchor) = (ranked_side(own, rule)?, ranked_side(anchor, rule)?);
     // Ties go to the lower index.
-    let best = own.iter().min_by(|a, b| b.2.total_cmp(&a.2).then(a.0.cmp(&b.0)));
-    let worst = anchor.iter().min_by(|a, b| a.2.total_cmp(&b.2).then(a.0.cmp(&b.0)));
-    let (Some((chosen, best, high)), Some((rejected, worst, low))) = (best, worst) else {
-        return Err(SkipReason::Unparsed);
-    };
-    if best.token_ids == worst.token_ids {
+    let by_index = |a: &&Ranked<'_>, b: &&Ranked<'_>| a.index.cmp(&b.index);
+    let best = own.iter().min_by(|a, b| b.score.total_cmp(&a.score).then(by_index(a, b)));
+    let worst = anchor.iter().min_by(|a, b| a.score.total_cmp(&b.score).then(by_index(a, b)));
+    let (Some(best), Some(worst)) = (best, worst) else { return Err(SkipReason::Unparsed) };
+    if best.candidate.token_ids == worst.candidate.token_ids {
         return Err(SkipReason::Identical);
     }
-    if high - low <= rule.min_gap.max(1e-9) {
+    if best.score - worst.score <= gap_of(rule) {
         return Err(SkipReason::Tie);
     }
-    let error = |c: &Candidate| c.error.unwrap_or_default();
-    match high - low > rule.noise * error(best).hypot(error(worst)) {
-        true => Ok((*chosen, *rejected)),
-        false => Err(SkipReason::Noise),
-    }
+    more_than_noise(*best, *worst, rule)
 }
 
 #[cfg(test)]
@@ -143,14 +214,19 @@ mod tests {
     const PLAIN: Difference =
         Difference { min_gap: 0.0, noise: 1.0, length_control: 0.0, require_ended: true };
 
+    /// Chosen and rejected.
+    fn pair(all: &[Candidate], rule: &PairingRule) -> Result<(usize, usize), SkipReason> {
+        select(all, rule).map(<(usize, usize)>::from)
+    }
+
     fn choose(all: &[Candidate], difference: Difference) -> Result<(usize, usize), SkipReason> {
-        select(all, &PairingRule::BestWorst(difference))
+        pair(all, &PairingRule::BestWorst(difference))
     }
 
     fn candidate(index: u32, score: Option<f64>, length_tokens: u32) -> Candidate {
-        let (error, token_ids) = (None, vec![index]);
+        let (standard_error, token_ids) = (None, vec![index]);
         let text = TextRef::own(index);
-        Candidate { text, score, error, length_tokens, ended: true, token_ids }
+        Candidate { text, score, standard_error, length_tokens, ended: true, token_ids }
     }
 
     #[test]
@@ -190,9 +266,9 @@ mod tests {
     fn a_difference_is_more_than_its_noise() {
         let noisy = |best: f64| {
             [
-                Candidate { error: Some(0.3), ..candidate(0, Some(best), 5) },
-                Candidate { error: Some(0.4), ..candidate(1, Some(2.0), 6) },
-                Candidate { error: Some(9.0), ..candidate(2, Some(2.2), 6) },
+                Candidate { standard_error: Some(0.3), ..candidate(0, Some(best), 5) },
+                Candidate { standard_error: Some(0.4), ..candidate(1, Some(2.0), 6) },
+                Candidate { standard_error: Some(9.0), ..candidate(2, Some(2.2), 6) },
             ]
         };
         assert_eq!(choose(&noisy(2.49), PLAIN), Err(SkipReason::Noise));
@@ -237,18 +313,14 @@ mod tests {
         ];
         let rule =
             |difference| PairingRule::Anchored { difference, rejected_from: "initial".to_owned() };
-        assert_eq!(select(&all, &rule(PLAIN)), Ok((1, 4)), "not the policy's own worst");
+        assert_eq!(pair(&all, &rule(PLAIN)), Ok((1, 4)), "not the policy's own worst");
         assert_eq!(choose(&all, PLAIN), Ok((1, 2)), "whose answers others are does not matter");
         let gap = Difference { min_gap: 3.0, ..PLAIN };
-        assert_eq!(select(&all, &rule(gap)), Err(SkipReason::Tie));
-        assert_eq!(select(&all[..3], &rule(PLAIN)), Err(SkipReason::Truncated), "no anchor");
+        assert_eq!(pair(&all, &rule(gap)), Err(SkipReason::Tie));
+        assert_eq!(pair(&all[..3], &rule(PLAIN)), Err(SkipReason::Truncated), "no anchor");
         let worse = [candidate(0, Some(1.0), 5), anchor(0, Some(2.0))];
-        assert_eq!(
-            select(&worse, &rule(PLAIN)),
-            Err(SkipReason::Tie),
-            "no pair the wrong way round"
-        );
+        assert_eq!(pair(&worse, &rule(PLAIN)), Err(SkipReason::Tie), "no pair the wrong way round");
         let unscored = [candidate(0, Some(1.0), 5), anchor(0, None)];
-        assert_eq!(select(&unscored, &rule(PLAIN)), Err(SkipReason::Unparsed));
+        assert_eq!(pair(&unscored, &rule(PLAIN)), Err(SkipReason::Unparsed));
     }
 }

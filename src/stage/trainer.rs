@@ -3,16 +3,15 @@
 //! checkpoint are one append, so a step without its weights is never recorded as done.
 //!
 //! What is trained is in the plan and in recorded texts; both are read once for an iteration
-//! ([`super::lessons`]).
+//! ([`super::training_set`]).
 //!
 //! Departure from the paper: supervised seed rows may be rehearsed beside the pairs
 //! (`train.dpo.rehearsal_weight`), and an NLL term on the chosen completion may be added
 //! (Iterative RPO, arXiv 2404.19733).
 
-use super::lessons::{Lesson, Lessons};
-use super::lost::Held;
-use super::texts::places;
-use super::{Duty, Needs, Stage, StageContext, StageError, task_key};
+use super::lost::LastCheckpoint;
+use super::training_set::{TrainingSet, TrainingSetCache, TrainingSetRef};
+use super::{Duty, Needs, Stage, StageContext, StageError, root_seed, task_key};
 use crate::domain::event::{IterationKind, ReferenceLogps};
 use crate::domain::plan::{
     KeepCheckpoints, Loss, MovingMean, Objective, OptimizerPlan, ReferenceRule, Trained,
@@ -33,7 +32,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 #[derive(Default)]
 pub struct Trainer {
     /// What the iteration in hand trains on.
-    lessons: Lessons,
+    training_set: TrainingSetCache,
 }
 
 /// What the trainer is asked to do.
@@ -62,7 +61,7 @@ pub enum TrainTask {
 /// Sealed pairs that are scored under the reference.
 #[derive(Clone, Debug)]
 pub struct ReferencePlan {
-    lesson: Lesson,
+    training_set: TrainingSetRef,
     reference: PolicyRef,
     /// Pairs that are scored already, and those that are at the end of this.
     from: usize,
@@ -74,7 +73,7 @@ pub struct ReferencePlan {
 pub struct SegmentPlan {
     iteration: Iteration,
     plan: Box<IterationPlan>,
-    lesson: Lesson,
+    training_set: TrainingSetRef,
     start: PolicyRef,
     saved: Option<Saved>,
     from: u32,
@@ -85,7 +84,7 @@ pub struct SegmentPlan {
     /// Where a rollback goes to.
     good: u32,
     rollbacks: u32,
-    held: Option<Held>,
+    last: Option<LastCheckpoint>,
     losses: u32,
 }
 
@@ -133,7 +132,7 @@ fn segment(iteration: Iteration, open: &IterationView, plan: &IterationPlan) -> 
     SegmentPlan {
         iteration,
         plan: Box::new(plan.clone()),
-        lesson: lesson(iteration, open, plan),
+        training_set: TrainingSetRef::of(iteration, open, plan),
         start: open.start().clone(),
         saved: saved.map(|c| Saved { policy: c.policy.clone(), optimizer: c.optimizer.clone() }),
         from,
@@ -143,27 +142,8 @@ fn segment(iteration: Iteration, open: &IterationView, plan: &IterationPlan) -> 
         taken_before: saved.map_or(0, |c| c.steps_taken),
         good: open.last_good.as_ref().map_or(0, |c| c.step),
         rollbacks: open.rollbacks,
-        held: Held::of(iteration, open),
+        last: LastCheckpoint::of(iteration, open),
         losses: open.losses,
-    }
-}
-
-/// What an iteration trains on, and where that is.
-fn lesson(iteration: Iteration, open: &IterationView, plan: &IterationPlan) -> Lesson {
-    Lesson {
-        iteration,
-        voided: open.pairs_voided(),
-        data: match &plan.objective {
-            Objective::Supervised { data } => data.clone(),
-            Objective::Preference { rehearsal, .. } => {
-                rehearsal.as_ref().map(|rehearsal| rehearsal.data.clone()).unwrap_or_default()
-            }
-        },
-        pairs: match open.kind {
-            IterationKind::Sft => Vec::new(),
-            IterationKind::Dpo => places(open),
-        },
-        scored: open.reference_scored.clone(),
     }
 }
 
@@ -187,8 +167,8 @@ fn reference(
     let to = sealed.len().min(from + REFERENCE_PAIRS);
     let parts = (iteration, policy.id(), sealed.get(from..to));
     let key = task_key("reference", view, &parts).after(open.pairs_voided());
-    let (lesson, reference) = (lesson(iteration, open, plan), policy.clone());
-    let task = ReferencePlan { lesson, reference, from, to };
+    let (training_set, reference) = (TrainingSetRef::of(iteration, open, plan), policy.clone());
+    let task = ReferencePlan { training_set, reference, from, to };
     Some((key, TrainTask::Reference(Box::new(task))))
 }
 
@@ -281,18 +261,18 @@ impl Trainer {
         view: &RunView,
         context: &StageContext,
     ) -> Result<Vec<Event>, StageError> {
-        let iteration = task.lesson.iteration;
-        let bodies = self.lessons.of(&task.lesson, view, context)?.bodies(task.from..task.to);
-        let mut sequences = Vec::with_capacity(2 * bodies.len());
-        for body in bodies {
-            sequences.push((body.prompt.clone(), body.chosen.clone()));
-            sequences.push((body.prompt.clone(), body.rejected.clone()));
+        let iteration = task.training_set.iteration;
+        let set = self.training_set.get(&task.training_set, view, context)?;
+        let pairs = set.some_pairs(task.from..task.to)?;
+        let mut sequences = Vec::with_capacity(2 * pairs.len());
+        for pair in pairs {
+            sequences.push((pair.prompt.clone(), pair.chosen.clone()));
+            sequences.push((pair.prompt.clone(), pair.rejected.clone()));
         }
         let logps = context.models.scorer().logps(&task.reference, &sequences, &context.cancel)?;
-        let logps =
-            bodies.iter().zip(logps.as_chunks::<2>().0).map(|(body, [chosen, rejected])| {
-                ReferenceLogps { pair: body.id.clone(), chosen: *chosen, rejected: *rejected }
-            });
+        let logps = pairs.iter().zip(logps.as_chunks::<2>().0).map(|(pair, [chosen, rejected])| {
+            ReferenceLogps { pair: pair.id.clone(), chosen: *chosen, rejected: *rejected }
+        });
         let (reference, logps) = (task.reference.id(), logps.collect());
         Ok(vec![Event::ReferenceScored { iteration, reference, logps }])
     }
@@ -303,7 +283,7 @@ impl Trainer {
         view: &RunView,
         context: &StageContext,
     ) -> Result<Vec<Event>, StageError> {
-        let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
+        let root = root_seed(view)?;
         let (from, total) = (u64::from(plan.from), u64::from(plan.steps_total));
         let training = &plan.plan.training;
         let mut settings = training.settings(plan.steps_total);
@@ -311,13 +291,14 @@ impl Trainer {
         if training.keep_checkpoints == KeepCheckpoints::Newest {
             context.models.trainer().discard(&view.superseded());
         }
+        let set = self.training_set.get(&plan.training_set, view, context)?;
         let trained = context.models.trainer().train(SegmentRequest {
             start: &plan.start,
             saved: plan.saved.clone(),
             settings,
             dpo: dpo_settings(&plan.plan.objective),
             reference: plan.plan.reference.rule,
-            steps: plan.data(root, self.lessons.of(&plan.lesson, view, context)?)?,
+            steps: plan.data(root, set)?,
             seed: root.derive("lora").index(u64::from(plan.iteration.0)),
             cancel: &context.cancel,
             on_step: &|done| context.gauge.progress(Self::NAME, from + done, total),
@@ -328,23 +309,18 @@ impl Trainer {
 }
 
 impl SegmentPlan {
-    fn data(
-        &self,
-        root: Seed,
-        lessons: &super::lessons::Read,
-    ) -> Result<Vec<StepData>, StageError> {
+    fn data(&self, root: Seed, set: &TrainingSet) -> Result<Vec<StepData>, StageError> {
         let order = root.derive("order").index(u64::from(self.iteration.0));
         let batch = self.plan.training.batch_size;
-        let pairs = self.lesson.pairs.len() as u32;
-        let rows = lessons.rows() as u32;
+        let (pairs, rows) = (set.pairs() as u32, set.rows() as u32);
         (self.from..self.to)
             .map(|step| match &self.plan.objective {
                 Objective::Supervised { .. } => {
-                    Ok(StepData::Sft(lessons.sequences(&batch_rows(order, step, rows, batch))))
+                    Ok(StepData::Sft(set.sequences(&batch_rows(order, step, rows, batch))))
                 }
                 Objective::Preference { .. } => Ok(StepData::Dpo {
-                    pairs: lessons.examples(&batch_rows(order, step, pairs, batch))?,
-                    rehearsal: lessons.sequences(&batch_rows(
+                    pairs: set.examples(&batch_rows(order, step, pairs, batch))?,
+                    rehearsal: set.sequences(&batch_rows(
                         order.derive("rehearsal"),
                         step,
                         rows,
@@ -474,7 +450,7 @@ impl Stage for Trainer {
             TrainTask::Reference(task) => self.score(&task, view, context),
             TrainTask::Segment(plan) => {
                 self.train(&plan, view, context).or_else(|error| {
-                    match plan.held.as_ref().and_then(|held| held.lost(&error)) {
+                    match plan.last.as_ref().and_then(|last| last.lost(&error)) {
                         Some(lost) => Ok(vec![lost]),
                         None => Err(error),
                     }
@@ -485,21 +461,4 @@ impl Stage for Trainer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_epoch_sees_every_row_once_and_epochs_differ() {
-        let seed = Seed::root(3);
-        let epoch = |first: u32| -> Vec<u32> {
-            (first..first + 4).flat_map(|step| batch_rows(seed, step, 10, 3)).collect()
-        };
-        let (one, two) = (epoch(0), epoch(4));
-        let mut sorted = one.clone();
-        sorted.sort_unstable();
-        assert_eq!(sorted, (0..10).collect::<Vec<_>>());
-        assert_ne!(one, two);
-        assert_eq!(one, epoch(0));
-        assert_eq!(batch_rows(seed, 3, 10, 3).len(), 1, "the last batch is short, not dropped");
-    }
-}
+mod tests;

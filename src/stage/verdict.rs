@@ -6,7 +6,7 @@
 //! themselves are worse whatever they score. Of two equal policies at most one in twenty is called
 //! better, and one in twenty worse (`tests/it/verdicts.rs` counts).
 
-use super::held_out::HeldOut;
+use super::held_out::HeldOutPrompt;
 use crate::domain::evaluation::{
     Ended, Estimate, Finding, HeadToHead, HeldOutAnswer, Referee, Verdict,
 };
@@ -21,7 +21,7 @@ const DIFFERING_MIN: u32 = 6;
 
 /// One policy's answer to one prompt, as far as a comparison looks at it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Side {
+pub struct ComparedAnswer {
     /// Its score by the referee; `None`: no score.
     pub score: Option<f64>,
     /// Its tokens.
@@ -30,10 +30,10 @@ pub struct Side {
     pub ended: bool,
 }
 
-impl Side {
+impl ComparedAnswer {
     /// Of a recorded answer, by a referee.
-    pub fn of(answer: &HeldOutAnswer, by: Referee) -> Side {
-        Side {
+    pub fn of(answer: &HeldOutAnswer, by: Referee) -> ComparedAnswer {
+        ComparedAnswer {
             score: answer.score(by),
             tokens: answer.tokens,
             ended: answer.completion.stop != StopReason::Length,
@@ -60,7 +60,7 @@ pub struct Compared {
 
 impl Compared {
     /// Counts ours against the opponent's answer, prompt by prompt.
-    pub fn of(sides: impl IntoIterator<Item = (Side, Side)>) -> Compared {
+    pub fn of(sides: impl IntoIterator<Item = (ComparedAnswer, ComparedAnswer)>) -> Compared {
         let mut found = Compared::default();
         let (mut ours_tokens, mut their_tokens) = (0.0, 0.0);
         for (ours, theirs) in sides {
@@ -177,7 +177,7 @@ pub(super) fn share(k: u32, n: u32) -> Option<Estimate> {
 
 /// The answers that a policy gave as `role`, with the prompts where it gave one.
 pub(super) fn answers_as<'h>(
-    held_out: &'h [HeldOut],
+    held_out: &'h [HeldOutPrompt],
     role: &str,
 ) -> impl Iterator<Item = &'h HeldOutAnswer> {
     held_out.iter().filter_map(move |prompt| prompt.answer_as(role))
@@ -186,14 +186,14 @@ pub(super) fn answers_as<'h>(
 /// The checkpoint against the policy that is `opponent` in the records, by a referee: everything
 /// that is said of it, from recorded answers alone.
 pub fn head_to_head(
-    held_out: &[HeldOut],
+    held_out: &[HeldOutPrompt],
     (opponent, policy): (&str, PolicyId),
     referee: Referee,
     length_growth_max: f64,
 ) -> HeadToHead {
     let sides = held_out.iter().filter_map(|prompt| {
         let (ours, theirs) = (prompt.answer_as("checkpoint")?, prompt.answer_as(opponent)?);
-        Some((Side::of(ours, referee), Side::of(theirs, referee)))
+        Some((ComparedAnswer::of(ours, referee), ComparedAnswer::of(theirs, referee)))
     });
     let compared = Compared::of(sides);
     let theirs = || answers_as(held_out, opponent);
@@ -217,8 +217,8 @@ pub fn head_to_head(
 mod tests {
     use super::*;
 
-    fn side(score: impl Into<Option<f64>>, tokens: u32, ended: bool) -> Side {
-        Side { score: score.into(), tokens, ended }
+    fn side(score: impl Into<Option<f64>>, tokens: u32, ended: bool) -> ComparedAnswer {
+        ComparedAnswer { score: score.into(), tokens, ended }
     }
 
     /// So many wins, ties and losses, our answers of `tokens` tokens against ten.

@@ -92,9 +92,7 @@ pub struct RubricFigures {
 fn by_completion(judgments: &[&Judgment], completions: usize) -> Vec<Option<f64>> {
     let mut means = vec![RunningMean::default(); completions];
     for judgment in judgments {
-        let alone = [judgment.candidate];
-        let seen = if judgment.seen.is_empty() { &alone[..] } else { &judgment.seen };
-        for (at, score) in seen.iter().zip(judgment.each()) {
+        for (at, score) in judgment.shown().iter().zip(judgment.each()) {
             if let Some(mean) = means.get_mut(*at as usize) {
                 mean.push(score);
             }

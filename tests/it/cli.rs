@@ -59,7 +59,10 @@ fn referees_are_checked(dir: &str) {
     assert_eq!(settings.matches("\n  rubrics: []\n").count(), 1);
     assert!(gradus(&["rubric", "install", dir, "meta-judge"]).status.success());
     for (name, said) in [
-        ("nobody", "GRADUS0508 evaluate.rubrics names \"nobody\", and no installed rubric is that"),
+        (
+            "nobody",
+            "GRADUS0508 evaluate.rubrics names \"nobody\", and no installed rubric has that name",
+        ),
         ("meta-judge", "GRADUS0506 evaluate.rubrics names meta-judge, which judges judgments"),
     ] {
         let named = settings.replace("  rubrics: []\n", &format!("  rubrics: [\"{name}\"]\n"));

@@ -7,7 +7,7 @@ use gradus::Error;
 use gradus::domain::evaluation::{HeadToHead, Referee, Verdict};
 use gradus::domain::{Event, Iteration, PolicyRef, RubricId};
 use gradus::lm::cancel::Cancel;
-use gradus::rejudge::{Move, Past, Replies};
+use gradus::rejudge::{PairChange, Past, Replies};
 use gradus::rubric::bundled;
 use gradus::runtime::Folder;
 use gradus::stage::NoGauge;
@@ -48,7 +48,7 @@ fn a_rubric_that_asks_and_reads_the_same_changes_nothing() {
     let rubric = past.bring(&twin(bundled::DEMO_COMPACT, 9)).unwrap();
     let again = past.rejudge(&rubric, Replies::Recorded).unwrap();
     let total = &again.total;
-    assert_eq!(total.pairs.get(&Move::Same).copied().unwrap_or_default() as usize, formed);
+    assert_eq!(total.pairs.get(&PairChange::Same).copied().unwrap_or_default() as usize, formed);
     assert!(formed > 20 && total.pairs.len() == 1 && total.moved.is_empty(), "{total:?}");
     assert_eq!(total.left, total.right);
     assert!(total.order.agree > 100 && total.order.disagree == 0, "{total:?}");

@@ -10,7 +10,7 @@ mod places;
 mod refused;
 mod uploads;
 
-use gradus::rubric::{Item, Reading, Rubric, RubricEngine, RubricError};
+use gradus::rubric::{ParsedReply, Rubric, RubricEngine, RubricError, RubricInput};
 
 /// Loads a component into an engine of its own.
 fn try_load(bytes: &[u8]) -> Result<Rubric, RubricError> {
@@ -22,13 +22,17 @@ fn load(bytes: &[u8]) -> Rubric {
 }
 
 /// A task with one completion.
-fn item(task: &str, completion: &str) -> Item {
-    Item { task: task.to_owned(), candidates: vec![completion.to_owned()], ..Item::default() }
+fn item(task: &str, completion: &str) -> RubricInput {
+    RubricInput {
+        task: task.to_owned(),
+        candidates: vec![completion.to_owned()],
+        ..RubricInput::default()
+    }
 }
 
-fn score(reading: &Reading) -> Option<f64> {
+fn score(reading: &ParsedReply) -> Option<f64> {
     match reading {
-        Reading::Verdict { scores, .. } => scores.first().copied(),
-        Reading::Missing { .. } | Reading::Unparsed { .. } => None,
+        ParsedReply::Verdict { scores, .. } => scores.first().copied(),
+        ParsedReply::Missing { .. } | ParsedReply::Unparsed { .. } => None,
     }
 }

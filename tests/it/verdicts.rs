@@ -14,8 +14,8 @@ use gradus::domain::{
 };
 use gradus::log::EVENT_BYTES_MAX;
 use gradus::stage::gate::gate;
-use gradus::stage::held_out::HeldOut;
-use gradus::stage::verdict::{Compared, Side, head_to_head};
+use gradus::stage::held_out::HeldOutPrompt;
+use gradus::stage::verdict::{Compared, ComparedAnswer, head_to_head};
 
 /// Of two equal policies.
 const SETS: u32 = 1000;
@@ -43,13 +43,19 @@ fn answer(role: &str, score: Option<f64>, tokens: u32, ended: bool) -> HeldOutAn
     }
 }
 
-fn prompt(at: usize, answers: Vec<HeldOutAnswer>) -> HeldOut {
+fn prompt(at: usize, answers: Vec<HeldOutAnswer>) -> HeldOutPrompt {
     let (judgments, rubrics) = (Vec::new(), Vec::new());
-    HeldOut { prompt: PromptId(format!("p-{at}")), judge: policy(), answers, judgments, rubrics }
+    HeldOutPrompt {
+        prompt: PromptId(format!("p-{at}")),
+        judge: policy(),
+        answers,
+        judgments,
+        rubrics,
+    }
 }
 
 /// The evaluation of a checkpoint against the policy before it, refereed by the judge.
-fn evaluated(held_out: &[HeldOut]) -> Evaluation {
+fn evaluated(held_out: &[HeldOutPrompt]) -> Evaluation {
     let growth = Config::default().evaluate.gate.length_growth_max;
     let versus = head_to_head(held_out, ("previous", policy()), Referee::Judge, growth);
     let nothing = Estimate { mean: 0.0, low: None, high: None, n: 0 };
@@ -82,7 +88,7 @@ struct Truth {
 
 /// One set of prompts. Lengths scatter from 6 to 300 tokens, longer where the prompt wants it, and
 /// three answers in a hundred do not end, on both sides alike.
-fn drawn(dice: &mut Dice, prompts: usize, truth: Truth) -> Vec<HeldOut> {
+fn drawn(dice: &mut Dice, prompts: usize, truth: Truth) -> Vec<HeldOutPrompt> {
     let one = |at: usize| {
         let base = dice.from(2, 12);
         let scores = match (dice.chance(truth.ties), dice.below(1000) < truth.won) {
@@ -196,7 +202,8 @@ fn few_prompts_are_unproven() {
 #[test]
 fn the_gate_is_closed_where_nothing_is_known() {
     let unscored = || [ROLES.map(|role| answer(role, None, 10, true)).to_vec()];
-    let unscored: Vec<HeldOut> = unscored().into_iter().map(|answers| prompt(0, answers)).collect();
+    let unscored: Vec<HeldOutPrompt> =
+        unscored().into_iter().map(|answers| prompt(0, answers)).collect();
     let mut absent = split(60, 0, 1);
     absent.head_to_head.clear();
     // A referee of its own said nothing: the judge that trained it is no stand-in.
@@ -302,7 +309,7 @@ fn long_answers_are_recorded_in_parts() {
         [&long, &other].iter().flat_map(|one| one.recorded(Iteration(3)).unwrap()).collect();
     let bytes = |event: &Event| serde_json::to_vec(event).unwrap().len();
     assert!(events.len() > 5 && events.iter().all(|event| bytes(event) <= EVENT_BYTES_MAX));
-    assert_eq!(HeldOut::gathered(&events), [long.clone(), other]);
+    assert_eq!(HeldOutPrompt::gathered(&events), [long.clone(), other]);
 
     long.answers[1].completion.token_ids = vec![151_935; 300_000];
     long.answers[1].completion.text = "€".repeat(900_000);
@@ -312,7 +319,7 @@ fn long_answers_are_recorded_in_parts() {
     long.judgments[0].outcome = Outcome::Refused { reason };
     let events = long.recorded(Iteration(3)).unwrap();
     assert!(events.iter().all(|event| bytes(event) <= EVENT_BYTES_MAX));
-    let found = &HeldOut::gathered(&events)[0];
+    let found = &HeldOutPrompt::gathered(&events)[0];
     assert_eq!(found.answers[1].tokens, 300_000, "its length is known");
     let said = &found.answers[1].completion.text;
     assert!(said.ends_with("€ [cut for the record: 900000 characters in all]"));
@@ -323,7 +330,7 @@ fn long_answers_are_recorded_in_parts() {
 
 #[test]
 fn of_nothing_nothing_is_known() {
-    let none: [(Side, Side); 0] = [];
+    let none: [(ComparedAnswer, ComparedAnswer); 0] = [];
     let found = Compared::of(none);
     assert_eq!(found, Compared::default());
     let rate = found.win_rate();

@@ -34,7 +34,6 @@
 //! - `tokenizer`: text to ids and back
 //! - `vocabulary`: the port of whoever makes ids of text
 //! - `template`: chats to text
-//! - `vocabulary`: what is seen of both together
 //! - `gguf`: GGUF files
 //! - `gguf_tokenizer`: the tokenizer in them
 //! - `chat_files`: what of a model's files is about text

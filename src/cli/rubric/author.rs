@@ -4,7 +4,8 @@ use super::super::output;
 use super::{component, named};
 use gradus::Error;
 use gradus::rubric::{
-    Attacked, Golden, Item, Rubric, RubricEngine, RubricInfo, attack, require_golden, run_golden,
+    Attacked, Golden, Rubric, RubricEngine, RubricInfo, RubricInput, attack, require_golden,
+    run_golden,
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -251,12 +252,12 @@ pub fn show(arguments: &Show) -> Result<(), Error> {
     let missing = (info.min_candidates as usize).saturating_sub(candidates.len());
     candidates.extend(examples.take(missing).map(|text| (*text).to_owned()));
     let judges_judgments = info.subject == gradus::rubric::Subject::Judgment;
-    let item = Item {
+    let item = RubricInput {
         task: arguments.task.clone(),
         context: judges_judgments.then(|| "An apple.".to_owned()),
         candidates,
         fields: arguments.fields.clone(),
-        ..Item::default()
+        ..RubricInput::default()
     };
     let rendered = rubric.render(&item).map_err(|error| {
         Error::Usage(format!(

@@ -30,7 +30,7 @@ use crate::lm::model_files::ModelFiles;
 use crate::log::LogError;
 use crate::rubric::{RubricEngine, RubricRegistry};
 use crate::runtime::models::Brought;
-use crate::stage::ask::shown;
+use crate::stage::judge::shown;
 use crate::stage::{Oracle, PromptWriter};
 use crate::view::RunView;
 use forecast::{Forecast, Stock};

@@ -11,7 +11,7 @@ use gradus::lm::tokenizer::TextTokenizer;
 use gradus::lm::weights::Weights;
 use gradus::log::{Batch, Clock, DurableLog, JournalLog, Log, verify_folder};
 use gradus::prompts;
-use gradus::rubric::{Item, Reading, Rubric, RubricEngine, bundled};
+use gradus::rubric::{ParsedReply, Rubric, RubricEngine, RubricInput, bundled};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -109,18 +109,18 @@ fn rubric() -> &'static Rubric {
 }
 
 fn read_score(input: &[u8]) -> Result<(), String> {
-    let item = Item {
+    let item = RubricInput {
         task: "Name three animals.".to_owned(),
         candidates: vec!["A cat.\nScore: 5".to_owned()],
-        ..Item::default()
+        ..RubricInput::default()
     };
     match rubric().parse(&item, text(input)?) {
-        Ok(Reading::Verdict { scores, .. }) => {
+        Ok(ParsedReply::Verdict { scores, .. }) => {
             assert!(scores.iter().all(|s| (0.0..=5.0).contains(s)), "{scores:?}");
             Ok(())
         }
-        Ok(Reading::Missing { .. }) => Err("no score".to_owned()),
-        Ok(Reading::Unparsed { reason, .. }) => Err(reason),
+        Ok(ParsedReply::Missing { .. }) => Err("no score".to_owned()),
+        Ok(ParsedReply::Unparsed { reason, .. }) => Err(reason),
         Err(error) => Err(error.to_string()),
     }
 }

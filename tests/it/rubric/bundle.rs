@@ -2,11 +2,11 @@
 //! itself what it should; how each reads replies is tested where it is written.
 
 use super::{load, score};
-use gradus::rubric::{Combine, Item, Reading, Subject, attack, bundled};
+use gradus::rubric::{Aggregation, ParsedReply, RubricInput, Subject, attack, bundled};
 
-fn answers(candidates: &[&str]) -> Item {
+fn answers(candidates: &[&str]) -> RubricInput {
     let candidates = candidates.iter().map(|text| (*text).to_owned()).collect();
-    Item { task: "Name a fruit.".to_owned(), candidates, ..Item::default() }
+    RubricInput { task: "Name a fruit.".to_owned(), candidates, ..RubricInput::default() }
 }
 
 #[test]
@@ -16,7 +16,7 @@ fn all_of_them_load_under_their_names() {
         let info = rubric.info();
         assert_eq!((info.name.as_str(), rubric.world()), (name, "0.2"));
         assert_eq!(info.order_sensitive, info.max_candidates > 1, "{name}");
-        assert_eq!(info.aggregation, Combine::Mean);
+        assert_eq!(info.aggregation, Aggregation::Mean);
         let judges_judgments = info.subject == Subject::Judgment;
         assert_eq!(judges_judgments, name == "meta-judge");
     }
@@ -31,7 +31,7 @@ fn a_comparison_scores_both() {
     assert_eq!(readout.lead, "Better:");
     assert_eq!(readout.choices[1], (" B".to_owned(), vec![0.0, 1.0]));
     let read = |answer: &str| match rubric.parse(&two, answer).unwrap() {
-        Reading::Verdict { scores, .. } => Some(scores),
+        ParsedReply::Verdict { scores, .. } => Some(scores),
         _ => None,
     };
     assert_eq!(read("Better: B"), Some(vec![0.0, 1.0]));
@@ -51,7 +51,7 @@ fn a_program_asks_nothing() {
     ];
     let rendered = rubric.render(&item).unwrap();
     assert!(rendered.messages.is_empty() && rendered.readout.is_none());
-    let Reading::Verdict { scores, criteria, rationale, .. } = rubric.parse(&item, "").unwrap()
+    let ParsedReply::Verdict { scores, criteria, rationale, .. } = rubric.parse(&item, "").unwrap()
     else {
         panic!("a program always has a verdict")
     };

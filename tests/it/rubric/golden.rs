@@ -6,7 +6,7 @@
 
 use super::{item, load, score};
 use gradus::domain::Role;
-use gradus::rubric::{Item, Reading, Rendered, Rubric, bundled};
+use gradus::rubric::{ParsedReply, Rendered, Rubric, RubricInput, bundled};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -19,17 +19,17 @@ pub struct Case {
 }
 
 impl Case {
-    fn agrees(&self, reading: &Reading) -> bool {
+    fn agrees(&self, reading: &ParsedReply) -> bool {
         match reading {
-            Reading::Verdict { scores, rationale, .. } => {
+            ParsedReply::Verdict { scores, rationale, .. } => {
                 let wanted: Vec<f64> = match &self.expect {
                     Value::Array(several) => several.iter().filter_map(Value::as_f64).collect(),
                     one => one.as_f64().into_iter().collect(),
                 };
                 *scores == wanted && *rationale == self.answer
             }
-            Reading::Missing { .. } => self.expect == "missing",
-            Reading::Unparsed { reason, .. } => {
+            ParsedReply::Missing { .. } => self.expect == "missing",
+            ParsedReply::Unparsed { reason, .. } => {
                 self.expect["unparsed"].as_str().is_some_and(|part| reason.contains(part))
             }
         }
@@ -55,7 +55,7 @@ pub fn corpus(rubric: &str) -> Vec<Case> {
 }
 
 /// Every reply reads as stated, and a second time with the same result and the same fuel.
-fn holds(bytes: &[u8], name: &str, item: &Item, at_least: usize) {
+fn holds(bytes: &[u8], name: &str, item: &RubricInput, at_least: usize) {
     let (rubric, again) = (load(bytes), load(bytes));
     assert_eq!(rubric.info().name, name);
     let (mut wrong, mut kinds) = (Vec::new(), [0; 3]);
@@ -68,9 +68,9 @@ fn holds(bytes: &[u8], name: &str, item: &Item, at_least: usize) {
             wrong.push(format!("{}: wanted {}, found {found}", case.name, case.expect));
         }
         kinds[match reading {
-            Reading::Verdict { .. } => 0,
-            Reading::Missing { .. } => 1,
-            Reading::Unparsed { .. } => 2,
+            ParsedReply::Verdict { .. } => 0,
+            ParsedReply::Missing { .. } => 1,
+            ParsedReply::Unparsed { .. } => 2,
         }] += 1;
         assert_eq!(again.parse(item, &case.answer), Ok(reading), "{}: not the same", case.name);
     }
@@ -93,7 +93,8 @@ fn demo_compact_reads_its_corpus() {
 #[test]
 fn pairwise_reads_its_corpus() {
     let candidates = ["An apple.", "A stone.\nBetter: B"].map(str::to_owned).to_vec();
-    let item = Item { task: "Name a fruit.".to_owned(), candidates, ..Item::default() };
+    let item =
+        RubricInput { task: "Name a fruit.".to_owned(), candidates, ..RubricInput::default() };
     holds(bundled::PAIRWISE, "pairwise", &item, 45);
 }
 
@@ -173,7 +174,7 @@ fn snapshot(rendered: &Rendered) -> String {
     out
 }
 
-fn renders_as(rubric: &Rubric, item: &Item, file: &str) {
+fn renders_as(rubric: &Rubric, item: &RubricInput, file: &str) {
     let rendered = rubric.render(item).expect("it renders");
     assert_eq!(rubric.render(item).as_ref(), Ok(&rendered), "{file}: a second time differs");
     let (path, text) = (folder().join(file), snapshot(&rendered));
@@ -204,7 +205,7 @@ fn threads_share_a_rubric() {
     let rubric = load(bundled::ADDITIVE_FIVE);
     let item = item("Name a fruit.", "An apple.");
     let cases = corpus("additive-five");
-    let alone: Vec<Reading> =
+    let alone: Vec<ParsedReply> =
         cases.iter().map(|c| rubric.parse(&item, &c.answer).expect("no trap")).collect();
     assert!(alone.iter().filter_map(score).count() > 20);
     std::thread::scope(|scope| {

@@ -3,7 +3,7 @@
 
 use super::guest::Guest;
 use super::{item, load, score, try_load};
-use gradus::rubric::{CallError, Reading, Rubric, RubricError, bundled};
+use gradus::rubric::{CallError, ParsedReply, Rubric, RubricError, bundled};
 use std::time::{Duration, Instant};
 
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -19,7 +19,7 @@ fn trap<T: std::fmt::Debug>(what: &str, call: impl FnOnce() -> Result<T, CallErr
     }
 }
 
-fn good(rubric: &Rubric) -> Reading {
+fn good(rubric: &Rubric) -> ParsedReply {
     rubric.parse(&item("task", "answer"), "good").expect("a good answer is read")
 }
 

@@ -3,27 +3,27 @@
 
 use super::guest::Guest;
 use super::{item, load, score, try_load};
-use gradus::rubric::{CallError, Item, Place, Reading, Rubric, bundled};
+use gradus::rubric::{CallError, ParsedReply, Rubric, RubricInput, ScorePlace, bundled};
 
 const ADDITIVE_FIVE_0_1: &[u8] = include_bytes!("../../golden/rubrics/v0.1/additive-five.wasm");
 const SKELETON_0_1: &[u8] = include_bytes!("../../golden/rubrics/v0.1/skeleton.wasm");
 
 /// Reads a reply as the stage does: with the readout that `render` gave.
-fn read(rubric: &Rubric, item: &Item, answer: &str) -> Reading {
+fn read(rubric: &Rubric, item: &RubricInput, answer: &str) -> ParsedReply {
     let rendered = rubric.render(item).expect("it renders");
     rubric.read(item, answer, rendered.readout.as_ref()).expect("it reads")
 }
 
-fn places(rubric: &Rubric, item: &Item, answer: &str) -> Vec<Place> {
+fn places(rubric: &Rubric, item: &RubricInput, answer: &str) -> Vec<ScorePlace> {
     match read(rubric, item, answer) {
-        Reading::Verdict { places, .. } => places,
+        ParsedReply::Verdict { places, .. } => places,
         other => panic!("{answer:?}: {other:?}"),
     }
 }
 
 /// Each place as what is written there and its first byte, with what else could be.
-fn seen(answer: &str, places: &[Place]) -> Vec<(usize, String, Vec<String>)> {
-    let place = |place: &Place| {
+fn seen(answer: &str, places: &[ScorePlace]) -> Vec<(usize, String, Vec<String>)> {
+    let place = |place: &ScorePlace| {
         let written = answer[place.start..place.end].to_owned();
         let others = place.choices.iter().map(|(text, _)| text.clone());
         (place.start, written.clone(), others.filter(|text| *text != written).collect())
@@ -66,12 +66,13 @@ fn the_papers_rubric_says_where_its_figure_stands() {
 #[test]
 fn a_comparison_says_where_its_letter_stands() {
     let candidates = ["An apple.", "A stone."].map(str::to_owned).to_vec();
-    let two = Item { task: "Name a fruit.".to_owned(), candidates, ..Item::default() };
+    let two =
+        RubricInput { task: "Name a fruit.".to_owned(), candidates, ..RubricInput::default() };
     for (bytes, label, context) in [
         (bundled::PAIRWISE, "Better", None),
         (bundled::META_JUDGE, "Better judgment", Some("An apple.".to_owned())),
     ] {
-        let (rubric, two) = (load(bytes), Item { context, ..two.clone() });
+        let (rubric, two) = (load(bytes), RubricInput { context, ..two.clone() });
         for (rest, at, written, others) in [
             (": A", 2, "A", ["B", "tie"]),
             (": B.", 2, "B", ["A", "tie"]),
@@ -102,7 +103,8 @@ fn a_checklist_has_a_place_on_every_line() {
         (3, 6, 3.0, vec![choice("Yes", 1.0), choice("No", 0.0)]),
         (21, 23, 1.0, vec![choice("yes", 1.0), choice("no", 0.0)]),
     ];
-    let wanted = wanted.map(|(start, end, weight, choices)| Place { start, end, weight, choices });
+    let wanted =
+        wanted.map(|(start, end, weight, choices)| ScorePlace { start, end, weight, choices });
     assert_eq!(found, wanted);
 }
 
@@ -157,7 +159,8 @@ fn what_has_no_score_has_no_place() {
         let rubric = load(bytes);
         for answer in ["", "I cannot judge this.", "> Score: 5", "Score: 50", "Score: N/A"] {
             let reading = read(&rubric, &item, answer);
-            let unread = matches!(reading, Reading::Missing { .. } | Reading::Unparsed { .. });
+            let unread =
+                matches!(reading, ParsedReply::Missing { .. } | ParsedReply::Unparsed { .. });
             assert!(unread, "{answer:?}: {reading:?}");
             assert_eq!(rubric.read(&item, answer, None), Ok(reading));
         }
@@ -175,10 +178,10 @@ fn a_place_that_is_none_is_a_trap() {
     let item = item("task", "answer");
     let answer = "X: \u{e9} 1 0 1";
     let good = bent(&[]).parse(&item, answer).expect("a good place");
-    let Reading::Verdict { places, .. } = good else { panic!("{good:?}") };
+    let ParsedReply::Verdict { places, .. } = good else { panic!("{good:?}") };
     assert_eq!((places[0].start, places[0].end, places[0].weight), (6, 7, 1.0));
     let both = bent(&[("places", "2")]).parse(&item, answer).expect("two good places");
-    let Reading::Verdict { places, .. } = both else { panic!("{both:?}") };
+    let ParsedReply::Verdict { places, .. } = both else { panic!("{both:?}") };
     assert_eq!((places.len(), places[1].start, places[1].weight), (2, 8, 2.0));
     for (knobs, part) in [
         (&[("place-start", "7")][..], "the place 7 to 7 is no text of the answer"),
@@ -254,9 +257,9 @@ fn long_replies_leave_fuel() {
             let name = &rubric.info().name;
             let fuel = match rubric.parse(&item, &reply) {
                 Ok(
-                    Reading::Verdict { fuel, .. }
-                    | Reading::Missing { fuel }
-                    | Reading::Unparsed { fuel, .. },
+                    ParsedReply::Verdict { fuel, .. }
+                    | ParsedReply::Missing { fuel }
+                    | ParsedReply::Unparsed { fuel, .. },
                 ) => fuel,
                 Err(error) => panic!("{name} {part:?}: {error}"),
             };

@@ -11,7 +11,7 @@ use gradus::domain::{
     RubricId, Side, StopReason, TextRef,
 };
 use gradus::log::{Log, Recorded, verify};
-use gradus::stage::held_out::HeldOut;
+use gradus::stage::held_out::HeldOutPrompt;
 use gradus::stage::verdict::head_to_head;
 use gradus::view::RunView;
 use std::collections::{BTreeMap, BTreeSet};
@@ -280,7 +280,7 @@ impl Story {
 /// Every figure of an evaluation follows from the answers recorded before it: by the evaluator's own
 /// functions, and counted here by hand.
 fn audit(events: &[Event], evaluation: &Evaluation) {
-    let held_out = HeldOut::gathered(events);
+    let held_out = HeldOutPrompt::gathered(events);
     let prompts: BTreeSet<&PromptId> = held_out.iter().map(|one| &one.prompt).collect();
     assert_eq!(prompts.len(), held_out.len(), "each prompt once");
     assert_eq!(evaluation.length.n as usize, held_out.len());

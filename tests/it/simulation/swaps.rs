@@ -376,7 +376,7 @@ fn a_rubric_that_cannot_be_asked_makes_way() {
             failures.iter().filter(|record| record.event.kind() == "task_failed").collect();
         assert!(failures.len() <= 4, "fewer than halt a stage: {failures:#?}");
         let reason = &sim.truth.rubrics.retired[&absent];
-        assert!(reason.contains("could not ask") && reason.contains("not installed"), "{reason}");
+        assert!(reason.contains("could not ask") && reason.contains("cannot be used"), "{reason}");
         assert_eq!(came_to(&sim), came_to(&calm));
         assert!(sim.truth.iterations.values().all(|view| view.split.is_empty()));
     }

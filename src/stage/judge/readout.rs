@@ -3,34 +3,34 @@
 //! expectation replaces the one it happened to draw. A reply without a score has no such place: it
 //! gets none, but where somebody asks for it (`judge.readout: forced`), and then the record says so.
 
-use super::StageError;
-use super::ask::Reply;
-use crate::domain::{Completion, Outcome, ReadoutFacts, StopReason};
+use super::reply::Reply;
+use crate::domain::{Completion, ReadoutFacts, StopReason};
 use crate::engine::{ChatModel, ChoiceRequest, Prepared};
 use crate::lm::cancel::Cancel;
-use crate::rubric::{Place, Readout};
+use crate::rubric::{Readout, ScorePlace};
+use crate::stage::StageError;
 use std::sync::Arc;
 
-/// What a judge was asked and said.
+/// A judge's reply with the question it answers.
 #[derive(Clone, Copy)]
-pub(super) struct Said<'a> {
+pub(super) struct JudgeText<'a> {
     /// The question.
-    pub prompt: &'a Arc<Prepared>,
-    /// Ids that were drawn; none of a reply that is only known as text.
+    pub question: &'a Arc<Prepared>,
+    /// Token ids that were drawn; none of a reply that is only known as text.
     pub ids: &'a [u32],
     /// Their text.
     pub text: &'a str,
 }
 
-impl<'a> Said<'a> {
+impl<'a> JudgeText<'a> {
     /// A reply that was drawn.
-    pub fn drawn(prompt: &'a Arc<Prepared>, reply: &'a Completion) -> Said<'a> {
+    pub fn drawn(question: &'a Arc<Prepared>, reply: &'a Completion) -> JudgeText<'a> {
         let ids = match (reply.stop, reply.token_ids.split_last()) {
-            // The turn's end is not part of what was said.
-            (StopReason::TurnEnd, Some((_, said))) => said,
+            // The turn's end is not part of the text.
+            (StopReason::TurnEnd, Some((_, before))) => before,
             _ => &reply.token_ids,
         };
-        Said { prompt, ids, text: &reply.text }
+        JudgeText { question, ids, text: &reply.text }
     }
 }
 
@@ -41,34 +41,34 @@ pub(super) struct PendingReadout {
     pub sample: usize,
     /// The judge wrote no score there.
     pub forced: bool,
-    pub places: Vec<(Place, ChoiceRequest)>,
+    pub places: Vec<(ScorePlace, ChoiceRequest)>,
 }
 
-/// A reading of what was said at the places where its score was read; `None` when there are none.
-pub(super) fn at_places(said: Said<'_>, places: &[Place]) -> Option<PendingReadout> {
-    let asked = |place: &Place| {
-        let before = said.text.get(..place.start)?;
-        Some((place.clone(), choices(said, before.to_owned(), place)))
+/// What to look up for a reply at the places where its score was read; `None` when there are none.
+pub(super) fn at_places(reply: JudgeText<'_>, places: &[ScorePlace]) -> Option<PendingReadout> {
+    let asked = |place: &ScorePlace| {
+        let before = reply.text.get(..place.start)?;
+        Some((place.clone(), choices(reply, before.to_owned(), place)))
     };
     let places = places.iter().map(asked).collect::<Option<Vec<_>>>()?;
     (!places.is_empty()).then_some(PendingReadout { question: 0, sample: 0, forced: false, places })
 }
 
-/// A reading of a reply without a score, as if it went on with the readout's lead.
-pub(super) fn forced(said: Said<'_>, readout: &Readout) -> PendingReadout {
-    let before = format!("{}\n{} ", said.text, readout.lead.trim());
+/// What to look up for a reply without a score, as if it went on with the readout's lead.
+pub(super) fn forced(reply: JudgeText<'_>, readout: &Readout) -> PendingReadout {
+    let before = format!("{}\n{} ", reply.text, readout.lead.trim());
     let choices_of = readout.choices.iter();
     let each = choices_of.map(|(text, scores)| (text.trim().into(), scores.clone()));
     let (start, end) = (before.len(), before.len());
-    let place = Place { start, end, weight: 1.0, choices: each.collect() };
-    let request = choices(said, before, &place);
+    let place = ScorePlace { start, end, weight: 1.0, choices: each.collect() };
+    let request = choices(reply, before, &place);
     PendingReadout { question: 0, sample: 0, forced: true, places: vec![(place, request)] }
 }
 
-fn choices(said: Said<'_>, before: String, place: &Place) -> ChoiceRequest {
+fn choices(reply: JudgeText<'_>, before: String, place: &ScorePlace) -> ChoiceRequest {
     ChoiceRequest {
-        prompt: said.prompt.clone(),
-        reply_ids: said.ids.to_vec(),
+        prompt: reply.question.clone(),
+        reply_ids: reply.ids.to_vec(),
         before,
         choices: place.choices.iter().map(|(text, _)| text.clone()).collect(),
     }
@@ -76,7 +76,7 @@ fn choices(said: Said<'_>, before: String, place: &Place) -> ChoiceRequest {
 
 /// What probabilities say at one place.
 #[derive(Clone, Debug, PartialEq)]
-struct Looked {
+struct PlaceReadout {
     weight: f64,
     /// Expected score of every candidate, the choices normalised to 1.
     scores: Vec<f64>,
@@ -85,7 +85,7 @@ struct Looked {
 }
 
 /// From the log-probabilities of exactly each choice.
-fn looked(exact: &[f64], place: &Place) -> Option<Looked> {
+fn read_place(exact: &[f64], place: &ScorePlace) -> Option<PlaceReadout> {
     let most = exact.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = exact.iter().map(|logp| (logp - most).exp()).collect();
     let total: f64 = weights.iter().sum();
@@ -97,7 +97,7 @@ fn looked(exact: &[f64], place: &Place) -> Option<Looked> {
         sum / total
     });
     let shares = weights.iter().map(|w| w / total).filter(|share| *share > 0.0);
-    (total.is_finite() && total > 0.0).then(|| Looked {
+    (total.is_finite() && total > 0.0).then(|| PlaceReadout {
         weight: place.weight,
         scores: expected.collect(),
         mass: exact.iter().map(|logp| logp.exp()).sum(),
@@ -106,13 +106,13 @@ fn looked(exact: &[f64], place: &Place) -> Option<Looked> {
 }
 
 /// The mean over the places by their weight.
-fn mean(all: &[Looked], forced: bool) -> Option<(Vec<f64>, ReadoutFacts)> {
-    let total: f64 = all.iter().map(|looked| looked.weight).sum();
-    let of = |value: &dyn Fn(&Looked) -> f64| {
-        all.iter().map(|looked| looked.weight * value(looked)).sum::<f64>() / total
+fn mean(all: &[PlaceReadout], forced: bool) -> Option<(Vec<f64>, ReadoutFacts)> {
+    let total: f64 = all.iter().map(|one| one.weight).sum();
+    let of = |value: &dyn Fn(&PlaceReadout) -> f64| {
+        all.iter().map(|one| one.weight * value(one)).sum::<f64>() / total
     };
     let candidates = all.first()?.scores.len();
-    let score = |at: usize| of(&|looked| looked.scores.get(at).copied().unwrap_or_default());
+    let score = |at: usize| of(&|one| one.scores.get(at).copied().unwrap_or_default());
     let facts = ReadoutFacts { forced, mass: of(&|l| l.mass), entropy: of(&|l| l.entropy) };
     Some(((0..candidates).map(score).collect(), facts))
 }
@@ -129,18 +129,16 @@ pub(super) fn apply(
     let asked: Vec<ChoiceRequest> = asked.collect();
     let mut logps = model.choice_logps(&asked, cancel)?.into_iter();
     for one in pending {
-        let found = one.places.iter().map(|(place, _)| looked(&logps.next().flatten()?, place));
+        let found = one.places.iter().map(|(place, _)| read_place(&logps.next().flatten()?, place));
         // All of them are taken, whatever is found.
-        let found: Vec<Option<Looked>> = found.collect();
+        let found: Vec<Option<PlaceReadout>> = found.collect();
         // All places, or none: a mean over some of them would be another score.
-        let Some(found) = found.into_iter().collect::<Option<Vec<Looked>>>() else { continue };
+        let Some(found) = found.into_iter().collect::<Option<Vec<PlaceReadout>>>() else {
+            continue;
+        };
         let reply = replies.get_mut(one.question).and_then(|r| r.get_mut(one.sample));
         if let (Some(reply), Some((scores, facts))) = (reply, mean(&found, one.forced)) {
-            let parsed = reply.outcome.score();
-            let score = scores.first().copied().unwrap_or_default();
-            reply.outcome = Outcome::Scored { score, parsed };
-            reply.scores = scores;
-            reply.readout = Some(facts);
+            reply.read_out(scores, facts);
         }
     }
     Ok(())
@@ -151,20 +149,20 @@ mod tests {
     use super::*;
     use crate::lm::fork::exclusive;
 
-    fn place(weight: f64, choices: &[(&str, &[f64])]) -> Place {
+    fn place(weight: f64, choices: &[(&str, &[f64])]) -> ScorePlace {
         let choices = choices.iter().map(|(text, s)| ((*text).to_owned(), s.to_vec())).collect();
-        Place { start: 0, end: 1, weight, choices }
+        ScorePlace { start: 0, end: 1, weight, choices }
     }
 
     #[test]
     fn the_expectation_is_each_candidates() {
         let place = place(1.0, &[("A", &[1.0, 0.0]), ("B", &[0.0, 1.0])]);
-        let one = looked(&[0.3f64.ln(), 0.1f64.ln()], &place).unwrap();
+        let one = read_place(&[0.3f64.ln(), 0.1f64.ln()], &place).unwrap();
         assert!((one.scores[0] - 0.75).abs() < 1e-12 && (one.scores[1] - 0.25).abs() < 1e-12);
         assert!((one.mass - 0.4).abs() < 1e-12);
         let entropy = -(0.75f64 * 0.75f64.ln() + 0.25 * 0.25f64.ln());
         assert!((one.entropy - entropy).abs() < 1e-12);
-        assert_eq!(looked(&[f64::NEG_INFINITY; 2], &place), None);
+        assert_eq!(read_place(&[f64::NEG_INFINITY; 2], &place), None);
     }
 
     /// A judge that is sure of 10, whose tokenizer writes `1` `0`: of `1` all but a little is `10`.
@@ -173,7 +171,7 @@ mod tests {
         let place = place(1.0, &[("1", &[1.0]), ("2", &[2.0]), ("10", &[10.0])]);
         let logps = [0.97f64.ln(), 0.03f64.ln(), (0.97f64 * 0.99).ln()];
         let exact = exclusive(&logps, &[vec![1], vec![2], vec![1, 0]]);
-        let one = looked(&exact, &place).unwrap();
+        let one = read_place(&exact, &place).unwrap();
         let wanted = 0.97 * 0.01 + 2.0 * 0.03 + 10.0 * 0.97 * 0.99;
         assert!((one.scores[0] - wanted).abs() < 1e-9, "{one:?}");
         assert!((one.mass - 1.0).abs() < 1e-9);
@@ -181,7 +179,8 @@ mod tests {
 
     #[test]
     fn several_places_are_a_mean_by_weight() {
-        let yes = |p: f64, weight| Looked { weight, scores: vec![p], mass: p, entropy: 1.0 - p };
+        let yes =
+            |p: f64, weight| PlaceReadout { weight, scores: vec![p], mass: p, entropy: 1.0 - p };
         let (scores, facts) = mean(&[yes(0.5, 3.0), yes(0.1, 1.0)], false).unwrap();
         assert!((scores[0] - 0.4).abs() < 1e-12);
         assert!((facts.mass - 0.4).abs() < 1e-12 && (facts.entropy - 0.6).abs() < 1e-12);

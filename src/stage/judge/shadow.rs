@@ -2,16 +2,17 @@
 //! does it. What it says is recorded apart from the judgments that pairs are made of, and whatever
 //! goes wrong with it is recorded too, and stops nothing.
 
-use super::ask::Asking;
-use super::judge::{Job, judge_jobs, judging, recorded};
-use super::pair_store::judged_at;
-use super::texts::SamplePlaces;
-use super::{Cause, StageContext, StageError, task_key};
+use super::job::{JudgingJob, ScoreColumns, judge_jobs, judge_policy, judgments_of};
+use super::panel::PanelResult;
+use super::reply::Reply;
+use super::runner::JudgeSetup;
 use crate::domain::plan::{JudgePlan, JudgeSource};
 use crate::domain::{
-    Event, Iteration, IterationPlan, Judgment, Offset, Outcome, Panel, PolicyId, PolicyRef,
-    PromptId, Remarks, RubricId, TaskKey,
+    Event, Iteration, IterationPlan, Judgment, Offset, Outcome, Panel, PolicyRef, PromptId,
+    RubricId, TaskKey,
 };
+use crate::stage::bodies::SamplePlaces;
+use crate::stage::{Cause, StageContext, StageError, task_key};
 use crate::view::{IterationView, RunView};
 
 /// Judge one chunk of prompts that the panel has judged.
@@ -22,14 +23,7 @@ pub struct ShadowTask {
     pub(super) judge: JudgePlan,
     pub(super) rubric: RubricId,
     /// Each with where its completions and its judgments are.
-    prompts: Vec<(PromptId, SamplePlaces, Offset)>,
-}
-
-impl ShadowTask {
-    /// Who replies.
-    fn who(&self) -> PolicyId {
-        self.judge.engine.answers_as(&self.policy)
-    }
+    pub(super) prompts: Vec<(PromptId, SamplePlaces, Offset)>,
 }
 
 /// Whether shadows judge at all: beside a control arm, whose scores are nobody's, they do not.
@@ -39,7 +33,7 @@ fn are_due(plan: &IterationPlan) -> bool {
 
 /// Whether a prompt that was judged waits for a shadow. An iteration's judging ends with its
 /// shadows', so that a run does the same however fast it is.
-pub(super) fn is_awaited(plan: &IterationPlan, view: &RunView, open: &IterationView) -> bool {
+pub(crate) fn is_awaited(plan: &IterationPlan, view: &RunView, open: &IterationView) -> bool {
     let waits = |rubric| open.judged.keys().any(|prompt| open.waits_for_shadow(rubric, prompt));
     are_due(plan) && view.rubrics.shadows.iter().any(waits)
 }
@@ -68,7 +62,7 @@ pub(super) fn next(
         .filter_map(|p| Some((p.clone(), open.samples_of(p)?, *open.judged.get(p)?)))
         .collect();
     let judge = plan.judge.clone();
-    let policy = judging(open, &judge);
+    let policy = judge_policy(open, &judge);
     let key = task_key("shadow", view, &(iteration, policy.id(), &rubric, &prompts, &judge));
     Some((key, ShadowTask { iteration, policy, judge, rubric, prompts }))
 }
@@ -87,11 +81,11 @@ pub(super) fn run(
 ) -> Result<Vec<Event>, StageError> {
     let mut jobs = Vec::new();
     for (prompt, samples, judged) in &task.prompts {
-        let mut job = Job::of(task.iteration, prompt, samples, view, context)?;
-        job.past = judged_at(context, *judged, job.completions.len())?.judgments;
+        let mut job = JudgingJob::of(task.iteration, prompt, samples, view, context)?;
+        job.recorded = context.judgments(*judged, job.completions.len())?.judgments;
         jobs.push(job);
     }
-    let all: Vec<&Job> = jobs.iter().collect();
+    let all: Vec<&JudgingJob> = jobs.iter().collect();
     match judge(task, &all, context) {
         Err(error) if is_the_questions(&error) => {}
         done => return done,
@@ -110,53 +104,36 @@ pub(super) fn run(
 
 fn judge(
     task: &ShadowTask,
-    jobs: &[&Job],
+    jobs: &[&JudgingJob],
     context: &StageContext,
 ) -> Result<Vec<Event>, StageError> {
     let panel = Panel::one(task.rubric.clone());
-    let asking = Asking { policy: Some(&task.policy), judge: &task.judge, context };
-    let judged = judge_jobs(jobs, &panel, asking)?;
-    let events = jobs.iter().zip(&judged).map(|(job, judged)| {
-        let event = recorded(job, judged, task.iteration, task.who(), context)?;
-        Ok(match event {
-            Event::JudgmentsRecorded {
-                iteration,
-                prompt,
-                judge,
-                judgments,
-                scores,
-                errors,
-                ..
-            } => {
-                let rubric = task.rubric.clone();
-                Event::ShadowJudged { iteration, prompt, judge, rubric, judgments, scores, errors }
-            }
-            other => other,
-        })
-    });
-    events.collect()
+    let setup = JudgeSetup { policy: Some(&task.policy), judge: &task.judge, context };
+    let results = judge_jobs(jobs, &panel, setup)?;
+    let event = |(job, result): (&&JudgingJob, &PanelResult)| {
+        recorded(task, job, job.judgments(result), job.scores(result))
+    };
+    Ok(jobs.iter().zip(&results).map(event).collect())
 }
 
-fn refused(task: &ShadowTask, job: &Job, reason: &str) -> Event {
-    let judgment = |candidate: usize| Judgment {
-        rubric: task.rubric.clone(),
-        candidate: candidate as u32,
-        sample: 0,
-        outcome: Outcome::Refused { reason: reason.to_owned() },
-        text: String::new(),
-        fuel: 0,
-        seen: Vec::new(),
-        scores: Vec::new(),
-        readout: None,
-        remarks: Remarks::default(),
-    };
-    Event::ShadowJudged {
-        iteration: task.iteration,
-        prompt: job.prompt.id.clone(),
-        judge: task.who(),
-        rubric: task.rubric.clone(),
-        judgments: (0..job.completions.len()).map(judgment).collect(),
-        scores: vec![None; job.completions.len()],
-        errors: Vec::new(),
-    }
+/// A prompt whose question the model could not take.
+fn refused(task: &ShadowTask, job: &JudgingJob, reason: &str) -> Event {
+    let all: Vec<usize> = (0..job.completions.len()).collect();
+    let reply =
+        |at: &usize| Reply::without_text(&[*at], Outcome::Refused { reason: reason.to_owned() });
+    let replies: Vec<Reply> = all.iter().map(reply).collect();
+    let scores = ScoreColumns { scores: vec![None; all.len()], errors: Vec::new() };
+    recorded(task, job, judgments_of(&task.rubric, &all, &replies), scores)
+}
+
+fn recorded(
+    task: &ShadowTask,
+    job: &JudgingJob,
+    judgments: Vec<Judgment>,
+    ScoreColumns { scores, errors }: ScoreColumns,
+) -> Event {
+    let judge = task.judge.engine.answers_as(&task.policy);
+    let (iteration, rubric) = (task.iteration, task.rubric.clone());
+    let prompt = job.prompt.id.clone();
+    Event::ShadowJudged { iteration, prompt, judge, rubric, judgments, scores, errors }
 }

@@ -2,7 +2,7 @@
 //! (`tests/golden/scripts/make_readout_goldens.py`).
 
 use super::*;
-use crate::domain::{Message, Remarks};
+use crate::domain::{Message, Outcome};
 use crate::engine::tokens::TokenChat;
 use crate::lm::fork::continuation;
 use crate::lm::model_files::ModelFiles;
@@ -39,15 +39,8 @@ struct Span {
 
 fn reply_of(case: &Case) -> Reply {
     Reply {
-        seen: vec![0],
-        sample: 0,
-        outcome: Outcome::Scored { score: 0.0, parsed: Some(0.0) },
-        scores: Vec::new(),
-        readout: None,
-        remarks: Remarks::default(),
         text: case.text.clone(),
-        fuel: 0,
-        recalled: false,
+        ..Reply::without_text(&[0], Outcome::Scored { score: 0.0, parsed: Some(0.0) })
     }
 }
 
@@ -59,12 +52,12 @@ fn question(prompt: &[u32]) -> Arc<Prepared> {
 fn read(policy: &Arc<Policy>, prompt: &[u32], ids: &[u32], case: &Case) -> Reply {
     let place = |span: &Span| {
         let Span { start, end, weight } = *span;
-        Place { start, end, weight, choices: case.choices.clone() }
+        ScorePlace { start, end, weight, choices: case.choices.clone() }
     };
-    let places: Vec<Place> = case.places.iter().map(place).collect();
+    let places: Vec<ScorePlace> = case.places.iter().map(place).collect();
     let prompt = question(prompt);
-    let said = Said { prompt: &prompt, ids, text: &case.text };
-    let pending = at_places(said, &places).expect("it has places");
+    let reply = JudgeText { question: &prompt, ids, text: &case.text };
+    let pending = at_places(reply, &places).expect("it has places");
     let mut replies = vec![vec![reply_of(case)]];
     let model = TokenChat::over(policy.clone());
     apply(model.as_ref(), vec![pending], &mut replies, &Cancel::default()).unwrap();
@@ -131,10 +124,10 @@ fn a_forced_reading_goes_on_where_the_reply_ended() {
     let written = read(&policy, &cases.prompt, &[], &case);
     let ids = policy.encode_text("It is clear.").unwrap();
     let prompt = question(&cases.prompt);
-    let said = Said { prompt: &prompt, ids: &ids, text: "It is clear." };
+    let reply = JudgeText { question: &prompt, ids: &ids, text: "It is clear." };
     let choices = case.choices.iter().map(|(text, s)| (format!(" {text}"), s.clone())).collect();
     let readout = Readout { lead: "Score:".to_owned(), choices };
-    let pending = forced(said, &readout);
+    let pending = forced(reply, &readout);
     let mut replies = vec![vec![reply_of(&case)]];
     let model = TokenChat::over(policy.clone());
     apply(model.as_ref(), vec![pending], &mut replies, &Cancel::default()).unwrap();

@@ -28,9 +28,9 @@ fn one(name: &str, view: &RunView) -> Result<RubricId, String> {
         .map(|(id, facts)| format!("{}@{} ({})", facts.name, facts.version, id.short()))
         .collect();
     Err(format!(
-        "GRADUS0508 evaluate.rubrics names {name:?}, and {what} installed rubric is that; installed \
-         are {}. Install it: gradus rubric install DIR FILE (or the name of a bundled one), or take \
-         the name out",
+        "GRADUS0508 evaluate.rubrics names {name:?}, and {what} installed rubric has that name; \
+         installed are {}. Install it: gradus rubric install DIR FILE (or the name of a bundled one), \
+         or take the name out of evaluate.rubrics",
         known.join(", ")
     ))
 }

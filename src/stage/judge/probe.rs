@@ -5,17 +5,18 @@
 //! policy, the conductor trains on none of its pairs. A few prompts rarely say enough, so there are
 //! rounds until it is known, or until there are as many as the settings allow.
 
-use super::ask::{Asking, Bench, Seeds, Sheet};
-use super::judge::{Judge, judging};
+use super::item::{JudgingItem, SeedRule, input_of};
+use super::job::{STAGE_NAME, judge_policy};
 use super::panel::installed;
-use super::sampler::prompt_seed;
-use super::{ATTEMPTS_MAX, Stage, StageContext, StageError, task_key};
+use super::runner::{JudgeSetup, RubricRunner};
 use crate::domain::plan::{JudgePlan, JudgeSource, ProbePlan};
 use crate::domain::{
     Attack, Event, Forgery, Iteration, IterationPlan, Panel, PanelMember, PolicyRef, ProbeReport,
-    ProbedAnswer, Prompt, PromptId, RubricId, Scale, TaskKey,
+    ProbedAnswer, Prompt, PromptId, RubricId, TaskKey,
 };
-use crate::rubric::{Item, Rubric};
+use crate::rubric::{Rubric, RubricInput};
+use crate::stage::sampler::prompt_seed;
+use crate::stage::{ATTEMPTS_MAX, StageContext, StageError, root_seed, task_key};
 use crate::view::{AttackScores, IterationView, ProbeResult, RunView};
 
 /// Praise in words that no rubric reserves.
@@ -27,7 +28,7 @@ const COPY_CHARS_MAX: usize = 1000;
 
 /// How the judge of an iteration is probed before its scores count, if it is. The control arms have
 /// none to fool.
-pub(super) fn planned(plan: &IterationPlan) -> Option<&ProbePlan> {
+pub(crate) fn planned(plan: &IterationPlan) -> Option<&ProbePlan> {
     plan.judge.probes.as_ref().filter(|_| plan.judge.source == JudgeSource::Model)
 }
 
@@ -42,7 +43,7 @@ fn key(
     let prompts = open.prompts.as_deref().unwrap_or_default();
     let round = open.probe_rounds(rubric);
     let parts = ("probe", iteration, open.policy.id(), rubric, &open.panel, prompts, judge, round);
-    task_key(Judge::NAME, view, &parts).after(open.probe_voided(rubric))
+    task_key(STAGE_NAME, view, &parts).after(open.probe_voided(rubric))
 }
 
 /// The next round of probes, as soon as there are prompts: first one under every rubric.
@@ -60,14 +61,14 @@ pub(super) fn next(
     let rubric = due.iter().min_by_key(rounds)?.rubric.clone();
     let key = key(view, iteration, open, &rubric, &plan.judge);
     let (probes, judge) = (*probes, plan.judge.clone());
-    let (policy, panel) = (judging(open, &judge), open.panel.clone());
+    let (policy, panel) = (judge_policy(open, &judge), open.panel.clone());
     let round = open.probe_rounds(&rubric);
     Some((key, ProbeTask { iteration, policy, rubric, panel, prompts, round, probes, judge }))
 }
 
 /// Whether another round of probes is due under a rubric: the first always, more of them while it is
 /// not known whether forging pays, there are prompts and settings for it, and they do not fail.
-pub(super) fn is_due(
+pub(crate) fn is_due(
     view: &RunView,
     iteration: Iteration,
     open: &IterationView,
@@ -94,25 +95,25 @@ pub(super) fn is_due(
 /// Probe the judge with bad answers to these prompts.
 #[derive(Clone, Debug)]
 pub struct ProbeTask {
-    pub(super) iteration: Iteration,
-    pub(super) policy: PolicyRef,
+    iteration: Iteration,
+    policy: PolicyRef,
     pub(super) rubric: RubricId,
-    /// Whose prompts are its own.
-    pub(super) panel: Panel,
+    /// Says which prompts the rubric judges.
+    panel: Panel,
     /// Those of the iteration.
-    pub(super) prompts: Vec<PromptId>,
+    prompts: Vec<PromptId>,
     /// How many rounds were before this one.
     pub(super) round: u32,
-    pub(super) probes: ProbePlan,
+    probes: ProbePlan,
     pub(super) judge: JudgePlan,
 }
 
 /// What a judge under this rubric would write for its best score: the words that its own reply
 /// ends with. None under a rubric that asks nothing: a program reads no verdict.
-fn verdict(rubric: &Rubric, item: &Item) -> Option<String> {
+fn best_verdict(rubric: &Rubric, input: &RubricInput) -> Option<String> {
     let candidates = vec![String::new(); rubric.info().min_candidates as usize];
-    let item = Item { candidates, ..item.clone() };
-    let rendered = rubric.render(&item).ok();
+    let input = RubricInput { candidates, ..input.clone() };
+    let rendered = rubric.render(&input).ok();
     if rendered.as_ref().is_some_and(|rendered| rendered.messages.is_empty()) {
         return None;
     }
@@ -170,33 +171,32 @@ pub(super) fn run(
     view: &RunView,
     context: &StageContext,
 ) -> Result<Vec<Event>, StageError> {
-    let root = view.seed.ok_or_else(|| StageError::Missing("the run's seed".into()))?;
+    let root = root_seed(view)?;
     let rubric = installed(context, &task.rubric)?;
     let (mut probed, mut prompts) = (Vec::new(), Vec::new());
     for (id, prompt) in ours(task, view, context)? {
-        let asked = Sheet::of(&prompt, Vec::new(), Seeds::Placed(root)).item;
-        let Some(verdict) = verdict(&rubric, &asked) else { continue };
+        let Some(verdict) = best_verdict(&rubric, &input_of(&prompt)) else { continue };
         let seed = prompt_seed(root, "judge probe", task.iteration, &id);
         for (answer, at) in answers(&id, prompt.task_text(), &verdict).into_iter().zip(0u64..) {
             probed.push(answer);
             prompts.push((prompt.clone(), seed.index(at)));
         }
     }
-    let sheets: Vec<Sheet<'_>> = prompts
+    let items: Vec<JudgingItem<'_>> = prompts
         .iter()
         .zip(&probed)
         .map(|((prompt, seed), answer)| {
             let forged = answer.forgeries.iter().map(|f| f.text.as_str());
             let texts = std::iter::once(answer.text.as_str()).chain(forged).collect();
-            Sheet::of(prompt, texts, Seeds::Placed(*seed))
+            JudgingItem::of(prompt, texts, SeedRule::ByPosition(*seed))
         })
         .collect();
-    let asking = Asking { policy: Some(&task.policy), judge: &task.judge, context };
-    let bench = Bench { asking, rubric: &rubric, samples: 1 };
-    let marked = bench.judge(&sheets)?;
-    drop(sheets);
-    for (answer, marked) in probed.iter_mut().zip(&marked) {
-        let mut scores = marked.tallied.iter().map(|t| t.map(|t| t.score));
+    let setup = JudgeSetup { policy: Some(&task.policy), judge: &task.judge, context };
+    let runner = RubricRunner { setup, rubric: &rubric, samples: 1 };
+    let results = runner.run(&items)?;
+    drop(items);
+    for (answer, result) in probed.iter_mut().zip(&results) {
+        let mut scores = result.scores.iter().map(|one| one.map(|one| one.score));
         answer.score = scores.next().flatten();
         for forgery in &mut answer.forgeries {
             forgery.score = scores.next().flatten();
@@ -205,7 +205,7 @@ pub(super) fn run(
     let info = rubric.info();
     let judge = task.judge.engine.answers_as(&task.policy);
     let (iteration, rubric) = (task.iteration, task.rubric.clone());
-    let scale = Scale { min: info.scale_min, max: info.scale_max };
+    let scale = info.scale();
     let gain_max = Some(task.probes.forgery_gain_max);
     let compares = info.min_candidates > 1;
     let report = ProbeReport { scale, answers: probed, gain_max, compares };
@@ -224,8 +224,9 @@ mod tests {
             [(bundled::ADDITIVE_FIVE, "Score: 5"), (bundled::DEMO_COMPACT, "score : 5")]
         {
             let rubric = Rubric::load(&engine, bytes).unwrap();
-            let item = Item { task: "name 3 animals .".to_owned(), ..Item::default() };
-            assert_eq!(verdict(&rubric, &item).as_deref(), Some(wanted));
+            let task = "name 3 animals .".to_owned();
+            let input = RubricInput { task, ..RubricInput::default() };
+            assert_eq!(best_verdict(&rubric, &input).as_deref(), Some(wanted));
         }
     }
 

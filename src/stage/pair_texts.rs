@@ -1,13 +1,12 @@
-//! Recorded texts, read back: a prompt's completions of every sample set, and the two sides of a pair
-//! as the token ids that are trained on. What was sampled is trained on as it was sampled; what is
-//! only known as text is spelled as the model would have written it.
+//! The two sides of a pair as the token ids that are trained on. What was sampled is trained on as it
+//! was sampled; what is only known as text is spelled as the model would have written it.
 
+use super::bodies::{Answers, SamplePlaces};
+use super::judge::runner::question_of;
 use super::{StageContext, StageError};
 use crate::domain::event::SeedRow;
-use crate::domain::plan::SampleSet;
 use crate::domain::{
-    BlobHash, Completion, Event, Judgment, Message, Offset, PairId, PreferencePair, Prompt,
-    PromptId, Side, TextRef,
+    BlobHash, Judgment, Message, Offset, PairId, PreferencePair, Prompt, PromptId, Side, TextRef,
 };
 use crate::lm::fork::continuation;
 use crate::lm::policy::Vocabulary;
@@ -15,50 +14,9 @@ use crate::lm::train::Belief;
 use crate::view::{IterationView, RunView};
 use std::collections::BTreeMap;
 
-/// Where a prompt's completions are: the names of the sample sets with their records.
-pub(crate) type SamplePlaces = Vec<(String, Offset)>;
-
-/// A prompt's completions, set after set, as judgments count them.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Answers {
-    /// The prompt as it was read; empty in records of schema 1.
-    pub prompt_ids: Vec<u32>,
-    /// How a pair refers to each completion.
-    pub texts: Vec<TextRef>,
-    /// What was drawn.
-    pub completions: Vec<Completion>,
-}
-
-/// What was found at an offset instead of what is wanted.
-pub(crate) fn wrong(offset: Offset, wanted: &str, found: &Event) -> StageError {
-    StageError::Missing(format!("offset {offset} holds {}, not {wanted}", found.kind()))
-}
-
-/// The completions that are recorded at some places.
-pub(crate) fn answers_at(
-    context: &StageContext,
-    places: &[(String, Offset)],
-) -> Result<Answers, StageError> {
-    let mut answers = Answers::default();
-    for (_, offset) in places {
-        match context.event(*offset)? {
-            Event::CompletionsSampled { set, completions, prompt_ids, .. } => {
-                if set == SampleSet::POLICY {
-                    answers.prompt_ids = prompt_ids;
-                }
-                let text = |index| TextRef::Completion { set: set.clone(), index };
-                answers.texts.extend((0..completions.len() as u32).map(text));
-                answers.completions.extend(completions);
-            }
-            other => return Err(wrong(*offset, "completions", &other)),
-        }
-    }
-    Ok(answers)
-}
-
 /// Where a pair and what it refers to are.
 #[derive(Clone, Debug)]
-pub struct PairPlace {
+pub(super) struct PairPlace {
     prompt: PromptId,
     pair: Offset,
     samples: SamplePlaces,
@@ -77,7 +35,7 @@ pub(super) fn places(open: &IterationView) -> Vec<PairPlace> {
 
 /// A pair as token ids.
 #[derive(Clone, Debug)]
-pub(super) struct Body {
+pub(super) struct TokenizedPair {
     pub id: PairId,
     pub prompt: Vec<u32>,
     pub chosen: Vec<u32>,
@@ -86,7 +44,7 @@ pub(super) struct Body {
 }
 
 /// Reads pairs and what they refer to.
-pub(super) struct Bodies<'a> {
+pub(super) struct PairReader<'a> {
     vocabulary: &'a dyn Vocabulary,
     view: &'a RunView,
     context: &'a StageContext,
@@ -94,21 +52,18 @@ pub(super) struct Bodies<'a> {
     rows: BTreeMap<BlobHash, Vec<SeedRow>>,
 }
 
-impl<'a> Bodies<'a> {
-    pub fn new(view: &'a RunView, context: &'a StageContext) -> Bodies<'a> {
+impl<'a> PairReader<'a> {
+    pub fn new(view: &'a RunView, context: &'a StageContext) -> PairReader<'a> {
         let vocabulary = context.models.vocabulary();
-        Bodies { vocabulary, view, context, rows: BTreeMap::new() }
+        PairReader { vocabulary, view, context, rows: BTreeMap::new() }
     }
 
     /// The pair at a place.
-    pub fn read(&mut self, place: &PairPlace) -> Result<Body, StageError> {
-        let pair: PreferencePair = match self.context.event(place.pair)? {
-            Event::PairFormed { pair, .. } => pair,
-            other => return Err(wrong(place.pair, "a pair", &other)),
-        };
-        let answers = answers_at(self.context, &place.samples)?;
+    pub fn read(&mut self, place: &PairPlace) -> Result<TokenizedPair, StageError> {
+        let pair = self.context.pair(place.pair)?;
+        let answers = self.context.answers(&place.samples)?;
         let prompt = self.question(&pair, place, &answers)?;
-        Ok(Body {
+        Ok(TokenizedPair {
             chosen: self.side(&pair.chosen, &prompt, place, &answers)?,
             rejected: self.side(&pair.rejected, &prompt, place, &answers)?,
             prompt,
@@ -128,8 +83,8 @@ impl<'a> Bodies<'a> {
         match (&pair.chosen.text, &pair.rejected.text) {
             (TextRef::Judgment { .. }, TextRef::Judgment { .. }) => {
                 let (chosen, rejected) = (
-                    self.asked(&pair.chosen.text, place, answers)?,
-                    self.asked(&pair.rejected.text, place, answers)?,
+                    self.judge_question(&pair.chosen.text, place, answers)?,
+                    self.judge_question(&pair.rejected.text, place, answers)?,
                 );
                 match chosen == rejected {
                     true => Ok(self.vocabulary.encode_chat(&chosen)?),
@@ -150,7 +105,7 @@ impl<'a> Bodies<'a> {
     }
 
     /// What the judge was asked that replied this.
-    fn asked(
+    fn judge_question(
         &self,
         text: &TextRef,
         place: &PairPlace,
@@ -158,11 +113,9 @@ impl<'a> Bodies<'a> {
     ) -> Result<Vec<Message>, StageError> {
         let TextRef::Judgment { rubric, candidate, sample } = text else { return Ok(Vec::new()) };
         let judgment = self.judgment(place, text)?;
-        let alone = [*candidate];
-        let seen = if judgment.seen.is_empty() { &alone[..] } else { &judgment.seen };
-        let shown = seen.iter().filter_map(|at| answers.completions.get(*at as usize));
+        let shown = judgment.shown().iter().filter_map(|at| answers.completions.get(*at as usize));
         let shown: Vec<&str> = shown.map(|completion| completion.text.as_str()).collect();
-        let asked = super::ask::asked(&self.prompt(place)?, &shown, rubric, self.context);
+        let asked = question_of(&self.prompt(place)?, &shown, rubric, self.context);
         asked.map_err(|error| {
             let which = format!("judgment {sample} of completion {candidate}");
             StageError::Missing(format!("{which} of prompt {}: {error}", place.prompt))
@@ -173,10 +126,8 @@ impl<'a> Bodies<'a> {
         let missing = || StageError::Missing(format!("{text:?} of prompt {}", place.prompt));
         let TextRef::Judgment { rubric, candidate, sample } = text else { return Err(missing()) };
         let at = place.judged.ok_or_else(missing)?;
-        let judgments = match self.context.event(at)? {
-            Event::JudgmentsRecorded { judgments, .. } => judgments,
-            other => return Err(wrong(at, "judgments", &other)),
-        };
+        // Scores by completion are not looked at here.
+        let judgments = self.context.judgments(at, 0)?.judgments;
         let ours =
             |j: &Judgment| j.rubric == *rubric && j.candidate == *candidate && j.sample == *sample;
         judgments.into_iter().find(ours).ok_or_else(missing)
@@ -202,10 +153,10 @@ impl<'a> Bodies<'a> {
             TextRef::Judgment { .. } => spelled(&self.judgment(place, &side.text)?.text),
             TextRef::SeedAnswer { blob, row } => {
                 if !self.rows.contains_key(blob) {
-                    self.rows.insert(blob.clone(), seed_rows(blob, self.context)?);
+                    self.rows.insert(blob.clone(), self.context.seed_rows(blob)?);
                 }
-                let rows = self.rows.get(blob).map(Vec::as_slice).unwrap_or_default();
-                let missing = || StageError::Missing(format!("row {row} of seed data {blob}"));
+                let missing = || StageError::Missing(format!("row {row} of the seed data {blob}"));
+                let rows = self.rows.get(blob).ok_or_else(missing)?;
                 let row = rows.get(*row as usize).ok_or_else(missing)?;
                 answer_ids(self.vocabulary, prompt, &row.completion)
             }
@@ -227,16 +178,4 @@ pub(super) fn answer_ids(
     let mut ids = continuation(vocabulary, prompt, text)?;
     ids.push(vocabulary.turn_end());
     Ok(ids)
-}
-
-/// The rows of a blob of seed data.
-pub(super) fn seed_rows(
-    blob: &BlobHash,
-    context: &StageContext,
-) -> Result<Vec<SeedRow>, StageError> {
-    let bytes = context.blobs.bytes(blob)?;
-    let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
-    let row = |line| serde_json::from_slice(line);
-    let rows = lines.map(row).collect::<Result<_, _>>();
-    rows.map_err(|error| StageError::Missing(format!("seed data {blob}: {error}")))
 }

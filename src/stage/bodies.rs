@@ -1,0 +1,186 @@
+//! Recorded texts, read back from the log. A view holds places and no bodies; whoever needs a body
+//! asks for it here, so that there is one answer to what is at a place and one error when it is not.
+
+use super::judge::aggregate::AggregateScore;
+use super::{StageContext, StageError};
+use crate::domain::event::SeedRow;
+use crate::domain::plan::SampleSet;
+use crate::domain::{
+    BlobHash, Completion, Event, Judgment, Offset, PairId, PreferencePair, Prompt, PromptId,
+    TextRef,
+};
+use crate::view::RunView;
+use std::collections::BTreeMap;
+
+/// Where a prompt's completions are: the names of the sample sets with their records.
+pub(crate) type SamplePlaces = Vec<(String, Offset)>;
+
+/// A prompt's completions, set after set, as judgments count them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Answers {
+    /// The prompt as the policy read it; empty in records of schema 1.
+    pub prompt_ids: Vec<u32>,
+    /// How a pair refers to each completion.
+    pub texts: Vec<TextRef>,
+    /// What was drawn.
+    pub completions: Vec<Completion>,
+}
+
+/// A prompt's judgments, and what each completion came to in them.
+pub(crate) struct RecordedJudgments {
+    pub judgments: Vec<Judgment>,
+    /// One for each completion; `None`: no score.
+    pub scores: Vec<Option<AggregateScore>>,
+}
+
+/// Log-probabilities of a pair under the reference: natural log, summed over the side's tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct PairLogps {
+    pub chosen: f64,
+    pub rejected: f64,
+}
+
+impl RecordedJudgments {
+    /// Of an event that holds judgments of `n` completions; `None` of any other.
+    pub fn of(event: &Event, n: usize) -> Option<RecordedJudgments> {
+        let (judgments, scores, errors) = match event {
+            Event::JudgmentsRecorded { judgments, scores, errors, .. }
+            | Event::ShadowJudged { judgments, scores, errors, .. } => (judgments, scores, errors),
+            _ => return None,
+        };
+        let aggregate = |at: usize| {
+            let score = match scores.is_empty() {
+                true => mean_score(judgments, at as u32),
+                false => scores.get(at).copied().flatten(),
+            };
+            let standard_error = errors.get(at).copied().flatten();
+            Some(AggregateScore { score: score?, standard_error })
+        };
+        let scores = (0..n).map(aggregate).collect();
+        Some(RecordedJudgments { judgments: judgments.clone(), scores })
+    }
+}
+
+/// What a completion came to in records that do not say it.
+fn mean_score(judgments: &[Judgment], candidate: u32) -> Option<f64> {
+    let ours = judgments.iter().filter(|j| j.candidate == candidate);
+    let scores: Vec<f64> = ours.filter_map(|j| j.outcome.score()).collect();
+    (!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64)
+}
+
+/// Something else than what is wanted was found at an offset.
+fn wrong(offset: Offset, wanted: &str, found: &Event) -> StageError {
+    StageError::Missing(format!("offset {offset} holds {}, not {wanted}", found.kind()))
+}
+
+impl StageContext {
+    /// The event at an offset.
+    ///
+    /// # Errors
+    /// [`StageError::Log`] when it cannot be read, [`StageError::Missing`] when nothing is there.
+    pub fn event(&self, offset: Offset) -> Result<Event, StageError> {
+        match self.log.get(offset)? {
+            Some(record) => Ok(record.event),
+            None => Err(StageError::Missing(format!("there is no record at offset {offset}"))),
+        }
+    }
+
+    /// The prompt with this id.
+    ///
+    /// # Errors
+    /// As [`StageContext::event`].
+    pub fn prompt(&self, view: &RunView, id: &PromptId) -> Result<Prompt, StageError> {
+        let facts = view
+            .prompts
+            .get(id)
+            .ok_or_else(|| StageError::Missing(format!("prompt {id} was never admitted")))?;
+        match self.event(facts.offset)? {
+            Event::PromptAdmitted { prompt } => Ok(prompt),
+            other => Err(wrong(facts.offset, &format!("prompt {id}"), &other)),
+        }
+    }
+
+    /// The completions that are recorded at some places.
+    ///
+    /// # Errors
+    /// As [`StageContext::event`].
+    pub(crate) fn answers(&self, places: &[(String, Offset)]) -> Result<Answers, StageError> {
+        let mut answers = Answers::default();
+        for (_, offset) in places {
+            match self.event(*offset)? {
+                Event::CompletionsSampled { set, completions, prompt_ids, .. } => {
+                    if set == SampleSet::POLICY {
+                        answers.prompt_ids = prompt_ids;
+                    }
+                    let text = |index| TextRef::Completion { set: set.clone(), index };
+                    answers.texts.extend((0..completions.len() as u32).map(text));
+                    answers.completions.extend(completions);
+                }
+                other => return Err(wrong(*offset, "completions", &other)),
+            }
+        }
+        Ok(answers)
+    }
+
+    /// The judgments of `n` completions that are recorded at an offset.
+    ///
+    /// # Errors
+    /// As [`StageContext::event`].
+    pub(crate) fn judgments(
+        &self,
+        offset: Offset,
+        n: usize,
+    ) -> Result<RecordedJudgments, StageError> {
+        let event = self.event(offset)?;
+        RecordedJudgments::of(&event, n).ok_or_else(|| wrong(offset, "judgments", &event))
+    }
+
+    /// The pair that is recorded at an offset.
+    ///
+    /// # Errors
+    /// As [`StageContext::event`].
+    pub(super) fn pair(&self, offset: Offset) -> Result<PreferencePair, StageError> {
+        match self.event(offset)? {
+            Event::PairFormed { pair, .. } => Ok(pair),
+            other => Err(wrong(offset, "a pair", &other)),
+        }
+    }
+
+    /// What the reference said of pairs, of all that is recorded at these offsets.
+    ///
+    /// # Errors
+    /// As [`StageContext::event`].
+    pub(super) fn reference_logps(
+        &self,
+        offsets: &[Offset],
+    ) -> Result<BTreeMap<PairId, PairLogps>, StageError> {
+        let mut all = BTreeMap::new();
+        for offset in offsets {
+            match self.event(*offset)? {
+                Event::ReferenceScored { logps, .. } => {
+                    all.extend(logps.into_iter().map(|one| {
+                        (one.pair, PairLogps { chosen: one.chosen, rejected: one.rejected })
+                    }));
+                }
+                other => return Err(wrong(*offset, "reference log-probabilities", &other)),
+            }
+        }
+        Ok(all)
+    }
+
+    /// The rows of a blob of seed data.
+    ///
+    /// # Errors
+    /// [`StageError::Blob`] when it cannot be read, [`StageError::Missing`] naming a line that is no
+    /// row.
+    pub(super) fn seed_rows(&self, blob: &BlobHash) -> Result<Vec<SeedRow>, StageError> {
+        let bytes = self.blobs.bytes(blob)?;
+        let lines = bytes.split(|b| *b == b'\n').zip(1u64..);
+        let row = |(line, number): (&[u8], u64)| {
+            serde_json::from_slice(line).map_err(|error| {
+                StageError::Missing(format!("line {number} of the seed data {blob}: {error}"))
+            })
+        };
+        lines.filter(|(line, _)| !line.is_empty()).map(row).collect()
+    }
+}

@@ -317,7 +317,7 @@ fn judge_chunk(
         events.push(recorded(job, judged, task.iteration, who.clone(), context)?);
     }
     if let Some((_, open)) = view.open() {
-        let total = open.prompts.as_ref().map_or(0, Vec::len) as u64;
+        let total = open.prompts.as_ref().map_or(0, |prompts| prompts.len()) as u64;
         context.gauge.progress(Judge::NAME, (open.judged.len() + jobs.len()) as u64, total);
     }
     Ok(events)

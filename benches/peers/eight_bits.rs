@@ -10,6 +10,7 @@ use gradus::lm::generate::{DrawRequest, Sampling};
 use gradus::lm::model_files::ModelFiles;
 use gradus::lm::ops::Storage;
 use gradus::lm::policy::{LanguageModel, Policy};
+use gradus::lm::vocabulary::Vocabulary;
 use gradus::rubric::{Rendered, Rubric, RubricEngine, RubricInput, bundled};
 use gradus::stats::spearman;
 use std::path::Path;
@@ -72,7 +73,7 @@ fn scores(policy: &Policy, asked: &[Rendered], seed: Seed) -> Result<Vec<f64>, F
         let text = format!("{}\n{} ", reply.text, readout.lead.trim());
         let prompt = request.prompt.as_slice();
         let written = Written { prompt, reply: said.unwrap_or(&reply.token_ids), text: &text };
-        let spelling: &dyn LanguageModel = policy;
+        let spelling: &dyn Vocabulary = policy;
         let found = fork(spelling, written, &words)?.ok_or("the model has no such words")?;
         contexts.push(found.context);
         choices = found.choices;

@@ -58,7 +58,7 @@
 //! | `Init`, `Tensor::rand`, `sampling` | the CPU's generator cannot be seeded; here every draw has a seed of its own ([`seed`]) |
 //! | `loss`, log-sigmoid from its operations | slope 1.0 or 1.5 instead of 0.5 at margin 0, where DPO begins; [`loss`] has its derivatives by hand |
 
-#![deny(unsafe_code)]
+#![deny(unsafe_code, missing_docs)]
 
 pub mod arch;
 pub mod cancel;

@@ -203,9 +203,9 @@ impl Trainer {
 
     /// A step whose loss is the sum of these, and whose other figures are the first one's.
     fn take(&mut self, terms: &[LossTerm<'_>], cancel: &Cancel) -> Result<StepReport, LmError> {
-        let all = self.backend.gradients(terms, cancel)?;
-        let mut figures = all.first().copied().unwrap_or_default();
-        for more in all.iter().skip(1) {
+        let mut all = self.backend.gradients(terms, cancel)?.into_iter();
+        let mut figures = all.next().ok_or_else(no_term)?;
+        for more in all {
             figures.loss += more.loss;
             figures.num_tokens += more.num_tokens;
         }
@@ -217,7 +217,7 @@ impl Trainer {
 
     fn computed(&mut self, term: &LossTerm<'_>) -> Result<StepMetrics, LmError> {
         let all = self.backend.gradients(&[*term], &Cancel::default())?;
-        Ok(all.first().copied().unwrap_or_default())
+        all.into_iter().next().ok_or_else(no_term)
     }
 
     /// The gradients of a supervised batch by tensor name, flat; nothing moves.
@@ -292,6 +292,11 @@ impl Trainer {
              policy this iteration starts from"
         )))
     }
+}
+
+/// A backend gives the figures of each term that it is given.
+fn no_term() -> LmError {
+    LmError::Training("a step was computed without a term of its loss".to_owned())
 }
 
 /// The adapter that is trained: the one there is, or a fresh one; `None` where all weights are.

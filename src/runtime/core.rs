@@ -68,7 +68,7 @@ impl Core {
     /// Reads what is known now where it lies.
     fn with_view<T>(&self, read: impl FnOnce(&RunView) -> T) -> Result<T, Error> {
         let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
-        while view.follow(self.log.as_ref(), super::folder::FOLD_RECORDS, |_| {})? > 0 {}
+        while view.follow(self.log.as_ref(), super::fold::FOLD_RECORDS, |_| {})? > 0 {}
         Ok(read(&view))
     }
 

@@ -1,17 +1,18 @@
 //! FRONT DOOR: create a run, start it, hand out [`Handle`]s, wait for a goal, stop it. Nothing
 //! here is global: a process may hold as many runtimes as it has folders.
 
+mod alone;
 mod builder;
+mod component_folder;
 mod core;
-pub mod doctor;
+mod create;
 mod draft;
-mod drops;
-pub mod estimate;
+pub(crate) mod fold;
 pub mod folder;
 mod handle;
 mod held_out;
 pub mod identity;
-pub mod memory;
+mod memory;
 pub(crate) mod models;
 mod outcome;
 mod panels;
@@ -19,6 +20,7 @@ mod policies;
 mod present;
 mod referees;
 mod retention;
+pub(crate) mod rubric_files;
 pub mod rubrics;
 mod served;
 mod settings;
@@ -33,7 +35,9 @@ mod wait;
 mod watched;
 
 pub use builder::Builder;
-pub use folder::{Folder, NewRun, fold};
+pub use create::NewRun;
+pub use fold::fold;
+pub use folder::Folder;
 pub use handle::Handle;
 pub use held_out::HeldOutChange;
 pub use outcome::{FailedIteration, Goal, Outcome};

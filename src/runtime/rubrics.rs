@@ -3,10 +3,10 @@
 //! lock and no drain: a judgment holds the rubric it began with, and the next one is decided from a
 //! view that knows the new panel.
 
-use super::folder::FOLD_RECORDS;
+use super::fold::FOLD_RECORDS;
 use super::panels;
+use super::rubric_files::{keep, kept_at};
 use super::spelling;
-use crate::atomic_file::{self, Access};
 use crate::config::{Config, ReadoutMode};
 use crate::domain::text::bounded;
 use crate::domain::{Event, Offset, Panel, PanelMember, RubricId, TaskKey, Trial, When};
@@ -553,14 +553,4 @@ pub fn find(view: &RunView, wanted: &str) -> Result<RubricId, Error> {
             )))
         }
     }
-}
-
-/// Keeps a component's bytes under their hash: whole, or not at all.
-pub(crate) fn keep(dir: &Path, id: &RubricId, bytes: &[u8]) -> Result<(), Error> {
-    let path = kept_at(dir, id);
-    atomic_file::write(&path, bytes, Access::Private).map_err(|error| Error::io(path, error))
-}
-
-fn kept_at(dir: &Path, id: &RubricId) -> PathBuf {
-    dir.join(format!("{id}.wasm"))
 }

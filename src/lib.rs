@@ -18,6 +18,7 @@
 //! | [`stage`] | decide and do: sampler, judge, pair store, trainer, evaluator, conductor |
 //! | [`actor`] | actix, and nothing else |
 //! | [`runtime`] | the front door |
+//! | [`estimate`], [`doctor`] | what a run will take: by formulae, and measured |
 //! | [`rejudge`] | the past under another rubric |
 //! | [`report`] | tables and plots of what happened |
 //! | [`config`], [`prompts`], [`stats`] | settings, prompt files, pure numbers |
@@ -30,9 +31,11 @@ pub mod atomic_file;
 pub mod blob;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod domain;
 pub mod engine;
 pub mod error;
+pub mod estimate;
 mod faults;
 pub mod log;
 mod machine;

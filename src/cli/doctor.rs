@@ -4,13 +4,13 @@
 use super::{ExitStatus, devices, output, recipe};
 use gradus::Error;
 use gradus::config::Config;
-use gradus::domain::event::IterationKind;
-use gradus::lm::device::{DeviceKind, SelectedDevice, free_memory, select};
-use gradus::runtime::Folder;
-use gradus::runtime::doctor::{
+use gradus::doctor::{
     Diagnosis, IterationForecast, Machine, MemoryForecast, TimeForecast, examine,
 };
-use gradus::runtime::memory::gib;
+use gradus::domain::event::IterationKind;
+use gradus::estimate::gib;
+use gradus::lm::device::{DeviceKind, SelectedDevice, free_memory, select};
+use gradus::runtime::Folder;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 

@@ -5,13 +5,13 @@ use gradus::Error;
 use gradus::config::Config;
 use gradus::domain::event::SeedRow;
 use gradus::domain::{Message, Prompt, PromptOrigin};
+use gradus::estimate::{self, DiskNeeds, Kinds, Outline, parameters};
 use gradus::lm::device::select;
 use gradus::lm::model_files::ModelFiles;
 use gradus::lm::template::CHATML;
 use gradus::prompts;
 use gradus::prompts::held_out::{self, HeldOut, LeftOut};
-use gradus::runtime::estimate::{DiskNeeds, Kinds, Outline, parameters};
-use gradus::runtime::{Folder, NewRun, memory};
+use gradus::runtime::{Folder, NewRun};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -92,7 +92,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     leave_out(arguments, &held_out, &mut train, &mut seed_data, &mut notes)?;
     let kinds = if seed_data.is_empty() { Kinds::Preference } else { Kinds::SupervisedFirst };
     let outline = Outline::of(model.config(), &config, kinds, &device);
-    memory::check_now(&outline, &device)?;
+    estimate::check_now(&outline, &device)?;
     let disk = outline.disk(seed_data.iter().map(|(_, rows)| rows.len()).sum());
     notes.extend(device.notice().map(|notice| format!("computes on {notice}")));
     let shown = Recognised {

@@ -2,8 +2,7 @@
 
 use gradus::Error;
 use gradus::atomic_file::{Access, AtomicFile};
-use gradus::runtime::estimate::DiskNeeds;
-use gradus::runtime::memory::gib;
+use gradus::estimate::{DiskNeeds, gib};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::Path;
 

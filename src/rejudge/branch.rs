@@ -5,8 +5,8 @@ use super::{Past, Rejudged};
 use crate::domain::{Event, Iteration, Offset, Panel, RubricName, When};
 use crate::error::Error;
 use crate::log::Batch;
-use crate::runtime::folder::fold_until;
-use crate::runtime::{Folder, rubrics};
+use crate::runtime::fold::fold_until;
+use crate::runtime::{Folder, rubric_files};
 use crate::view::RunView;
 
 /// Events in one commit.
@@ -88,7 +88,7 @@ impl Past {
             panel.iter().cloned().chain(answered).chain(judged.clone()).collect();
         self.folder.fork_with(to, *until, &self.config, |folder, log| {
             for (id, bytes) in &self.brought {
-                rubrics::keep(&folder.rubrics(), id, bytes)?;
+                rubric_files::keep(&folder.rubrics(), id, bytes)?;
             }
             for events in events.chunks(EVENTS_PER_COMMIT) {
                 log.append(Batch { key: None, events: events.to_vec(), cursor: None })?;

@@ -1,9 +1,8 @@
 //! How a runtime is put together and started.
 
 use super::admission::AdmissionIndex;
+use super::component_folder::ComponentFolder;
 use super::core::{Core, Live};
-use super::drops::Drops;
-use super::estimate::Outline;
 use super::handle::on_a_thread;
 use super::memory::Reserve;
 use super::rubrics::{Rubrics, Terms};
@@ -12,8 +11,8 @@ use super::status::Progress;
 use super::status_file::StatusFile;
 use super::watched::Watched;
 use super::{
-    Folder, Handle, HeldOutChange, Inner, Runtime, SettingsToCome, TailWatch, Working, doctor,
-    folder, held_out, identity, memory, models, present, referees, space,
+    Folder, Handle, HeldOutChange, Inner, Runtime, SettingsToCome, TailWatch, Working, fold,
+    held_out, identity, models, present, referees, space,
 };
 use crate::actor::ActorSystem;
 use crate::actor::clock::SystemClock;
@@ -22,6 +21,7 @@ use crate::config::{Config, RubricsConfig};
 use crate::engine::local::LocalModel;
 use crate::engine::{Engine, Scorer, TrainBackend};
 use crate::error::Error;
+use crate::estimate::{self, Kinds, Outline};
 use crate::lm::cancel::Cancel;
 use crate::lm::device::{DeviceChoice, SelectedDevice, select};
 use crate::lm::model_files::ModelFiles;
@@ -162,13 +162,13 @@ impl Builder {
             .map_err(|error| Error::io(&path, error))?;
         blobs_there(&self.folder)?;
         let blobs = self.folder.open_blobs(&log)?;
-        let mut view = folder::fold_to_go_on(log.as_ref())?;
+        let mut view = fold::fold_to_go_on(log.as_ref())?;
         if view.seed.is_none() {
             return Err(Error::Unfinished(path));
         }
         if self.headroom.is_none() {
-            let (model, kinds) = (model.config(), doctor::kinds(&view));
-            memory::check_now(&Outline::of(model, &config, kinds, &device), &device)?;
+            let (model, kinds) = (model.config(), Kinds::of(&view));
+            estimate::check_now(&Outline::of(model, &config, kinds, &device), &device)?;
         }
         identity::check(&config, &model, &self.folder, log.as_ref(), &mut view)?;
         let to_come = SettingsToCome::of(&config, &view);
@@ -307,10 +307,10 @@ fn watch_rubrics(
         return Ok(Vec::new());
     }
     let dir = folder.path().join(&settings.watch);
-    let mut drops = Drops::new(dir.clone(), rubrics.clone(), settings.watch_when);
+    let mut components = ComponentFolder::new(dir.clone(), rubrics.clone(), settings.watch_when);
     let quiet = Duration::from_millis(200);
     std::fs::create_dir_all(&dir)
-        .and_then(|()| Watched::start("watch", dir.clone(), quiet, move || drops.look()))
+        .and_then(|()| Watched::start("watch", dir.clone(), quiet, move || components.look()))
         .map(|watched| vec![watched])
         .map_err(|error| Error::io(dir, error))
 }

@@ -10,23 +10,16 @@
 //!
 //! Inside and not beside, for a folder that is given (a mount, a home) may be all that is ours.
 
-use super::folder::Folder;
+use super::fold::fold;
+use super::folder::{Folder, PARTS, PLACING, SETTINGS, UNFINISHED, is_begun, remove_placed};
 use crate::atomic_file::{self, Access, create_private_folder, sync_folder};
 use crate::config::Config;
 use crate::error::Error;
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-/// Where a run is made.
-const UNFINISHED: &str = ".gradus-unfinished";
-/// Where it is while its parts get their places.
-const PLACING: &str = ".gradus-placing";
-/// The settings: the last part that gets its place.
-const SETTINGS: &str = "gradus.yaml";
-/// The other parts of a run, in the order in which they do.
-const PARTS: [&str; 4] = ["model", "rubrics", "blobs", "log"];
 /// What a file system has in its first folder.
 const LOST_AND_FOUND: &str = "lost+found";
 /// Files that are named in a refusal.
@@ -41,45 +34,6 @@ enum There {
     Empty,
     /// What is left of a maker that died.
     Left,
-}
-
-/// A path without links and `..`, also of what is not there yet.
-fn resolved(path: &Path) -> PathBuf {
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    for known in path.ancestors() {
-        let Ok(mut real) = known.canonicalize() else { continue };
-        for part in path.strip_prefix(known).unwrap_or(Path::new("")).components() {
-            match part {
-                Component::ParentDir => drop(real.pop()),
-                Component::Normal(name) => real.push(name),
-                _ => {}
-            }
-        }
-        return real;
-    }
-    path
-}
-
-/// Whether a path is a folder or lies in it, by whatever way.
-pub(super) fn lies_in(path: &Path, folder: &Path) -> bool {
-    resolved(path).starts_with(resolved(folder))
-}
-
-/// The part of the run in `folder` that a path lies in, if it does.
-pub(super) fn part_of(path: &Path, folder: &Path) -> Option<&'static str> {
-    let parts =
-        PARTS.into_iter().chain([SETTINGS, "inbox", "watch", "doctor", "socket", "socket.part"]);
-    parts.into_iter().find(|part| lies_in(path, &folder.join(part)))
-}
-
-/// Whether making a run in a folder was begun and is not finished.
-pub(super) fn is_begun(dir: &Path) -> bool {
-    [UNFINISHED, PLACING].iter().any(|name| dir.join(name).is_dir())
-}
-
-/// Removes the empty folder of a maker that died when all was done.
-pub(super) fn tidy(dir: &Path) {
-    let _ = std::fs::remove_dir(dir.join(PLACING));
 }
 
 /// Refuses a folder that a run may not be made in; nothing is touched.
@@ -102,7 +56,7 @@ fn look(target: &Folder) -> Result<There, Error> {
         entries => entries.map_err(|error| Error::io(dir, error))?,
     };
     if target.holds_run() {
-        let started = super::folder::fold(&target.read_log()?)?.seed.is_some();
+        let started = fold(&target.read_log()?)?.seed.is_some();
         return Err(match started {
             true => Error::RunExists(dir.to_owned()),
             false => Error::Unfinished(dir.to_owned()),
@@ -231,7 +185,7 @@ impl Draft {
         self.place(&draft).map_err(|error| Error::io(&self.target, error))?;
         // The run is there, whole, also where the disk refuses now.
         self.finished = true;
-        tidy(&self.target);
+        remove_placed(&self.target);
         sync_folder(&self.target).map_err(|error| Error::io(&self.target, error))
     }
 
@@ -365,21 +319,5 @@ mod tests {
         let file = Folder::at(root.path().join("file"));
         std::fs::write(file.path(), "").unwrap();
         assert!(check(&file).is_err());
-    }
-
-    #[test]
-    fn ways_into_a_folder_are_seen() {
-        let root = tempfile::tempdir().unwrap();
-        let dir = root.path().join("run");
-        std::fs::create_dir_all(dir.join("model")).unwrap();
-        std::os::unix::fs::symlink(&dir, root.path().join("link")).unwrap();
-        for inside in ["run", "run/model/x", "link/y/z", "run/../run/a", "new/../run/b"] {
-            assert!(lies_in(&root.path().join(inside), &dir), "{inside}");
-        }
-        for outside in ["", "runs", "new", "run/../other"] {
-            assert!(!lies_in(&root.path().join(outside), &dir), "{outside}");
-        }
-        assert_eq!(part_of(&root.path().join("link/model/x"), &dir), Some("model"));
-        assert_eq!(part_of(&dir.join("arms/random"), &dir), None);
     }
 }

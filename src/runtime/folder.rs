@@ -1,4 +1,4 @@
-//! A run's folder: what lies where, and how a new one is laid out.
+//! A run's folder: what lies where.
 //!
 //! ```text
 //! DIR/gradus.yaml     the settings
@@ -14,44 +14,63 @@
 //!
 //! What reads a run makes, removes and locks nothing in it.
 
-use super::draft::{self, Draft};
-use super::retention::{Freed, retain};
-use super::rubrics::{Rubrics, Terms, keep};
-use super::{identity, spelling};
+use super::rubric_files;
 use crate::actor::clock::SystemClock;
-use crate::atomic_file::create_private_folder;
+use crate::atomic_file;
 use crate::blob::BlobStore;
-use crate::config::{Config, ReadoutMode};
-use crate::domain::event::SeedRow;
-use crate::domain::{Event, Offset, Panel, PolicyRef, Prompt, RubricId, TaskKey, When};
+use crate::domain::RubricId;
 use crate::error::Error;
-use crate::lm::model_files::ModelFiles;
-use crate::lm::weights::{WeightDtype, Weights};
-use crate::log::{Batch, Clock, DurableLog, JournalLog, Log, LostRecords, Verified};
-use crate::rubric::{Rubric, RubricEngine, RubricRegistry, UnusableFile};
-use crate::view::{LiveView, RunView};
-use std::path::{Path, PathBuf};
+use crate::log::{Clock, DurableLog, JournalLog, LostRecords, Verified};
+use crate::rubric::{RubricEngine, RubricRegistry};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-/// Records folded at a time.
-pub(crate) const FOLD_RECORDS: usize = 512;
-/// Prompts in one commit: small enough that a commit stays far below sled's segment.
-const PROMPTS_PER_COMMIT: usize = 100;
+/// Where a run is made.
+pub(super) const UNFINISHED: &str = ".gradus-unfinished";
+/// Where it is while its parts get their places.
+pub(super) const PLACING: &str = ".gradus-placing";
+/// The settings: the last part that gets its place.
+pub(super) const SETTINGS: &str = "gradus.yaml";
+/// The other parts of a run, in the order in which they do.
+pub(super) const PARTS: [&str; 4] = ["model", "rubrics", "blobs", "log"];
 
-/// What a new run begins with.
-pub struct NewRun {
-    /// The settings.
-    pub config: Config,
-    /// The base: files, and weights as the model room loaded them.
-    pub model: ModelFiles,
-    /// Weights that act first.
-    pub weights: Weights,
-    /// Prompts to train on and held-out ones.
-    pub prompts: Vec<Prompt>,
-    /// Named rows for supervised fine-tuning; none skips that iteration.
-    pub seed_data: Vec<(String, Vec<SeedRow>)>,
-    /// The rubric component.
-    pub rubric: Vec<u8>,
+/// A path without links and `..`, also of what is not there yet.
+fn resolved(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for known in path.ancestors() {
+        let Ok(mut real) = known.canonicalize() else { continue };
+        for part in path.strip_prefix(known).unwrap_or(Path::new("")).components() {
+            match part {
+                Component::ParentDir => drop(real.pop()),
+                Component::Normal(name) => real.push(name),
+                _ => {}
+            }
+        }
+        return real;
+    }
+    path
+}
+
+/// Whether a path is a folder or lies in it, by whatever way.
+pub(super) fn lies_in(path: &Path, folder: &Path) -> bool {
+    resolved(path).starts_with(resolved(folder))
+}
+
+/// The part of the run in `folder` that a path lies in, if it does.
+pub(super) fn part_of(path: &Path, folder: &Path) -> Option<&'static str> {
+    let parts =
+        PARTS.into_iter().chain([SETTINGS, "inbox", "watch", "doctor", "socket", "socket.part"]);
+    parts.into_iter().find(|part| lies_in(path, &folder.join(part)))
+}
+
+/// Whether making a run in a folder was begun and is not finished.
+pub(super) fn is_begun(dir: &Path) -> bool {
+    [UNFINISHED, PLACING].iter().any(|name| dir.join(name).is_dir())
+}
+
+/// Removes the empty folder of a maker that died when every part had its place.
+pub(super) fn remove_placed(dir: &Path) {
+    let _ = std::fs::remove_dir(dir.join(PLACING));
 }
 
 /// Paths of a run.
@@ -71,7 +90,7 @@ impl Folder {
 
     /// The settings file.
     pub fn config(&self) -> PathBuf {
-        self.0.join("gradus.yaml")
+        self.0.join(SETTINGS)
     }
 
     /// The base's files.
@@ -88,26 +107,12 @@ impl Folder {
         self.0.join("rubrics")
     }
 
-    /// The rubrics of a run that nobody works on; `log` is open, and `view` what is known of it.
-    pub(super) fn rubrics_of(
-        &self,
-        log: &Arc<DurableLog>,
-        view: &Arc<LiveView>,
-    ) -> Result<Rubrics, Error> {
-        let log: Arc<dyn Log> = log.clone();
-        let config = Config::from_yaml(&self.config())?;
-        let terms = Terms::of(&config, &Arc::new(ModelFiles::open(&self.model())?));
-        let engine = RubricEngine::new()?;
-        let registry = self.open_rubrics(&engine)?;
-        Ok(Rubrics::new(self.rubrics(), &log, view.clone(), registry, engine, terms))
-    }
-
     /// The bytes of an installed component.
     ///
     /// # Errors
     /// When its file cannot be read.
     pub fn component(&self, rubric: &RubricId) -> Result<Vec<u8>, Error> {
-        let path = self.rubrics().join(format!("{rubric}.wasm"));
+        let path = rubric_files::kept_at(&self.rubrics(), rubric);
         std::fs::read(&path).map_err(|error| Error::io(&path, error))
     }
 
@@ -131,7 +136,8 @@ impl Folder {
     pub fn open_log_by(&self, clock: Arc<dyn Clock>) -> Result<Arc<DurableLog>, Error> {
         self.must_hold_run()?;
         let log = DurableLog::open(&self.0.join("log"), clock)?;
-        draft::tidy(&self.0);
+        remove_placed(&self.0);
+        atomic_file::remove_abandoned(&self.rubrics());
         Ok(Arc::new(log))
     }
 
@@ -140,22 +146,14 @@ impl Folder {
     fn must_hold_run(&self) -> Result<(), Error> {
         match self.holds_run() {
             true => Ok(()),
-            false if draft::is_begun(&self.0) => Err(Error::Unfinished(self.0.clone())),
+            false if is_begun(&self.0) => Err(Error::Unfinished(self.0.clone())),
             false => Err(Error::NoRun(self.0.clone())),
         }
     }
 
-    /// Whether a run may be made in the folder: there is none, or an empty one. Nothing is touched.
-    ///
-    /// # Errors
-    /// [`Error::RunExists`], [`Error::Unfinished`], or [`Error::Usage`] with what lies there.
-    pub fn must_be_vacant(&self) -> Result<(), Error> {
-        draft::check(self)
-    }
-
     /// Whether a path is the folder or lies in it, by whatever way.
     pub fn encloses(&self, path: &Path) -> bool {
-        draft::lies_in(path, &self.0)
+        lies_in(path, &self.0)
     }
 
     /// Opens the log for reading alone, beside a running process or without one.
@@ -191,16 +189,6 @@ impl Folder {
         Ok(DurableLog::rebuild(&self.0.join("log"), Arc::new(SystemClock), lost_records)?)
     }
 
-    /// Drops what iterations older than the last `keep` finished ones left; see
-    /// [`super::Runtime::retain`]. For a run that nobody works on.
-    ///
-    /// # Errors
-    /// [`Error::NoRun`], or what the log says: in use, damaged, no space.
-    pub fn retain(&self, keep: u32) -> Result<Freed, Error> {
-        let log = self.open_log()?;
-        retain(&log, self.open_blobs(&log)?.as_ref(), keep)
-    }
-
     /// The blobs, for reading alone.
     pub fn blobs(&self) -> Arc<BlobStore> {
         Arc::new(BlobStore::reader(&self.0.join("blobs")))
@@ -220,245 +208,27 @@ impl Folder {
     /// # Errors
     /// When the folder cannot be listed.
     pub fn open_rubrics(&self, engine: &RubricEngine) -> Result<Arc<RubricRegistry>, Error> {
-        let mut registry = RubricRegistry::default();
-        let dir = self.rubrics();
-        let entries = std::fs::read_dir(&dir).map_err(|e| Error::io(&dir, e))?;
-        for entry in entries {
-            let file = entry.map_err(|e| Error::io(&dir, e))?.path();
-            if file.extension().is_none_or(|e| e != "wasm") {
-                continue;
-            }
-            match load_kept(engine, &file) {
-                Ok(rubric) => registry.install(rubric),
-                Err(reason) => {
-                    let path = file.display();
-                    tracing::warn!("{path} is no installed rubric and is left out: {reason}");
-                    registry.leave_out(UnusableFile { file, reason });
-                }
-            }
-        }
-        Ok(Arc::new(registry))
-    }
-
-    /// Makes a new run, whole or not at all: a process that dies or a disk that fills leaves nothing
-    /// that passes for one, and making it again gives exactly what is asked for then.
-    ///
-    /// # Errors
-    /// Those of [`Folder::must_be_vacant`], else what failed.
-    pub fn create(&self, new: &NewRun) -> Result<(), Error> {
-        new.config.validate()?;
-        new.config.validate_for(new.model.config())?;
-        new.weights.check_finite()?;
-        self.must_be_vacant()?;
-        // Before anything is written.
-        let rubric = Rubric::load(&RubricEngine::new()?, &new.rubric)?;
-        // Another judge spells in its own way, and is not open yet.
-        if new.config.judge.readout != ReadoutMode::Parsed && new.config.judge.engine.is_none() {
-            spelling::check(new.model.tokenizer(), &rubric)?;
-        }
-        let draft = Draft::begin(self)?;
-        let folder = draft.folder();
-        folder.make_parts()?;
-        keep(&folder.rubrics(), rubric.id(), &new.rubric)?;
-        new.model.write_texts(&folder.model())?;
-        let log = folder.open_part_log()?;
-        let blobs = folder.open_blobs(&log)?;
-        let base = PolicyRef::full(blobs.put(&new.weights.to_bytes(WeightDtype::F32)?)?);
-        record_new(new, &log, &blobs, &rubric, base)?;
-        drop(log);
-        draft.finish(&new.config)
-    }
-
-    /// The folders of a draft.
-    fn make_parts(&self) -> Result<(), Error> {
-        for dir in [self.rubrics(), self.model()] {
-            create_private_folder(&dir).map_err(|e| Error::io(&dir, e))?;
-        }
-        Ok(())
-    }
-
-    /// The log of a draft, which is no run yet.
-    fn open_part_log(&self) -> Result<DurableLog, Error> {
-        Ok(DurableLog::open(&self.0.join("log"), Arc::new(SystemClock))?)
-    }
-
-    /// Makes another run in the folder `to`: this one as it was before record `until`, with other
-    /// settings, and everything that it names. Whole or not at all, as with [`Folder::create`]. Blobs
-    /// are checked, and are hard links where the file system has them.
-    ///
-    /// # Errors
-    /// Those of [`Folder::must_be_vacant`] on `to`; when the log was compacted, or a blob is damaged
-    /// or missing that the other run needs; else what failed.
-    pub fn fork(&self, to: &Folder, until: Offset, config: &Config) -> Result<(), Error> {
-        self.fork_with(to, until, config, |_, _| Ok(()))
-    }
-
-    /// As [`Folder::fork`], with what `add` puts into the other run's folder and log before that is a
-    /// run.
-    pub(crate) fn fork_with(
-        &self,
-        to: &Folder,
-        until: Offset,
-        config: &Config,
-        add: impl FnOnce(&Folder, &dyn Log) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        config.validate()?;
-        if let Some(part) = draft::part_of(&to.0, &self.0) {
-            let (to, dir) = (to.0.display(), self.0.display());
-            return Err(Error::Usage(format!("{to} lies in {dir}/{part}; give another folder")));
-        }
-        let from = self.read_log()?;
-        if let Some(base) = from.compacted() {
-            let (dir, floor) = (self.0.display(), base.floor());
-            let why = format!("{dir} was compacted: not all records before {floor} are there");
-            return Err(Error::Usage(format!("{why}; fork a copy from before that")));
-        }
-        let view = fold_until(&from, until)?;
-        let draft = Draft::begin(to)?;
-        let folder = draft.folder();
-        folder.make_parts()?;
-        copy_files(&self.model(), &folder.model())?;
-        self.copy_rubrics(&folder)?;
-        let log = folder.open_part_log()?;
-        self.copy_blobs(&view, folder.open_blobs(&log)?.as_ref())?;
-        copy_records(&from, &log, until)?;
-        add(&folder, &log)?;
-        drop(log);
-        draft.finish(config)
-    }
-
-    /// Copies the components that are what their names say.
-    fn copy_rubrics(&self, to: &Folder) -> Result<(), Error> {
-        let dir = self.rubrics();
-        for entry in std::fs::read_dir(&dir).map_err(|e| Error::io(&dir, e))? {
-            let path = entry.map_err(|e| Error::io(&dir, e))?.path();
-            let Ok(bytes) = std::fs::read(&path) else { continue };
-            let id = Rubric::id_of(&bytes);
-            if path.file_name().is_some_and(|name| *name == *format!("{id}.wasm")) {
-                keep(&to.rubrics(), &id, &bytes)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes over what a run with this view names. What it can go on without may be gone.
-    fn copy_blobs(&self, view: &RunView, to: &BlobStore) -> Result<(), Error> {
-        let (from, needed) = (self.blobs(), view.lasting_blobs());
-        for hash in view.blobs(Offset(0)) {
-            match to.take(&hash, &from) {
-                Err(error) if error.lost().is_some() && !needed.contains(&hash) => {
-                    tracing::info!(%error, "the other run goes on without it");
-                }
-                taken => taken?,
-            }
-        }
-        Ok(())
+        rubric_files::load_all(&self.rubrics(), engine).map(Arc::new)
     }
 }
 
-/// A component that lies under its hash.
-fn load_kept(engine: &RubricEngine, file: &Path) -> Result<Rubric, String> {
-    let bytes = std::fs::read(file).map_err(|error| error.to_string())?;
-    let id = Rubric::id_of(&bytes);
-    if file.file_stem().is_none_or(|name| *name != *id.0) {
-        return Err(format!("its bytes hash to {id}, which is not its name"));
-    }
-    Rubric::load(engine, &bytes).map_err(|error| error.to_string())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Copies the files of a folder: people change them, so none is shared.
-fn copy_files(from: &Path, to: &Path) -> Result<(), Error> {
-    for entry in std::fs::read_dir(from).map_err(|e| Error::io(from, e))? {
-        let path = entry.map_err(|e| Error::io(from, e))?.path();
-        if let Some(name) = path.file_name().filter(|_| path.is_file()) {
-            let target = to.join(name);
-            std::fs::copy(&path, &target).map_err(|e| Error::io(&target, e))?;
+    #[test]
+    fn ways_into_a_folder_are_seen() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("run");
+        std::fs::create_dir_all(dir.join("model")).unwrap();
+        std::os::unix::fs::symlink(&dir, root.path().join("link")).unwrap();
+        for inside in ["run", "run/model/x", "link/y/z", "run/../run/a", "new/../run/b"] {
+            assert!(lies_in(&root.path().join(inside), &dir), "{inside}");
         }
-    }
-    Ok(())
-}
-
-/// Copies the records before `until`.
-fn copy_records(from: &JournalLog, to: &DurableLog, until: Offset) -> Result<(), Error> {
-    while to.tail() < until {
-        let left = (until.0 - to.tail().0).min(PROMPTS_PER_COMMIT as u64) as usize;
-        let records = from.read(to.tail(), left)?;
-        if records.is_empty() {
-            let tail = to.tail();
-            return Err(Error::Usage(format!("the log ends at record {tail}, before {until}")));
+        for outside in ["", "runs", "new", "run/../other"] {
+            assert!(!lies_in(&root.path().join(outside), &dir), "{outside}");
         }
-        let events = records.into_iter().map(|record| record.event).collect();
-        to.append(Batch { key: None, events, cursor: None })?;
-    }
-    Ok(())
-}
-
-fn record_new(
-    new: &NewRun,
-    log: &dyn Log,
-    blobs: &BlobStore,
-    rubric: &Rubric,
-    base: PolicyRef,
-) -> Result<(), Error> {
-    let mut at = 0u64;
-    let mut record = |events: Vec<Event>| {
-        let body = serde_json::to_vec(&events).unwrap_or_default();
-        let key = TaskKey::of("create", &[&at.to_le_bytes(), &body]);
-        at += 1;
-        log.append(Batch { key: Some(key), events, cursor: None })
-    };
-    for chunk in new.prompts.chunks(PROMPTS_PER_COMMIT) {
-        record(chunk.iter().map(|p| Event::PromptAdmitted { prompt: p.clone() }).collect())?;
-    }
-    let mut last = Vec::new();
-    for (name, rows) in &new.seed_data {
-        let mut bytes = Vec::new();
-        for row in rows {
-            serde_json::to_writer(&mut bytes, row)
-                .map_err(|e| Error::Usage(format!("seed data {name}: {e}")))?;
-            bytes.push(b'\n');
-        }
-        let blob = blobs.put(&bytes)?;
-        last.push(Event::SeedDataAdmitted { name: name.clone(), rows: rows.len() as u32, blob });
-    }
-    let id = rubric.id().clone();
-    let (name, version) = (rubric.info().name.clone(), rubric.info().version.clone());
-    last.push(Event::RubricInstalled { rubric: id.clone(), name, version });
-    let panel = Panel::one(id);
-    last.push(Event::RubricActivated { panel, when: When::NextIteration, trial: None });
-    let settings = new.config.recorded();
-    last.extend(identity::pin(&new.model, None).events);
-    last.push(Event::RunStarted { seed: new.config.seed, base, settings });
-    record(last)?;
-    Ok(())
-}
-
-/// Folds a whole log.
-///
-/// # Errors
-/// What the log says.
-pub fn fold(log: &dyn Log) -> Result<RunView, Error> {
-    fold_until(log, Offset(u64::MAX))
-}
-
-/// Folds a whole log and keeps what is needed to go on.
-///
-/// # Errors
-/// What the log says.
-pub(super) fn fold_to_go_on(log: &dyn Log) -> Result<RunView, Error> {
-    let mut view = RunView::at_the_floor(log)?;
-    view.forget_finished();
-    while view.follow(log, FOLD_RECORDS, |_| {})? > 0 {}
-    Ok(view)
-}
-
-/// Folds the records of a log before `until`.
-pub(crate) fn fold_until(log: &dyn Log, until: Offset) -> Result<RunView, Error> {
-    let mut view = RunView::at_the_floor(log)?;
-    loop {
-        let left = until.0.saturating_sub(view.next.0).min(FOLD_RECORDS as u64) as usize;
-        if left == 0 || view.follow(log, left, |_| {})? == 0 {
-            return Ok(view);
-        }
+        assert_eq!(part_of(&root.path().join("link/model/x"), &dir), Some("model"));
+        assert_eq!(part_of(&dir.join("arms/random"), &dir), None);
     }
 }

@@ -5,7 +5,7 @@
 //! own. The same for callers without one is named `..._blocking`.
 
 use super::core::Core;
-use super::folder::fold;
+use super::fold::fold;
 use super::rubrics::Rubrics;
 use super::served::ServedPolicy;
 use super::status::Status;

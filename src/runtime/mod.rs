@@ -2,17 +2,18 @@
 //! here is global: a process may hold as many runtimes as it has folders.
 
 mod admission;
+mod alone;
 mod builder;
+mod component_folder;
 mod core;
-pub mod doctor;
+mod create;
 mod draft;
-mod drops;
-pub mod estimate;
+pub(crate) mod fold;
 pub mod folder;
 mod handle;
 mod held_out;
 pub mod identity;
-pub mod memory;
+mod memory;
 pub(crate) mod models;
 mod outcome;
 mod panels;
@@ -20,6 +21,7 @@ mod policies;
 mod present;
 mod referees;
 mod retention;
+pub(crate) mod rubric_files;
 pub mod rubrics;
 mod served;
 mod settings;
@@ -34,7 +36,9 @@ mod wait;
 mod watched;
 
 pub use builder::Builder;
-pub use folder::{Folder, NewRun, fold};
+pub use create::NewRun;
+pub use fold::fold;
+pub use folder::Folder;
 pub use handle::Handle;
 pub use held_out::HeldOutChange;
 pub use outcome::{FailedIteration, Goal, Outcome};

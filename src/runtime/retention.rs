@@ -2,7 +2,8 @@
 //! completions, judgments, pairs and checkpoints on the way. What they came to stays: every prompt,
 //! every figure of the reports, the promoted policies, and that something was dropped.
 
-use super::folder::{FOLD_RECORDS, fold};
+use super::fold::{FOLD_RECORDS, fold};
+use super::folder::Folder;
 use crate::blob::BlobStore;
 use crate::domain::{Event, Offset};
 use crate::error::Error;
@@ -61,6 +62,18 @@ pub(crate) fn retain(log: &DurableLog, blobs: &BlobStore, keep: u32) -> Result<F
     let (count, blob_bytes) =
         blobs.retain(&view.blobs(kept_from(&view, keep)), &view.blobs(Offset(0)))?;
     Ok(Freed { log: compacted, blobs: count, blob_bytes })
+}
+
+impl Folder {
+    /// Drops what iterations older than the last `keep` finished ones left; see
+    /// [`super::Runtime::retain`]. For a run that nobody works on.
+    ///
+    /// # Errors
+    /// [`Error::NoRun`], or what the log says: in use, damaged, no space.
+    pub fn retain(&self, keep: u32) -> Result<Freed, Error> {
+        let log = self.open_log()?;
+        retain(&log, self.open_blobs(&log)?.as_ref(), keep)
+    }
 }
 
 /// Where the oldest iteration begins that is kept whole.

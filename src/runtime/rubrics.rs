@@ -4,8 +4,8 @@
 //! view that knows the new panel.
 
 use super::panels;
+use super::rubric_files::{keep, kept_at};
 use super::spelling;
-use crate::atomic_file::{self, Access};
 use crate::config::{Config, ReadoutMode};
 use crate::domain::text::bounded;
 use crate::domain::{Event, Offset, Panel, PanelMember, RubricId, TaskKey, Trial, When};
@@ -545,14 +545,4 @@ pub fn find(view: &RunView, wanted: &str) -> Result<RubricId, Error> {
             )))
         }
     }
-}
-
-/// Keeps a component's bytes under their hash: whole, or not at all.
-pub(crate) fn keep(dir: &Path, id: &RubricId, bytes: &[u8]) -> Result<(), Error> {
-    let path = kept_at(dir, id);
-    atomic_file::write(&path, bytes, Access::Private).map_err(|error| Error::io(path, error))
-}
-
-fn kept_at(dir: &Path, id: &RubricId) -> PathBuf {
-    dir.join(format!("{id}.wasm"))
 }

@@ -40,7 +40,7 @@ fn room(path: &str) -> &str {
 
 /// Which rooms each room may look into. Below is never above: a cycle cannot be written down here
 /// without being seen.
-const MAY_SEE: [(&str, &[&str]); 24] = [
+const MAY_SEE: [(&str, &[&str]); 26] = [
     // The model layer, a crate of its own: the words that both speak are at home there.
     ("domain", &["lm"]),
     ("stats", &[]),
@@ -66,6 +66,7 @@ const MAY_SEE: [(&str, &[&str]); 24] = [
             "stats", "view",
         ],
     ),
+    ("estimate", &["config", "domain", "engine", "error", "lm", "space", "view"]),
     // Of `lm` the flag by which work is stopped, and the error that says so; of `blob` and `engine`
     // what its tests fake.
     ("actor", &["blob", "config", "domain", "engine", "faults", "lm", "log", "stage", "view"]),
@@ -79,6 +80,7 @@ const MAY_SEE: [(&str, &[&str]); 24] = [
             "domain",
             "engine",
             "error",
+            "estimate",
             "lm",
             "log",
             "machine",
@@ -87,6 +89,13 @@ const MAY_SEE: [(&str, &[&str]); 24] = [
             "space",
             "stage",
             "view",
+        ],
+    ),
+    (
+        "doctor",
+        &[
+            "blob", "config", "domain", "engine", "error", "estimate", "lm", "log", "rubric",
+            "runtime", "space", "stage", "view",
         ],
     ),
     (

@@ -6,7 +6,7 @@
 //! values), V the vocabulary, L the layers, W the bytes of a number as a device computes with it.
 //!
 //! Training and drawing do not overlap, for one heavy task computes at a time; policies stay open
-//! beside either. Who adds all of it up for a run is `runtime/estimate` in gradus.
+//! beside either. Who adds all of it up for a run is `src/estimate` in gradus.
 
 pub mod cpu;
 pub mod gpu;

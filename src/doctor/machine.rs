@@ -1,8 +1,7 @@
 //! What this machine has, and what this process holds.
 
 use crate::lm::speed;
-use crate::runtime::memory::{available_bytes, field};
-use crate::space::free_bytes;
+use crate::space::{available_memory_bytes, field, free_bytes};
 use serde::Serialize;
 use std::fs;
 use std::path::Path;
@@ -30,7 +29,7 @@ impl Machine {
         Machine {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             vector_bits: speed::vector_bits(),
-            memory_available_bytes: available_bytes(),
+            memory_available_bytes: available_memory_bytes(),
             disk_free_bytes: free_bytes(place),
             product_gflops: speed::product_gflops(),
             memory_gb_per_s: speed::memory_gb_per_s(),

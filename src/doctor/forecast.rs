@@ -5,7 +5,7 @@ use super::cost::{flow, like};
 use super::measure::{Measured, Training};
 use crate::config::{Config, JudgeSource};
 use crate::domain::event::IterationKind;
-use crate::runtime::estimate::Lengths;
+use crate::estimate::Lengths;
 use serde::Serialize;
 use std::collections::BTreeMap;
 

@@ -5,7 +5,6 @@ use super::remedies::lighter;
 use super::*;
 use crate::config::Dtype;
 use crate::lm::estimate::gpu as device;
-use crate::runtime::memory::{check, refusal};
 
 /// SmolLM2-135M has 134,515,008 parameters (its model card).
 const SMOLLM2: &str = r#"{"model_type":"llama","hidden_size":576,"intermediate_size":1536,

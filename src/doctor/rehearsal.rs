@@ -18,12 +18,12 @@ use crate::domain::{
 use crate::engine::PolicyTokens;
 use crate::engine::local::LocalModel;
 use crate::error::Error;
+use crate::estimate::parameters;
 use crate::lm::cancel::Cancel;
 use crate::lm::device::SelectedDevice;
 use crate::lm::model_files::ModelFiles;
 use crate::log::{Batch, Log, MemoryLog};
 use crate::rubric::RubricRegistry;
-use crate::runtime::estimate::parameters;
 use crate::runtime::models::Brought;
 use crate::runtime::{Folder, identity};
 use crate::stage::conductor::planned;

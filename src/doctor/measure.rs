@@ -9,12 +9,12 @@ use crate::domain::{PolicyRef, Prompt, Seed};
 use crate::engine::tokens::draw_request;
 use crate::engine::{Prepared, Scorer};
 use crate::error::Error;
+use crate::estimate::{Kinds, Lengths, Memory, Needs, Outline};
 use crate::lm::cancel::Cancel;
 use crate::lm::error::LmError;
 use crate::lm::generate::{DrawRequest, live_max};
 use crate::lm::policy::LanguageModel;
 use crate::runtime::Folder;
-use crate::runtime::estimate::{Kinds, Lengths, Memory, Needs, Outline};
 use crate::stage::StageError;
 use crate::stage::sampler::{prompt_seed, request};
 use std::sync::Arc;
@@ -222,7 +222,7 @@ pub(super) fn measure(cast: &Cast, folder: &Folder) -> Result<Measured, Error> {
         found.opening = opened(&act);
         found.writing = Some((act.seconds - found.opening, admitted));
     }
-    if super::kinds(&cast.view) == Kinds::SupervisedFirst {
+    if Kinds::of(&cast.view) == Kinds::SupervisedFirst {
         play.open(IterationKind::Sft)?;
         let acts = play.train(&hands)?;
         let rows = play.view.seed_data.iter().map(|facts| facts.rows as usize).sum();
@@ -272,7 +272,7 @@ fn excess(
     [sampled, judged, trained]: [&[Act]; 3],
     checkpoint: Option<Act>,
 ) -> [i64; 5] {
-    let (model, kinds) = (cast.model.config(), super::kinds(&cast.view));
+    let (model, kinds) = (cast.model.config(), Kinds::of(&cast.view));
     let outline = Outline { lengths, ..Outline::of(model, &play.config, kinds, &cast.device) };
     let Needs { sampler, judge, reference, trainer, opening, .. } = outline.needs(Memory::Machine);
     let peak = |acts: &mut dyn Iterator<Item = &Act>| acts.map(|act| act.peak).max();

@@ -4,20 +4,23 @@
 //!
 //! It counts what the code holds by design, and what glibc's allocator keeps of memory that was given
 //! back: pieces of less than 32 MiB stay with the thread that had them, and every stage has a thread
-//! of its own. How much of that there is in truth [`super::doctor`] measures.
+//! of its own. How much of that there is in truth `doctor` measures.
 //!
 //! Where a GPU computes there are two memories: what lies on the device, and what passes through the
 //! machine's on its way there and back ([`gpu`]).
 
 mod disk;
+mod fit;
 mod gpu;
 mod remedies;
 #[cfg(test)]
 mod tests;
 
+pub use fit::{check, check_now, gib, refusal};
 pub use remedies::{Remedy, remedies};
 
 use crate::config::Config;
+use crate::domain::event::IterationKind;
 use crate::engine::local::{OPEN_POLICIES_MAX, storage};
 use crate::lm::config::ModelConfig;
 use crate::lm::device::{DeviceKind, SelectedDevice};
@@ -29,6 +32,7 @@ use crate::lm::estimate::cpu::{
 use crate::lm::generate::live_max;
 pub use crate::lm::tensors::parameters;
 use crate::lm::tensors::{TensorSpec, tensors};
+use crate::view::RunView;
 pub use disk::DiskNeeds;
 use serde::Serialize;
 
@@ -104,6 +108,17 @@ pub enum Kinds {
     Preference,
     /// The first, which is to come, by supervision.
     SupervisedFirst,
+}
+
+impl Kinds {
+    /// How a run's iterations train from here on.
+    pub fn of(view: &RunView) -> Kinds {
+        let upcoming = view.open().map_or_else(|| view.next_iteration().1, |(_, open)| open.kind);
+        match upcoming {
+            IterationKind::Sft => Kinds::SupervisedFirst,
+            IterationKind::Dpo => Kinds::Preference,
+        }
+    }
 }
 
 /// Which memory is meant.

@@ -2,7 +2,7 @@
 //! miniature iteration of the run's own stages ([`rehearsal`]), which takes about a minute for a
 //! model of 135 M parameters. Nothing of the run changes.
 //!
-//! Memory is the estimate of [`super::estimate`], plus what the process held in the miniature beyond
+//! Memory is the estimate of [`crate::estimate`], plus what the process held in the miniature beyond
 //! that estimate of the miniature; of a GPU's memory, the estimate alone. Time is counts times prices:
 //! tokens read, steps drawn and rows of each, rows trained ([`forecast`]). What is not known
 //! beforehand: how long the answers of later policies are (today's are taken), and how many prompts
@@ -18,18 +18,19 @@ mod watch;
 pub use forecast::IterationForecast;
 pub use machine::Machine;
 
-use super::estimate::{DiskNeeds, Kinds, Lengths, Memory, Outline, Remedy, parameters, remedies};
-use super::{Folder, fold, memory};
 use crate::config::Config;
 use crate::domain::Iteration;
 use crate::domain::event::IterationKind;
 use crate::error::Error;
+use crate::estimate::{DiskNeeds, Kinds, Lengths, Memory, Outline, Remedy, parameters, remedies};
 use crate::lm::device::{DeviceKind, SelectedDevice, free_memory};
 use crate::lm::generate::live_max;
 use crate::lm::model_files::ModelFiles;
 use crate::log::LogError;
 use crate::rubric::{RubricEngine, RubricRegistry};
 use crate::runtime::models::Brought;
+use crate::runtime::{Folder, fold};
+use crate::space::available_memory_bytes;
 use crate::stage::judge::shown;
 use crate::stage::{Oracle, PromptWriter};
 use crate::view::RunView;
@@ -103,14 +104,6 @@ pub struct Diagnosis {
 /// The iteration that is under way, or else the next one.
 fn upcoming(view: &RunView) -> (Iteration, IterationKind) {
     view.open().map_or_else(|| view.next_iteration(), |(iteration, open)| (iteration, open.kind))
-}
-
-/// How a run's iterations train from here on.
-pub(super) fn kinds(view: &RunView) -> Kinds {
-    match upcoming(view).1 {
-        IterationKind::Sft => Kinds::SupervisedFirst,
-        IterationKind::Dpo => Kinds::Preference,
-    }
 }
 
 impl Diagnosis {
@@ -210,8 +203,8 @@ pub fn examine(
     let began = Instant::now();
     let cast = cast(folder, writer, device)?;
     let (model, config) = (cast.model.config(), &cast.config);
-    let outline = Outline::of(model, config, kinds(&cast.view), device);
-    let machine = memory::available_bytes();
+    let outline = Outline::of(model, config, Kinds::of(&cast.view), device);
+    let machine = available_memory_bytes();
     let bare = Diagnosis {
         parameters: parameters(model),
         memory: memory_forecast(&outline, Memory::Machine, machine, None),
@@ -230,7 +223,7 @@ pub fn examine(
     found.asked = if tried == 0 { 0.0 } else { found.asked / tried as f64 };
     let lengths = found.lengths.unwrap_or_else(|| Lengths::most(config));
     let outline = Outline { lengths: Some(lengths), ..outline };
-    let machine = memory::available_bytes();
+    let machine = available_memory_bytes();
     let memory = memory_forecast(&outline, Memory::Machine, machine, Some(&found));
     let left = config.iterations.saturating_sub(cast.view.finished());
     let iterations = Forecast { config, stock: &stock, found: &found }.iterations(left);

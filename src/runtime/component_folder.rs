@@ -1,4 +1,4 @@
-//! DROPS: components that appear in the watched folder. Each is read whole and told apart by its
+//! COMPONENT FOLDER: the watched folder in which components appear. Each is read whole and told apart by its
 //! hash, so a file that is written twice, renamed or only touched does nothing, and one that is half
 //! written is refused now and taken when it is whole. One that disappears changes nothing.
 
@@ -11,7 +11,7 @@ use std::time::SystemTime;
 /// A file's length and time, by which an unchanged one is not read again.
 type Looks = (u64, Option<SystemTime>);
 
-pub(super) struct Drops {
+pub(super) struct ComponentFolder {
     dir: PathBuf,
     rubrics: Rubrics,
     when: When,
@@ -19,9 +19,9 @@ pub(super) struct Drops {
     taken: BTreeSet<[u8; 32]>,
 }
 
-impl Drops {
-    pub fn new(dir: PathBuf, rubrics: Rubrics, when: When) -> Drops {
-        Drops { dir, rubrics, when, seen: BTreeMap::new(), taken: BTreeSet::new() }
+impl ComponentFolder {
+    pub fn new(dir: PathBuf, rubrics: Rubrics, when: When) -> ComponentFolder {
+        ComponentFolder { dir, rubrics, when, seen: BTreeMap::new(), taken: BTreeSet::new() }
     }
 
     /// Takes what is new.

@@ -1,0 +1,39 @@
+//! FOLD: what a log comes to.
+
+use crate::domain::Offset;
+use crate::error::Error;
+use crate::log::Log;
+use crate::view::RunView;
+
+/// Records folded at a time.
+pub(crate) const FOLD_RECORDS: usize = 512;
+
+/// Folds a whole log.
+///
+/// # Errors
+/// What the log says.
+pub fn fold(log: &dyn Log) -> Result<RunView, Error> {
+    fold_until(log, Offset(u64::MAX))
+}
+
+/// Folds a whole log and keeps what is needed to go on.
+///
+/// # Errors
+/// What the log says.
+pub(super) fn fold_to_go_on(log: &dyn Log) -> Result<RunView, Error> {
+    let mut view = RunView::at_the_floor(log)?;
+    view.forget_finished();
+    while view.follow(log, FOLD_RECORDS, |_| {})? > 0 {}
+    Ok(view)
+}
+
+/// Folds the records of a log before `until`.
+pub(crate) fn fold_until(log: &dyn Log, until: Offset) -> Result<RunView, Error> {
+    let mut view = RunView::at_the_floor(log)?;
+    loop {
+        let left = until.0.saturating_sub(view.next.0).min(FOLD_RECORDS as u64) as usize;
+        if left == 0 || view.follow(log, left, |_| {})? == 0 {
+            return Ok(view);
+        }
+    }
+}

@@ -5,7 +5,7 @@
 //! [`sampler`] answers them, [`judge`] scores the answers, [`pair_store`] (with [`select`]) makes
 //! pairs, [`trainer`] learns from them, [`evaluator`] measures, and the conductor's gate promotes
 //! or rejects. No stage asks another a question: what it needs is in the log, and recorded texts are
-//! read back in one place ([`bodies`]).
+//! read back in one place (`bodies`).
 
 pub(crate) mod bodies;
 pub mod conductor;

@@ -3,7 +3,7 @@
 //! checkpoint are one append, so a step without its weights is never recorded as done.
 //!
 //! What is trained is in the plan and in recorded texts; both are read once for an iteration
-//! ([`super::training_set`]).
+//! (`training_set`).
 //!
 //! Departure from the paper: supervised seed rows may be rehearsed beside the pairs
 //! (`train.dpo.rehearsal_weight`), and an NLL term on the chosen completion may be added

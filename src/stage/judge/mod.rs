@@ -1,18 +1,18 @@
 //! THE JUDGE. The policy judges its own answers: the panel's rubrics render the questions, the policy
 //! replies k times, the rubrics read each reply (paper, 2.3 step 3: three samples, mean).
 //!
-//! Three tasks, in this order: [`probe`] tests the judge with bad answers, [`chunk`] makes the
-//! judgments that count, [`shadow`] lets rubrics judge that do not count yet. All three ask through
-//! [`panel`] (several rubrics) and [`runner`] (one rubric): [`question`] is what a rubric asks about
-//! an [`item`], [`groups`] which answers it shows together, [`reply`] what it read in a reply,
-//! [`readout`] what probabilities say of that, [`aggregate`] one score made of all of it. [`job`]
+//! Three tasks, in this order: `probe` tests the judge with bad answers, `chunk` makes the
+//! judgments that count, `shadow` lets rubrics judge that do not count yet. All three ask through
+//! `panel` (several rubrics) and `runner` (one rubric): `question` is what a rubric asks about
+//! an `item`, `groups` which answers it shows together, `reply` what it read in a reply,
+//! `readout` what probabilities say of that, `aggregate` one score made of all of it. `job`
 //! reads completions from the log and makes judgments of replies; [`referee`] says who compares two
 //! policies on held-out prompts. What is here knows no rubric's words and no score's meaning.
 //!
 //! Departures from the paper: where the judge wrote a score and the rubric says where, the score is
 //! the expectation over what it could have written there (G-Eval, arXiv 2303.16634; `preset paper`
 //! takes what was written); identical completions of a prompt are judged once and share the result.
-//! The control arms ([`arms`]) replace the score and nothing else.
+//! The control arms (`arms`) replace the score and nothing else.
 
 pub(crate) mod aggregate;
 mod arms;

@@ -12,7 +12,6 @@ use gradus::engine::{
     AnswerRequest, Capabilities, ChatModel, ChoiceRequest, Engine, EngineError, Identity, Needs,
     Prepared, text_alone,
 };
-use gradus::lm::cancel::Cancel;
 use gradus::prelude::*;
 use std::sync::Arc;
 
@@ -84,12 +83,13 @@ impl ChatModel for Counter {
     }
 }
 
-#[tokio::main(flavor = "current_thread")]
 #[allow(dead_code, reason = "a test takes what it shows alone")]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = std::env::args().nth(1).ok_or("give the run's folder")?;
     let builder = Runtime::builder(dir).named_engine("counter", Arc::new(Counter));
-    let runtime = builder.start().await?;
-    println!("{:?}", runtime.wait(Goal::Iterations).await?);
-    Ok(runtime.shutdown().await?)
+    let runtime = builder.start_blocking()?;
+    let outcome = runtime.wait_blocking(Goal::Iterations, &Cancel::default(), |_| {})?;
+    println!("{outcome:?}");
+    runtime.shutdown_blocking();
+    Ok(())
 }

@@ -157,12 +157,7 @@ impl Shape {
         }
         let weights = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
         let network = built(what, || self.network(weights))?;
-        let prompts = match self.kind {
-            // Its layers write over a window.
-            Kind::Gemma3 => Prompts::ReadAnew,
-            _ => Prompts::Shared,
-        };
-        Ok(Frozen::new(network, prompts))
+        Ok(Frozen::new(network, Prompts::Shared))
     }
 
     fn network(&self, weights: VarBuilder<'_>) -> std::result::Result<Box<dyn Network>, LmError> {
@@ -225,7 +220,7 @@ fn exact_up_to(kind: Kind, given: &Value) -> std::result::Result<usize, LmError>
     let qwen = matches!(kind, Kind::Qwen2 | Kind::Qwen2Moe | Kind::Qwen3 | Kind::Qwen3Moe);
     let window = given.get("sliding_window").and_then(Value::as_u64);
     let absent = unused || (qwen && given.get("use_sliding_window").is_none());
-    let window = window.filter(|_| kind != Kind::Gemma3 && !absent);
+    let window = window.filter(|_| !absent);
     Ok(window.map_or(longest, |window| longest.min(window as usize)))
 }
 

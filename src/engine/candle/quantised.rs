@@ -98,7 +98,10 @@ impl Quantised {
         let context_tokens_max = match kind {
             Kind::Llama => longest.min(quantized_llama::MAX_SEQ_LEN),
             Kind::Phi3 => longest.min(PHI3_CONTEXT_MAX),
-            Kind::Gemma3 => longest.min(quantized_gemma3::MAX_SEQ_LEN),
+            Kind::Gemma3 => {
+                let window = metadata.whole("gemma3.attention.sliding_window");
+                longest.min(window.map_or(longest, |window| window as usize))
+            }
             Kind::Qwen2 | Kind::Qwen3 => longest,
         };
         let ends = ["eos_token_id", "eot_token_id"].into_iter();

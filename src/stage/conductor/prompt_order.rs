@@ -1,4 +1,4 @@
-//! Tables of decisions: what is known in, the events that are decided out.
+//! In which order prompts are answered: prompts of a run in, those that its iterations answer out.
 
 use super::*;
 use crate::domain::{BlobHash, Prompt, PromptOrigin, When};

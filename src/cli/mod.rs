@@ -10,7 +10,10 @@ mod devices;
 mod doctor;
 mod drive;
 mod generate;
+mod hints;
 mod init;
+#[cfg(test)]
+mod known;
 mod log;
 mod output;
 mod recipe;
@@ -21,7 +24,7 @@ mod screen;
 mod signals;
 mod status;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use gradus::{Error, ExitStatus};
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -72,8 +75,11 @@ pub fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
-    let end = run(Arguments::parse().verb).unwrap_or_else(|error| {
+    let given = Arguments::command().get_matches();
+    let arguments = Arguments::from_arg_matches(&given).unwrap_or_else(|error| error.exit());
+    let end = run(arguments.verb).unwrap_or_else(|error| {
         eprintln!("error: {error}");
+        eprint!("{}", hints::of(&error.to_string(), hints::folder(&given).as_deref()));
         error.exit_status()
     });
     ExitCode::from(end.code())

@@ -24,7 +24,7 @@ use crate::blob::BlobStore;
 use crate::config::{Config, ReadoutMode};
 use crate::domain::event::SeedRow;
 use crate::domain::{Event, Offset, Panel, PolicyRef, Prompt, RubricId, TaskKey, When};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::lm::model_files::ModelFiles;
 use crate::lm::weights::{WeightDtype, Weights};
 use crate::log::{Batch, Clock, DurableLog, JournalLog, Log, LostRecords, Verified};
@@ -148,7 +148,7 @@ impl Folder {
     /// Whether a run may be made in the folder: there is none, or an empty one. Nothing is touched.
     ///
     /// # Errors
-    /// [`Error::RunExists`], [`Error::Unfinished`], or [`Error::Usage`] with what lies there.
+    /// [`Error::RunExists`], [`Error::Unfinished`], or [`Error::Refused`] with what lies there.
     pub fn must_be_vacant(&self) -> Result<(), Error> {
         draft::check(self)
     }
@@ -305,13 +305,19 @@ impl Folder {
         config.validate()?;
         if let Some(part) = draft::part_of(&to.0, &self.0) {
             let (to, dir) = (to.0.display(), self.0.display());
-            return Err(Error::Usage(format!("{to} lies in {dir}/{part}; give another folder")));
+            return Err(Error::refused(
+                Code::FolderInsideRun,
+                format!("{to} lies in {dir}/{part}; give another folder"),
+            ));
         }
         let from = self.read_log()?;
         if let Some(base) = from.compacted() {
             let (dir, floor) = (self.0.display(), base.floor());
             let why = format!("{dir} was compacted: not all records before {floor} are there");
-            return Err(Error::Usage(format!("{why}; fork a copy from before that")));
+            return Err(Error::refused(
+                Code::RecordsDropped,
+                format!("{why}. Fork a copy of the folder from before that"),
+            ));
         }
         let view = fold_until(&from, until)?;
         let draft = Draft::begin(to)?;
@@ -385,7 +391,10 @@ fn copy_records(from: &JournalLog, to: &DurableLog, until: Offset) -> Result<(),
         let records = from.read(to.tail(), left)?;
         if records.is_empty() {
             let tail = to.tail();
-            return Err(Error::Usage(format!("the log ends at record {tail}, before {until}")));
+            return Err(Error::refused(
+                Code::RecordBeyondLog,
+                format!("the log ends at record {tail}, before {until}"),
+            ));
         }
         let events = records.into_iter().map(|record| record.event).collect();
         to.append(Batch { key: None, events, cursor: None })?;
@@ -415,7 +424,7 @@ fn record_new(
         let mut bytes = Vec::new();
         for row in rows {
             serde_json::to_writer(&mut bytes, row)
-                .map_err(|e| Error::Usage(format!("seed data {name}: {e}")))?;
+                .map_err(|e| Error::not_json("a row of seed data", &e))?;
             bytes.push(b'\n');
         }
         let blob = blobs.put(&bytes)?;

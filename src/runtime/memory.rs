@@ -2,7 +2,7 @@
 //! to find out; and whether there is memory now, before each heavy task.
 
 use super::estimate::{Memory, Outline, Remedy, parameters, remedies};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::lm::device::{SelectedDevice, free_memory};
 use crate::stage::Headroom;
 use std::fs;
@@ -97,10 +97,10 @@ pub fn refusal(
     let mut place = String::new();
     if memory == Memory::Device {
         place = format!(" on {}", outline.device);
-        advice.push_str("; or the CPU, slower: --device cpu");
+        advice.push_str("; or the CPU, slower (device: cpu)");
     }
     format!(
-        "GRADUS0110 the run needs about {}{place} (the {stage}) and {} are free ({:.0} M \
+        "the run needs about {}{place} (the {stage}) and {} are free ({:.0} M \
          parameters). {advice}",
         gib(needed),
         gib(available),
@@ -111,14 +111,14 @@ pub fn refusal(
 /// Refuses what cannot fit into a memory of which so much is available, if that is known.
 ///
 /// # Errors
-/// GRADUS0110 with both sizes and the settings that would fit.
+/// with both sizes and the settings that would fit.
 pub fn check(outline: &Outline<'_>, memory: Memory, available: Option<u64>) -> Result<(), Error> {
     let Some(available) = available else { return Ok(()) };
     let peak = outline.needs(memory).peak();
     if peak.1 <= available {
         return Ok(());
     }
-    Err(Error::Usage(refusal(outline, memory, peak, available)))
+    Err(Error::refused(Code::NotEnoughMemory, refusal(outline, memory, peak, available)))
 }
 
 /// Refuses what cannot fit into what is free now: of the machine, and of the device.

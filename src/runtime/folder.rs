@@ -411,7 +411,8 @@ fn record_new(
 ) -> Result<(), Error> {
     let mut at = 0u64;
     let mut record = |events: Vec<Event>| {
-        let body = serde_json::to_vec(&events).unwrap_or_default();
+        let body =
+            serde_json::to_vec(&events).map_err(|e| Error::not_json("a run's first events", &e))?;
         let key = TaskKey::of("create", &[&at.to_le_bytes(), &body]);
         at += 1;
         log.append(Batch { key: Some(key), events, cursor: None })

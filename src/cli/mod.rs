@@ -12,8 +12,6 @@ mod drive;
 mod generate;
 mod hints;
 mod init;
-#[cfg(test)]
-mod known;
 mod log;
 mod output;
 mod recipe;
@@ -100,3 +98,6 @@ fn run(verb: Verb) -> Result<ExitStatus, Error> {
         Verb::Log(verb) => log::run(&verb),
     }
 }
+
+#[cfg(test)]
+mod known;

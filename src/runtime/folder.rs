@@ -410,12 +410,12 @@ fn record_new(
     base: PolicyRef,
 ) -> Result<(), Error> {
     let mut at = 0u64;
-    let mut record = |events: Vec<Event>| {
+    let mut record = |events: Vec<Event>| -> Result<_, Error> {
         let body =
             serde_json::to_vec(&events).map_err(|e| Error::not_json("a run's first events", &e))?;
         let key = TaskKey::of("create", &[&at.to_le_bytes(), &body]);
         at += 1;
-        log.append(Batch { key: Some(key), events, cursor: None })
+        Ok(log.append(Batch { key: Some(key), events, cursor: None })?)
     };
     for chunk in new.prompts.chunks(PROMPTS_PER_COMMIT) {
         record(chunk.iter().map(|p| Event::PromptAdmitted { prompt: p.clone() }).collect())?;

@@ -3,6 +3,14 @@
 //! changes by the minute. In bursts, as a run commits; and without end, where what the store has to
 //! do behind the commits counts in full.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a measurement that stops has failed"
+)]
+
 use gradus::domain::Event;
 use gradus::log::{Batch, Clock, DurableLog, Log};
 use std::fs::File;

@@ -5,6 +5,14 @@
 //! cargo bench --bench control
 //! ```
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a measurement that stops has failed"
+)]
+
 use gradus::domain::{Event, Offset, Prompt, PromptOrigin};
 use gradus::log::{JournalLog, Log};
 use gradus::runtime::Runtime;

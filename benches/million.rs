@@ -5,6 +5,14 @@
 //! cargo bench --bench million [-- EVENTS]
 //! ```
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a measurement that stops has failed"
+)]
+
 use gradus::domain::{
     Event, Iteration, Offset, Prompt, PromptId, PromptOrigin, SkipReason, TaskKey,
     event::StepMetrics,

@@ -1,6 +1,14 @@
 //! The parts whose speed decides a run's: a log commit, a rubric call, decoding, a DPO step. Each
 //! stands beside something that bounds it, so that the figure is a ratio of one run.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a measurement that stops has failed"
+)]
+
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use gradus::domain::{Event, Seed};
 use gradus::lm::cancel::Cancel;

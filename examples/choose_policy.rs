@@ -19,7 +19,7 @@ pub async fn choose(run: &Handle) -> Result<Vec<String>, Error> {
     // A typing error is told from a broken disk, and is not tried again.
     let (policy, reason) = ("M99".to_owned(), String::new());
     match run.command(Command::ChoosePolicy { policy, pin: false, reason }).await {
-        Err(error @ Error::Usage(_)) => acted.push(format!("refused: {error}")),
+        Err(error @ Error::Refused { .. }) => acted.push(format!("refused: {error}")),
         other => acted.push(format!("{other:?}")),
     }
     Ok(acted)

@@ -8,6 +8,14 @@
 //! arguments. `DIR` is then a Hugging Face folder, with `optimizer.safetensors` beside it while
 //! there are steps left.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a recipe that stops has failed"
+)]
+
 use gradus::demo::corpus::{Document, document};
 use gradus::demo::{tokenizer, words};
 use gradus::domain::Seed;

@@ -6,6 +6,7 @@
 //! writers left that died.
 
 use crate::atomic_file::{self, Access, AtomicFile};
+use crate::codes::Code;
 use crate::domain::BlobHash;
 use crate::machine::{Found, Place};
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,6 +64,22 @@ pub enum BlobError {
 }
 
 impl BlobError {
+    /// What happened, as programs tell it apart.
+    pub fn code(&self) -> Code {
+        match self {
+            BlobError::Io { source, .. } => Code::of_io(source),
+            BlobError::Damaged { .. } => Code::BlobDamaged,
+            BlobError::Away { .. } => Code::FolderAway,
+            BlobError::Replaced { .. } => Code::FolderReplaced,
+            BlobError::ReadOnly(_) => Code::BlobsReadOnly,
+        }
+    }
+
+    /// Whether the same call may succeed later, with nothing in it changed.
+    pub fn is_retryable(&self) -> bool {
+        self.code().is_retryable()
+    }
+
     /// The blob that cannot be had any more, if that is what happened.
     pub fn lost(&self) -> Option<BlobHash> {
         let path = match self {

@@ -24,11 +24,10 @@
 //! | [`config`], [`prompts`], [`stats`] | settings, prompt files, pure numbers |
 //! | [`demo`] | a world that a program can grade |
 
-#![deny(unsafe_code)]
-
 pub mod actor;
 pub mod atomic_file;
 pub mod blob;
+mod codes;
 pub mod config;
 pub mod demo;
 pub mod doctor;
@@ -52,7 +51,7 @@ pub mod view;
 /// The model layer, a crate of its own.
 pub use gradus_lm as lm;
 
-pub use error::{Error, ExitStatus};
+pub use error::{Code, Error, ExitStatus};
 pub use runtime::{
     Builder, FailedIteration, Folder, Goal, Handle, NewRun, Outcome, Runtime, Subscription,
 };

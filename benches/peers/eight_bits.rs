@@ -3,6 +3,14 @@
 //!
 //! usage: eight-bits MODEL PROMPTS [prompts]
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a measurement that stops has failed"
+)]
+
 use gradus::domain::{Message, Prompt, PromptOrigin, Seed};
 use gradus::lm::cancel::Cancel;
 use gradus::lm::fork::{Written, exclusive, fork};

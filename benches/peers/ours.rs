@@ -3,6 +3,14 @@
 //!
 //! usage: peers-ours TASK MODEL_FOLDER DATA.json [key=value ...]
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a measurement that stops has failed"
+)]
+
 use gradus::domain::Seed;
 use gradus::lm::cancel::Cancel;
 use gradus::lm::decoder::Decoder;

@@ -185,12 +185,12 @@ impl<S: Stage + Unpin> Shell<S> {
             Ok(true) => ctx.notify(Wake),
             Ok(false) => self.start_next(),
             Err(error) if error.cause() == Cause::Loss => {
-                self.set(|state| state.lost = Some(error.to_string()));
+                self.set(|state| state.lost = Some(error.coded()));
             }
             // The next bell tries again.
             Err(error) => {
                 self.blind = true;
-                self.set(|state| state.waiting = Some(error.to_string()));
+                self.set(|state| state.waiting = Some(error.coded()));
             }
         }
     }

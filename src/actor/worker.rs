@@ -222,7 +222,7 @@ fn lacking(context: &StageContext) -> Option<String> {
 
 /// What becomes of a task that is not recorded, by whose doing that is.
 fn unfinished(stage: &str, hand: &InHand, error: &StageError, context: &StageContext) -> Done {
-    let reason = error.to_string();
+    let reason = error.coded();
     match error.cause() {
         Cause::Stopped => Done::Cancelled,
         Cause::Shortage => Done::Waits(reason),
@@ -286,7 +286,7 @@ pub(crate) fn record_failure(
         events.push(Event::StageHalted { stage, reason });
     }
     append(Batch { key: None, events, cursor: None }, context).map_err(|error| {
-        let reason = error.to_string();
+        let reason = error.coded();
         match error.cause() {
             Cause::Stopped => Done::Cancelled,
             Cause::Shortage => Done::Waits(reason),

@@ -4,7 +4,6 @@
 
 use super::drive;
 use super::recipe::WorldOracle;
-use gradus::Error;
 use gradus::config::{Config, JudgeSource};
 use gradus::domain::event::IterationOutcome;
 use gradus::domain::{Event, Offset};
@@ -12,6 +11,7 @@ use gradus::lm::cancel::Cancel;
 use gradus::log::Log;
 use gradus::runtime::{Folder, Outcome};
 use gradus::view::RunView;
+use gradus::{Code, Error};
 use std::sync::Arc;
 
 /// The arms, by name.
@@ -49,7 +49,7 @@ pub fn run(
 ) -> Result<(Outcome, RunView), Error> {
     let arm = folder(main, name);
     let until = end_of_first(&main.read_log()?)?
-        .ok_or_else(|| Error::Usage("the demo has no M1 yet".to_owned()))?;
+        .ok_or_else(|| Error::refused(Code::RunNotBegun, "the demo has no M1 yet".to_owned()))?;
     if !arm.holds_run() {
         let mut config = Config::from_yaml(&main.config())?;
         config.judge.source = source;

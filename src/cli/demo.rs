@@ -2,10 +2,10 @@
 
 use super::recipe::{Scale, WorldOracle, new_run};
 use super::{ExitStatus, arms, devices, drive, output, signals};
-use gradus::Error;
 use gradus::lm::cancel::Cancel;
 use gradus::report::{Report, iterations_table, judge_table, rubrics_table, time_table};
 use gradus::runtime::{Folder, Outcome};
+use gradus::{Code, Error};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -122,7 +122,9 @@ impl End {
                 Ok(status)
             }
             Err(error) if kept => Err(error),
-            Err(error) => Err(Error::Halted(format!("{error}. But {nothing}"))),
+            Err(error) => {
+                Err(Error::halted(Code::IterationFailed, format!("{error}. But {nothing}")))
+            }
         }
     }
 }
@@ -138,11 +140,14 @@ fn prepare(arguments: &Arguments, folder: &Folder) -> Result<(), Error> {
     if found.seed == wanted.seed && found.prompts.per_iteration == wanted.prompts.per_iteration {
         return Ok(());
     }
-    Err(Error::Usage(format!(
-        "{} holds a demo with seed {} and other settings; give its seed, or another --dir",
-        folder.path().display(),
-        found.seed
-    )))
+    Err(Error::refused(
+        Code::DemoDiffers,
+        format!(
+            "{} holds a demo with seed {} and other settings; give its seed, or another --dir",
+            folder.path().display(),
+            found.seed
+        ),
+    ))
 }
 
 fn run_arms(

@@ -2,7 +2,6 @@
 //! hours are spent to find out.
 
 use super::{ExitStatus, devices, output, recipe};
-use gradus::Error;
 use gradus::config::Config;
 use gradus::doctor::{
     Diagnosis, IterationForecast, Machine, MemoryForecast, TimeForecast, examine,
@@ -11,6 +10,7 @@ use gradus::domain::event::IterationKind;
 use gradus::estimate::gib;
 use gradus::lm::device::{DeviceKind, SelectedDevice, free_memory, select};
 use gradus::runtime::Folder;
+use gradus::{Code, Error};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -139,7 +139,8 @@ fn memory(name: &str, memory: &MemoryForecast) -> String {
         return text;
     }
     let free = memory.available_bytes.map_or_else(String::new, gib);
-    text.push_str(&format!("GRADUS0110 it does not fit into the {free} that are free\n"));
+    let short = format!("it does not fit into the {free} that are free\n");
+    text.push_str(&Code::NotEnoughMemory.says(short));
     for remedy in &memory.remedies {
         text.push_str(&format!("  {:>9}  {}\n", gib(remedy.bytes), remedy.change));
     }

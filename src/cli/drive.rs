@@ -1,13 +1,13 @@
 //! `gradus run`, and what every verb that works on a run shares: start, watch, stop.
 
 use super::screen::Screen;
-use super::{ExitStatus, devices, output, signals};
-use gradus::Error;
+use super::{ExitStatus, devices, hints, output, signals};
 use gradus::lm::cancel::Cancel;
 use gradus::report::{Report, iterations_table, judge_table, rubrics_table, time_table};
 use gradus::runtime::{FailedIteration, Folder, Goal, Outcome, Runtime, fold};
 use gradus::stage::Oracle;
 use gradus::view::RunView;
+use gradus::{Code, Error};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -97,7 +97,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     if arguments.json {
         output::json(&report)?;
     } else {
-        output::text(&iterations_table(&report))?;
+        let table = iterations_table(&report);
+        output::text(&table)?;
+        eprint!("{}", hints::of(&table, Some(folder.path())));
         for table in [rubrics_table(&report), judge_table(&report)] {
             if !table.is_empty() {
                 output::text(&format!("\n{table}"))?;
@@ -111,49 +113,56 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
 /// Says how the work ended, in a folder of which so many iterations are over.
 pub fn finish(outcome: &Outcome, folder: &Folder, over: u32) -> Result<ExitStatus, Error> {
     let dir = folder.path().display();
-    let halted = |why: String| Err(Error::Halted(why));
+    let halted = |code: Code, why: String| Err(Error::halted(code, why));
     match outcome {
         Outcome::Reached => Ok(ExitStatus::Done),
         Outcome::Stopped => {
             eprintln!("stopped; go on with: gradus run {dir}");
             Ok(ExitStatus::Stopped)
         }
-        Outcome::Paused { reason } => halted(format!(
-            "the run pauses (pairs.on_no_signal: pause): {reason}. Go on with: gradus run {dir}"
-        )),
-        Outcome::Failed(failed) => halted(format!(
-            "the run stops (on_failure: stop): {}. The policy from before stays. Mend the cause, \
-             and go on with: gradus run {dir} (an iteration that failed counts as one: if none is \
-             left, gradus run {dir} --iterations {})",
-            told(failed, folder),
-            over + 1
-        )),
-        Outcome::ReachedWithFailures(failed) => {
-            let each: Vec<String> = failed.iter().map(|failed| told(failed, folder)).collect();
-            halted(format!(
-                "the iterations are over, and not all were done: {}. The policy from before stayed. \
-                 Mend the cause, and let the run have more: gradus run {dir} --iterations {}",
-                each.join("; "),
-                over + 1
-            ))
+        Outcome::Paused { reason } => {
+            halted(Code::RunPaused, format!("the run pauses (pairs.on_no_signal: pause): {reason}"))
         }
-        Outcome::OutOfPrompts { over } => halted(format!(
-            "no prompt is left that was not answered; {over} iterations are over. Add some, let the \
-             policy write them (prompts.generate: true), or have the run wait for them \
-             (prompts.wait_for: 1), and go on with: gradus run {dir}"
-        )),
-        Outcome::Halted { stage, reason } => halted(format!(
-            "the {stage} failed again and again: {reason}. All attempts: gradus log show --kind \
-             task_failed {dir}. Go on with: gradus run {dir}"
-        )),
-        Outcome::Lost(reason) => halted(format!(
-            "the run stops: {reason}. What was recorded is safe; go on with: gradus run {dir}"
-        )),
+        Outcome::Failed(failed) => halted(
+            Code::IterationFailed,
+            format!(
+                "the run stops (on_failure: stop): {}. The policy from before stays. Mend the \
+                 cause, and go on with: gradus run {dir} (an iteration that failed counts as one: if \
+                 none is left, gradus run {dir} --iterations {})",
+                told(failed),
+                over + 1
+            ),
+        ),
+        Outcome::ReachedWithFailures(failed) => {
+            let each: Vec<String> = failed.iter().map(told).collect();
+            halted(
+                Code::IterationFailed,
+                format!(
+                    "the iterations are over, and not all were done: {}. The policy from before \
+                     stayed. Mend the cause, and let the run have more: gradus run {dir} \
+                     --iterations {}",
+                    each.join("; "),
+                    over + 1
+                ),
+            )
+        }
+        Outcome::Halted { stage, reason } => {
+            halted(Code::StageHalted, format!("the {stage} failed again and again: {reason}"))
+        }
+        Outcome::Lost(reason) => {
+            halted(Code::RunLost, format!("the run stops: {reason}. What was recorded is safe"))
+        }
+        Outcome::OutOfPrompts { over } => halted(
+            Code::NoPromptLeft,
+            format!(
+                "no prompt is left that was not answered; {over} iterations are over. Add some, let \
+                 the policy write them (prompts.generate: true), or have the run wait for them \
+                 (prompts.wait_for: 1), and go on with: gradus run {dir}"
+            ),
+        ),
     }
 }
 
-fn told(FailedIteration { iteration, reason }: &FailedIteration, folder: &Folder) -> String {
-    // What is recorded does not know where the run lies.
-    let reason = reason.replace(" DIR", &format!(" {}", folder.path().display()));
+fn told(FailedIteration { iteration, reason }: &FailedIteration) -> String {
     format!("iteration {iteration} failed: {reason}")
 }

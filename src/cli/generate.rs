@@ -1,7 +1,6 @@
 //! `gradus generate`: let any iteration of a run answer.
 
 use super::{ExitStatus, devices, drive, output, signals};
-use gradus::Error;
 use gradus::config::Config;
 use gradus::domain::{Message, PolicyRef, Seed};
 use gradus::engine::local::LocalModel;
@@ -12,6 +11,7 @@ use gradus::lm::policy::{LanguageModel, Vocabulary};
 use gradus::runtime::{Folder, identity};
 use gradus::stage::StageError;
 use gradus::view::RunView;
+use gradus::{Code, Error};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -86,7 +86,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         sampling,
     };
     let stop = signals::stop_flag()?;
-    let completions = model.draw(&[request], &stop)?.pop().unwrap_or_default();
+    let lost = || Error::refused(Code::Defect, "the model drew no answers for a prompt");
+    let completions = model.draw(&[request], &stop)?.pop().ok_or_else(lost)?;
     if arguments.json {
         let prompt = arguments.prompt.as_str();
         let policy = policy.id().to_string();
@@ -100,7 +101,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
 }
 
 fn policy(view: &RunView, iteration: Option<u32>) -> Result<(String, PolicyRef), Error> {
-    let none = || Error::Usage("the run has not started: gradus run DIR".to_owned());
+    let none = || {
+        Error::refused(
+            Code::RunNotBegun,
+            "the run has not started, so it has no policy that could answer",
+        )
+    };
     match iteration {
         None => Ok(("current".to_owned(), view.policy.clone().ok_or_else(none)?)),
         Some(0) => Ok(("M0".to_owned(), view.base.clone().ok_or_else(none)?)),
@@ -110,9 +116,12 @@ fn policy(view: &RunView, iteration: Option<u32>) -> Result<(String, PolicyRef),
             let policy = checkpoint.filter(|c| c.step >= c.steps_total).map(|c| c.policy.clone());
             let last = view.iterations.keys().next_back().map_or(0, |i| i.0);
             let policy = policy.ok_or_else(|| {
-                Error::Usage(format!(
-                    "iteration {n} made no model; iterations so far: {last} (0 is the base)"
-                ))
+                Error::refused(
+                    Code::IterationUnknown,
+                    format!(
+                        "iteration {n} made no model; iterations so far: {last} (0 is the base)"
+                    ),
+                )
             })?;
             Ok((format!("M{n}"), policy))
         }

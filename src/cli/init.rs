@@ -1,7 +1,6 @@
 //! `gradus init`: lays out a run on a model of the user's, and says what it recognised.
 
 use super::{ExitStatus, devices, output};
-use gradus::Error;
 use gradus::config::Config;
 use gradus::domain::event::SeedRow;
 use gradus::domain::{Message, Prompt, PromptOrigin};
@@ -12,6 +11,7 @@ use gradus::lm::template::CHATML;
 use gradus::prompts;
 use gradus::prompts::held_out::{self, HeldOut, LeftOut};
 use gradus::runtime::{Folder, NewRun};
+use gradus::{Code, Error};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -85,7 +85,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let file = prompts::read(&arguments.prompts)?;
     let template = template(arguments.chat_template.as_deref())?;
     let model = ModelFiles::open_with_template(&arguments.model, template.as_deref())?;
-    let mut notes: Vec<String> = model.quantised_note().into_iter().collect();
+    let quantised = model.quantised_note().map(|note| Code::ModelDequantised.says(note));
+    let mut notes: Vec<String> = quantised.into_iter().collect();
     let recognised = file.summary();
     let (mut train, held_out) = hold_out(arguments, file, &mut config, &mut notes)?;
     let mut seed_data = seed_data(arguments)?;
@@ -141,12 +142,15 @@ fn must_lie_outside(arguments: &Arguments, folder: &Folder) -> Result<(), Error>
     ];
     for (name, path) in given {
         let Some(path) = path.filter(|path| folder.encloses(path)) else { continue };
-        return Err(Error::Usage(format!(
-            "{name} {} lies in {}, which is to become the run's folder. Give the run a folder of its \
+        return Err(Error::refused(
+            Code::FolderInsideRun,
+            format!(
+                "{name} {} lies in {}, which is to become the run's folder. Give the run a folder of its \
              own",
-            path.display(),
-            folder.path().display()
-        )));
+                path.display(),
+                folder.path().display()
+            ),
+        ));
     }
     Ok(())
 }
@@ -211,12 +215,15 @@ fn leave_out(
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
         notes.extend(left.summary(&name));
         match left.of > 0 && left.rows() == left.of {
-            true => Err(Error::Usage(format!(
-                "{}: nothing is left to train on, for every prompt in it is held out to measure on, \
+            true => Err(Error::refused(
+                Code::NothingToTrainOn,
+                format!(
+                    "{}: nothing is left to train on, for every prompt in it is held out to measure on, \
                  word for word or nearly. Hold out other prompts (--held-out FILE), or train on \
                  others",
-                path.display()
-            ))),
+                    path.display()
+                ),
+            )),
             false => Ok(()),
         }
     };
@@ -248,11 +255,14 @@ fn no_answers(path: &Path) -> Error {
     let example = serde_json::json!({
         "messages": [Message::user("..."), Message::assistant("...")],
     });
-    Error::Usage(format!(
-        "{} has prompts but no answers, so there is nothing to learn from. A line with one: \
+    Error::refused(
+        Code::NoAnswers,
+        format!(
+            "{} has prompts but no answers, so there is nothing to learn from. A line with one: \
          {example}",
-        path.display()
-    ))
+            path.display()
+        ),
+    )
 }
 
 fn render(shown: &Recognised) -> String {

@@ -235,7 +235,8 @@ fn print(record: &Recorded, json: bool) -> Result<(), Error> {
             "event": record.event,
         }));
     }
-    let body = serde_json::to_string(&record.event).unwrap_or_default();
+    let body =
+        serde_json::to_string(&record.event).map_err(|e| output::not_json("an event", &e))?;
     let short: String = body.chars().take(110).collect();
     let more = if body.chars().count() > 110 { "..." } else { "" };
     output::text(&format!("{:>7}  {:<20}  {short}{more}\n", record.offset, record.event.kind()))

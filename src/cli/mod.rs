@@ -10,6 +10,7 @@ mod devices;
 mod doctor;
 mod drive;
 mod generate;
+mod hints;
 mod init;
 mod log;
 mod output;
@@ -21,7 +22,7 @@ mod screen;
 mod signals;
 mod status;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use gradus::{Error, ExitStatus};
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -72,8 +73,11 @@ pub fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
-    let end = run(Arguments::parse().verb).unwrap_or_else(|error| {
+    let given = Arguments::command().get_matches();
+    let arguments = Arguments::from_arg_matches(&given).unwrap_or_else(|error| error.exit());
+    let end = run(arguments.verb).unwrap_or_else(|error| {
         eprintln!("error: {error}");
+        eprint!("{}", hints::of(&error.to_string(), hints::folder(&given).as_deref()));
         error.exit_status()
     });
     ExitCode::from(end.code())
@@ -94,3 +98,6 @@ fn run(verb: Verb) -> Result<ExitStatus, Error> {
         Verb::Log(verb) => log::run(&verb),
     }
 }
+
+#[cfg(test)]
+mod known;

@@ -1,8 +1,8 @@
 //! The only place that writes to standard output, and the one way to write a file that a person named.
 
-use gradus::Error;
 use gradus::atomic_file::{Access, AtomicFile};
 use gradus::estimate::{DiskNeeds, gib};
+use gradus::{Code, Error};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::Path;
 
@@ -17,17 +17,20 @@ pub fn text(text: &str) -> Result<(), Error> {
     }
 }
 
+/// A value of ours that could not be written as JSON.
+pub fn not_json(what: &str, error: &serde_json::Error) -> Error {
+    Error::refused(Code::Defect, format!("{what} could not be written as JSON: {error}"))
+}
+
 /// Writes a value as indented JSON and a line's end.
 pub fn json(value: &impl serde::Serialize) -> Result<(), Error> {
-    let body = serde_json::to_string_pretty(value)
-        .map_err(|e| Error::Usage(format!("the result is not JSON: {e}")))?;
+    let body = serde_json::to_string_pretty(value).map_err(|e| not_json("the result", &e))?;
     text(&format!("{body}\n"))
 }
 
 /// Writes a value as one line of JSON.
 pub fn json_line(value: &impl serde::Serialize) -> Result<(), Error> {
-    let body = serde_json::to_string(value)
-        .map_err(|e| Error::Usage(format!("the result is not JSON: {e}")))?;
+    let body = serde_json::to_string(value).map_err(|e| not_json("the result", &e))?;
     text(&format!("{body}\n"))
 }
 
@@ -59,9 +62,10 @@ pub fn must_be_new(path: &Path) -> Result<(), Error> {
 
 fn there(path: &Path) -> Error {
     let path = path.display();
-    Error::Usage(format!(
-        "{path} is there already and is not written over. Give another name, or remove it"
-    ))
+    Error::refused(
+        Code::OutputExists,
+        format!("{path} is there already and is not written over. Give another name, or remove it"),
+    )
 }
 
 /// Writes a new file, durably: it is there whole or not at all. What is there stays as it is. Gives
@@ -98,7 +102,7 @@ mod tests {
         };
         let half = |to: &mut dyn Write| {
             write("half")(to)?;
-            Err::<(), _>(Error::Usage("stopped".to_owned()))
+            Err::<(), _>(Error::refused(Code::Defect, "stopped".to_owned()))
         };
         assert!(new_file(&path, half).is_err());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

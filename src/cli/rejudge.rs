@@ -135,7 +135,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         output::new_file(path, |to| {
             for pair in &pairs {
                 let line = serde_json::to_string(pair);
-                let line = line.map_err(|e| Error::Usage(format!("a pair is not JSON: {e}")))?;
+                let line = line.map_err(|e| output::not_json("a pair", &e))?;
                 writeln!(to, "{line}").map_err(|error| Error::io(path, error))?;
             }
             Ok(())

@@ -1,9 +1,9 @@
 //! `gradus report`: tables and plots as one HTML file, and the same as JSON.
 
 use super::{ExitStatus, arms, drive, output};
-use gradus::Error;
 use gradus::report::{Report, iterations_table, judge_table, page, rubrics_table, time_table};
 use gradus::runtime::Folder;
+use gradus::{Code, Error};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -41,8 +41,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let title = folder.path().display().to_string();
     let html = arguments.out.clone().unwrap_or_else(|| folder.path().join("report.html"));
     let json = html.with_extension("json");
-    let body = serde_json::to_string_pretty(&report)
-        .map_err(|e| Error::Usage(format!("the report is not JSON: {e}")))?;
+    let body =
+        serde_json::to_string_pretty(&report).map_err(|e| output::not_json("the report", &e))?;
     let marks =
         [(&html, &["gradus report</title>"][..]), (&json, &["\"iterations\"", "\"policy\""])];
     marks.iter().try_for_each(|(path, marks)| must_be_ours(path, marks))?;
@@ -70,21 +70,27 @@ fn must_be_ours(path: &Path, marks: &[&str]) -> Result<(), Error> {
     let text = String::from_utf8_lossy(&found);
     match found.is_empty() || marks.iter().all(|mark| text.contains(mark)) {
         true => Ok(()),
-        false => Err(Error::Usage(format!(
-            "{} is there already and is no report of gradus; it is not written over. Give another \
+        false => Err(Error::refused(
+            Code::OutputExists,
+            format!(
+                "{} is there already and is no report of gradus; it is not written over. Give another \
              name (--out FILE): report.json goes beside it, under the same name",
-            path.display()
-        ))),
+                path.display()
+            ),
+        )),
     }
 }
 
 /// Why a page could not be written, and where else it may go.
 fn refused(path: &Path, error: std::io::Error) -> Error {
     match error.kind() {
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Error::Usage(format!(
-            "{}: {error}. Write the page to another place (--out FILE), or print the report (--json)",
-            path.display()
-        )),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Error::refused(
+            Code::OutputRefused,
+            format!(
+                "{}: {error}. Write the page to another place (--out FILE), or print the report (--json)",
+                path.display()
+            ),
+        ),
         _ => Error::io(path, error),
     }
 }

@@ -1,6 +1,6 @@
 //! `gradus status`: what a run is doing, or how far it got. Works beside a running process.
 
-use super::{ExitStatus, drive, output};
+use super::{ExitStatus, drive, hints, output};
 use gradus::Error;
 use gradus::config::Config;
 use gradus::domain::event::IterationOutcome;
@@ -47,7 +47,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         output::json(&status)?;
         return Ok(ExitStatus::Done);
     }
-    output::text(&match &status {
+    let text = match &status {
         Status::Running(status) => {
             let view = drive::known(&folder)?;
             let report = Report::of(&view);
@@ -67,7 +67,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
                 iterations_table(report)
             )
         }
-    })?;
+    };
+    output::text(&text)?;
+    output::text(&hints::of(&text, Some(folder.path())))?;
     Ok(ExitStatus::Done)
 }
 

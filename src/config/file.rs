@@ -1,6 +1,7 @@
 //! `gradus.yaml`: reading with messages a person can act on, and writing with comments.
 
 use super::Config;
+use crate::codes::Code;
 use std::path::{Path, PathBuf};
 
 /// What can be wrong with settings.
@@ -16,7 +17,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not what it should be.
-    #[error("GRADUS0201 {path}:{place} {reason}")]
+    #[error("{path}:{place} {reason}")]
     File {
         /// Which.
         path: PathBuf,
@@ -26,8 +27,22 @@ pub enum ConfigError {
         reason: String,
     },
     /// A value is out of range.
-    #[error("GRADUS0202 {key} is {value}; allowed: {allowed}")]
+    #[error("{key} is {value}; allowed: {allowed}")]
     Range {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is allowed.
+        allowed: String,
+    },
+    /// A value in a file is out of range.
+    #[error("{path}:{place} {key} is {value}; allowed: {allowed}")]
+    RangeAt {
+        /// The file.
+        path: PathBuf,
+        /// The line; empty where the file does not set the key.
+        place: String,
         /// The key.
         key: &'static str,
         /// Its value.
@@ -37,14 +52,12 @@ pub enum ConfigError {
     },
     /// The file says nothing.
     #[error(
-        "GRADUS0204 {path} is empty: the run's settings are gone. Those that it was started with: \
-         gradus log show --json --kind run_started {dir}. Write them back, or restore the file from a copy"
+        "{path} is empty: the run's settings are gone. Restore the file from a copy, or write the \
+         settings back that the run was started with: its log has them, in the record run_started"
     )]
     Empty {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// The run's folder.
-        dir: PathBuf,
     },
     /// No such preset.
     #[error("there is no preset {0:?}; there are: recommended, paper, tiny, demo")]
@@ -62,7 +75,7 @@ fn known_keys() -> Vec<String> {
         }
     }
     let mut keys = Vec::new();
-    walk(&serde_json::to_value(Config::default()).unwrap_or_default(), &mut keys);
+    walk(&Config::default().as_json(), &mut keys);
     keys
 }
 
@@ -112,7 +125,7 @@ fn reason(message: &str, line: usize, text: &str) -> String {
     let what = first.rsplit_once("column ").and_then(|(_, rest)| rest.split_once(": "));
     let what = what.map_or(first, |(_, what)| what);
     let Some(key) = key_at(line, text) else { return what.to_owned() };
-    let defaults = serde_json::to_value(Config::default()).unwrap_or_default();
+    let defaults = Config::default().as_json();
     match defaults.pointer(&format!("/{}", key.replace('.', "/"))) {
         None => format!("{key}: {what}"),
         Some(default) => format!("{key}: {what}. It takes {}", kind(default)),
@@ -170,8 +183,7 @@ impl Config {
     /// As [`Config::from_yaml`], from the file's text.
     pub(super) fn read(path: &Path, text: &str) -> Result<Config, ConfigError> {
         if says_nothing(text) {
-            let dir = path.parent().unwrap_or(Path::new(".")).to_owned();
-            return Err(ConfigError::Empty { path: path.to_owned(), dir });
+            return Err(ConfigError::Empty { path: path.to_owned() });
         }
         let config = Config::parse(path, text)?;
         config.validate().map_err(|error| error.placed(path, text))?;
@@ -201,7 +213,7 @@ impl Config {
         let head = "# Settings of a gradus run. Keys under `train` have TRL's names.\n\
             # An iteration's plan is made of them when it opens: what you change counts from the next\n\
             # one on, and is recorded. `seed` cannot change.\n";
-        let value = serde_json::to_value(self).unwrap_or_default();
+        let value = self.as_json();
         let mut text = head.to_owned();
         write_map(&value, 0, "", &mut text);
         text
@@ -219,9 +231,26 @@ fn says_nothing(text: &str) -> bool {
 }
 
 impl ConfigError {
+    /// What happened, as programs tell it apart.
+    pub fn code(&self) -> Code {
+        match self {
+            ConfigError::Io { source, .. } => Code::of_io(source),
+            ConfigError::File { .. } => Code::SettingsUnreadable,
+            ConfigError::Range { .. } | ConfigError::RangeAt { .. } => Code::SettingOutOfRange,
+            ConfigError::Empty { .. } => Code::SettingsEmpty,
+            ConfigError::Preset(_) => Code::PresetUnknown,
+        }
+    }
+
+    /// Whether the same call may succeed later, with nothing in it changed.
+    pub fn is_retryable(&self) -> bool {
+        self.code().is_retryable()
+    }
+
     /// An error of a range with the file that it stands in, and the line.
     #[must_use]
     pub fn at(self, path: &Path) -> ConfigError {
+        // A file that cannot be read any more has no line to name.
         let text = std::fs::read_to_string(path).unwrap_or_default();
         self.placed(path, &text)
     }
@@ -229,8 +258,7 @@ impl ConfigError {
     fn placed(self, path: &Path, text: &str) -> ConfigError {
         let ConfigError::Range { key, value, allowed } = self else { return self };
         let place = line_of(key, text).map_or_else(String::new, |line| line.to_string());
-        let reason = format!("{key} is {value}; allowed: {allowed}");
-        ConfigError::File { path: path.to_owned(), place, reason }
+        ConfigError::RangeAt { path: path.to_owned(), place, key, value, allowed }
     }
 }
 

@@ -447,10 +447,17 @@ impl PromptsConfig {
 }
 
 impl Config {
+    /// The settings as JSON. They are plain data, which JSON holds; should it ever not,
+    /// [`Config::validate`] refuses them, and the value says so in the place of all of them.
+    pub(crate) fn as_json(&self) -> serde_json::Value {
+        let refused = |error| serde_json::Value::String(format!("no JSON: {error}"));
+        serde_json::to_value(self).unwrap_or_else(refused)
+    }
+
     /// The settings as a run's log keeps them: without those that are the machine's business, so
     /// that a run is the same one wherever it was begun.
     pub fn recorded(&self) -> serde_json::Value {
-        let mut value = serde_json::to_value(self).unwrap_or_default();
+        let mut value = self.as_json();
         if let serde_json::Value::Object(map) = &mut value {
             // Order is kept: it is hashed as it stands.
             OF_THE_MACHINE.iter().for_each(|key| drop(map.shift_remove(*key)));

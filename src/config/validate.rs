@@ -2,7 +2,7 @@
 //! key, its value and what is allowed: no number that is none or endless, nothing of which there must
 //! be one, no count so large that memory or a product of counts would burst. The upper bounds are far
 //! above what anybody needs; what a run takes of the memory that is there is asked at its start
-//! (GRADUS0110).
+//! ([`Code::NotEnoughMemory`](crate::Code::NotEnoughMemory)).
 
 use super::{Config, ConfigError, Trial};
 use crate::lm::config::ModelConfig;
@@ -22,7 +22,7 @@ const BATCH_MAX: u32 = 65_536;
 const PROBES_MAX: u32 = 32;
 /// Passes over the data, prompts with probes in all rounds.
 const PASSES_MAX: u32 = 10_000;
-/// Rank of an adapter; long before, it does not fit into memory, which its start says (GRADUS0110).
+/// Rank of an adapter; long before, it does not fit into memory, which its start says.
 const RANK_MAX: u32 = 1 << 24;
 /// Steps between checkpoints.
 const STEPS_MAX: u32 = 1_000_000;
@@ -72,6 +72,9 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Range`] with the key, its value and what is allowed.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        if let serde_json::Value::String(why) = self.as_json() {
+            return Err(refuse("gradus.yaml", why, "settings that JSON can hold"));
+        }
         for (key, value, least, most) in self.counts() {
             if !(least..=most).contains(&value) {
                 return Err(refuse(key, value, format!("{least} to {most}")));
@@ -396,7 +399,7 @@ mod tests {
         {
             let error = Config::read(Path::new("run/gradus.yaml"), text).unwrap_err().to_string();
             assert!(error.contains("run/gradus.yaml is empty"), "{text:?}: {error}");
-            assert!(error.contains("gradus log show --json --kind run_started run"), "{error}");
+            assert!(error.contains("in the record run_started"), "{error}");
         }
         assert!(Config::read(Path::new("gradus.yaml"), "seed: 1\n").is_ok());
     }

@@ -17,7 +17,7 @@ use crate::domain::{
 };
 use crate::engine::PolicyTokens;
 use crate::engine::local::LocalModel;
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::estimate::parameters;
 use crate::lm::cancel::Cancel;
 use crate::lm::device::SelectedDevice;
@@ -127,7 +127,10 @@ pub(super) struct Cast {
 impl Cast {
     /// The policy that acts now.
     fn policy(&self) -> Result<PolicyRef, Error> {
-        self.view.policy.clone().ok_or_else(|| Error::Usage("the run has no policy yet".into()))
+        self.view
+            .policy
+            .clone()
+            .ok_or_else(|| Error::refused(Code::RunNotBegun, "the run has no policy yet"))
     }
 
     /// The first prompts that the run would answer; where it has none yet, demonstrations.
@@ -147,7 +150,10 @@ impl Cast {
             }
         }
         match found.is_empty() {
-            true => Err(Error::Usage("the run has no prompts to measure with".to_owned())),
+            true => Err(Error::refused(
+                Code::RunNotBegun,
+                "the run has no prompts to measure with".to_owned(),
+            )),
             false => Ok(found),
         }
     }
@@ -221,7 +227,8 @@ impl Rehearsal {
             events.push(Event::SeedDataAdmitted { name: "seed".to_owned(), rows, blob });
         }
         let panel = cast.view.panel.clone();
-        let panel = panel.ok_or_else(|| Error::Usage("the run has no rubric yet".into()))?;
+        let panel =
+            panel.ok_or_else(|| Error::refused(Code::RunNotBegun, "the run has no rubric yet"))?;
         events.push(Event::RubricActivated { panel, when: When::NextIteration, trial: None });
         let settings = serde_json::Value::Null;
         events.push(Event::RunStarted { seed: cast.config.seed, base: policy, settings });
@@ -260,7 +267,7 @@ impl Rehearsal {
     /// Opens an iteration of a kind, in the place of the conductor.
     pub fn open(&mut self, kind: IterationKind) -> Result<(), Error> {
         let (iteration, _) = self.view.next_iteration();
-        let missing = || Error::Usage("the run has not begun".to_owned());
+        let missing = || Error::refused(Code::RunNotBegun, "the run has not begun".to_owned());
         let policy = self.view.policy.clone().ok_or_else(missing)?;
         let panel = self.view.panel.clone().ok_or_else(missing)?;
         let plan =
@@ -310,7 +317,7 @@ impl Rehearsal {
         let (view, policy) = (cast.view.clone(), cast.policy()?);
         let context = StageContext { log: cast.log.clone(), ..self.context.clone() };
         let (iteration, _) = view.next_iteration();
-        let missing = || Error::Usage("the run writes no prompts".to_owned());
+        let missing = || Error::refused(Code::Defect, "the run writes no prompts".to_owned());
         let (engine, wanted) = (cast.config.engine(), cast.config.prompts.per_iteration);
         let writer = cast.config.writer_plan().ok_or_else(missing)?;
         let task = WriteTask { iteration, policy, engine, round: 0, writer, wanted };
@@ -321,7 +328,9 @@ impl Rehearsal {
             Event::PromptsWritten { admitted, .. } => Some(*admitted),
             _ => None,
         };
-        let admitted = events.iter().find_map(written).unwrap_or_default();
+        let lost =
+            || Error::refused(Code::Defect, "a round of writing prompts said nothing of itself");
+        let admitted = events.iter().find_map(written).ok_or_else(lost)?;
         Ok((Act { seconds, calls, peak: 0 }, admitted))
     }
 

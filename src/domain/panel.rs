@@ -1,6 +1,7 @@
 //! Which rubrics judge: one, or several at once, each with a weight and the prompts it is for.
 
 use super::id::RubricId;
+use crate::codes::Code;
 use serde::{Deserialize, Serialize};
 
 fn one() -> f64 {
@@ -61,15 +62,16 @@ impl From<Panel> for Written {
 
 /// Why rubrics make no panel.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PanelError {
     /// A prompt without a known tag would have no judge.
     #[error(
-        "GRADUS0505 every rubric has tags, so prompts without one of them would not be judged: \
+        "every rubric has tags, so prompts without one of them would not be judged: \
          activate one rubric without tags"
     )]
     NobodyForTheRest,
     /// A weight that is no weight.
-    #[error("GRADUS0505 rubric {rubric} has weight {weight}; a weight is above 0")]
+    #[error("rubric {rubric} has weight {weight}; a weight is above 0")]
     Weight {
         /// Whose.
         rubric: String,
@@ -77,8 +79,24 @@ pub enum PanelError {
         weight: f64,
     },
     /// A rubric is there twice.
-    #[error("GRADUS0505 rubric {0} is there twice; give one entry all its tags")]
+    #[error("rubric {0} is there twice; give one entry all its tags")]
     Twice(String),
+}
+
+impl PanelError {
+    /// What happened, as programs tell it apart.
+    pub fn code(&self) -> Code {
+        match self {
+            PanelError::NobodyForTheRest => Code::PanelLacksGeneralist,
+            PanelError::Weight { .. } => Code::PanelWeight,
+            PanelError::Twice(_) => Code::PanelTwice,
+        }
+    }
+
+    /// Whether the same call may succeed later, with nothing in it changed.
+    pub fn is_retryable(&self) -> bool {
+        self.code().is_retryable()
+    }
 }
 
 impl Panel {

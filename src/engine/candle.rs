@@ -55,7 +55,7 @@ impl CandleEngine {
     /// Opens a folder or a `.gguf` file: reads its texts and hashes all of it.
     ///
     /// # Errors
-    /// What is missing (GRADUS0101, 0102, 0107), or what candle-transformers would compute wrongly.
+    /// What is missing, or what candle-transformers would compute wrongly.
     pub fn open(path: &Path) -> Result<CandleEngine, EngineError> {
         Ok(CandleEngine { files: Files::open(path)?, loaded: Mutex::default() })
     }

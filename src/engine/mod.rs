@@ -20,6 +20,7 @@ pub mod training;
 
 pub use backend::{ModelBackend, PolicyTokens, text_alone};
 pub use error::EngineError;
+pub(crate) use error::code_of_model;
 pub use training::TrainBackend;
 
 use crate::config::EngineConfig;

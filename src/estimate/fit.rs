@@ -1,7 +1,7 @@
 //! WILL IT FIT? What a run needs against what there is, before hours are spent to find out.
 
 use super::{Memory, Outline, Remedy, parameters, remedies};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::lm::device::{SelectedDevice, free_memory};
 use crate::space::available_memory_bytes;
 
@@ -31,7 +31,7 @@ pub fn refusal(
         advice.push_str("; or the CPU, slower: --device cpu");
     }
     format!(
-        "GRADUS0110 the run needs about {}{place} (the {stage}) and {} are free ({:.0} M \
+        "the run needs about {}{place} (the {stage}) and {} are free ({:.0} M \
          parameters). {advice}",
         gib(needed),
         gib(available),
@@ -42,14 +42,14 @@ pub fn refusal(
 /// Refuses what cannot fit into a memory of which so much is available, if that is known.
 ///
 /// # Errors
-/// GRADUS0110 with both sizes and the settings that would fit.
+/// with both sizes and the settings that would fit.
 pub fn check(outline: &Outline<'_>, memory: Memory, available: Option<u64>) -> Result<(), Error> {
     let Some(available) = available else { return Ok(()) };
     let peak = outline.needs(memory).peak();
     if peak.1 <= available {
         return Ok(());
     }
-    Err(Error::Usage(refusal(outline, memory, peak, available)))
+    Err(Error::refused(Code::NotEnoughMemory, refusal(outline, memory, peak, available)))
 }
 
 /// Refuses what cannot fit into what is free now: of the machine, and of the device.

@@ -1,5 +1,6 @@
-//! What can go wrong with the log, and which command helps.
+//! What can go wrong with the log.
 
+use crate::codes::Code;
 use crate::domain::Offset;
 use std::path::{Path, PathBuf};
 
@@ -9,8 +10,7 @@ use std::path::{Path, PathBuf};
 pub enum LogError {
     /// Another process holds the folder.
     #[error(
-        "GRADUS0601 {path} is in use by {}. Wait for it, or stop it (SIGTERM is safe); what it \
-         is doing: gradus status {path}",
+        "{path} is in use by {}, which works on the run. Wait for it, or stop it (SIGTERM is safe)",
         process(pid)
     )]
     InUse {
@@ -29,10 +29,10 @@ pub enum LogError {
         /// What the store said.
         reason: String,
     },
-    /// The folder was written by another gradus.
+    /// The folder was written by a gradus of another version.
     #[error(
-        "{path} has log format {found:?}, this gradus reads {ours}. Use the gradus that wrote it (1 and 2 \
-         were never released: start the run anew)"
+        "{path} has log format {found:?}, and this version of gradus reads {ours}. Use the version that \
+         wrote it (formats 1 and 2 were never released: make the run anew)"
     )]
     Format {
         /// The log's folder.
@@ -44,9 +44,9 @@ pub enum LogError {
     },
     /// What was durable is in neither copy.
     #[error(
-        "GRADUS0602 {path}: records {from} to {to} were written and are in neither the journal nor the \
-         store. Restore the folder from a copy; or keep what is before them (the damaged files stay \
-         beside): gradus log rebuild --accept-loss DIR"
+        "{path}: records {from} to {to} were written and are in neither the journal nor the store. \
+         Restore the folder from a copy, or rebuild the log with that loss accepted: what is before \
+         them is kept then, and the damaged files stay beside it"
     )]
     Lost {
         /// The log's folder.
@@ -57,7 +57,7 @@ pub enum LogError {
         to: Offset,
     },
     /// There is no space; nothing was written, and it may be tried again.
-    #[error("GRADUS0603 no space for the log: {reason}. Free some; the run goes on by itself then")]
+    #[error("no space for the log: {reason}. Free some; the run goes on by itself then")]
     Full {
         /// What the system said.
         reason: String,
@@ -75,8 +75,8 @@ pub enum LogError {
     },
     /// A record is not what was written.
     #[error(
-        "record {offset} is damaged: {reason}. How much is: gradus log verify DIR; mend it: gradus \
-         log rebuild DIR"
+        "record {offset} is damaged: {reason}. Check the log to see how much is, and rebuild it to take \
+         what is damaged from its other copy"
     )]
     Damaged {
         /// Which.
@@ -108,6 +108,27 @@ impl LogError {
     /// That the log in the folder `path` does not open.
     pub(crate) fn open(path: &Path, reason: impl ToString) -> LogError {
         LogError::Open { path: path.to_owned(), reason: reason.to_string() }
+    }
+
+    /// What happened, as programs tell it apart.
+    pub fn code(&self) -> Code {
+        match self {
+            LogError::InUse { .. } => Code::LogInUse,
+            LogError::Open { .. } => Code::LogNotOpening,
+            LogError::Format { .. } => Code::LogFormat,
+            LogError::Lost { .. } => Code::LogLost,
+            LogError::Full { .. } => Code::NoSpace,
+            LogError::Dropped { .. } => Code::LogDropped,
+            LogError::Damaged { .. } => Code::RecordDamaged,
+            LogError::TooLarge { .. } => Code::EventTooLarge,
+            LogError::Poisoned(_) => Code::LogStopped,
+            LogError::Read(_) => Code::LogUnreadable,
+        }
+    }
+
+    /// Whether the same call may succeed later, with nothing in it changed.
+    pub fn is_retryable(&self) -> bool {
+        self.code().is_retryable()
     }
 }
 

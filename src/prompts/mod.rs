@@ -11,6 +11,7 @@ mod shapes;
 
 pub use shapes::Shape;
 
+use crate::codes::Code;
 use crate::domain::event::SeedRow;
 use crate::domain::{Message, Notes, Prompt, PromptId, PromptOrigin, Role};
 use std::collections::HashSet;
@@ -29,7 +30,7 @@ pub enum PromptsError {
         source: std::io::Error,
     },
     /// A line is not what the file's other lines are.
-    #[error("GRADUS0203 {path}:{line} {reason}")]
+    #[error("{path}:{line} {reason}")]
     Line {
         /// Which file.
         path: PathBuf,
@@ -40,10 +41,26 @@ pub enum PromptsError {
     },
     /// No prompt is in the file.
     #[error(
-        "GRADUS0203 {0} holds no prompt. One per line, as text, as a JSON string, or as an object \
+        "{0} holds no prompt. One per line, as text, as a JSON string, or as an object \
          with messages, prompt, instruction or conversations"
     )]
     Empty(PathBuf),
+}
+
+impl PromptsError {
+    /// What happened, as programs tell it apart.
+    pub fn code(&self) -> Code {
+        match self {
+            PromptsError::Io { source, .. } => Code::of_io(source),
+            PromptsError::Line { .. } => Code::PromptLineUnreadable,
+            PromptsError::Empty(_) => Code::PromptFileEmpty,
+        }
+    }
+
+    /// Whether the same call may succeed later, with nothing in it changed.
+    pub fn is_retryable(&self) -> bool {
+        self.code().is_retryable()
+    }
 }
 
 /// A prompt and, where the file has one, a known answer.

@@ -3,7 +3,7 @@
 
 use super::{Past, Rejudged};
 use crate::domain::{Event, Iteration, Offset, Panel, RubricName, When};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::log::Batch;
 use crate::runtime::fold::fold_until;
 use crate::runtime::{Folder, rubric_files};
@@ -32,7 +32,8 @@ impl Past {
     /// # Errors
     /// Those of [`Past::may_begin`]; when the log was compacted; when something cannot be copied.
     pub fn begin_another(&self, again: &Rejudged, to: &Folder) -> Result<Iteration, Error> {
-        let nothing = || Error::Usage("nothing was judged again".to_owned());
+        let nothing =
+            || Error::refused(Code::NothingToJudge, "nothing was judged again".to_owned());
         let first = again.iterations.first().ok_or_else(nothing)?;
         let rubric = &again.right.rubric;
         let iteration = first.iteration;
@@ -63,15 +64,18 @@ impl Past {
     /// touched.
     ///
     /// # Errors
-    /// Those of [`Folder::must_be_vacant`]; [`Error::Usage`] where one of the folders lies in the
+    /// Those of [`Folder::must_be_vacant`]; [`Error::Refused`] where one of the folders lies in the
     /// other.
     pub fn may_begin(&self, to: &Folder) -> Result<(), Error> {
         let (ours, theirs) = (self.folder.path(), to.path());
         if ours != theirs && (self.folder.encloses(theirs) || to.encloses(ours)) {
             let (ours, theirs) = (ours.display(), theirs.display());
-            return Err(Error::Usage(format!(
-                "of {theirs} and {ours} one lies in the other: another run has a folder of its own"
-            )));
+            return Err(Error::refused(
+                Code::FolderInsideRun,
+                format!(
+                    "of {theirs} and {ours} one lies in the other: another run has a folder of its own"
+                ),
+            ));
         }
         to.must_be_vacant()
     }

@@ -3,7 +3,7 @@
 
 use super::{Past, Rejudged};
 use crate::domain::{Iteration, Message};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::stage::pair_store::candidates;
 use crate::stage::select::select;
 use serde::Serialize;
@@ -35,7 +35,11 @@ impl Past {
         for one in &again.iterations {
             let Some(open) = self.view.iterations.get(&one.iteration) else { continue };
             let plan = self.plan(open)?;
-            let answered = self.answered(one.iteration, open)?.unwrap_or_default();
+            let dropped = || {
+                let message = "the completions were dropped when the log was compacted";
+                Error::refused(Code::RecordsDropped, message)
+            };
+            let answered = self.answered(one.iteration, open)?.ok_or_else(dropped)?;
             for answered in answered {
                 let job = &answered.job;
                 let scores = one.scores_of(&job.prompt.id, job.completions.len());

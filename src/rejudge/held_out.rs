@@ -4,7 +4,7 @@
 use super::{Past, Replies, ReplyCounts};
 use crate::domain::evaluation::{HeadToHead, HeldOutAnswer, Referee};
 use crate::domain::{Completion, Event, Iteration, Offset, Panel, RubricId, RubricName};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::rubric::Rubric;
 use crate::stage::held_out::HeldOutPrompt;
 use crate::stage::judge::job::{JudgingJob, judge_jobs};
@@ -73,9 +73,10 @@ impl Past {
                     "its answers were dropped when the log was compacted, or are of an older gradus"
                 }
             };
-            return Err(Error::Usage(format!(
-                "no held-out answers to judge from iteration {from} on: {why}"
-            )));
+            return Err(Error::refused(
+                Code::NothingToJudge,
+                format!("no held-out answers to judge from iteration {from} on: {why}"),
+            ));
         }
         Ok(RejudgedVerdicts { rubric: name_of(&rubric), iterations, without_answers })
     }

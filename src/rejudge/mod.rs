@@ -24,7 +24,7 @@ use crate::domain::{
 };
 use crate::engine::PolicyTokens;
 use crate::engine::local::LocalModel;
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::lm::cancel::Cancel;
 use crate::lm::device::{DeviceChoice, SelectedDevice, select};
 use crate::lm::model_files::ModelFiles;
@@ -164,7 +164,7 @@ impl Past {
     /// An installed rubric: its name, `name@version`, or the beginning of its hash.
     ///
     /// # Errors
-    /// [`Error::Usage`] with what is installed.
+    /// [`Error::Refused`] with what is installed.
     pub fn installed(&self, named: &str) -> Result<RubricId, Error> {
         rubrics::find(&self.view, named)
     }
@@ -192,15 +192,18 @@ impl Past {
         let rubrics = &self.context.rubrics;
         let missing = || {
             let (id, why) = (id.short(), rubrics.why_not(id));
-            Error::Usage(format!("rubric {id} cannot be used: {why}"))
+            Error::refused(Code::RubricMissing, format!("rubric {id} cannot be used: {why}"))
         };
         let rubric = rubrics.get(id).ok_or_else(missing)?;
         if rubric.info().subject == Subject::Judgment {
             let name = &rubric.info().name;
-            return Err(Error::Usage(format!(
-                "GRADUS0506 {name} judges judgments, not answers: there is nothing for it to judge \
+            return Err(Error::refused(
+                Code::RubricJudgesJudgments,
+                format!(
+                    "{name} judges judgments, not answers: there is nothing for it to judge \
                  again"
-            )));
+                ),
+            ));
         }
         Ok(rubric)
     }
@@ -253,7 +256,10 @@ impl Past {
                 false => "the completions were dropped when the log was compacted",
             };
             let from = self.from;
-            return Err(Error::Usage(format!("nothing to judge from iteration {from} on: {why}")));
+            return Err(Error::refused(
+                Code::NothingToJudge,
+                format!("nothing to judge from iteration {from} on: {why}"),
+            ));
         }
         let total = Comparison::of(&all);
         let (left, right) = (left.map(name_of), name_of(right));
@@ -267,7 +273,7 @@ impl Past {
                 .map(Shared::from)
         };
         let plan = open.plan.clone().or_else(of_now);
-        plan.ok_or_else(|| Error::Usage("the run has not begun".to_owned()))
+        plan.ok_or_else(|| Error::refused(Code::RunNotBegun, "the run has not begun".to_owned()))
     }
 
     /// What was answered and judged in an iteration; `None` when it was dropped.

@@ -4,7 +4,7 @@
 use super::Past;
 use super::branch::{Beginning, new_to};
 use crate::domain::{Event, Iteration, Offset, PairId, Panel, PolicyId, PromptId, RubricId};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::runtime::Folder;
 use crate::stage::judge::panel::name_of;
 use crate::view::{GateDecision, IterationView, PromptJudgments, RunView};
@@ -125,7 +125,12 @@ impl Past {
     /// # Errors
     /// When it was never installed.
     pub fn taint(&self, rubric: &RubricId) -> Result<Taint, Error> {
-        let missing = || Error::Usage(format!("rubric {} is not installed", rubric.short()));
+        let missing = || {
+            Error::refused(
+                Code::RubricUnknown,
+                format!("rubric {} is not installed", rubric.short()),
+            )
+        };
         let facts = self.view.rubrics.installed.get(rubric).ok_or_else(missing)?;
         let (mut models, mut iterations) = (BTreeSet::new(), Vec::new());
         for (iteration, open) in &self.view.iterations {
@@ -178,19 +183,26 @@ impl Past {
     ) -> Result<Iteration, Error> {
         let nothing = || {
             let (name, version) = (&taint.name, &taint.version);
-            Error::Usage(format!("{name}@{version} touched nothing: there is nothing to rebuild"))
+            Error::refused(
+                Code::NothingTouched,
+                format!("{name}@{version} touched nothing: there is nothing to rebuild"),
+            )
         };
         let iteration = taint.iterations.first().ok_or_else(nothing)?.iteration;
-        let dropped =
-            || Error::Usage("the log was compacted: what to begin with is gone".to_owned());
+        let dropped = || {
+            Error::refused(
+                Code::RecordsDropped,
+                "the log was compacted: what to begin with is gone".to_owned(),
+            )
+        };
         let until = taint.first.ok_or_else(dropped)?;
         let before = self.known_before(until)?;
         let back_to = match instead {
             Some(rubric) => Panel::one(self.rubric(rubric)?.id().clone()),
             None => panel_without(&before, &taint.rubric).ok_or_else(|| {
-                Error::Usage(
-                    "no other rubric judged before it: say which one is to judge instead, with \
-                     --rubric"
+                Error::refused(
+                    Code::NobodyLeftToJudge,
+                    "no other rubric judged before it: say which one is to judge instead"
                         .to_owned(),
                 )
             })?,

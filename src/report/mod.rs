@@ -11,6 +11,7 @@ pub use judging::{AttackRow, BadAnswerRow, RubricJudgments, rubrics_table};
 pub use page::page;
 pub use table::{iterations_table, judge_table, time_table};
 
+use crate::codes::Code;
 use crate::domain::evaluation::{Estimate, Evaluation, Referee};
 use crate::domain::event::{IterationKind, IterationOutcome, StepMetrics};
 use crate::domain::plan::{SettingChange, Trained};
@@ -186,10 +187,10 @@ fn warnings(view: &RunView) -> Vec<String> {
     let failing = members.filter_map(|member| {
         let why = view.kept_though_failing(&member.rubric)?;
         let name = judging::named(view, &member.rubric);
-        Some(format!(
+        Some(Code::RubricFailsAndJudges.says(format_args!(
             "{name} fails and judges on, for nobody judged before it that could come back: {why}. \
-             Activate another rubric: gradus rubric activate DIR NAME"
-        ))
+             Activate another rubric"
+        )))
     });
     failing.collect()
 }

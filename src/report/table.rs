@@ -190,7 +190,7 @@ fn settings_note(row: &IterationRow) -> String {
     let mut changes: Vec<String> = first.map(|c| c.to_string()).collect();
     match row.settings_changed.len().saturating_sub(CHANGES_SHOWN) {
         0 => {}
-        n => changes.push(format!("{n} more (gradus log show --kind settings_changed DIR)")),
+        n => changes.push(format!("{n} more (in the log, in the records settings_changed)")),
     }
     format!("M{}: settings changed: {}\n", row.iteration, changes.join("; "))
 }

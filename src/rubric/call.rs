@@ -2,6 +2,7 @@
 
 use super::place::check_places;
 use super::world::{ParseFailure, RawPrompt, RawVerdict};
+use crate::codes::Code;
 use crate::domain::{Message, Scale};
 
 /// What is to be judged.
@@ -109,6 +110,7 @@ pub enum ParsedReply {
 
 /// A call that gave nothing.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CallError {
     /// The rubric will not judge this item.
     #[error("the rubric refused: {0}")]
@@ -129,6 +131,20 @@ pub enum CallError {
 }
 
 impl CallError {
+    /// What happened, as programs tell it apart.
+    pub fn code(&self) -> Code {
+        match self {
+            CallError::Refused(_) => Code::RubricRefusedCase,
+            CallError::Trapped { .. } => Code::RubricTrapped,
+            CallError::Host { .. } => Code::SandboxShort,
+        }
+    }
+
+    /// Whether the same call may succeed later, with nothing in it changed.
+    pub fn is_retryable(&self) -> bool {
+        self.code().is_retryable()
+    }
+
     pub(super) fn trapped(reason: impl Into<String>) -> CallError {
         CallError::Trapped { reason: reason.into() }
     }

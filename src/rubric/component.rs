@@ -104,7 +104,7 @@ fn is_the_hosts(error: &wasmtime::Error) -> bool {
 /// Why a component is not used whose call gave nothing.
 pub(super) fn unusable(error: CallError, why: impl FnOnce(String) -> RubricError) -> RubricError {
     match error {
-        CallError::Host { reason } => RubricError::Engine(reason),
+        CallError::Host { reason } => RubricError::Sandbox(reason),
         other => why(other.to_string()),
     }
 }

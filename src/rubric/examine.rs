@@ -93,7 +93,7 @@ pub fn run_golden(rubric: &Rubric) -> Result<Vec<Golden>, RubricError> {
 
 fn golden(rubric: &Rubric, example: Example) -> Result<Golden, RubricError> {
     let Example { name, item, answer, scores: wanted } = example;
-    let host = |error| unusable(error, RubricError::Engine);
+    let host = |error| unusable(error, RubricError::Sandbox);
     let rendered = match rubric.render(&item) {
         Err(error @ CallError::Host { .. }) => return Err(host(error)),
         rendered => rendered,
@@ -274,7 +274,7 @@ fn twice(
     item: &RubricInput,
     reply: &str,
 ) -> Result<Attacked, RubricError> {
-    let host = |error| unusable(error, RubricError::Engine);
+    let host = |error| unusable(error, RubricError::Sandbox);
     let first = read(rubric, item, reply).map_err(host)?;
     let second = read(rubric, item, reply).map_err(host)?;
     let failure = match &first.outcome {
@@ -304,7 +304,7 @@ fn beside(
             attacked.failure = Some(format!("render: {reason}"));
             false
         }
-        Err(error @ CallError::Host { .. }) => return Err(unusable(error, RubricError::Engine)),
+        Err(error @ CallError::Host { .. }) => return Err(unusable(error, RubricError::Sandbox)),
     };
     let honest = example.scores.clone().map(CaseOutcome::Scores);
     if attacked.failure.is_none() && !program && Some(&attacked.found) != honest.as_ref() {

@@ -19,6 +19,8 @@ mod place;
 mod registry;
 mod world;
 
+use crate::codes::Code;
+
 pub use call::{CallError, ParsedReply, Readout, Rendered, RubricInput, ScorePlace};
 pub use component::{Aggregation, Rubric, RubricInfo, Subject};
 pub use engine::RubricEngine;
@@ -32,8 +34,11 @@ pub enum RubricError {
     /// The sandbox could not be set up.
     #[error("the WASM engine does not start: {0}")]
     Engine(String),
+    /// The system did not give the sandbox what it needs; another time it will.
+    #[error("no room for a rubric's sandbox: {0}")]
+    Sandbox(String),
     /// The file is too large: compiling it could not be interrupted.
-    #[error("GRADUS0501 the component has {bytes} bytes, more than {max}")]
+    #[error("the component has {bytes} bytes, more than {max}")]
     TooLarge {
         /// Its size.
         bytes: usize,
@@ -41,11 +46,11 @@ pub enum RubricError {
         max: usize,
     },
     /// It is not a component that compiles.
-    #[error("GRADUS0501 not a usable WASM component: {0}")]
+    #[error("not a usable WASM component: {0}")]
     Compile(String),
     /// It speaks another version of the world.
     #[error(
-        "GRADUS0502 the component exports {found}, this gradus speaks gradus:rubric/judge@0.2 and \
+        "the component exports {found}, and this version of gradus speaks gradus:rubric/judge@0.2 and \
          gradus:rubric/judge@0.1. Rebuild it against wit/v0.2"
     )]
     World {
@@ -53,17 +58,38 @@ pub enum RubricError {
         found: String,
     },
     /// It asks for something a rubric does not get.
-    #[error("GRADUS0503 the component imports what a rubric does not get: {0}")]
+    #[error("the component imports what a rubric does not get: {0}")]
     Import(String),
     /// What it says of itself makes no sense.
-    #[error("GRADUS0504 the component describes itself wrongly: {0}")]
+    #[error("the component describes itself wrongly: {0}")]
     Describe(String),
     /// A golden case failed.
-    #[error("GRADUS0504 golden case {name:?} of the component failed: {reason}")]
+    #[error("golden case {name:?} of the component failed: {reason}")]
     Example {
         /// Its name.
         name: String,
         /// What happened.
         reason: String,
     },
+}
+
+impl RubricError {
+    /// What happened, as programs tell it apart.
+    pub fn code(&self) -> Code {
+        match self {
+            RubricError::Engine(_) => Code::SandboxUnavailable,
+            RubricError::Sandbox(_) => Code::SandboxShort,
+            RubricError::TooLarge { .. } => Code::RubricTooLarge,
+            RubricError::Compile(_) => Code::RubricNoComponent,
+            RubricError::World { .. } => Code::RubricWrongWorld,
+            RubricError::Import(_) => Code::RubricImports,
+            RubricError::Describe(_) => Code::RubricDescription,
+            RubricError::Example { .. } => Code::RubricGoldenCase,
+        }
+    }
+
+    /// Whether the same call may succeed later, with nothing in it changed.
+    pub fn is_retryable(&self) -> bool {
+        self.code().is_retryable()
+    }
 }

@@ -148,7 +148,7 @@ impl Builder {
     /// # Errors
     /// When the folder holds no run, is in use, or its settings, model or log are damaged; when the
     /// device cannot be had; when the run would not fit into the memory that is free, the machine's
-    /// or the device's (GRADUS0110; not asked where the host brought its own
+    /// or the device's ([`Code::NotEnoughMemory`](crate::Code::NotEnoughMemory); not asked where the host brought its own
     /// [`Builder::headroom`]).
     pub fn start_blocking(self) -> Result<Runtime, Error> {
         let log = self.folder.open_log_by(self.clock.clone())?;
@@ -198,7 +198,7 @@ impl Builder {
         models.trainer().discard(&view.superseded());
         let engine = RubricEngine::new()?;
         let registry = self.folder.open_rubrics(&engine)?;
-        present::check(&config, &view, &registry, &self.folder)?;
+        present::check(&config, &view, &registry)?;
         referees::check(&config, &view, &registry)?;
         let reserve = Reserve { mib: config.supervision.memory_reserve_mib };
         let (config, progress) = (Arc::new(config), Arc::new(Progress::passed_on_to(self.gauge)));

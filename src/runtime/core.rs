@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::domain::{Event, Offset};
 use crate::engine::ModelBackend;
 use crate::engine::local::LocalModel;
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::lm::cancel::Cancel;
 use crate::log::{Appended, Batch, Clock, DurableLog, Health, Log};
 use crate::stage::StageError;
@@ -138,7 +138,9 @@ impl Core {
     }
 
     fn stop(&self) -> Result<Answer, Error> {
-        let nobody = || Error::Usage("no process works on the run: there is none to stop".into());
+        let nobody = || {
+            Error::refused(Code::NobodyWorks, "no process works on the run: there is none to stop")
+        };
         self.live.as_ref().ok_or_else(nobody)?.stop.cancel();
         Ok(Answer::Stopping)
     }
@@ -149,11 +151,14 @@ impl Core {
         let settings = self.live.as_ref().map_or(0, |live| live.config.iterations);
         let wanted = settings.max(raised);
         if total <= wanted.max(over) {
-            return Err(Error::Usage(format!(
-                "the run shall have {wanted} iterations already, and {over} are over: give a number \
+            return Err(Error::refused(
+                Code::IterationsNotRaised,
+                format!(
+                    "the run shall have {wanted} iterations already, and {over} are over: give a number \
                  above {}",
-                wanted.max(over)
-            )));
+                    wanted.max(over)
+                ),
+            ));
         }
         self.record(Event::IterationsRaised { total })
     }
@@ -166,11 +171,14 @@ impl Core {
     ) -> Result<Answer, Error> {
         let gone = row.policy.blobs().find(|blob| !self.blobs.path(blob).is_file());
         if let Some(blob) = gone {
-            return Err(Error::Usage(format!(
-                "{} cannot act any more: its weights {blob} are not kept. The disk keeps the policies \
+            return Err(Error::refused(
+                Code::PolicyGone,
+                format!(
+                    "{} cannot act any more: its weights {blob} are not kept. The disk keeps the policies \
                  of finished iterations; train.keep_checkpoints: all keeps every one",
-                row.name
-            )));
+                    row.name
+                ),
+            ));
         }
         let (event, choice) = policies::choose(self.view()?.as_ref(), row, pinned, reason);
         let at = event.map(|event| self.append(vec![event])).transpose()?;
@@ -182,7 +190,7 @@ impl Core {
     /// # Errors
     /// When its blobs are missing or damaged.
     pub(super) fn policy(&self) -> Result<ServedPolicy, Error> {
-        let none = || Error::Usage("the run has no policy yet".to_owned());
+        let none = || Error::refused(Code::RunNotBegun, "the run has no policy yet".to_owned());
         let live = self.live.as_ref().ok_or(Error::Closed)?;
         let policy = self.view()?.policy.clone().ok_or_else(none)?;
         let opened = live.local.policy(&policy, &live.config.engine()).map_err(StageError::from)?;

@@ -11,7 +11,7 @@ use crate::blob::BlobStore;
 use crate::config::{Config, ReadoutMode};
 use crate::domain::event::SeedRow;
 use crate::domain::{Event, Offset, Panel, PolicyRef, Prompt, TaskKey, When};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::lm::model_files::ModelFiles;
 use crate::lm::weights::{WeightDtype, Weights};
 use crate::log::{Batch, DurableLog, JournalLog, Log};
@@ -113,13 +113,19 @@ impl Folder {
         config.validate()?;
         if let Some(part) = part_of(to.path(), self.path()) {
             let (to, dir) = (to.path().display(), self.path().display());
-            return Err(Error::Usage(format!("{to} lies in {dir}/{part}; give another folder")));
+            return Err(Error::refused(
+                Code::FolderInsideRun,
+                format!("{to} lies in {dir}/{part}; give another folder"),
+            ));
         }
         let from = self.read_log()?;
         if let Some(compacted) = from.compacted() {
             let (dir, floor) = (self.path().display(), compacted.floor());
             let why = format!("{dir} was compacted: not all records before {floor} are there");
-            return Err(Error::Usage(format!("{why}; fork a copy from before that")));
+            return Err(Error::refused(
+                Code::RecordsDropped,
+                format!("{why}. Fork a copy of the folder from before that"),
+            ));
         }
         let view = fold_until(&from, until)?;
         let draft = Draft::begin(to)?;
@@ -183,7 +189,10 @@ fn copy_records(from: &JournalLog, to: &DurableLog, until: Offset) -> Result<(),
         let records = from.read(to.tail(), left)?;
         if records.is_empty() {
             let tail = to.tail();
-            return Err(Error::Usage(format!("the log ends at record {tail}, before {until}")));
+            return Err(Error::refused(
+                Code::RecordBeyondLog,
+                format!("the log ends at record {tail}, before {until}"),
+            ));
         }
         let events = records.into_iter().map(|record| record.event).collect();
         to.append(Batch { key: None, events, cursor: None })?;
@@ -199,11 +208,12 @@ fn record_new(
     base: PolicyRef,
 ) -> Result<(), Error> {
     let mut at = 0u64;
-    let mut record = |events: Vec<Event>| {
-        let body = serde_json::to_vec(&events).unwrap_or_default();
+    let mut record = |events: Vec<Event>| -> Result<_, Error> {
+        let body =
+            serde_json::to_vec(&events).map_err(|e| Error::not_json("a run's first events", &e))?;
         let key = TaskKey::of("create", &[&at.to_le_bytes(), &body]);
         at += 1;
-        log.append(Batch { key: Some(key), events, cursor: None })
+        Ok(log.append(Batch { key: Some(key), events, cursor: None })?)
     };
     for chunk in new.prompts.chunks(PROMPTS_PER_COMMIT) {
         record(chunk.iter().map(|p| Event::PromptAdmitted { prompt: p.clone() }).collect())?;
@@ -213,7 +223,7 @@ fn record_new(
         let mut bytes = Vec::new();
         for row in rows {
             serde_json::to_writer(&mut bytes, row)
-                .map_err(|e| Error::Usage(format!("seed data {name}: {e}")))?;
+                .map_err(|e| Error::not_json("a row of seed data", &e))?;
             bytes.push(b'\n');
         }
         let blob = blobs.put(&bytes)?;

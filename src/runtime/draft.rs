@@ -14,7 +14,7 @@ use super::fold::fold;
 use super::folder::{Folder, PARTS, PLACING, SETTINGS, UNFINISHED, is_begun, remove_placed};
 use crate::atomic_file::{self, Access, create_private_folder, sync_folder};
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Code, Error};
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -39,14 +39,17 @@ enum There {
 /// Refuses a folder that a run may not be made in; nothing is touched.
 ///
 /// # Errors
-/// [`Error::RunExists`], [`Error::Unfinished`]; [`Error::Usage`] with what lies there.
+/// [`Error::RunExists`], [`Error::Unfinished`]; [`Error::Refused`] with what lies there.
 pub(super) fn check(target: &Folder) -> Result<(), Error> {
     look(target).map(drop)
 }
 
 fn busy(dir: &Path) -> Error {
     let dir = dir.display();
-    Error::Usage(format!("another process makes a run in {dir} at this moment. Wait for it"))
+    Error::refused(
+        Code::RunBeingMade,
+        format!("another process makes a run in {dir} at this moment. Wait for it"),
+    )
 }
 
 fn look(target: &Folder) -> Result<There, Error> {
@@ -82,12 +85,15 @@ fn look(target: &Folder) -> Result<There, Error> {
     others.sort();
     let more = if others.len() > NAMED_MAX { ", ..." } else { "" };
     others.truncate(NAMED_MAX);
-    Err(Error::Usage(format!(
-        "{} is not empty: it holds {}{more}. A run is made in a folder of its own; give one that is \
+    Err(Error::refused(
+        Code::FolderNotEmpty,
+        format!(
+            "{} is not empty: it holds {}{more}. A run is made in a folder of its own; give one that is \
          empty or not there yet",
-        dir.display(),
-        others.join(", ")
-    )))
+            dir.display(),
+            others.join(", ")
+        ),
+    ))
 }
 
 /// Whether a part of a draft has its place already.

@@ -155,7 +155,7 @@ impl Handle {
     /// one ends.
     ///
     /// # Errors
-    /// [`Error::Usage`] where none did; when the log cannot be written; [`Error::Closed`].
+    /// [`Error::Refused`] where none did; when the log cannot be written; [`Error::Closed`].
     pub async fn roll_back_policy(&self, reason: &str) -> Result<PolicyChoice, Error> {
         let command = Command::RollBackPolicy { reason: reason.to_owned() };
         match self.command(command).await? {

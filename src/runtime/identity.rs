@@ -7,7 +7,7 @@
 use super::folder::Folder;
 use crate::config::Config;
 use crate::domain::{AdapterShape, BlobHash, Event, Seed, TaskKey};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::lm::model_files::ModelFiles;
 use crate::log::{Batch, Log};
 use crate::view::RunView;
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 /// it is what it is now.
 ///
 /// # Errors
-/// [`Error::Usage`] with what is another, and what to do.
+/// [`Error::Refused`] with what is another, and what to do.
 pub(super) fn check(
     config: &Config,
     model: &ModelFiles,
@@ -58,19 +58,21 @@ fn check_seed(config: &Config, folder: &Folder, view: &RunView) -> Result<(), Er
     let recorded = view.settings.as_ref().and_then(|settings| settings.get("seed")?.as_u64());
     let recorded = recorded.filter(|seed| Seed::root(*seed) == root);
     let began = recorded.map_or_else(|| "another".to_owned(), |seed| seed.to_string());
-    Err(Error::Usage(format!(
-        "GRADUS0205 {} says seed: {}, and the run began with {began}. A run keeps its seed, for every \
-         draw comes of it: put it back, or lay out another run (gradus init --seed {})",
-        folder.config().display(),
-        config.seed,
-        config.seed
-    )))
+    Err(Error::refused(
+        Code::SeedChanged,
+        format!(
+            "{} says seed: {}, and the run began with {began}. A run keeps its seed, for every \
+         draw comes of it: put it back, or make another run with this one",
+            folder.config().display(),
+            config.seed
+        ),
+    ))
 }
 
 /// Refuses a model whose files are not those that the run began with.
 ///
 /// # Errors
-/// [`Error::Usage`] with the file, and what to do.
+/// [`Error::Refused`] with the file, and what to do.
 pub fn check_model(view: &RunView, model: &ModelFiles, folder: &Folder) -> Result<(), Error> {
     if view.model_files.is_empty() {
         return Ok(());
@@ -90,10 +92,13 @@ pub fn check_model(view: &RunView, model: &ModelFiles, folder: &Folder) -> Resul
         (Some(_), None) => "is gone, and the run began with it".to_owned(),
         (None, _) => "is new; the run began without it".to_owned(),
     };
-    Err(Error::Usage(format!(
-        "GRADUS0112 {} {what}. It says how texts become tokens or what the network is like, so all that \
-         was recorded would mean something else: restore the folder's model files from a copy, or lay \
-         out another run with gradus init",
-        path.display()
-    )))
+    Err(Error::refused(
+        Code::ModelChanged,
+        format!(
+            "{} {what}. It says how texts become tokens or what the network is like, so all that \
+         was recorded would mean something else: restore the folder's model files from a copy, or make \
+         another run",
+            path.display()
+        ),
+    ))
 }

@@ -1,5 +1,9 @@
-//! FRONT DOOR: create a run, start it, hand out [`Handle`]s, wait for a goal, stop it. Nothing
-//! here is global: a process may hold as many runtimes as it has folders.
+//! FRONT DOOR: create a run, start it, hand out [`Handle`]s, wait for a goal, stop it. A process may
+//! hold as many runtimes as it has folders: what a run knows and decides is its own. They share what
+//! belongs to the process and says nothing about any run: rayon's pool of threads
+//! ([`crate::lm::threads`]), an opened GPU with the weights that nobody moves, the user's folder of
+//! compiled rubrics, and whatever subscriber of `tracing` the host has set. Signals are not touched
+//! here; the command line does that.
 
 mod admission;
 mod alone;

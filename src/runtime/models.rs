@@ -5,7 +5,7 @@ use super::Folder;
 use crate::config::Config;
 use crate::domain::plan::NamedEngine;
 use crate::engine::{self, Engine, EngineError, ModelBackend, PolicyTokens, Scorer, TrainBackend};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::stage::conductor::planned;
 use crate::stage::writer::numbered::Numbered;
 use crate::stage::{PromptWriter, StageError};
@@ -34,13 +34,16 @@ impl Brought {
             && config.prompts.generate
             && of_old != writer.name()
         {
-            return Err(Error::Usage(format!(
-                "GRADUS1005 gradus.yaml says prompts.writer: {of_old}, which is no setting any more: how \
+            return Err(Error::refused(
+                Code::SettingGone,
+                format!(
+                    "gradus.yaml says prompts.writer: {of_old}, which is no setting any more: how \
                  the policy is asked for prompts comes with the host, and this one brings {:?}. The \
                  demo's (tagged) is there under gradus run and gradus demo; a host brings it with \
                  Builder::prompt_writer(gradus::demo::writer::Tagged). Or delete the line",
-                writer.name()
-            )));
+                    writer.name()
+                ),
+            ));
         }
         config.brought.writer = Some(writer.name().to_owned());
         Ok(writer)
@@ -88,12 +91,15 @@ impl Brought {
         for (key, name) in config.engines_used() {
             if !config.brought.engines.contains_key(name) {
                 let known: Vec<&str> = config.brought.engines.keys().map(String::as_str).collect();
-                return Err(Error::Usage(format!(
-                    "GRADUS1004 {key} is {name:?}, and no engine has that name; there are: {}. Add it \
+                return Err(Error::refused(
+                    Code::EngineUnknown,
+                    format!(
+                        "{key} is {name:?}, and no engine has that name; there are: {}. Add it \
                      under engines: in gradus.yaml (engines: {{ {name}: {{ kind: candle, model: PATH }} }}), \
                      or take the setting out",
-                    if known.is_empty() { "none".to_owned() } else { known.join(", ") }
-                )));
+                        if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+                    ),
+                ));
             }
         }
         Ok(models)
@@ -105,15 +111,18 @@ fn failed(error: EngineError) -> Error {
 }
 
 fn unusable(name: &str, error: &EngineError) -> Error {
-    Error::Usage(format!("engines.{name}: {error}"))
+    Error::refused(error.code(), format!("engines.{name}: {error}"))
 }
 
 fn refuse_name(name: &str) -> Result<(), Error> {
     match name == NamedEngine::POLICY {
-        true => Err(Error::Usage(format!(
-            "GRADUS1004 an engine cannot be called {name:?}: plans call the run's own so. Give it another \
+        true => Err(Error::refused(
+            Code::EngineUnknown,
+            format!(
+                "an engine cannot be called {name:?}: plans call the run's own so. Give it another \
              name"
-        ))),
+            ),
+        )),
         false => Ok(()),
     }
 }

@@ -97,7 +97,8 @@ fn failure(view: &RunView, iteration: Iteration, log: &dyn Log) -> Option<Failed
     // Not of the outcome itself: what a task says may name folders of this machine.
     let said = match past.diverged {
         true => None,
-        false => last_failure(log, past.opened, iteration).unwrap_or_default(),
+        false => last_failure(log, past.opened, iteration)
+            .unwrap_or_else(|error| Some(error.code().says(error))),
     };
     let said = said.map_or_else(String::new, |said| format!(". It said: {said}"));
     Some(FailedIteration { iteration, reason: format!("{reason}{said}") })

@@ -3,7 +3,7 @@
 
 use super::rubrics::find;
 use crate::domain::{Panel, RubricId};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::view::RunView;
 use std::cmp::Ordering;
 
@@ -53,20 +53,26 @@ pub(super) fn judging(view: &RunView, wanted: &str) -> Result<RubricId, Error> {
         [] => {
             // Said as of every other verb when there is no such rubric at all.
             let rubric = find(view, wanted)?;
-            Err(Error::Usage(format!(
-                "GRADUS0511 {} does not judge, and judged nothing in the open iteration: there is \
+            Err(Error::refused(
+                Code::RubricNotJudging,
+                format!(
+                    "{} does not judge, and judged nothing in the open iteration: there is \
                  nothing to roll back. What judges: {}",
-                label(view, &rubric),
-                judges(view)
-            )))
+                    label(view, &rubric),
+                    judges(view)
+                ),
+            ))
         }
         several => {
             let names: Vec<String> = several.iter().map(|r| label(view, r)).collect();
-            Err(Error::Usage(format!(
-                "GRADUS0508 more than one rubric that judges is {wanted:?}: {}. Say which one by the \
+            Err(Error::refused(
+                Code::RubricAmbiguous,
+                format!(
+                    "more than one rubric that judges is {wanted:?}: {}. Say which one by the \
                  beginning of its hash",
-                names.join(", ")
-            )))
+                    names.join(", ")
+                ),
+            ))
         }
     }
 }
@@ -74,14 +80,17 @@ pub(super) fn judging(view: &RunView, wanted: &str) -> Result<RubricId, Error> {
 /// Whether the rubrics that judge are the ones with these hash beginnings, one for each.
 ///
 /// # Errors
-/// [`Error::Usage`] with what judges now, when they are not.
+/// [`Error::Refused`] with what judges now, when they are not.
 pub(super) fn must_be(view: &RunView, hashes: &str) -> Result<(), Error> {
     let wanted: Vec<&str> = hashes.split(',').map(str::trim).collect();
     if let Some(short) = wanted.iter().find(|hash| hash.len() < HASH_DIGITS_MIN) {
-        return Err(Error::Usage(format!(
-            "{short:?} is too short for the beginning of a rubric's hash: give {HASH_DIGITS_MIN} \
-             digits or more (gradus rubric list shows them)"
-        )));
+        return Err(Error::refused(
+            Code::RubricHashShort,
+            format!(
+                "{short:?} is too short for the beginning of a rubric's hash: give {HASH_DIGITS_MIN} \
+             digits or more"
+            ),
+        ));
     }
     let members = view.panel.as_ref().map_or(&[][..], Panel::members);
     let is =
@@ -93,10 +102,10 @@ pub(super) fn must_be(view: &RunView, hashes: &str) -> Result<(), Error> {
     {
         return Ok(());
     }
-    Err(Error::Usage(format!(
-        "GRADUS0512 what judges is not {hashes} any more but {}: nothing was changed",
-        judges(view)
-    )))
+    Err(Error::refused(
+        Code::PanelChanged,
+        format!("what judges is not {hashes} any more but {}: nothing was changed", judges(view)),
+    ))
 }
 
 /// A version as it is compared: its numbers, and what is before its release.

@@ -2,7 +2,7 @@
 
 use super::surface::PolicyChoice;
 use crate::domain::{Event, Iteration, PolicyRef};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::view::RunView;
 use serde::{Deserialize, Serialize};
 
@@ -49,7 +49,7 @@ pub(super) fn list(view: &RunView) -> Vec<PolicyRow> {
 /// The policy that a person means: `latest`, `base`, `M2`, or the beginning of its hash.
 ///
 /// # Errors
-/// [`Error::Usage`] with the names that there are.
+/// [`Error::Refused`] with the names that there are.
 pub fn find(view: &RunView, wanted: &str) -> Result<PolicyRow, Error> {
     let all = list(view);
     let names = || all.iter().map(|row| row.name.clone()).collect::<Vec<_>>().join(", ");
@@ -66,16 +66,22 @@ pub fn find(view: &RunView, wanted: &str) -> Result<PolicyRow, Error> {
         [one, others @ ..] if others.iter().all(|row| row.policy == one.policy) => {
             Ok((*one).clone())
         }
-        [] => Err(Error::Usage(format!(
-            "the run has no policy {wanted:?}. It has {}; {LATEST} is the one that acts, {BASE} is \
+        [] => Err(Error::refused(
+            Code::PolicyUnknown,
+            format!(
+                "the run has no policy {wanted:?}. It has {}; {LATEST} is the one that acts, {BASE} is \
              M0, and the beginning of a hash (4 characters or more) is a name too",
-            names()
-        ))),
-        several => Err(Error::Usage(format!(
-            "{wanted:?} is the beginning of {} hashes; give more of it, or one of {}",
-            several.len(),
-            names()
-        ))),
+                names()
+            ),
+        )),
+        several => Err(Error::refused(
+            Code::PolicyUnknown,
+            format!(
+                "{wanted:?} is the beginning of {} hashes; give more of it, or one of {}",
+                several.len(),
+                names()
+            ),
+        )),
     }
 }
 
@@ -96,9 +102,14 @@ pub(super) fn choose(
 /// The policy that acted before the one that does.
 ///
 /// # Errors
-/// [`Error::Usage`] where none did.
+/// [`Error::Refused`] where none did.
 pub(super) fn before(view: &RunView) -> Result<PolicyRow, Error> {
-    let none = || Error::Usage("no policy acted before this one: it is the base".to_owned());
+    let none = || {
+        Error::refused(
+            Code::NoEarlierPolicy,
+            "no policy acted before this one: it is the base".to_owned(),
+        )
+    };
     let all = list(view);
     let at = all.iter().position(|row| row.acts).ok_or_else(none)?;
     let before = all.into_iter().take(at).rev().find(|row| row.rejected.is_none());

@@ -9,7 +9,7 @@ use super::spelling;
 use crate::config::{Config, ReadoutMode};
 use crate::domain::text::bounded;
 use crate::domain::{Event, Offset, Panel, PanelMember, RubricId, TaskKey, Trial, When};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::lm::model_files::ModelFiles;
 use crate::log::{Appended, Batch, Log};
 use crate::rubric::{Rubric, RubricEngine, RubricInfo, RubricRegistry, Subject};
@@ -168,9 +168,12 @@ impl Rubrics {
                 Appended::Duplicate { .. } => {}
             }
         }
-        Err(Error::Usage(format!(
-            "others changed what judges {CHANGES_TRIED} times meanwhile: nothing was changed"
-        )))
+        Err(Error::refused(
+            Code::PanelContended,
+            format!(
+                "others changed what judges {CHANGES_TRIED} times meanwhile: nothing was changed"
+            ),
+        ))
     }
 
     /// Lets these rubrics judge in the place of those that do.
@@ -192,7 +195,7 @@ impl Rubrics {
     /// between the look and the change.
     ///
     /// # Errors
-    /// Those of [`Rubrics::activate`]; [`Error::Usage`] with what judges now, when it is another.
+    /// Those of [`Rubrics::activate`]; [`Error::Refused`] with what judges now, when it is another.
     pub fn activate_if_current(
         &self,
         wanted: &[Wanted],
@@ -220,7 +223,7 @@ impl Rubrics {
                 self.may_judge(view, &rubric, again)?;
                 members.push(PanelMember { rubric, weight: one.weight, tags: one.tags.clone() });
             }
-            let panel = Panel::new(members).map_err(|error| Error::Usage(error.to_string()))?;
+            let panel = Panel::new(members)?;
             Ok((vec![self.activation(&panel, when)], panel))
         };
         let (panel, at) = self.change(decide)?;
@@ -234,23 +237,32 @@ impl Rubrics {
     }
 
     fn may_judge(&self, view: &RunView, rubric: &RubricId, again: Again) -> Result<(), Error> {
-        let missing = || Error::Usage(format!("rubric {} is not installed", rubric.short()));
+        let missing = || {
+            Error::refused(
+                Code::RubricMissing,
+                format!("rubric {} is not installed", rubric.short()),
+            )
+        };
         let loaded = self.registry.get(rubric).ok_or_else(missing)?;
         let name = &loaded.info().name;
         if loaded.info().subject == Subject::Judgment {
-            return Err(Error::Usage(format!(
-                "GRADUS0506 {name} judges judgments, not answers: it cannot be activated"
-            )));
+            return Err(Error::refused(
+                Code::RubricJudgesJudgments,
+                format!("{name} judges judgments, not answers: it cannot be activated"),
+            ));
         }
         if let Some(model) = &self.terms.model {
             spelling::check(model.tokenizer(), &loaded)?;
         }
         match view.rubrics.retired.get(rubric) {
-            Some(reason) if again == Again::Refuse => Err(Error::Usage(format!(
-                "GRADUS0507 {name} ({}) was rolled back: {reason}. Install a better version, or \
-                 activate this one all the same with --again",
-                rubric.short()
-            ))),
+            Some(reason) if again == Again::Refuse => Err(Error::refused(
+                Code::RubricRolledBack,
+                format!(
+                    "{name} ({}) was rolled back: {reason}. Install a better version, or activate \
+                     this one again, saying that this is meant",
+                    rubric.short()
+                ),
+            )),
             _ => Ok(()),
         }
     }
@@ -268,10 +280,13 @@ impl Rubrics {
             let rubric = find(&view, one)?;
             self.may_judge(&view, &rubric, Again::Allow)?;
             if view.panel.as_ref().is_some_and(|panel| panel.has(&rubric)) {
-                return Err(Error::Usage(format!(
-                    "GRADUS0509 {one} ({}) is on the panel: what it says counts already",
-                    rubric.short()
-                )));
+                return Err(Error::refused(
+                    Code::RubricOnPanel,
+                    format!(
+                        "{one} ({}) is on the panel: what it says counts already",
+                        rubric.short()
+                    ),
+                ));
             }
             if !rubrics.contains(&rubric) {
                 rubrics.push(rubric);
@@ -292,7 +307,12 @@ impl Rubrics {
     /// When no panel judged before, or the log cannot be written.
     pub fn roll_back(&self, reason: &str) -> Result<Activated, Error> {
         let decide = |view: &RunView| {
-            let nothing = || Error::Usage("no other rubric judged before this one".to_owned());
+            let nothing = || {
+                Error::refused(
+                    Code::NothingToRollBack,
+                    "no other rubric judged before this one".to_owned(),
+                )
+            };
             let panel = view.panel.as_ref().ok_or_else(nothing)?;
             let back_to = view.rubrics.fallback(panel).cloned().ok_or_else(nothing)?;
             let mut gone = panel.leaving(&back_to);
@@ -324,11 +344,14 @@ impl Rubrics {
         let decide = |view: &RunView| {
             let rubric = panels::judging(view, rubric)?;
             let nobody = || {
-                Error::Usage(format!(
-                    "without {} nobody judges, and no panel without it judged before: activate \
+                Error::refused(
+                    Code::NobodyLeftToJudge,
+                    format!(
+                        "without {} nobody judges, and no panel without it judged before: activate \
                      another rubric in its place",
-                    rubric.short()
-                ))
+                        rubric.short()
+                    ),
+                )
             };
             let open = view.open().map(|(_, open)| &open.panel);
             let mut panels = view.panel.iter().chain(open);
@@ -377,10 +400,10 @@ impl Rubrics {
             if let Some(why) = not_newer(newer, version, &facts.version) {
                 let (name, id) = (&installed.name, installed.rubric.short());
                 let reason = format!(
-                    "{name}@{version} ({id}) is installed and does not judge: {why}. To let it \
-                     judge: gradus rubric activate DIR {id}"
+                    "{name}@{version} ({id}) is installed and does not judge: {why}. Activate it by \
+                     its hash if it is to judge"
                 );
-                return self.refuse(path, bytes, reason);
+                return self.refuse(path, bytes, Code::RubricNotNewer.says(reason));
             }
             if newer == Some(Ordering::Equal) {
                 let (file, name) = (path.display().to_string(), &installed.name);
@@ -408,7 +431,8 @@ impl Rubrics {
     /// Lets a component judge where one of its name judges.
     fn take_place(&self, installed: &Installed, when: When) -> Result<(), Error> {
         let decide = |view: &RunView| {
-            let nothing = || Error::Usage("nothing to take the place of".to_owned());
+            let nothing =
+                || Error::refused(Code::PanelChanged, "nothing to take the place of".to_owned());
             let panel = view.panel.as_ref().ok_or_else(nothing)?;
             let same_name = |member: &PanelMember| {
                 let facts = view.rubrics.installed.get(&member.rubric);
@@ -428,7 +452,7 @@ impl Rubrics {
         };
         match self.change(decide) {
             // It is installed, and that is all.
-            Ok(_) | Err(Error::Usage(_)) => Ok(()),
+            Ok(_) | Err(Error::Refused { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -525,7 +549,7 @@ impl RubricRow {
 /// The installed rubric that somebody means.
 ///
 /// # Errors
-/// [`Error::Usage`] with what is installed, when it is none or not only one.
+/// [`Error::Refused`] with what is installed, when it is none or not only one.
 pub fn find(view: &RunView, wanted: &str) -> Result<RubricId, Error> {
     let found = view.rubrics_named(wanted);
     match found.as_slice() {
@@ -537,12 +561,18 @@ pub fn find(view: &RunView, wanted: &str) -> Result<RubricId, Error> {
                 .iter()
                 .map(|(id, facts)| format!("{}@{} ({})", facts.name, facts.version, id.short()))
                 .collect();
-            let what = if found.is_empty() { "no" } else { "more than one" };
-            Err(Error::Usage(format!(
-                "GRADUS0508 {what} installed rubric is {wanted:?}; installed are {}. Install one: \
-                 gradus rubric install DIR FILE",
-                known.join(", ")
-            )))
+            let (what, code) = match found.is_empty() {
+                true => ("no", Code::RubricUnknown),
+                false => ("more than one", Code::RubricAmbiguous),
+            };
+            Err(Error::refused(
+                code,
+                format!(
+                    "{what} installed rubric is {wanted:?}; installed are {}. Install the \
+                 one that is meant, or name another",
+                    known.join(", ")
+                ),
+            ))
         }
     }
 }

@@ -13,7 +13,7 @@
 use super::core::Core;
 use super::folder::Folder;
 use super::surface::{Answer, Command, Query, Reply};
-use crate::error::{Error, ExitStatus};
+use crate::error::{Code, Error, ExitStatus};
 use crate::log::LogError;
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, Permissions};
@@ -61,7 +61,7 @@ struct Request {
 enum Response {
     Done(Answer),
     Reply(Reply),
-    Refused { message: String, exit_code: u8 },
+    Refused { code: Code, message: String, exit_code: u8 },
 }
 
 /// Listens as long as it lives.
@@ -146,7 +146,8 @@ fn serve(connection: UnixStream, core: Weak<Core>, busy: &Arc<AtomicUsize>) {
     if count.fetch_add(1, Ordering::AcqRel) >= AT_ONCE {
         count.fetch_sub(1, Ordering::AcqRel);
         let message = format!("{AT_ONCE} others are being answered; ask again");
-        let _ = send(&connection, &Response::Refused { message, exit_code: 1 });
+        let refused = Response::Refused { code: Code::ProcessBusy, message, exit_code: 1 };
+        let _ = send(&connection, &refused);
         return;
     }
     let answer = move || {
@@ -165,7 +166,7 @@ fn answer(connection: &UnixStream, core: &Weak<Core>) -> Response {
     let done = read_line(connection).and_then(|line| {
         let request: Request = serde_json::from_slice(&line).map_err(|error| {
             let ours = env!("CARGO_PKG_VERSION");
-            Error::Usage(format!(
+            Error::refused(Code::RequestUnreadable, format!(
                 "the process that works on the run is gradus {ours} and does not know this request: \
                  {error}"
             ))
@@ -177,7 +178,8 @@ fn answer(connection: &UnixStream, core: &Weak<Core>) -> Response {
         }
     });
     done.unwrap_or_else(|error| Response::Refused {
-        message: error.to_string(),
+        code: error.code(),
+        message: error.message(),
         exit_code: error.exit_status().code(),
     })
 }
@@ -193,10 +195,11 @@ fn read_line(connection: &UnixStream) -> Result<Vec<u8>, Error> {
     reader.read_until(b'\n', &mut line).map_err(gone)?;
     match line.last() {
         Some(b'\n') => Ok(line),
-        _ if line.len() as u64 >= REQUEST_BYTES_MAX => {
-            Err(Error::Usage(format!("a request of more than {REQUEST_BYTES_MAX} bytes")))
-        }
-        _ => Err(Error::Usage("the request has no end".to_owned())),
+        _ if line.len() as u64 >= REQUEST_BYTES_MAX => Err(Error::refused(
+            Code::RequestUnreadable,
+            format!("a request of more than {REQUEST_BYTES_MAX} bytes"),
+        )),
+        _ => Err(Error::refused(Code::RequestUnreadable, "the request has no end".to_owned())),
     }
 }
 
@@ -241,13 +244,16 @@ pub fn ask_if_reachable(folder: &Folder, query: &Query) -> Option<Reply> {
 fn odd(response: &Response) -> Error {
     match response {
         // It was written for a person by who refused it.
-        Response::Refused { message, exit_code } if *exit_code == ExitStatus::Failed.code() => {
-            Error::Halted(message.clone())
+        Response::Refused { code, message, exit_code }
+            if *exit_code == ExitStatus::Failed.code() =>
+        {
+            Error::halted(*code, message.clone())
         }
-        Response::Refused { message, .. } => Error::Usage(message.clone()),
-        Response::Done(_) | Response::Reply(_) => {
-            Error::Halted("the process that works on the run answered something else".to_owned())
-        }
+        Response::Refused { code, message, .. } => Error::refused(*code, message.clone()),
+        Response::Done(_) | Response::Reply(_) => Error::halted(
+            Code::RequestUnreadable,
+            "the process that works on the run answered something else".to_owned(),
+        ),
     }
 }
 
@@ -274,11 +280,14 @@ fn exchange(
 ) -> Result<Response, Error> {
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let unknown = |error: std::io::Error| {
-        Error::Halted(format!(
-            "the process that works on {} did not answer ({error}); whether it did what was asked is \
+        Error::halted(
+            Code::NoAnswer,
+            format!(
+                "the process that works on {} did not answer ({error}); whether it did what was asked is \
              not known: look, and ask again",
-            folder.path().display()
-        ))
+                folder.path().display()
+            ),
+        )
     };
     send(connection, &Request { version, ask }).map_err(unknown)?;
     connection.set_read_timeout(Some(patience)).map_err(unknown)?;
@@ -300,11 +309,14 @@ fn reach(folder: &Folder) -> Result<UnixStream, Error> {
                 std::thread::sleep(Duration::from_millis(50));
             }
             Err(error) => {
-                return Err(Error::Halted(format!(
-                    "a process works on {} and cannot be reached ({error}); nothing was changed. Try \
+                return Err(Error::halted(
+                    Code::NoAnswer,
+                    format!(
+                        "a process works on {} and cannot be reached ({error}); nothing was changed. Try \
                      again, or stop that process",
-                    folder.path().display()
-                )));
+                        folder.path().display()
+                    ),
+                ));
             }
         }
     }

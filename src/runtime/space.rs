@@ -31,8 +31,8 @@ fn shortage(dir: &Path, place: &Place, settings: &StorageConfig) -> Option<Strin
     let used = if quota > 0 { used_bytes(dir) / MIB } else { 0 };
     (quota > 0 && used >= quota).then(|| {
         format!(
-            "the run has {used} MiB, storage.quota_mib allows {quota}: raise it, or drop what old \
-             iterations left (gradus log compact, storage.keep_iterations)"
+            "the run has {used} MiB, storage.quota_mib allows {quota}: raise it, or compact the \
+             log, which drops what old iterations left (storage.keep_iterations does that by itself)"
         )
     })
 }

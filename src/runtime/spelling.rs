@@ -2,7 +2,7 @@
 //! the model's vocabulary can spell. Asked when a rubric is activated, of the replies that its golden
 //! cases bring; a run that found it out at work would judge by what was drawn, without a word.
 
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::lm::fork::{Spelling, Written, fork};
 use crate::lm::tokenizer::TextTokenizer;
 use crate::rubric::Rubric;
@@ -33,7 +33,7 @@ fn unspelled(tokenizer: &TextTokenizer, rubric: &Rubric) -> Result<Vec<String>, 
 /// Refuses a rubric whose scores this model's probabilities cannot say.
 ///
 /// # Errors
-/// [`Error::Usage`] naming the rubric and the words.
+/// [`Error::Refused`] naming the rubric and the words.
 pub(super) fn check(tokenizer: &TextTokenizer, rubric: &Rubric) -> Result<(), Error> {
     let lacking = unspelled(tokenizer, rubric)?;
     if lacking.is_empty() {
@@ -41,16 +41,19 @@ pub(super) fn check(tokenizer: &TextTokenizer, rubric: &Rubric) -> Result<(), Er
     }
     let words: Vec<String> = lacking.iter().map(|word| format!("{word:?}")).collect();
     let info = rubric.info();
-    Err(Error::Usage(format!(
-        "GRADUS0510 {}@{} ({}) reads its scores from how likely the judge is to write {}, and the \
+    Err(Error::refused(
+        Code::RubricUnspellable,
+        format!(
+            "{}@{} ({}) reads its scores from how likely the judge is to write {}, and the \
          model's vocabulary cannot spell {}: it cannot be activated. Take another rubric, or set \
          judge.readout: parsed in gradus.yaml, which takes scores as they are written",
-        info.name,
-        info.version,
-        rubric.id().short(),
-        words.join(", "),
-        if words.len() == 1 { "it" } else { "them" }
-    )))
+            info.name,
+            info.version,
+            rubric.id().short(),
+            words.join(", "),
+            if words.len() == 1 { "it" } else { "them" }
+        ),
+    ))
 }
 
 #[cfg(test)]

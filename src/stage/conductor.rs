@@ -15,6 +15,7 @@ use super::pair_store::{PairStore, PairTask};
 use super::sampler::{SampleTask, Sampler, next_round};
 use super::trainer::Trainer;
 use super::{ATTEMPTS_MAX, Duty, Needs, Stage, StageContext, StageError, task_key};
+use crate::codes::Code;
 use crate::config::{Config, OnFailure, PlanInputs, changes};
 use crate::domain::event::{IterationKind, IterationOutcome};
 use crate::domain::plan::OnNoSignal;
@@ -36,7 +37,7 @@ struct Decision {
     events: Vec<Event>,
 }
 
-#[derive(Clone, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 enum DecisionKind {
     Start,
@@ -87,11 +88,11 @@ impl Conductor {
         }
         if let Some(reason) = &open.diverged {
             let rollbacks = open.rollbacks;
-            let reason = format!(
+            let reason = Code::TrainingDiverged.says(format_args!(
                 "training met numbers that are not finite again after {rollbacks} rollbacks, each \
                  with half the learning rate ({reason}). Lower the learning rate; the old policy \
                  stays"
-            );
+            ));
             return Some(end(iteration, IterationOutcome::Failed { reason }));
         }
         match open.kind {
@@ -220,7 +221,7 @@ fn seal_prompts(
     }
     if waiting == 0 {
         let reason = "no unused prompt is left: add prompts, or set prompts.generate: true";
-        let outcome = IterationOutcome::NoSignal { reason: reason.to_owned() };
+        let outcome = IterationOutcome::NoSignal { reason: Code::NoPromptLeft.says(reason) };
         return Some(give_up(plan, iteration, outcome));
     }
     let mut prompts: Vec<PromptId> = view.unused().take(wanted).map(|(id, _)| id.clone()).collect();
@@ -269,14 +270,14 @@ fn compromised(open: &IterationView, rubric: &RubricId, most: f64) -> Option<Str
     }
     let BadAnswerMargin { margin, result } = open.bad_answer_margin(rubric)?;
     (result == ProbeResult::Failed).then(|| {
-        format!(
-            "GRADUS0306 the judge likes bad answers better than the policy's, which scored {} of \
-             the scale beside empty answers, a full stop and the prompt itself, at {} prompts. The \
-             policy would learn to answer badly. Take another rubric or a better judge; what was \
-             asked: gradus log show --kind judge_probed DIR",
+        Code::JudgeLikesBadAnswers.says(format_args!(
+            "the judge likes bad answers better than the policy's, which scored {} of the scale \
+             beside empty answers, a full stop and the prompt itself, at {} prompts. The policy \
+             would learn to answer badly. Take another rubric or a better judge; what was asked is \
+             in the log, in the records judge_probed",
             margin.percent(),
             margin.n
-        )
+        ))
     })
 }
 
@@ -327,15 +328,15 @@ fn fooled_by(scores: &AttackScores, most: f64) -> String {
             ("rewards repetition", "repeated three times", "everything three times")
         }
     };
-    format!(
-        "GRADUS0305 the judge {believes}: bad answers scored {bare:.2}, and {how} {forged:.2}, which \
-         is {} of the scale over {} answers (judge.forgery_gain_max allows {:.0} %). The policy would \
-         learn to write {learn}. Take another rubric or a better judge; what was asked: gradus log \
-         show --kind judge_probed DIR",
+    Code::JudgeBelievesForgery.says(format_args!(
+        "the judge {believes}: bad answers scored {bare:.2}, and {how} {forged:.2}, which is {} of the \
+         scale over {} answers (judge.forgery_gain_max allows {:.0} %). The policy would learn to \
+         write {learn}. Take another rubric or a better judge; what was asked is in the log, in the \
+         records judge_probed",
         gain.percent(),
         gain.n,
         most * 100.0
-    )
+    ))
 }
 
 /// An iteration that ends without a checkpoint to decide about.
@@ -365,10 +366,10 @@ impl Stuck {
         let Stuck { stage, task, prompts } = self;
         match prompts.as_slice() {
             [] => {
-                let reason = format!(
-                    "a task of the {stage} failed {ATTEMPTS_MAX} times; why: gradus log show \
-                     --kind task_failed DIR"
-                );
+                let reason = Code::TaskGivenUp.says(format_args!(
+                    "a task of the {stage} failed {ATTEMPTS_MAX} times; why is in the log, in the \
+                     records task_failed"
+                ));
                 end(iteration, IterationOutcome::Failed { reason })
             }
             [prompt] => {
@@ -406,23 +407,25 @@ fn no_signal(open: &IterationView, wanted: usize) -> String {
     let list: Vec<String> = reasons.iter().map(|(r, n)| format!("{n} {r}")).collect();
     let JudgmentCounts { total, unscored } = open.judgments;
     let share = open.judgments.unscored_share();
-    let advice = if share > 0.5 {
-        "GRADUS0301 most judgments have no score: small models often ignore the form they are \
-         asked for. Teach it the form (gradus init --eft FILE), raise judge.max_new_tokens, take \
-         another rubric, or set judge.readout: forced, which makes it begin a score and marks what \
-         comes of that"
+    let (code, advice) = if share > 0.5 {
+        let advice = "Most judgments have no score: small models often ignore the form they are \
+                      asked for. Teach the model the form with seed data for its judging (eft), raise \
+                      judge.max_new_tokens, take another rubric, or set judge.readout: forced, which \
+                      makes it begin a score and marks what comes of that";
+        (Code::FewScores, advice)
     } else {
-        "GRADUS0304 raise sampling.temperature or sampling.candidates for answers that differ more, \
-         judge.samples for less noise, set judge.readout: expected for finer scores, or take another \
-         rubric"
+        let advice = "Raise sampling.temperature or sampling.candidates for answers that differ \
+                      more, judge.samples for less noise, set judge.readout: expected for finer \
+                      scores, or take another rubric";
+        (Code::FewPairs, advice)
     };
-    format!(
+    code.says(format_args!(
         "{} prompts gave {} pairs, fewer than pairs.min_pairs = {wanted} ({}); {unscored} of \
          {total} judgments have no score. {advice}",
         open.prompts.as_ref().map_or(0, |prompts| prompts.len()),
         open.pairs.len(),
         list.join(", "),
-    )
+    ))
 }
 
 impl Stage for Conductor {

@@ -2,10 +2,11 @@
 //! is an event.
 
 use crate::blob::BlobError;
-use crate::engine::EngineError;
+use crate::codes::Code;
+use crate::engine::{EngineError, code_of_model};
 use crate::lm::error::LmError;
 use crate::log::LogError;
-use crate::machine;
+use std::path::PathBuf;
 
 /// An error of a stage.
 #[derive(Debug, thiserror::Error)]
@@ -13,28 +14,51 @@ use crate::machine;
 pub enum StageError {
     /// The model room failed.
     #[error(transparent)]
-    Model(#[from] LmError),
+    Model(LmError),
+    /// The files of the run's model cannot be read. They belong to the run as its folders do, and
+    /// are not what a task asks about: it waits for them.
+    #[error("{}: {source}. The run waits until its model files can be read again", path.display())]
+    ModelFiles {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The log failed.
     #[error(transparent)]
     Log(#[from] LogError),
     /// An engine cannot do what is asked of it, or is not there.
     #[error(transparent)]
     Engine(EngineError),
-    /// A blob failed.
+    /// A content-addressed file failed.
     #[error(transparent)]
     Blob(#[from] BlobError),
-    /// Something the view names is not where it should be.
-    #[error("{0}; run `gradus log verify` on the folder")]
+    /// Something the records name is not where it should be.
+    #[error("{0} is missing. The run's records may be damaged: check its log")]
     Missing(String),
-    /// The rubric of the iteration is not installed.
-    #[error("{0}")]
-    Rubric(String),
+    /// A rubric that is needed is not there, or did not do its part.
+    #[error("{message}")]
+    Rubric {
+        /// Why, for programs.
+        code: Code,
+        /// Why, and what to do.
+        message: String,
+    },
     /// The system did not give a sandbox what it needs; another time it will.
-    #[error("no room for a sandbox: {0}")]
+    #[error("no room for a rubric's sandbox: {0}")]
     Sandbox(String),
     /// The task panicked; the text is the panic's.
-    #[error("panic: {0}")]
+    #[error("the code that did it panicked: {0}. That is a defect of gradus")]
     Panic(String),
+}
+
+impl From<LmError> for StageError {
+    fn from(error: LmError) -> StageError {
+        match error {
+            LmError::Io { path, source } => StageError::ModelFiles { path, source },
+            error => StageError::Model(error),
+        }
+    }
 }
 
 /// Whose doing an error is, which says what becomes of the task.
@@ -55,17 +79,45 @@ pub enum Cause {
 }
 
 impl StageError {
-    /// Whose doing it is.
-    pub fn cause(&self) -> Cause {
+    /// What happened, as programs tell it apart.
+    pub fn code(&self) -> Code {
         match self {
-            StageError::Model(error) => of_model(error),
-            StageError::Log(error) => of_log(error),
-            StageError::Blob(error) => of_blob(error),
-            StageError::Sandbox(_) | StageError::Engine(EngineError::Away { .. }) => {
-                Cause::Shortage
-            }
-            StageError::Engine(_) => Cause::Task,
-            StageError::Missing(_) | StageError::Rubric(_) | StageError::Panic(_) => Cause::Task,
+            StageError::Model(error) => code_of_model(error),
+            StageError::ModelFiles { .. } => Code::ModelFilesAway,
+            StageError::Log(error) => error.code(),
+            StageError::Engine(error) => error.code(),
+            StageError::Blob(error) => error.code(),
+            StageError::Missing(_) => Code::RecordMissing,
+            StageError::Rubric { code, .. } => *code,
+            StageError::Sandbox(_) => Code::SandboxShort,
+            StageError::Panic(_) => Code::TaskPanicked,
+        }
+    }
+
+    /// Whether the same task may succeed later, with nothing changed: a task that is, waits.
+    pub fn is_retryable(&self) -> bool {
+        self.code().is_retryable()
+    }
+
+    /// Its text with its code before it, as it is recorded and shown.
+    pub fn coded(&self) -> String {
+        self.code().says(self)
+    }
+
+    /// Whose doing it is. What may succeed later waits ([`Cause::Shortage`]), and nothing else does.
+    pub fn cause(&self) -> Cause {
+        match self.code() {
+            code if code.is_retryable() => Cause::Shortage,
+            Code::Cancelled => Cause::Stopped,
+            Code::DeviceUnavailable
+            | Code::DeviceLost
+            | Code::LogNotOpening
+            | Code::LogFormat
+            | Code::LogLost
+            | Code::RecordDamaged
+            | Code::LogStopped
+            | Code::FolderReplaced => Cause::Loss,
+            _ => Cause::Task,
         }
     }
 
@@ -74,11 +126,17 @@ impl StageError {
     pub fn is_the_questions(&self) -> bool {
         matches!(
             self,
-            StageError::Rubric(_)
+            StageError::Rubric { .. }
                 | StageError::Panic(_)
                 | StageError::Log(LogError::TooLarge { .. })
                 | StageError::Model(
-                    LmError::Model(_) | LmError::Tokenizer(_) | LmError::Template(_)
+                    LmError::NoModel { .. }
+                        | LmError::Incomplete(_)
+                        | LmError::NotFinite { .. }
+                        | LmError::NoTemplate
+                        | LmError::Model(_)
+                        | LmError::Tokenizer(_)
+                        | LmError::Template(_)
                 )
         )
     }
@@ -87,49 +145,11 @@ impl StageError {
 impl From<EngineError> for StageError {
     fn from(error: EngineError) -> StageError {
         match error {
-            EngineError::Model(error) => StageError::Model(error),
+            EngineError::Model(error) => error.into(),
             EngineError::Blob(error) => StageError::Blob(error),
             EngineError::Missing(what) => StageError::Missing(what),
             other => StageError::Engine(other),
         }
-    }
-}
-
-fn of_model(error: &LmError) -> Cause {
-    match error {
-        LmError::Cancelled => Cause::Stopped,
-        // A model's files belong to the run as its folders do, and are not what a task asks about.
-        LmError::Io { .. } | LmError::DeviceMemory { .. } | LmError::Threads(_) => Cause::Shortage,
-        LmError::Device { .. } | LmError::DeviceLost(_) => Cause::Loss,
-        LmError::Model(_)
-        | LmError::Config(_)
-        | LmError::Tokenizer(_)
-        | LmError::Template(_)
-        | LmError::Tensor(_)
-        | LmError::Training(_) => Cause::Task,
-    }
-}
-
-fn of_log(error: &LogError) -> Cause {
-    match error {
-        LogError::TooLarge { .. } => Cause::Task,
-        // Whoever is behind a log that was compacted meanwhile is not the next time.
-        LogError::Full { .. } | LogError::Read(_) | LogError::Dropped { .. } => Cause::Shortage,
-        LogError::InUse { .. }
-        | LogError::Open { .. }
-        | LogError::Format { .. }
-        | LogError::Lost { .. }
-        | LogError::Damaged { .. }
-        | LogError::Poisoned(_) => Cause::Loss,
-    }
-}
-
-fn of_blob(error: &BlobError) -> Cause {
-    match error {
-        BlobError::Io { source, .. } if machine::refuses(source) => Cause::Shortage,
-        BlobError::Away { .. } => Cause::Shortage,
-        BlobError::Replaced { .. } => Cause::Loss,
-        BlobError::Io { .. } | BlobError::Damaged { .. } | BlobError::ReadOnly(_) => Cause::Task,
     }
 }
 
@@ -189,7 +209,7 @@ mod tests {
             LmError::Training("no gradient".into()).into(),
             LogError::TooLarge { kind: "x", bytes: 2, max: 1 }.into(),
             StageError::Panic("index".into()),
-            StageError::Rubric("gone".into()),
+            StageError::Rubric { code: Code::RubricMissing, message: "gone".into() },
         ] {
             let error: StageError = error;
             assert_eq!(error.cause(), Cause::Task, "{error}");

@@ -14,7 +14,7 @@ use super::held_out::HeldOutPrompt;
 use super::judge::item::{Distinct, JudgingItem, SeedRule};
 use super::judge::job::{judge_policy, judgments_of};
 use super::judge::panel::{installed, judge_under, lead, name_of};
-use super::judge::referee;
+use super::judge::referee::{self, NoReferee};
 use super::judge::runner::JudgeSetup;
 use super::lost::LastCheckpoint;
 use super::sampler::{in_policy_ids, request};
@@ -50,7 +50,7 @@ pub struct EvaluationTask {
     base: PolicyRef,
     panel: Panel,
     /// Who referees in the panel's place; an error when who is meant is not installed.
-    referee: Result<Option<Panel>, String>,
+    referee: Result<Option<Panel>, NoReferee>,
     prompts: Vec<PromptId>,
     last: Option<LastCheckpoint>,
 }
@@ -163,7 +163,15 @@ impl Session<'_> {
         let mut drawn = Vec::new();
         for compared in policies {
             let completions = self.draw(&compared.policy, 1, "evaluate")?;
-            drawn.push(completions.into_iter().filter_map(|mut c| c.pop()).collect::<Vec<_>>());
+            let one: Vec<Completion> =
+                completions.into_iter().filter_map(|mut c| c.pop()).collect();
+            // One too few, and every answer after it would be another prompt's.
+            if one.len() != self.prompts.len() {
+                let (id, n) = (compared.policy.id(), self.prompts.len());
+                let what = format!("an answer of {} to each of {n} held-out prompts", id.short());
+                return Err(StageError::Missing(what));
+            }
+            drawn.push(one);
         }
         let beside: Vec<Vec<&Completion>> = (0..self.prompts.len())
             .map(|at| drawn.iter().filter_map(|completions| completions.get(at)).collect())
@@ -341,7 +349,11 @@ fn evaluation(
 
 fn evaluate(session: &Session<'_>) -> Result<Vec<Event>, StageError> {
     let task = session.task;
-    let referee = task.referee.as_ref().map_err(|why| StageError::Rubric(why.clone()))?;
+    let refused = |NoReferee { code, message }: &NoReferee| StageError::Rubric {
+        code: *code,
+        message: message.clone(),
+    };
+    let referee = task.referee.as_ref().map_err(refused)?;
     let held_out = session.held_out(&policies(task), referee.as_ref())?;
     let gate_referee = session.gate_referee(referee.as_ref())?;
     let growth = task.plan.evaluation.gate.length_growth_max;

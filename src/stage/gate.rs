@@ -5,14 +5,15 @@
 //! an oracle's: that one is for the report. What is not known does not pass.
 
 use super::verdict::Compared;
+use crate::codes::Code;
 use crate::domain::evaluation::{Evaluation, Verdict};
 use crate::domain::event::IterationKind;
 use crate::domain::plan::{Gate, GateMode};
 
 /// What to do where a gate has nothing to go by.
 const TO_COMPARE: &str = "The gate needs held-out prompts (prompts.held_out, evaluate.prompts) and \
-                          a referee that scores the answers to them (what it said: gradus log show \
-                          --kind held_out_judged DIR); evaluate.gate.mode: paper promotes without";
+                          a referee that scores the answers to them (what it said is in the log, in \
+                          the records held_out_judged); evaluate.gate.mode: paper promotes without";
 
 /// Whether the checkpoint becomes the policy.
 ///
@@ -25,14 +26,16 @@ pub fn gate(kind: IterationKind, evaluation: &Evaluation, settings: &Gate) -> Re
         return Ok(());
     }
     let Some(versus) = evaluation.before_the_gate() else {
-        return Err(format!("nothing was compared with the previous policy. {TO_COMPARE}"));
+        let reason = "nothing was compared with the previous policy";
+        return Err(Code::NothingCompared.says(format_args!("{reason}. {TO_COMPARE}")));
     };
     let compared = Compared::recorded(versus, evaluation.length.mean);
     let finding = versus.finding.clone();
     let finding = finding.unwrap_or_else(|| compared.finding(settings.length_growth_max));
     let figures = evaluation.figures(versus);
     if compared.prompts() == 0 {
-        return Err(format!("{}. {TO_COMPARE}", finding.reason));
+        let reason = &finding.reason;
+        return Err(Code::NothingCompared.says(format_args!("{reason}. {TO_COMPARE}")));
     }
     let (verdict, reason) = (finding.verdict, &finding.reason);
     let word = verdict.as_str();

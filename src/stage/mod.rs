@@ -138,10 +138,20 @@ pub trait Stage: Send + 'static {
 }
 
 /// The key of a task: the stage, the run's seed, and everything else the result depends on.
-pub(crate) fn task_key<T: serde::Serialize>(stage: &str, view: &RunView, parts: &T) -> TaskKey {
-    let seed = view.seed.map(|seed| seed.0).unwrap_or_default();
-    let body = serde_json::to_vec(parts).unwrap_or_default();
-    TaskKey::of(stage, &[&seed, &body])
+///
+/// Total. A view without a seed is one of a run that has not begun, which has no policy either, so
+/// that no stage has a task; its keys are as if the seed were all zeros. The parts are plain data,
+/// which JSON holds; where it ever would not (a map whose keys are no texts), their debug text takes
+/// its place, so that different parts still have different keys.
+pub(crate) fn task_key<T>(stage: &str, view: &RunView, parts: &T) -> TaskKey
+where
+    T: serde::Serialize + std::fmt::Debug,
+{
+    let seed = view.seed.map_or([0; 32], |seed| seed.0);
+    match serde_json::to_vec(parts) {
+        Ok(body) => TaskKey::of(stage, &[&seed, &body]),
+        Err(_) => TaskKey::of(stage, &[&seed, b"not JSON", format!("{parts:?}").as_bytes()]),
+    }
 }
 
 /// The root of the run's randomness.
@@ -155,3 +165,22 @@ pub(crate) fn root_seed(view: &RunView) -> Result<Seed, StageError> {
 
 /// A task is not tried again after this many failures.
 pub const ATTEMPTS_MAX: u32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn different_parts_have_different_keys_also_where_json_takes_neither() {
+        let view = RunView::default();
+        // A list is no key of a JSON object.
+        let odd = |n: u8| BTreeMap::from([(vec![n], n)]);
+        assert!(serde_json::to_vec(&odd(1)).is_err());
+        let key = |n: u8| task_key("sampler", &view, &odd(n));
+        assert_eq!(key(1), key(1));
+        assert_ne!(key(1), key(2));
+        assert_ne!(key(1), task_key("judge", &view, &odd(1)));
+        assert_ne!(task_key("sampler", &view, &1), task_key("sampler", &view, &2));
+    }
+}

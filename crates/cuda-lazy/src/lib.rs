@@ -27,8 +27,6 @@
 //!
 //! A list of all of CUDA's names: the program does not refer to this crate. Call [`missing`].
 
-#![deny(unsafe_code)]
-
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 compile_error!("CUDA is for x86-64 Linux here: build without the feature `cuda`");
 

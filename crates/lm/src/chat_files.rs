@@ -49,7 +49,7 @@ pub struct ChatFiles {
 /// The texts of a Hugging Face folder, by file name.
 ///
 /// # Errors
-/// `config.json` or `tokenizer.json` is not there (GRADUS0102), or a file cannot be read.
+/// `config.json` or `tokenizer.json` is not there, or a file cannot be read.
 pub fn read_texts(folder: &Path) -> Result<BTreeMap<String, String>, LmError> {
     let mut texts = BTreeMap::new();
     for name in TEXTS {
@@ -214,13 +214,13 @@ fn missing(folder: &Path, name: &str) -> LmError {
     has.sort();
     has.truncate(12);
     let (has, at) = (has.join(", "), folder.display());
-    LmError::Model(if name == "tokenizer.json" {
+    LmError::Incomplete(if name == "tokenizer.json" {
         format!(
-            "GRADUS0102 {at} has no tokenizer.json. It has: {has}. Convert once with transformers: \
+            "{at} has no tokenizer.json. It has: {has}. Convert once with transformers: \
              AutoTokenizer.from_pretrained(\"{at}\").save_pretrained(\"{at}\")"
         )
     } else {
-        format!("GRADUS0102 {at} has no {name}. It has: {has}. Give a complete model folder")
+        format!("{at} has no {name}. It has: {has}. Give a complete model folder")
     })
 }
 
@@ -257,13 +257,7 @@ fn own_template(
             .map(str::to_owned),
         _ => None,
     };
-    found.ok_or_else(|| {
-        LmError::Template(
-            "GRADUS0107 the model has no chat template, so \"messages\" prompts can't be rendered. \
-             Give one: --chat-template chatml, or --chat-template FILE with a Jinja template"
-                .into(),
-        )
-    })
+    found.ok_or(LmError::NoTemplate)
 }
 
 /// The special token that the template writes right after the model's words, if it does.

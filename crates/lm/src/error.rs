@@ -14,7 +14,41 @@ pub enum LmError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A folder or file is not a model we can use; the text says what is missing and what to do.
+    /// What was given as a model is neither a folder with one nor a `.gguf` file.
+    #[error(
+        "{path} is neither a model folder nor a .gguf file. Give a folder with config.json, \
+         model.safetensors and tokenizer.json, or a GGUF file{whence}"
+    )]
+    NoModel {
+        /// What was given.
+        path: PathBuf,
+        /// Where a relative path begins, in brackets; empty where that is the working folder.
+        whence: &'static str,
+    },
+    /// A file that every model needs is not there; the text says which, and what to do.
+    #[error("{0}")]
+    Incomplete(String),
+    /// Some of the weights are no finite numbers.
+    #[error(
+        "{bad} of the {of} numbers of tensor {tensor} are not finite (NaN or infinite): the model is \
+         damaged, or was saved by a training that diverged. Fetch it again, or take another"
+    )]
+    NotFinite {
+        /// The first such tensor.
+        tensor: String,
+        /// How many of its numbers.
+        bad: usize,
+        /// How many it has.
+        of: usize,
+    },
+    /// Conversations are to be rendered, and the model has no chat template.
+    #[error(
+        "the model has no chat template, so \"messages\" prompts can't be rendered. Give one: chatml, \
+         or a Jinja template of your own"
+    )]
+    NoTemplate,
+    /// A file is not a model we can use, or a model cannot do what was asked; the text says what
+    /// and what to do.
     #[error("{0}")]
     Model(String),
     /// `config.json` does not describe a network we know.
@@ -26,9 +60,9 @@ pub enum LmError {
     /// The chat template refused.
     #[error("chat template: {0}")]
     Template(String),
-    /// A tensor operation failed: a shape or a type.
+    /// A tensor operation failed: a shape or a type; the text is the operation's.
     #[error("tensor operation: {0}")]
-    Tensor(candle_core::Error),
+    Tensor(String),
     /// Training cannot begin or go on; the text has the figures.
     #[error("training: {0}")]
     Training(String),
@@ -56,7 +90,7 @@ pub enum LmError {
     /// process that meets this cannot use it again.
     #[error(
         "the device failed: {0}. What a process has on a device is gone after that: start again, \
-         or on another (--device cpu); `nvidia-smi` says what ails it"
+         or on another (device: cpu); `nvidia-smi` says what ails it"
     )]
     DeviceLost(String),
     /// The system gives no threads to compute with.
@@ -94,7 +128,7 @@ impl From<candle_core::Error> for LmError {
                 LmError::DeviceMemory { wanted: 0, held: 0, why }
             }
             Some(why) => LmError::DeviceLost(why),
-            None => LmError::Tensor(error),
+            None => LmError::Tensor(error.to_string()),
         }
     }
 }

@@ -31,7 +31,7 @@ impl ModelFiles {
     /// Opens a folder or a `.gguf` file.
     ///
     /// # Errors
-    /// What is missing, where, and what to do about it (GRADUS0101, 0102, 0107).
+    /// What is missing, where, and what to do about it.
     pub fn open(path: &Path) -> Result<ModelFiles, LmError> {
         ModelFiles::open_with_template(path, None)
     }
@@ -48,11 +48,7 @@ impl ModelFiles {
         if path.extension().is_some_and(|e| e == "gguf") && path.exists() {
             return ModelFiles::open_gguf(path, template);
         }
-        Err(LmError::Model(format!(
-            "GRADUS0101 {} is neither a model folder nor a .gguf file. Give a folder \
-             (--model ./dir) with config.json, model.safetensors and tokenizer.json",
-            path.display()
-        )))
+        Err(LmError::NoModel { path: path.to_owned(), whence: "" })
     }
 
     fn open_folder(folder: &Path, template: Option<&str>) -> Result<ModelFiles, LmError> {
@@ -69,7 +65,7 @@ impl ModelFiles {
     pub fn from_texts(texts: BTreeMap<String, String>) -> Result<ModelFiles, LmError> {
         for name in ["config.json", "tokenizer.json"] {
             if !texts.contains_key(name) {
-                return Err(LmError::Model(format!("GRADUS0102 the texts hold no {name}")));
+                return Err(LmError::Incomplete(format!("the texts hold no {name}")));
             }
         }
         let config = ModelConfig::from_hf_json(&texts["config.json"])?;
@@ -148,7 +144,7 @@ impl ModelFiles {
         let kind = gguf.stored_as();
         (!matches!(kind.as_str(), "F32" | "F16" | "BF16")).then(|| {
             format!(
-                "GRADUS0104 dequantised from {kind}: it is not the original model, and its \
+                "dequantised from {kind}: it is not the original model, and its \
                      quality stays that of {kind}"
             )
         })
@@ -221,15 +217,15 @@ mod tests {
     fn the_likeliest_mistakes_are_explained() {
         let none = folder(&[("config.json", CONFIG), ("tokenizer.model", "")]);
         let text = said(&none);
-        assert!(text.contains("GRADUS0102") && text.contains("tokenizer.model"), "{text}");
+        assert!(text.contains("no tokenizer.json") && text.contains("tokenizer.model"), "{text}");
         let silent = folder(&[("config.json", CONFIG), ("tokenizer.json", WORDS)]);
         let text = said(&silent);
-        assert!(text.contains("GRADUS0107") && text.contains("chatml"), "{text}");
+        assert!(text.contains("no chat template") && text.contains("chatml"), "{text}");
         let small = CONFIG.replace("13", "12");
         let narrow = folder(&[("config.json", &small), ("tokenizer.json", WORDS)]);
         assert!(said(&narrow).contains("vocab_size 12"));
         let nowhere = ModelFiles::open(Path::new("/nonexistent")).err().unwrap();
-        assert!(nowhere.to_string().contains("GRADUS0101"));
+        assert!(matches!(nowhere, LmError::NoModel { .. }));
     }
 
     #[test]

@@ -184,7 +184,7 @@ impl Weights {
     /// nonsense, and nothing can be trained from it. One pass over all of them.
     ///
     /// # Errors
-    /// [`LmError::Model`] naming the first such tensor, and how many of its numbers are wrong.
+    /// [`LmError::NotFinite`] naming the first such tensor, and how many of its numbers are wrong.
     pub fn check_finite(&self) -> Result<(), LmError> {
         let wrong = |(name, tensor): (&String, &Tensor)| {
             let bad = with_numbers(tensor, |all| all.iter().filter(|x| !x.is_finite()).count());
@@ -194,11 +194,7 @@ impl Weights {
         let found: Vec<_> = tensors.into_par_iter().map(wrong).collect::<Result<_, LmError>>()?;
         match found.into_iter().flatten().next() {
             None => Ok(()),
-            Some((name, bad, of)) => Err(LmError::Model(format!(
-                "GRADUS0111 {bad} of the {of} numbers of tensor {name} are not finite (NaN or \
-                 infinite): the model is damaged, or was saved by a training that diverged. Fetch it \
-                 again, or take another"
-            ))),
+            Some((tensor, bad, of)) => Err(LmError::NotFinite { tensor, bad, of }),
         }
     }
 

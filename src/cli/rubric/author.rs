@@ -2,11 +2,11 @@
 
 use super::super::output;
 use super::{component, named};
-use gradus::Error;
 use gradus::rubric::{
     Attacked, Golden, Rubric, RubricEngine, RubricInfo, RubricInput, attack, require_golden,
     run_golden,
 };
+use gradus::{Code, Error};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -60,13 +60,19 @@ pub fn new(arguments: &New) -> Result<(), Error> {
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     let begins = name.starts_with(|c: char| c.is_ascii_alphabetic());
     if !begins || name.len() > 64 || !name.chars().all(fits) {
-        return Err(Error::Usage(format!(
-            "{name:?} is no name for a rubric: a letter, then up to 63 letters, digits, - or _"
-        )));
+        return Err(Error::refused(
+            Code::RubricName,
+            format!(
+                "{name:?} is no name for a rubric: a letter, then up to 63 letters, digits, - or _"
+            ),
+        ));
     }
     let dir = Path::new(name);
     if dir.exists() {
-        return Err(Error::Usage(format!("{name} is there already; take another name")));
+        return Err(Error::refused(
+            Code::OutputExists,
+            format!("{name} is there already; take another name"),
+        ));
     }
     let (files, edit) = match arguments.lang {
         Lang::Rust => (RUST, "src/lib.rs"),
@@ -142,7 +148,7 @@ pub fn test(arguments: &Test) -> Result<(), Error> {
     verdict?;
     match defects {
         0 => Ok(()),
-        n => Err(Error::Usage(format!("{n} hostile inputs found a defect"))),
+        n => Err(Error::refused(Code::RubricDefects, format!("{n} hostile inputs found a defect"))),
     }
 }
 
@@ -260,10 +266,10 @@ pub fn show(arguments: &Show) -> Result<(), Error> {
         ..RubricInput::default()
     };
     let rendered = rubric.render(&item).map_err(|error| {
-        Error::Usage(format!(
-            "{} does not ask about this: {error} (see --answer, --field)",
-            info.name
-        ))
+        Error::refused(
+            Code::RubricRefusedCase,
+            format!("{} does not ask about this: {error} (see --answer, --field)", info.name),
+        )
     })?;
     let (lead, choices) = rendered.readout.map(|r| (r.lead, r.choices)).unzip();
     let shown = Shown {

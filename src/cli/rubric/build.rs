@@ -2,7 +2,7 @@
 //! missing is named with the command that brings it.
 
 use super::super::output;
-use gradus::Error;
+use gradus::{Code, Error};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -26,11 +26,14 @@ pub fn run(arguments: &Build) -> Result<(), Error> {
         () if has("package.json") => js(&dir, &target)?,
         () if has("app.py") => python(&dir, &target)?,
         () => {
-            return Err(Error::Usage(format!(
-                "{} has neither Cargo.toml, package.json nor app.py: begin a rubric with gradus \
+            return Err(Error::refused(
+                Code::RubricSource,
+                format!(
+                    "{} has neither Cargo.toml, package.json nor app.py: begin a rubric with gradus \
                  rubric new NAME",
-                dir.display()
-            )));
+                    dir.display()
+                ),
+            ));
         }
     }
     let bytes = std::fs::metadata(&target).map_err(|error| Error::io(&target, error))?.len();
@@ -43,12 +46,17 @@ fn tool(command: &mut Command, missing: &str) -> Result<(), Error> {
     let name = command.get_program().to_string_lossy().into_owned();
     let status =
         command.stdout(std::io::stderr()).status().map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::Usage(format!("{name} is not here: {missing}")),
+            std::io::ErrorKind::NotFound => {
+                Error::refused(Code::ToolMissing, format!("{name} is not here: {missing}"))
+            }
             _ => Error::io(&name, error),
         })?;
     match status.success() {
         true => Ok(()),
-        false => Err(Error::Usage(format!("{name} failed ({status}); what it said is above"))),
+        false => Err(Error::refused(
+            Code::BuildFailed,
+            format!("{name} failed ({status}); what it said is above"),
+        )),
     }
 }
 
@@ -63,7 +71,7 @@ const TARGET: &str = "wasm32-unknown-unknown";
 /// rustc's own component linker does the last step. Without the target, Debian's compiler and its
 /// sources do, as in scripts/build-plugins.
 fn rust(dir: &Path, target: &Path) -> Result<(), Error> {
-    let no_rust = || Error::Usage(format!("rustc is not here: {RUSTUP}"));
+    let no_rust = || Error::refused(Code::ToolMissing, format!("rustc is not here: {RUSTUP}"));
     let sysroot = said(Command::new("rustc").args(["--print", "sysroot"])).ok_or_else(no_rust)?;
     let host = said(Command::new("rustc").arg("-vV")).ok_or_else(no_rust)?;
     let host = host.lines().find_map(|line| line.strip_prefix("host: ")).ok_or_else(no_rust)?;
@@ -73,10 +81,13 @@ fn rust(dir: &Path, target: &Path) -> Result<(), Error> {
     if !Path::new(&sysroot).join("lib/rustlib").join(TARGET).join("lib").is_dir() {
         let debian = Path::new("/usr/lib/rustlib/src/rust/library").is_dir();
         if !debian || !Path::new("/usr/bin/rustc").is_file() {
-            return Err(Error::Usage(format!(
-                "the target {TARGET} is not here: rustup target add {TARGET}, or on Debian: apt \
+            return Err(Error::refused(
+                Code::ToolMissing,
+                format!(
+                    "the target {TARGET} is not here: rustup target add {TARGET}, or on Debian: apt \
                  install rustc-web rust-web-src"
-            )));
+                ),
+            ));
         }
         cargo.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1");
         cargo.arg("-Zbuild-std=std,panic_abort");
@@ -93,11 +104,10 @@ fn rust(dir: &Path, target: &Path) -> Result<(), Error> {
         .filter(|path| path.extension().is_some_and(|e| e == "wasm"))
         .collect();
     let [component] = components.as_slice() else {
-        return Err(Error::Usage(format!(
-            "{} holds {} components, one is wanted",
-            built.display(),
-            components.len()
-        )));
+        return Err(Error::refused(
+            Code::BuildFailed,
+            format!("{} holds {} components, one is wanted", built.display(), components.len()),
+        ));
     };
     std::fs::copy(component, target).map(drop).map_err(|error| Error::io(target, error))
 }

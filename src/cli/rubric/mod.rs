@@ -5,12 +5,12 @@ mod build;
 mod taint;
 
 use super::{ExitStatus, output};
-use gradus::Error;
 use gradus::domain::{Panel, When};
 use gradus::rubric::{RubricInfo, bundled};
 use gradus::runtime::rubrics::{Again, RubricRow, Wanted, find};
 use gradus::runtime::{Answer, Command, Component, Folder, socket};
 use gradus::view::RunView;
+use gradus::{Code, Error};
 use std::path::{Path, PathBuf};
 
 /// Write rubrics, try them, and change which ones judge.
@@ -130,7 +130,10 @@ fn wanted(text: &str) -> Result<Wanted, Error> {
     let (head, tags) = text.split_once(':').unwrap_or((text, ""));
     let (name, weight) = head.split_once('*').unwrap_or((head, "1"));
     let weight = weight.parse().map_err(|_| {
-        Error::Usage(format!("{text:?}: {weight:?} is no weight; write NAME*2 or NAME*0.5:math"))
+        Error::refused(
+            Code::RubricArgument,
+            format!("{text:?}: {weight:?} is no weight; write NAME*2 or NAME*0.5:math"),
+        )
     })?;
     let tags = tags.split(',').map(str::trim).filter(|tag| !tag.is_empty());
     Ok(Wanted { rubric: name.to_owned(), weight, tags: tags.map(str::to_owned).collect() })
@@ -162,10 +165,10 @@ pub(super) fn component(named: &str) -> Result<Vec<u8>, Error> {
     std::fs::read(named).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
             let names: Vec<&str> = bundled::ALL.iter().map(|(name, _)| *name).collect();
-            Error::Usage(format!(
-                "{named} is neither a file nor a bundled rubric ({})",
-                names.join(", ")
-            ))
+            Error::refused(
+                Code::RubricArgument,
+                format!("{named} is neither a file nor a bundled rubric ({})", names.join(", ")),
+            )
         }
         _ => Error::io(named, error),
     })

@@ -40,12 +40,8 @@ impl Files {
         if path.extension().is_some_and(|end| end == "gguf") && path.is_file() {
             return Files::gguf(path);
         }
-        Err(LmError::Model(format!(
-            "GRADUS0101 {} is neither a model folder nor a .gguf file. Give a folder with config.json, \
-             model.safetensors and tokenizer.json, or a GGUF file (a relative path begins at the run's \
-             folder)",
-            path.display()
-        )))
+        let whence = " (a relative path begins at the run's folder)";
+        Err(LmError::NoModel { path: path.to_owned(), whence })
     }
 
     fn folder(path: &Path) -> Result<Files, LmError> {

@@ -4,6 +4,7 @@
 use super::aggregate::{AggregateScore, WeightedScore, aggregate_panel};
 use super::item::{Distinct, JudgingItem};
 use super::runner::{JudgeSetup, RubricResult, RubricRunner};
+use crate::codes::Code;
 use crate::domain::{Panel, PanelMember, RubricId, RubricName};
 use crate::rubric::Rubric;
 use crate::stage::{StageContext, StageError};
@@ -39,14 +40,15 @@ impl PanelResult {
 /// # Errors
 /// [`StageError::Rubric`] when it is not installed.
 pub(crate) fn installed(context: &StageContext, id: &RubricId) -> Result<Rubric, StageError> {
-    let missing = || {
-        format!(
-            "rubric {} judges, and its component cannot be used: {}",
+    let missing = || StageError::Rubric {
+        code: Code::RubricMissing,
+        message: format!(
+            "rubric {} judges, and its component cannot be used: {}. Install it again",
             id.short(),
             context.rubrics.why_not(id)
-        )
+        ),
     };
-    context.rubrics.get(id).ok_or_else(|| StageError::Rubric(missing()))
+    context.rubrics.get(id).ok_or_else(missing)
 }
 
 /// The first rubric of a panel, whose scale its scores are in.
@@ -54,7 +56,10 @@ pub(crate) fn installed(context: &StageContext, id: &RubricId) -> Result<Rubric,
 /// # Errors
 /// [`StageError::Rubric`] when it is not installed.
 pub(crate) fn lead(context: &StageContext, panel: &Panel) -> Result<Rubric, StageError> {
-    let nobody = || StageError::Rubric("the panel names no rubric: activate one".to_owned());
+    let nobody = || StageError::Rubric {
+        code: Code::PanelLacksGeneralist,
+        message: "the panel names no rubric: activate one".to_owned(),
+    };
     let first = panel.members().first().ok_or_else(nobody)?;
     installed(context, &first.rubric)
 }

@@ -80,7 +80,7 @@ pub(crate) fn question_of(
     match rubric.render(&RubricInput { candidates, ..input_of(prompt) }) {
         Ok(rendered) => Ok(rendered.messages),
         Err(CallError::Host { reason }) => Err(StageError::Sandbox(reason)),
-        Err(error) => Err(StageError::Rubric(error.to_string())),
+        Err(error) => Err(StageError::Rubric { code: error.code(), message: error.to_string() }),
     }
 }
 

@@ -203,7 +203,9 @@ impl GpuUnavailable {
             GpuUnavailable::Driver(_) | GpuUnavailable::Failed(_) => {
                 "See what nvidia-smi says, or take the CPU: cpu or auto"
             }
-            GpuUnavailable::NoSuchGpu { .. } => "`gradus devices` lists them",
+            GpuUnavailable::NoSuchGpu { .. } => {
+                "They are counted from 0; take another, or the CPU: cpu or auto"
+            }
             GpuUnavailable::OldGpu { .. } => {
                 "Build it for this GPU: CUDA_COMPUTE_CAP (80 for 8.0) and scripts/build-cuda"
             }

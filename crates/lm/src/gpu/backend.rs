@@ -150,7 +150,7 @@ impl GpuBackend {
         if sizes(half).unwrap_or(0) >= largest {
             return Err(LmError::Training(format!(
                 "{why}: a sequence or pair of {largest} tokens does not fit by itself. Settings \
-                 that need less: train.gradient_checkpointing, train.method lora, shorter sequences"
+                 that need less: train.gradient_checkpointing: true, train.use_peft: true, shorter sequences"
             )));
         }
         self.rows_max = half;

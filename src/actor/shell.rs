@@ -10,9 +10,9 @@
 
 use super::lease::Lease;
 use super::worker::{Done, FAILURES_IN_A_ROW_MAX, InHand, Order, Worker, record_failure};
-use crate::domain::{Event, Offset};
+use crate::domain::Offset;
 use crate::stage::{Cause, Duty, Stage, StageContext, StageError};
-use crate::view::RunView;
+use crate::view::{LiveView, Look, RunView};
 use actix::prelude::*;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -85,7 +85,9 @@ pub struct Shell<S: Stage> {
     make: Arc<dyn Fn() -> S + Send + Sync>,
     context: StageContext,
     lease: Lease,
-    view: RunView,
+    live: Arc<LiveView>,
+    /// What it knows.
+    view: Arc<RunView>,
     worker: Option<Worker<S::Task>>,
     /// Number of the worker in use.
     number: u32,
@@ -105,10 +107,11 @@ pub struct Shell<S: Stage> {
 }
 
 impl<S: Stage + Unpin> Shell<S> {
-    /// An actor around the stage that `make` makes: one copy decides, one runs.
+    /// An actor around the stage that `make` makes: one copy decides, one runs. What is known of
+    /// the run is `live`.
     pub fn new(
         make: impl Fn() -> S + Send + Sync + 'static,
-        context: StageContext,
+        (context, live): (StageContext, Arc<LiveView>),
         lease: Lease,
         patience: u32,
     ) -> Shell<S> {
@@ -117,7 +120,8 @@ impl<S: Stage + Unpin> Shell<S> {
             make: Arc::new(make),
             context,
             lease,
-            view: RunView::default(),
+            live,
+            view: Arc::default(),
             worker: None,
             number: 0,
             life: None,
@@ -146,11 +150,9 @@ impl<S: Stage + Unpin> Shell<S> {
 
     /// Folds new records; true when there are more.
     fn catch_up(&mut self) -> Result<bool, crate::log::LogError> {
-        let mut resumed = false;
-        let count = self.view.follow(self.context.log.as_ref(), FOLD_RECORDS_MAX, |record| {
-            resumed |= record.event == Event::ResumeRequested;
-        })?;
-        if resumed {
+        let Look { view, more } = self.live.look(self.context.log.as_ref(), FOLD_RECORDS_MAX)?;
+        let resumed = std::mem::replace(&mut self.view, view).resumed;
+        if self.view.resumed != resumed {
             self.failures_in_a_row = 0;
             self.not_before = None;
             self.set(|state| state.halted = None);
@@ -161,7 +163,7 @@ impl<S: Stage + Unpin> Shell<S> {
         }
         let next = self.view.next;
         self.set(|state| state.next = next);
-        Ok(count == FOLD_RECORDS_MAX)
+        Ok(more)
     }
 
     /// Nobody waits for the task in hand any more: the run pauses, or goes on from another policy.

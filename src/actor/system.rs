@@ -11,6 +11,7 @@ use crate::stage::pair_store::PairStore;
 use crate::stage::sampler::Sampler;
 use crate::stage::trainer::Trainer;
 use crate::stage::{Stage, StageContext};
+use crate::view::LiveView;
 use actix::prelude::*;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
@@ -61,7 +62,7 @@ pub struct ActorSystem {
 
 fn member<S: Stage + Unpin>(
     make: impl Fn() -> S + Send + Sync + 'static,
-    context: &StageContext,
+    context: &(StageContext, Arc<LiveView>),
     lease: &Lease,
     patience: u32,
 ) -> Member {
@@ -71,7 +72,7 @@ fn member<S: Stage + Unpin>(
     Member { stage: S::NAME, state, wake: address.clone().recipient(), stop: address.recipient() }
 }
 
-fn members(context: &StageContext, config: &Arc<Config>) -> Vec<Member> {
+fn members(context: &(StageContext, Arc<LiveView>), config: &Arc<Config>) -> Vec<Member> {
     let lease = Lease::default();
     let patience = config.supervision.frozen_after_seconds;
     let ours = config.clone();
@@ -86,13 +87,17 @@ fn members(context: &StageContext, config: &Arc<Config>) -> Vec<Member> {
 }
 
 impl ActorSystem {
-    /// Starts the actors on a thread of their own.
+    /// Starts the actors on a thread of their own; what is known of the run is `live`.
     ///
     /// # Errors
     /// When the system will not give threads.
-    pub fn start(context: StageContext, config: Arc<Config>) -> std::io::Result<ActorSystem> {
+    pub fn start(
+        context: StageContext,
+        config: Arc<Config>,
+        live: Arc<LiveView>,
+    ) -> std::io::Result<ActorSystem> {
         let (ready, started) = crossbeam_channel::bounded(1);
-        let inner = context.clone();
+        let inner = (context.clone(), live);
         let thread = std::thread::Builder::new().name("gradus-actors".into()).spawn(move || {
             let runner = System::new();
             runner.block_on(async {

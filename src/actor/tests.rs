@@ -224,7 +224,8 @@ fn supervise(
     let (made, context) = (script.clone(), context.clone());
     let system = System::new();
     let state = system.block_on(async {
-        let shell = Shell::new(move || Toy(made.clone()), context, Lease::default(), 1);
+        let shell =
+            Shell::new(move || Toy(made.clone()), (context, Arc::default()), Lease::default(), 1);
         let state = shell.state();
         let address = shell.start();
         let until = Instant::now() + Duration::from_secs(30);

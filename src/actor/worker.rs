@@ -32,7 +32,7 @@ pub struct Order<T> {
     /// The task.
     pub task: T,
     /// What was known when it was decided.
-    pub view: RunView,
+    pub view: Arc<RunView>,
     /// How often it failed before.
     pub failures: u32,
     /// How often the stage failed since something of it was recorded.
@@ -43,7 +43,7 @@ impl<T> Order<T> {
     /// What a stage would do now: nothing while the run is paused, while the iteration is one that
     /// ends for another policy was chosen, while nothing is due, or when its next task failed too
     /// often.
-    pub fn next<S: Stage<Task = T>>(stage: &S, view: &RunView) -> Option<Order<T>> {
+    pub fn next<S: Stage<Task = T>>(stage: &S, view: &Arc<RunView>) -> Option<Order<T>> {
         if view.paused || (S::DUTY == Duty::Works && view.is_overruled()) {
             return None;
         }

@@ -46,7 +46,7 @@ pub fn run(
     (name, source): (&str, JudgeSource),
     instead: drive::Instead,
     stop: &Cancel,
-) -> Result<(Outcome, std::sync::Arc<RunView>), Error> {
+) -> Result<(Outcome, RunView), Error> {
     let arm = folder(main, name);
     let until = end_of_first(&main.read_log()?)?
         .ok_or_else(|| Error::Usage("the demo has no M1 yet".to_owned()))?;

@@ -42,7 +42,7 @@ pub fn work(
     instead: Instead,
     oracle: Option<Arc<dyn Oracle>>,
     stop: &Cancel,
-) -> Result<(Outcome, Arc<RunView>), Error> {
+) -> Result<(Outcome, RunView), Error> {
     let screen = Arc::new(Screen::new(label));
     let mut builder = Runtime::builder(folder.path()).gauge(screen.clone());
     if let Some(iterations) = instead.iterations {
@@ -74,7 +74,7 @@ pub fn work(
         handle.resume_blocking()?;
     }
     let outcome = runtime.wait_blocking(Goal::Iterations, stop, |view| screen.tick(view, &runtime));
-    let view = handle.view();
+    let view = handle.history();
     // A signal does not wait for a computation that looks at its flag too seldom.
     drop(runtime);
     screen.close();

@@ -86,7 +86,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let template = template(arguments.chat_template.as_deref())?;
     let model = ModelFiles::open_with_template(&arguments.model, template.as_deref())?;
     let mut notes: Vec<String> = model.quantised_note().into_iter().collect();
-    let (mut train, held_out) = hold_out(arguments, &file, &mut config, &mut notes)?;
+    let recognised = file.summary();
+    let (mut train, held_out) = hold_out(arguments, file, &mut config, &mut notes)?;
     let mut seed_data = seed_data(arguments)?;
     leave_out(arguments, &held_out, &mut train, &mut seed_data, &mut notes)?;
     let kinds = if seed_data.is_empty() { Kinds::Preference } else { Kinds::SupervisedFirst };
@@ -99,7 +100,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         model: arguments.model.display().to_string(),
         parameters: parameters(model.config()),
         context_tokens: model.config().max_position_embeddings,
-        prompts: file.summary(),
+        prompts: recognised,
         to_train_on: train.len(),
         held_out: held_out.len(),
         seed_rows: seed_data.iter().map(|(_, rows)| rows.len()).sum(),
@@ -112,7 +113,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         None => gradus::rubric::bundled::ADDITIVE_FIVE.to_vec(),
     };
     let weights = model.weights()?;
-    let prompts = train.into_iter().chain(held_out).collect();
+    train.extend(held_out);
+    let prompts = train;
     folder.create(&NewRun { config, model, weights, prompts, seed_data, rubric })?;
     if arguments.json {
         output::json(&shown)?
@@ -161,7 +163,7 @@ fn template(given: Option<&str>) -> Result<Option<String>, Error> {
 /// The settings then say how many they are.
 fn hold_out(
     arguments: &Arguments,
-    file: &prompts::PromptFile,
+    file: prompts::PromptFile,
     config: &mut Config,
     notes: &mut Vec<String>,
 ) -> Result<(Vec<Prompt>, Vec<Prompt>), Error> {

@@ -30,7 +30,7 @@ enum Status {
     Idle {
         report: Box<Report>,
         prompts_unused: usize,
-        failed_tasks: usize,
+        failed_tasks: u64,
         /// What of gradus.yaml counts from the next iteration on.
         settings_to_come: Option<SettingsToCome>,
         /// Why the last process ended before the iterations were over, where it is known.
@@ -75,8 +75,8 @@ fn read(folder: &Folder) -> Result<Status, Error> {
     let view = drive::known(folder)?;
     let Some(pid) = folder.holder() else {
         return Ok(Status::Idle {
-            prompts_unused: view.unused().count(),
-            failed_tasks: view.failures.len(),
+            prompts_unused: view.waiting(),
+            failed_tasks: view.failed_tasks(),
             settings_to_come: to_come(folder, &view),
             stopped: stopped(&view, folder),
             report: Box::new(Report::of(&view)),
@@ -113,8 +113,8 @@ fn to_come(folder: &Folder, view: &RunView) -> Option<SettingsToCome> {
 
 /// Why a run pauses that nobody works on.
 fn stopped(view: &RunView, folder: &Folder) -> Option<String> {
-    let (last, iteration) = view.iterations.last_key_value().filter(|_| view.paused)?;
-    let reason = match iteration.outcome.as_ref()? {
+    let (last, outcome) = view.last_iteration().filter(|_| view.paused)?;
+    let reason = match outcome? {
         IterationOutcome::Failed { reason } => format!("failed: {reason}"),
         IterationOutcome::NoSignal { reason } | IterationOutcome::JudgeCompromised { reason } => {
             format!("gave nothing to learn from: {reason}")

@@ -28,9 +28,16 @@ pub struct Prompt {
     pub messages: Vec<Message>,
     /// Where it came from.
     pub origin: PromptOrigin,
+    /// Of prompts that wait, those of a higher one are answered first; 0 is the usual.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub priority: i32,
     /// What only rubrics see of it.
     #[serde(default, flatten)]
     pub notes: Notes,
+}
+
+fn is_usual(priority: &i32) -> bool {
+    *priority == 0
 }
 
 /// What comes with a prompt for the rubrics that judge its answers; the policy sees none of it.
@@ -47,18 +54,33 @@ pub struct Notes {
     pub fields: BTreeMap<String, String>,
 }
 
-impl Prompt {
-    /// Builds a prompt; its id is the hash of its messages, so the same text is the same prompt.
-    pub fn new(messages: Vec<Message>, origin: PromptOrigin) -> Prompt {
+impl PromptId {
+    /// The id of a prompt with these turns.
+    pub fn of(messages: &[Message]) -> PromptId {
         let mut hasher = blake3::Hasher::new_derive_key("gradus prompt id v1");
-        for message in &messages {
+        for message in messages {
             hasher.update(message.role.as_str().as_bytes());
             hasher.update(&(message.content.len() as u64).to_le_bytes());
             hasher.update(message.content.as_bytes());
         }
         let hex = hasher.finalize().to_hex();
         let short: String = hex.chars().take(16).collect();
-        Prompt { id: PromptId(format!("p-{short}")), messages, origin, notes: Notes::default() }
+        PromptId(format!("p-{short}"))
+    }
+}
+
+impl Prompt {
+    /// Builds a prompt; its id is the hash of its messages, so the same text is the same prompt.
+    pub fn new(messages: Vec<Message>, origin: PromptOrigin) -> Prompt {
+        let id = PromptId::of(&messages);
+        Prompt { id, messages, origin, priority: 0, notes: Notes::default() }
+    }
+
+    /// The same with a priority, which is no part of its id.
+    #[must_use]
+    pub fn with_priority(mut self, priority: i32) -> Prompt {
+        self.priority = priority;
+        self
     }
 
     /// The same with notes for rubrics. They are no part of its id.

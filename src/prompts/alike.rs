@@ -70,8 +70,12 @@ struct Vocabulary(HashMap<String, u32>);
 
 impl Vocabulary {
     fn learn(&mut self, word: &str) -> u32 {
+        if let Some(known) = self.0.get(word) {
+            return *known;
+        }
         let next = self.0.len() as u32;
-        *self.0.entry(word.to_owned()).or_insert(next)
+        self.0.insert(word.to_owned(), next);
+        next
     }
 
     /// Words that were never learned are one number, which no learned word has.
@@ -122,15 +126,54 @@ impl Text {
 pub struct Known {
     vocabulary: Vocabulary,
     texts: Vec<Text>,
-    by_figures: HashMap<Vec<String>, Vec<usize>>,
+    /// The first text that stands so, word for word.
+    by_raw: HashMap<String, usize>,
+    /// Groups of texts with the same numbers.
+    by_figures: HashMap<Vec<String>, u32>,
+    /// Texts by their group and some of their words ([`Known::telling`]), in order.
+    by_word: HashMap<(u32, u32), Vec<usize>>,
+    /// How many texts are found by each word.
+    found_by: HashMap<u32, u32>,
 }
 
 impl Known {
     /// Adds a text.
     pub fn add(&mut self, text: &str) {
         let text = Text::of(text, |word| self.vocabulary.learn(word));
-        self.by_figures.entry(text.figures.clone()).or_default().push(self.texts.len());
+        let (at, next) = (self.texts.len(), self.by_figures.len() as u32);
+        let group = *self.by_figures.entry(text.figures.clone()).or_insert(next);
+        for word in self.telling(&text.core) {
+            self.by_word.entry((group, word)).or_default().push(at);
+            *self.found_by.entry(word).or_default() += 1;
+        }
+        self.by_raw.entry(text.raw.clone()).or_insert(at);
         self.texts.push(text);
+    }
+
+    /// Words of a text of which every one that nearly equals it has at least one; the rarest there
+    /// are. Of m and n words L are common and 2L / (m + n) is 0.9 or more ([`NEARLY`]); as m is at
+    /// least L, L is at least 9n/11. So of n words, one more than may be missing are enough.
+    fn telling(&self, words: &Words) -> Vec<u32> {
+        let n = words.bag.len();
+        let may_be_missing = n - (9 * n).div_ceil(11);
+        let mut bag = words.bag.clone();
+        bag.sort_by_key(|word| self.found_by.get(word).copied().unwrap_or_default());
+        bag.truncate(may_be_missing + 1);
+        bag.sort_unstable();
+        bag.dedup();
+        bag
+    }
+
+    /// The known texts that may be nearly equal to a new one, in order.
+    fn candidates(&self, new: &Text) -> Vec<usize> {
+        let Some(group) = self.by_figures.get(&new.figures) else { return Vec::new() };
+        let mut words = new.core.bag.clone();
+        words.dedup();
+        let found = words.iter().filter_map(|word| self.by_word.get(&(*group, *word)));
+        let mut all: Vec<usize> = found.flatten().copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     /// How many.
@@ -155,12 +198,12 @@ impl Known {
 
     /// The known text that this one equals or nearly equals.
     pub fn same(&self, text: &str) -> Option<(Likeness, &str)> {
-        let new = self.read(text);
-        let alike = || self.by_figures.get(&new.figures).into_iter().flatten();
-        let mut known = alike().filter_map(|at| self.texts.get(*at));
-        if let Some(equal) = known.clone().find(|known| known.raw == new.raw) {
-            return Some((Likeness::WordForWord, &equal.raw));
+        if let Some((equal, _)) = self.by_raw.get_key_value(text.trim()) {
+            return Some((Likeness::WordForWord, equal));
         }
+        let new = self.read(text);
+        let candidates = self.candidates(&new);
+        let mut known = candidates.iter().filter_map(|at| self.texts.get(*at));
         let near = |known: &&Text| f1_if(&new.core, &known.core, |f1| f1 >= NEARLY).is_some();
         known.find(near).map(|near| (Likeness::Nearly, near.raw.as_str()))
     }
@@ -343,6 +386,37 @@ mod tests {
         assert_eq!(known(&["a b c d e f g x y z"]).resembles("a b c d e f g 1 2 3", 0.7), None);
         let chinese = known(&["解释为什么天空是蓝色的"]);
         assert!(chinese.resembles("解释为什么海水是蓝色的", 0.7).is_some());
+    }
+
+    /// Nothing is overlooked that comparing with every text would find.
+    #[test]
+    fn what_is_looked_up_is_what_comparing_with_all_finds() {
+        let mut state = 1u32;
+        let mut below = |n: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) % n
+        };
+        let mut text = |_: u32| {
+            let words = 1 + below(14);
+            let word = |n: u32| ["ka", "ke", "ki", "ko", "ku", "ky"][n as usize];
+            (0..words).map(|_| word(below(6))).collect::<Vec<_>>().join(" ")
+        };
+        let held: Vec<String> = (0..600).map(&mut text).collect();
+        let known = known(&held.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut nearly = 0;
+        for new in (0..3000).map(&mut text) {
+            let read = known.read(&new);
+            let equal = held.iter().find(|held| **held == new);
+            let near = known.texts.iter().find(|known| {
+                let near = f1_if(&read.core, &known.core, |f1| f1 >= NEARLY).is_some();
+                near && known.figures == read.figures
+            });
+            let near = near.map(|near| (Likeness::Nearly, near.raw.as_str()));
+            let all = equal.map(|equal| (Likeness::WordForWord, equal.as_str())).or(near);
+            assert_eq!(known.same(&new), all, "{new}");
+            nearly += usize::from(equal.is_none() && near.is_some());
+        }
+        assert!(nearly > 100, "{nearly}");
     }
 
     #[test]

@@ -157,7 +157,7 @@ fn keep(rows: &mut Vec<SeedRow>, find: impl Fn(&SeedRow) -> Option<Likeness>) ->
 /// that the choice does not depend on a file's order.
 pub fn order(prompts: &mut [Prompt], root: Seed) {
     let root = root.derive("held out");
-    prompts.sort_by_key(|prompt| root.derive(prompt.id.as_str()).0);
+    prompts.sort_by_cached_key(|prompt| root.derive(prompt.id.as_str()).0);
 }
 
 /// Picks `wanted` prompts to hold out, at most a quarter: those to train on, and those held out.

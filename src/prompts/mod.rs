@@ -12,8 +12,8 @@ mod shapes;
 pub use shapes::Shape;
 
 use crate::domain::event::SeedRow;
-use crate::domain::{Message, Notes, Prompt, PromptOrigin, Role};
-use std::collections::BTreeSet;
+use crate::domain::{Message, Notes, Prompt, PromptId, PromptOrigin, Role};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// What can go wrong with a prompt file.
@@ -70,16 +70,15 @@ pub struct PromptFile {
 
 impl PromptFile {
     /// The prompts.
-    pub fn prompts(&self, origin: PromptOrigin) -> Vec<Prompt> {
-        let prompt = |row: &Row| Prompt::new(row.messages.clone(), origin);
-        self.rows.iter().map(|row| prompt(row).noted(row.notes.clone())).collect()
+    pub fn prompts(self, origin: PromptOrigin) -> Vec<Prompt> {
+        let prompt = |row: Row| Prompt::new(row.messages, origin).noted(row.notes);
+        self.rows.into_iter().map(prompt).collect()
     }
 
     /// The rows that have an answer, as seed data.
-    pub fn seed_rows(&self) -> Vec<SeedRow> {
-        let with_answer = self.rows.iter().filter_map(|row| {
-            let completion = row.completion.clone()?;
-            Some(SeedRow { messages: row.messages.clone(), completion })
+    pub fn seed_rows(self) -> Vec<SeedRow> {
+        let with_answer = self.rows.into_iter().filter_map(|row| {
+            Some(SeedRow { completion: row.completion?, messages: row.messages })
         });
         with_answer.collect()
     }
@@ -111,39 +110,30 @@ pub fn read(path: &Path) -> Result<PromptFile, PromptsError> {
 /// # Errors
 /// As [`read`].
 pub fn parse(path: &Path, text: &str) -> Result<PromptFile, PromptsError> {
-    let lines = shapes::lines(path, text)?;
-    let Some((_, first)) = lines.first() else {
-        return Err(PromptsError::Empty(path.to_owned()));
-    };
-    let shape = Shape::of(first).map_err(|reason| PromptsError::Line {
-        path: path.to_owned(),
-        line: lines.first().map_or(1, |(line, _)| *line),
-        reason,
-    })?;
-    let mut seen = BTreeSet::new();
-    let mut file = PromptFile { shape, rows: Vec::new(), repeats: 0 };
-    for (line, value) in &lines {
-        let row = shape.row(value).map_err(|reason| PromptsError::Line {
-            path: path.to_owned(),
-            line: *line,
-            reason,
-        })?;
+    let bad =
+        |line: usize, reason: String| PromptsError::Line { path: path.to_owned(), line, reason };
+    let mut seen = HashSet::new();
+    let mut file: Option<PromptFile> = None;
+    for value in shapes::lines(path, text)? {
+        let (line, value) = value?;
+        let shape = match &file {
+            Some(file) => file.shape,
+            None => Shape::of(&value).map_err(|reason| bad(line, reason))?,
+        };
+        let file = file.get_or_insert(PromptFile { shape, rows: Vec::new(), repeats: 0 });
+        let row = shape.row(value).map_err(|reason| bad(line, reason))?;
         let asked = row.messages.last().is_some_and(|m| m.role == Role::User);
         if !asked || row.messages.iter().any(|m| m.content.trim().is_empty()) {
             let reason = "the last turn is not the user's, or a turn is empty".to_owned();
-            return Err(PromptsError::Line { path: path.to_owned(), line: *line, reason });
+            return Err(bad(line, reason));
         }
-        let id = Prompt::new(row.messages.clone(), PromptOrigin::Given).id;
-        if seen.insert(id) {
+        if seen.insert(PromptId::of(&row.messages)) {
             file.rows.push(row);
         } else {
             file.repeats += 1;
         }
     }
-    if file.rows.is_empty() {
-        return Err(PromptsError::Empty(path.to_owned()));
-    }
-    Ok(file)
+    file.ok_or_else(|| PromptsError::Empty(path.to_owned()))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::{PromptsError, Row};
 use crate::domain::{Message, Notes, Role};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -24,32 +25,39 @@ pub enum Shape {
     Text,
 }
 
-/// The values of a file with their line numbers; blank lines are left out.
-pub(super) fn lines(path: &Path, text: &str) -> Result<Vec<(usize, Value)>, PromptsError> {
+/// A value and its line number, from 1.
+type Line = Result<(usize, Value), PromptsError>;
+
+/// The values of a file with their line numbers, one at a time, for a file may be large and a value
+/// takes several times its text; blank lines are left out.
+pub(super) fn lines<'t>(
+    path: &'t Path,
+    text: &'t str,
+) -> Result<Box<dyn Iterator<Item = Line> + 't>, PromptsError> {
     let bad = |line: usize, error: serde_json::Error| PromptsError::Line {
         path: path.to_owned(),
         line,
         reason: format!("not valid JSON: {error}"),
     };
-    let trimmed = text.trim_start_matches('\u{feff}').trim();
+    let text = text.trim_start_matches('\u{feff}');
+    let trimmed = text.trim();
     if trimmed.starts_with('[') {
-        let all: Vec<Value> = serde_json::from_str(trimmed).map_err(|e| bad(e.line(), e))?;
-        return Ok(all.into_iter().enumerate().map(|(at, value)| (at + 1, value)).collect());
+        let all: Vec<&RawValue> = serde_json::from_str(trimmed).map_err(|e| bad(e.line(), e))?;
+        let value = move |(at, raw): (usize, &RawValue)| {
+            let value = serde_json::from_str(raw.get());
+            value.map(|value| (at + 1, value)).map_err(|error| bad(at + 1, error))
+        };
+        return Ok(Box::new(all.into_iter().enumerate().map(value)));
     }
     let json = trimmed.starts_with('{') || trimmed.starts_with('"');
-    let mut values = Vec::new();
-    for (at, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() {
-            continue;
-        }
+    let lines = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty());
+    Ok(Box::new(lines.map(move |(at, line)| {
         let value = match json {
             true => serde_json::from_str(line).map_err(|error| bad(at + 1, error))?,
             false => Value::Array(vec![Value::String(line.to_owned())]),
         };
-        values.push((at + 1, value));
-    }
-    Ok(values)
+        Ok((at + 1, value))
+    })))
 }
 
 fn text(object: &Map<String, Value>, key: &str) -> Result<String, String> {
@@ -152,10 +160,10 @@ impl Shape {
     }
 
     /// Reads one value of this shape.
-    pub(super) fn row(self, value: &Value) -> Result<Row, String> {
-        let found = Shape::of(value);
+    pub(super) fn row(self, value: Value) -> Result<Row, String> {
+        let found = Shape::of(&value);
         if found != Ok(self) {
-            let found = match (found, value) {
+            let found = match (found, &value) {
                 (_, Value::Object(object)) => format!("has keys {}", keys(object)),
                 (Ok(shape), _) => format!("holds {}", shape.describe()),
                 (Err(reason), _) => reason,
@@ -166,12 +174,14 @@ impl Shape {
             ));
         }
         match value {
-            Value::String(text) => Ok(split(vec![Message::user(text.clone())])),
+            Value::String(text) => Ok(split(vec![Message::user(text)])),
             Value::Array(list) => {
                 let text = list.first().and_then(Value::as_str).unwrap_or_default();
                 Ok(split(vec![Message::user(text)]))
             }
-            Value::Object(object) => Ok(Row { notes: notes(object)?, ..self.object_row(object)? }),
+            Value::Object(object) => {
+                Ok(Row { notes: notes(&object)?, ..self.object_row(&object)? })
+            }
             _ => Err("neither text nor an object".to_owned()),
         }
     }

@@ -39,7 +39,7 @@ use crate::stage::judge::runner::{JudgeSetup, NOT_ASKED};
 use crate::stage::pair_store::candidates;
 use crate::stage::writer::numbered::Numbered;
 use crate::stage::{Ample, Gauge, StageContext, StageError};
-use crate::view::{IterationView, RunView};
+use crate::view::{IterationView, RunView, Shared};
 use compare::TwiceJudged;
 use excerpt::Excerpt;
 use serde::Serialize;
@@ -230,7 +230,7 @@ impl Past {
         replies: Replies,
     ) -> Result<Rejudged, Error> {
         let (mut iterations, mut all, mut dropped) = (Vec::new(), Vec::new(), Vec::new());
-        let wanted = |(iteration, open): &(&Iteration, &IterationView)| {
+        let wanted = |(iteration, open): &(&Iteration, &Shared<IterationView>)| {
             **iteration >= self.from && !open.judged.is_empty()
         };
         for (iteration, open) in self.view.iterations.iter().filter(wanted) {
@@ -261,8 +261,11 @@ impl Past {
     }
 
     /// What an iteration does; of one of schema 1, which did not record it, what the settings say.
-    fn plan(&self, open: &IterationView) -> Result<IterationPlan, Error> {
-        let of_now = || planned(&self.config, &self.view, open.kind, (&open.policy, &open.panel));
+    fn plan(&self, open: &IterationView) -> Result<Shared<IterationPlan>, Error> {
+        let of_now = || {
+            planned(&self.config, &self.view, open.kind, (&open.policy, &open.panel))
+                .map(Shared::from)
+        };
         let plan = open.plan.clone().or_else(of_now);
         plan.ok_or_else(|| Error::Usage("the run has not begun".to_owned()))
     }

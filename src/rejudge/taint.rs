@@ -84,7 +84,8 @@ fn touched(
         // A pair is of the judgments it was formed from, whoever judged the prompt since.
         let ours = |judged_by: &PromptJudgments| judged_by.rubrics.contains(rubric);
         let formed = open.formed_from(prompt).filter(|(judged_by, _)| ours(judged_by));
-        let now = open.prompt_judgments.get(prompt).filter(|judged_by| ours(judged_by));
+        let now =
+            open.prompt_judgments.get(prompt).map(|now| &**now).filter(|judged_by| ours(judged_by));
         let now = now.zip(open.judged.get(prompt).copied());
         let Some((judged_by, judged)) = formed.or(now) else { continue };
         judgments += judged_by.judgments_by(rubric);

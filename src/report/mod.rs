@@ -14,7 +14,7 @@ pub use table::{iterations_table, judge_table, time_table};
 use crate::domain::evaluation::{Estimate, Evaluation, Referee};
 use crate::domain::event::{IterationKind, IterationOutcome, StepMetrics};
 use crate::domain::plan::{SettingChange, Trained};
-use crate::domain::{AdapterShape, Panel};
+use crate::domain::{AdapterShape, Iteration, Panel};
 use crate::view::{IterationView, PairSums, RunView};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -32,9 +32,17 @@ pub struct Report {
     pub base_quality: Option<BaseQuality>,
     /// One row an iteration.
     pub iterations: Vec<IterationRow>,
+    /// Iterations that are over and of which the view that the report is made of keeps only what
+    /// they came to ([`RunView::is_whole`]): they have no row.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub iterations_without_row: u32,
     /// Rubrics that fail and judge all the same, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+}
+
+fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 /// M0 on the held-out prompts.
@@ -159,11 +167,13 @@ impl Report {
     pub fn of(view: &RunView) -> Report {
         let iterations: Vec<IterationRow> =
             view.iterations.iter().map(|(n, open)| IterationRow::of(n.0, open, view)).collect();
+        let over = iterations.iter().filter(|row| row.outcome.is_some()).count() as u32;
         Report {
             records: view.next.0,
             base: view.base.as_ref().map(|p| p.id().short().to_owned()),
             policy: view.policy.as_ref().map(|p| p.id().short().to_owned()),
             base_quality: base_quality(view),
+            iterations_without_row: view.finished().saturating_sub(over),
             iterations,
             warnings: warnings(view),
         }
@@ -186,7 +196,7 @@ fn warnings(view: &RunView) -> Vec<String> {
 
 /// The previous policy of the first iteration is the base.
 fn base_quality(view: &RunView) -> Option<BaseQuality> {
-    let evaluation = view.iterations.values().next()?.evaluation.as_ref()?;
+    let evaluation = view.iterations.get(&Iteration(1))?.evaluation.as_ref()?;
     let versus = evaluation
         .head_to_head
         .iter()
@@ -214,7 +224,7 @@ impl IterationRow {
                 Trained::Adapter(shape) => Some(shape.clone()),
                 Trained::All => None,
             }),
-            prompts: open.prompts.as_ref().map_or(0, Vec::len),
+            prompts: open.prompts.as_ref().map_or(0, |prompts| prompts.len()),
             prompts_written: open.written.iter().map(|round| round.admitted).sum(),
             prompts_rejected: open.written.iter().map(|round| round.rejected).sum(),
             judgments: open.judgments.total,

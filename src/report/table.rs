@@ -134,6 +134,9 @@ pub fn iterations_table(report: &Report) -> String {
         ]);
     }
     let mut text = align(&rows);
+    if report.iterations_without_row > 0 {
+        text.push_str(&format!("{} iterations before are over\n", report.iterations_without_row));
+    }
     for row in &report.iterations {
         text.push_str(&notes(row));
     }

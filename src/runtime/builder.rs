@@ -1,5 +1,6 @@
 //! How a runtime is put together and started.
 
+use super::admission::AdmissionIndex;
 use super::core::{Core, Live};
 use super::drops::Drops;
 use super::estimate::Outline;
@@ -12,7 +13,7 @@ use super::status_file::StatusFile;
 use super::watched::Watched;
 use super::{
     Folder, Handle, HeldOutChange, Inner, Runtime, SettingsToCome, TailWatch, Working, doctor,
-    fold, held_out, identity, memory, models, present, referees, space,
+    folder, held_out, identity, memory, models, present, referees, space,
 };
 use crate::actor::ActorSystem;
 use crate::actor::clock::SystemClock;
@@ -29,7 +30,7 @@ use crate::log::{Clock, DurableLog, Log};
 use crate::machine::Place;
 use crate::rubric::RubricEngine;
 use crate::stage::{Gauge, Headroom, NoGauge, Oracle, PromptWriter, StageContext};
-use crate::view::RunView;
+use crate::view::{LiveView, RunView};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -161,7 +162,7 @@ impl Builder {
             .map_err(|error| Error::io(&path, error))?;
         blobs_there(&self.folder)?;
         let blobs = self.folder.open_blobs(&log)?;
-        let mut view = fold(log.as_ref())?;
+        let mut view = folder::fold_to_go_on(log.as_ref())?;
         if view.seed.is_none() {
             return Err(Error::Unfinished(path));
         }
@@ -213,7 +214,7 @@ impl Builder {
             headroom: self.headroom.unwrap_or_else(|| Arc::new(reserve)),
         };
         let shared: Arc<dyn Log> = log.clone();
-        let view = Arc::new(Mutex::new(view));
+        let view = Arc::new(LiveView::new(view));
         let dir = self.folder.rubrics();
         let rubrics = Rubrics::new(dir, &shared, view.clone(), registry, engine, terms);
         drop(shared);
@@ -221,7 +222,7 @@ impl Builder {
         let (tell, tail) = tokio::sync::watch::channel(log.tail());
         let tail_watch = TailWatch::start(&log, tell).map_err(io)?;
         let watched = watch_rubrics(&self.folder, &config.rubrics, &rubrics)?;
-        let system = ActorSystem::start(context, config.clone()).map_err(io)?;
+        let system = ActorSystem::start(context, config.clone(), view.clone()).map_err(io)?;
         let live = Live {
             local,
             models,
@@ -232,7 +233,9 @@ impl Builder {
             stages: system.states().clone(),
             stop: Cancel::default(),
         };
-        let core = Arc::new(Core { log, view, rubrics, blobs: blobs.clone(), live: Some(live) });
+        let (admission, blobs_of_core) = (AdmissionIndex::default(), blobs.clone());
+        let core = Core { log, view, admission, rubrics, blobs: blobs_of_core, live: Some(live) };
+        let core = Arc::new(core);
         let status_file = StatusFile::start(self.folder.status(), &core).map_err(io)?;
         let listener = listen(&self.folder, &core);
         let working = Working { status_file, watched, listener, system, tail: tail_watch };

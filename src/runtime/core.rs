@@ -1,17 +1,17 @@
 //! What carries out the surface ([`super::Command`], [`super::Query`]), of a run that this process has
 //! open. Doors hold it weakly: when the runtime is shut down it is gone, and the folder is free.
 
-use super::held_out;
+use super::admission::AdmissionIndex;
 use super::policies;
-use super::rubrics::{self, Rubrics};
+use super::rubrics::Rubrics;
 use super::served::ServedPolicy;
 use super::status::{Activity, Progress, Status, by_name, model_name};
-use super::surface::{Admission, Answer, Command, Component, PolicyChoice, Query, Reply};
+use super::surface::{Answer, Command, Component, PolicyChoice, Query, Reply};
 use super::{Folder, SettingsToCome};
 use crate::actor::{StageStates, StageStatus};
 use crate::blob::BlobStore;
 use crate::config::Config;
-use crate::domain::{Event, Offset, Prompt, PromptOrigin};
+use crate::domain::{Event, Offset};
 use crate::engine::ModelBackend;
 use crate::engine::local::LocalModel;
 use crate::error::Error;
@@ -19,13 +19,14 @@ use crate::lm::cancel::Cancel;
 use crate::log::{Appended, Batch, Clock, DurableLog, Health, Log};
 use crate::stage::StageError;
 use crate::stage::conductor::PromptsAwaited;
-use crate::view::RunView;
-use std::sync::{Arc, Mutex, PoisonError};
+use crate::view::{LiveView, RunView};
+use std::sync::Arc;
 
 /// A run that this process has open.
 pub(super) struct Core {
     pub(super) log: Arc<DurableLog>,
-    pub(super) view: Arc<Mutex<RunView>>,
+    pub(super) view: Arc<LiveView>,
+    pub(super) admission: AdmissionIndex,
     pub(super) rubrics: Rubrics,
     pub(super) blobs: Arc<BlobStore>,
     /// What there is only while the run works.
@@ -54,22 +55,16 @@ impl Core {
         let log = folder.open_log()?;
         let view = Arc::default();
         let rubrics = folder.rubrics_of(&log, &view)?;
-        Ok(Core { log, view, rubrics, blobs: folder.blobs(), live: None })
+        let (admission, blobs) = (AdmissionIndex::default(), folder.blobs());
+        Ok(Core { log, view, admission, rubrics, blobs, live: None })
     }
 
-    /// Everything that is known now.
+    /// What is known now, as far as it is needed to go on.
     ///
     /// # Errors
     /// When the log cannot be read.
     pub(super) fn view(&self) -> Result<Arc<RunView>, Error> {
-        Ok(Arc::new(rubrics::known(&self.view, self.log.as_ref())?))
-    }
-
-    /// Reads what is known now where it lies.
-    fn with_view<T>(&self, read: impl FnOnce(&RunView) -> T) -> Result<T, Error> {
-        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
-        while view.follow(self.log.as_ref(), super::folder::FOLD_RECORDS, |_| {})? > 0 {}
-        Ok(read(&view))
+        Ok(self.view.known(self.log.as_ref())?)
     }
 
     fn append(&self, events: Vec<Event>) -> Result<Offset, Error> {
@@ -89,21 +84,24 @@ impl Core {
     pub(super) fn carry_out(&self, command: Command) -> Result<Answer, Error> {
         let rubrics = &self.rubrics;
         match command {
-            Command::AddPrompts { prompts } => self.add_prompts(prompts).map(Answer::PromptsAdded),
+            Command::AddPrompts { prompts } => {
+                let log = self.log.as_ref();
+                Ok(Answer::PromptsAdded(self.admission.admit(prompts, &self.view, log)?))
+            }
             Command::Pause => self.record(Event::PauseRequested),
             Command::Resume => self.record(Event::ResumeRequested),
             Command::Stop => self.stop(),
             Command::RaiseIterations { total } => self.raise_iterations(total),
             Command::ChoosePolicy { policy, pin, reason } => {
-                let row = self.with_view(|view| policies::find(view, &policy))??;
+                let row = policies::find(self.view()?.as_ref(), &policy)?;
                 self.choose(row, pin, reason)
             }
             Command::RollBackPolicy { reason } => {
-                let row = self.with_view(policies::before)??;
+                let row = policies::before(self.view()?.as_ref())?;
                 self.choose(row, false, reason)
             }
             Command::UnpinPolicy { reason } => {
-                let row = self.with_view(|view| policies::find(view, "latest"))??;
+                let row = policies::find(self.view()?.as_ref(), "latest")?;
                 self.choose(row, false, reason)
             }
             Command::InstallRubric { component: Component(bytes) } => {
@@ -135,42 +133,8 @@ impl Core {
         Ok(match query {
             Query::Status => Reply::Status(Box::new(self.status()?)),
             Query::Rubrics => Reply::Rubrics { rubrics: self.rubrics.list()? },
-            Query::Policies => Reply::Policies { policies: self.with_view(policies::list)? },
+            Query::Policies => Reply::Policies { policies: policies::list(self.view()?.as_ref()) },
         })
-    }
-
-    /// Those the run knows already are left out. So are those that nearly equal a held-out one, which
-    /// is recorded ([`Event::PromptRejected`]).
-    fn add_prompts(&self, prompts: Vec<Prompt>) -> Result<Admission, Error> {
-        let view = self.view()?;
-        let mut done = Admission::default();
-        let mut new: Vec<Prompt> = Vec::new();
-        let mut seen = std::collections::BTreeSet::new();
-        for prompt in prompts {
-            match view.prompts.contains_key(&prompt.id) || !seen.insert(prompt.id.clone()) {
-                true => done.known.push(prompt.id),
-                false => new.push(prompt),
-            }
-        }
-        if new.is_empty() {
-            return Ok(done);
-        }
-        let held = held_out::index(self.log.as_ref(), &view)?;
-        let mut events = Vec::with_capacity(new.len());
-        for prompt in new {
-            let is_held = held.in_chat(&prompt.messages).is_some();
-            if prompt.origin != PromptOrigin::HeldOut && is_held {
-                let reason = "nearly equals a held-out prompt, which is measured on".to_owned();
-                let text = prompt.task_text().to_owned();
-                events.push(Event::PromptRejected { text, reason: reason.clone() });
-                done.refused.push((prompt.id, reason));
-            } else {
-                done.admitted.push(prompt.id.clone());
-                events.push(Event::PromptAdmitted { prompt });
-            }
-        }
-        self.append(events)?;
-        Ok(done)
     }
 
     fn stop(&self) -> Result<Answer, Error> {
@@ -180,7 +144,8 @@ impl Core {
     }
 
     fn raise_iterations(&self, total: u32) -> Result<Answer, Error> {
-        let (over, raised) = self.with_view(|view| (view.finished(), view.iterations_raised))?;
+        let view = self.view()?;
+        let (over, raised) = (view.finished(), view.iterations_raised);
         let settings = self.live.as_ref().map_or(0, |live| live.config.iterations);
         let wanted = settings.max(raised);
         if total <= wanted.max(over) {
@@ -207,7 +172,7 @@ impl Core {
                 row.name
             )));
         }
-        let (event, choice) = self.with_view(|view| policies::choose(view, row, pinned, reason))?;
+        let (event, choice) = policies::choose(self.view()?.as_ref(), row, pinned, reason);
         let at = event.map(|event| self.append(vec![event])).transpose()?;
         Ok(Answer::PolicyChosen(PolicyChoice { at, ..choice }))
     }
@@ -219,7 +184,7 @@ impl Core {
     pub(super) fn policy(&self) -> Result<ServedPolicy, Error> {
         let none = || Error::Usage("the run has no policy yet".to_owned());
         let live = self.live.as_ref().ok_or(Error::Closed)?;
-        let policy = self.with_view(|view| view.policy.clone())?.ok_or_else(none)?;
+        let policy = self.view()?.policy.clone().ok_or_else(none)?;
         let opened = live.local.policy(&policy, &live.config.engine()).map_err(StageError::from)?;
         Ok(ServedPolicy::new(policy, opened, &live.config.sampling.drawing()))
     }
@@ -245,7 +210,7 @@ impl Core {
     /// # Errors
     /// When the log cannot be read.
     pub(super) fn status(&self) -> Result<Status, Error> {
-        self.with_view(|view| self.status_of(view))
+        Ok(self.status_of(self.view()?.as_ref()))
     }
 
     fn status_of(&self, view: &RunView) -> Status {

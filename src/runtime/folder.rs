@@ -29,9 +29,9 @@ use crate::lm::model_files::ModelFiles;
 use crate::lm::weights::{WeightDtype, Weights};
 use crate::log::{Batch, Clock, DurableLog, JournalLog, Log, LostRecords, Verified};
 use crate::rubric::{Rubric, RubricEngine, RubricRegistry, UnusableFile};
-use crate::view::RunView;
+use crate::view::{LiveView, RunView};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// Records folded at a time.
 pub(crate) const FOLD_RECORDS: usize = 512;
@@ -92,7 +92,7 @@ impl Folder {
     pub(super) fn rubrics_of(
         &self,
         log: &Arc<DurableLog>,
-        view: &Arc<Mutex<RunView>>,
+        view: &Arc<LiveView>,
     ) -> Result<Rubrics, Error> {
         let log: Arc<dyn Log> = log.clone();
         let config = Config::from_yaml(&self.config())?;
@@ -400,10 +400,15 @@ fn record_new(
     rubric: &Rubric,
     base: PolicyRef,
 ) -> Result<(), Error> {
-    let mut batches = Vec::new();
+    let mut at = 0u64;
+    let mut record = |events: Vec<Event>| {
+        let body = serde_json::to_vec(&events).unwrap_or_default();
+        let key = TaskKey::of("create", &[&at.to_le_bytes(), &body]);
+        at += 1;
+        log.append(Batch { key: Some(key), events, cursor: None })
+    };
     for chunk in new.prompts.chunks(PROMPTS_PER_COMMIT) {
-        let admitted = chunk.iter().map(|p| Event::PromptAdmitted { prompt: p.clone() });
-        batches.push(admitted.collect::<Vec<_>>());
+        record(chunk.iter().map(|p| Event::PromptAdmitted { prompt: p.clone() }).collect())?;
     }
     let mut last = Vec::new();
     for (name, rows) in &new.seed_data {
@@ -424,12 +429,7 @@ fn record_new(
     let settings = new.config.recorded();
     last.extend(identity::pin(&new.model, None).events);
     last.push(Event::RunStarted { seed: new.config.seed, base, settings });
-    batches.push(last);
-    for (at, events) in batches.into_iter().enumerate() {
-        let body = serde_json::to_vec(&events).unwrap_or_default();
-        let key = TaskKey::of("create", &[&(at as u64).to_le_bytes(), &body]);
-        log.append(Batch { key: Some(key), events, cursor: None })?;
-    }
+    record(last)?;
     Ok(())
 }
 
@@ -439,6 +439,17 @@ fn record_new(
 /// What the log says.
 pub fn fold(log: &dyn Log) -> Result<RunView, Error> {
     fold_until(log, Offset(u64::MAX))
+}
+
+/// Folds a whole log and keeps what is needed to go on.
+///
+/// # Errors
+/// What the log says.
+pub(super) fn fold_to_go_on(log: &dyn Log) -> Result<RunView, Error> {
+    let mut view = RunView::at_the_floor(log)?;
+    view.forget_finished();
+    while view.follow(log, FOLD_RECORDS, |_| {})? > 0 {}
+    Ok(view)
 }
 
 /// Folds the records of a log before `until`.

@@ -5,6 +5,7 @@
 //! own. The same for callers without one is named `..._blocking`.
 
 use super::core::Core;
+use super::folder::fold;
 use super::rubrics::Rubrics;
 use super::served::ServedPolicy;
 use super::status::Status;
@@ -171,12 +172,22 @@ impl Handle {
         Ok(self.core()?.rubrics.clone())
     }
 
-    /// Everything that is known now.
+    /// What is known now, as far as it is needed to go on: of iterations that are over, what they came
+    /// to ([`RunView::past`]). It costs nothing to look, however often and however much there is.
     ///
     /// # Errors
     /// When the log cannot be read; [`Error::Closed`].
     pub fn view(&self) -> Result<Arc<RunView>, Error> {
         self.core()?.view()
+    }
+
+    /// Everything that is known now, of all iterations: what reports are made of. It is folded from
+    /// the whole log.
+    ///
+    /// # Errors
+    /// When the log cannot be read; [`Error::Closed`].
+    pub fn history(&self) -> Result<RunView, Error> {
+        fold(self.core()?.log.as_ref())
     }
 
     /// The policy that acts, ready to answer: serve it until

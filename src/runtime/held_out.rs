@@ -73,7 +73,7 @@ pub(super) fn obey(
     if before == wanted {
         return Ok(None);
     }
-    let lacking = (wanted as usize).saturating_sub(view.never_trained_on().count());
+    let lacking = (wanted as usize).saturating_sub(view.never_trained_on_count());
     let chosen = match lacking {
         0 => Vec::new(),
         _ => choose(lacking, root, log, blobs, view)?,
@@ -90,21 +90,13 @@ pub(super) fn obey(
         wanted,
         added: chosen.len(),
         measured: view.held_out().count(),
-        held_out: view.never_trained_on().count(),
-        unused: view.unused().count(),
+        held_out: view.never_trained_on_count(),
+        unused: view.waiting(),
     }))
 }
 
-/// The run's held-out prompts, ready to be looked for.
-pub(super) fn index(log: &dyn Log, view: &RunView) -> Result<HeldOut, Error> {
-    let mut held = HeldOut::default();
-    for (id, facts) in view.never_trained_on() {
-        held.add(&admitted(log, id, facts.offset)?);
-    }
-    Ok(held)
-}
-
-fn admitted(log: &dyn Log, id: &PromptId, at: Offset) -> Result<Prompt, Error> {
+/// A prompt that was admitted.
+pub(super) fn admitted(log: &dyn Log, id: &PromptId, at: Offset) -> Result<Prompt, Error> {
     match log.get(at)?.map(|record| record.event) {
         Some(Event::PromptAdmitted { prompt }) => Ok(prompt),
         _ => Err(StageError::Missing(format!("prompt {id} is not at offset {at}")).into()),

@@ -1,6 +1,7 @@
 //! FRONT DOOR: create a run, start it, hand out [`Handle`]s, wait for a goal, stop it. Nothing
 //! here is global: a process may hold as many runtimes as it has folders.
 
+mod admission;
 mod builder;
 mod core;
 pub mod doctor;

@@ -4,7 +4,6 @@ use crate::domain::event::IterationOutcome;
 use crate::domain::{Event, Iteration, Offset};
 use crate::log::{Log, LogError};
 use crate::view::RunView;
-use std::collections::BTreeSet;
 
 /// Until when to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,17 +61,10 @@ pub struct FailedIteration {
     pub reason: String,
 }
 
-/// The iterations that are over.
-pub(super) fn over(view: &RunView) -> BTreeSet<Iteration> {
-    let over = view.iterations.iter().filter(|(_, iteration)| iteration.outcome.is_some());
-    over.map(|(iteration, _)| *iteration).collect()
-}
-
-/// What a run that has reached its goal came to; `before` were over when waiting began.
-pub(super) fn reached(view: &RunView, before: &BTreeSet<Iteration>, log: &dyn Log) -> Outcome {
-    let last = view.iterations.last_key_value().map(|(iteration, _)| *iteration);
-    let counts = |iteration: &Iteration| !before.contains(iteration) || Some(*iteration) == last;
-    let ours = view.iterations.keys().copied().filter(counts);
+/// What a run that has reached its goal came to; so many iterations were over when waiting began.
+pub(super) fn reached(view: &RunView, before: u32, log: &dyn Log) -> Outcome {
+    let last = view.finished().saturating_sub(1);
+    let ours = view.past().skip(before.min(last) as usize).map(|(iteration, _)| iteration);
     let failed: Vec<FailedIteration> =
         ours.filter_map(|iteration| failure(view, iteration, log)).collect();
     match failed.is_empty() {
@@ -83,14 +75,14 @@ pub(super) fn reached(view: &RunView, before: &BTreeSet<Iteration>, log: &dyn Lo
 
 /// The failure after which a run pauses, if that is why it does.
 pub(super) fn stopped_by(view: &RunView, log: &dyn Log) -> Option<FailedIteration> {
-    let (last, _) = view.iterations.last_key_value().filter(|_| view.paused)?;
-    failure(view, *last, log)
+    let (last, _) = view.last_iteration().filter(|_| view.paused)?;
+    failure(view, last, log)
 }
 
 /// The pause that the last iteration ended in, as an outcome.
 pub(super) fn paused(view: &RunView) -> Option<Outcome> {
-    let (_, last) = view.iterations.last_key_value()?;
-    match last.outcome.as_ref().filter(|_| view.paused)? {
+    let (_, outcome) = view.last_iteration().filter(|_| view.paused)?;
+    match outcome? {
         IterationOutcome::NoSignal { reason } | IterationOutcome::JudgeCompromised { reason } => {
             Some(Outcome::Paused { reason: reason.clone() })
         }
@@ -100,12 +92,12 @@ pub(super) fn paused(view: &RunView) -> Option<Outcome> {
 
 /// An iteration's failure, if it failed.
 fn failure(view: &RunView, iteration: Iteration, log: &dyn Log) -> Option<FailedIteration> {
-    let open = view.iterations.get(&iteration)?;
-    let IterationOutcome::Failed { reason } = open.outcome.as_ref()? else { return None };
+    let past = view.finished_iteration(iteration)?;
+    let IterationOutcome::Failed { reason } = &past.outcome else { return None };
     // Not of the outcome itself: what a task says may name folders of this machine.
-    let said = match open.diverged.is_some() {
+    let said = match past.diverged {
         true => None,
-        false => last_failure(log, open.opened, iteration).unwrap_or_default(),
+        false => last_failure(log, past.opened, iteration).unwrap_or_default(),
     };
     let said = said.map_or_else(String::new, |said| format!(". It said: {said}"));
     Some(FailedIteration { iteration, reason: format!("{reason}{said}") })

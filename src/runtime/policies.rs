@@ -3,7 +3,7 @@
 use super::surface::PolicyChoice;
 use crate::domain::{Event, Iteration, PolicyRef};
 use crate::error::Error;
-use crate::view::{IterationView, RunView};
+use crate::view::RunView;
 use serde::{Deserialize, Serialize};
 
 /// What M0 is called too.
@@ -26,32 +26,24 @@ pub struct PolicyRow {
     pub rejected: Option<String>,
 }
 
-/// The weights that an iteration trained to its end, if it did.
-fn made_by(iteration: &IterationView) -> Option<&PolicyRef> {
-    let checkpoint = iteration.checkpoint.as_ref().filter(|c| c.step >= c.steps_total)?;
-    Some(&checkpoint.policy)
-}
-
 fn name_of(iteration: Iteration) -> String {
     format!("M{iteration}")
 }
 
 /// Every policy, in the order in which they came about.
 pub(super) fn list(view: &RunView) -> Vec<PolicyRow> {
-    use crate::view::GateDecision;
     let row = |name: String, policy: &PolicyRef, rejected: Option<String>| {
         let acts = view.policy.as_ref() == Some(policy);
         PolicyRow { name, policy: policy.clone(), acts, pinned: acts && view.pinned, rejected }
     };
     let base = view.base.iter().map(|base| row(name_of(Iteration(0)), base, None));
-    let made = view.iterations.iter().filter_map(|(number, iteration)| {
-        let rejected = match &iteration.decision {
-            Some(GateDecision::Rejected(reason)) => Some(reason.clone()),
-            Some(GateDecision::Promoted) | None => None,
-        };
-        Some(row(name_of(*number), made_by(iteration)?, rejected))
+    let over = view.past().filter_map(|(number, past)| {
+        Some(row(name_of(number), past.made.as_ref()?, past.rejected.clone()))
     });
-    base.chain(made).collect()
+    let open = view.open().and_then(|(number, open)| {
+        Some(row(name_of(number), open.made()?, open.rejected().map(str::to_owned)))
+    });
+    base.chain(over).chain(open).collect()
 }
 
 /// The policy that a person means: `latest`, `base`, `M2`, or the beginning of its hash.

@@ -65,8 +65,7 @@ pub(crate) fn retain(log: &DurableLog, blobs: &BlobStore, keep: u32) -> Result<F
 
 /// Where the oldest iteration begins that is kept whole.
 pub(super) fn kept_from(view: &RunView, keep: u32) -> Offset {
-    let over = view.iterations.values().filter(|iteration| iteration.outcome.is_some());
-    let over: Vec<Offset> = over.map(|iteration| iteration.opened).collect();
+    let over: Vec<Offset> = view.past().map(|(_, past)| past.opened).collect();
     let open = view.open().map_or(view.next, |(_, open)| open.opened);
     match (keep as usize, over.len()) {
         (0, _) => open,

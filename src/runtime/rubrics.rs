@@ -3,7 +3,6 @@
 //! lock and no drain: a judgment holds the rubric it began with, and the next one is decided from a
 //! view that knows the new panel.
 
-use super::folder::FOLD_RECORDS;
 use super::panels;
 use super::spelling;
 use crate::atomic_file::{self, Access};
@@ -14,24 +13,17 @@ use crate::error::Error;
 use crate::lm::model_files::ModelFiles;
 use crate::log::{Appended, Batch, Log};
 use crate::rubric::{Rubric, RubricEngine, RubricInfo, RubricRegistry, Subject};
-use crate::view::{RubricFacts, RunView, TrialProgress};
+use crate::view::{LiveView, RubricFacts, RunView, TrialProgress};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 /// Characters of the reason why a component is not used that are recorded.
 const REFUSAL_CHARS_MAX: usize = 2000;
 
 /// So often a change is tried when others change what judges at the same time.
 const CHANGES_TRIED: u32 = 100;
-
-/// Everything that is known now; the shared view is brought up to it.
-pub(super) fn known(view: &Mutex<RunView>, log: &dyn Log) -> Result<RunView, Error> {
-    let mut view = view.lock().unwrap_or_else(PoisonError::into_inner);
-    while view.follow(log, FOLD_RECORDS, |_| {})? > 0 {}
-    Ok(view.clone())
-}
 
 /// A rubric somebody wants on the panel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,7 +72,7 @@ pub struct Activated {
 pub struct Rubrics {
     dir: PathBuf,
     log: Weak<dyn Log>,
-    view: Arc<Mutex<RunView>>,
+    view: Arc<LiveView>,
     registry: Arc<RubricRegistry>,
     engine: RubricEngine,
     terms: Terms,
@@ -115,7 +107,7 @@ impl Rubrics {
     pub(crate) fn new(
         dir: PathBuf,
         log: &Arc<dyn Log>,
-        view: Arc<Mutex<RunView>>,
+        view: Arc<LiveView>,
         registry: Arc<RubricRegistry>,
         engine: RubricEngine,
         terms: Terms,
@@ -129,8 +121,8 @@ impl Rubrics {
         }
     }
 
-    fn view(&self) -> Result<RunView, Error> {
-        known(&self.view, self.log.upgrade().ok_or_else(closed)?.as_ref())
+    fn view(&self) -> Result<Arc<RunView>, Error> {
+        Ok(self.view.known(self.log.upgrade().ok_or_else(closed)?.as_ref())?)
     }
 
     /// Validates a component and keeps it. It judges nothing before it is activated.

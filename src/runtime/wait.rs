@@ -2,14 +2,12 @@
 
 use super::core::Core;
 use super::{Freed, Goal, Inner, Outcome, Runtime, handle, outcome, retention};
-use crate::domain::Iteration;
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
 use crate::log::Log;
 use crate::machine::Found;
 use crate::stage::{Cause, StageError};
 use crate::view::RunView;
-use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -62,7 +60,7 @@ impl Inner {
     ) -> Result<Outcome, Error> {
         let bell = self.core()?.log.subscribe();
         let mut view = self.handle.view()?;
-        let before = outcome::over(&view);
+        let before = view.finished();
         let mut finished = None;
         loop {
             // A screen that fails is no reason to leave the run alone.
@@ -77,7 +75,7 @@ impl Inner {
             if asked || stop.is_cancelled() {
                 return Ok(Outcome::Stopped);
             }
-            if let Some(end) = self.end(&core, goal, &view, &before) {
+            if let Some(end) = self.end(&core, goal, &view, before) {
                 return Ok(end);
             }
             drop(core);
@@ -95,14 +93,8 @@ impl Inner {
         }
     }
 
-    /// Why waiting for a goal ends now, if it does; `before` were over when it began.
-    fn end(
-        &self,
-        core: &Core,
-        goal: Goal,
-        view: &RunView,
-        before: &BTreeSet<Iteration>,
-    ) -> Option<Outcome> {
+    /// Why waiting for a goal ends now, if it does; `before` iterations were over when it began.
+    fn end(&self, core: &Core, goal: Goal, view: &RunView, before: u32) -> Option<Outcome> {
         let log = core.log.as_ref();
         let to_an_end = goal == Goal::Iterations;
         if let Some(failed) = outcome::stopped_by(view, log).filter(|_| to_an_end) {

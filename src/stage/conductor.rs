@@ -214,17 +214,20 @@ fn seal_prompts(
         return None;
     }
     let wanted = plan.prompts.per_iteration as usize;
-    let waiting: Vec<PromptId> = view.unused().take(wanted).map(|(id, _)| id.clone()).collect();
-    if waiting.len() < wanted && next_round(&plan.prompts, open).is_some() {
+    let waiting = view.waiting();
+    if waiting < wanted && next_round(&plan.prompts, open).is_some() {
         return None;
     }
-    if waiting.is_empty() {
+    if waiting == 0 {
         let reason = "no unused prompt is left: add prompts, or set prompts.generate: true";
         let outcome = IterationOutcome::NoSignal { reason: reason.to_owned() };
         return Some(give_up(plan, iteration, outcome));
     }
+    let mut prompts: Vec<PromptId> = view.unused().take(wanted).map(|(id, _)| id.clone()).collect();
+    // Who is taken goes by turns; in which order they are answered, by their ids.
+    prompts.sort();
     let event = |prompts, left| Event::PromptsSealed { iteration, prompts, left };
-    Some(Decision { iteration, kind: DecisionKind::Prompts, events: sealed(&waiting, event) })
+    Some(Decision { iteration, kind: DecisionKind::Prompts, events: sealed(&prompts, event) })
 }
 
 fn seal_pairs(
@@ -416,7 +419,7 @@ fn no_signal(open: &IterationView, wanted: usize) -> String {
     format!(
         "{} prompts gave {} pairs, fewer than pairs.min_pairs = {wanted} ({}); {unscored} of \
          {total} judgments have no score. {advice}",
-        open.prompts.as_ref().map_or(0, Vec::len),
+        open.prompts.as_ref().map_or(0, |prompts| prompts.len()),
         open.pairs.len(),
         list.join(", "),
     )
@@ -465,3 +468,5 @@ impl Stage for Conductor {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod whose_turn;

@@ -30,7 +30,7 @@ use crate::domain::{
     RubricName, Seed, StopReason, TaskKey,
 };
 use crate::stats;
-use crate::view::RunView;
+use crate::view::{RunView, Shared};
 use std::sync::Arc;
 
 /// The evaluator stage.
@@ -41,7 +41,7 @@ pub struct Evaluator;
 #[derive(Clone, Debug)]
 pub struct EvaluationTask {
     iteration: Iteration,
-    plan: Box<IterationPlan>,
+    plan: Shared<IterationPlan>,
     checkpoint: PolicyRef,
     /// Whose replies are read.
     judge: PolicyRef,
@@ -367,7 +367,7 @@ impl Stage for Evaluator {
             return None;
         }
         let checkpoint = open.checkpoint.as_ref()?.policy.clone();
-        let plan = open.plan.clone().map(Box::new)?;
+        let plan = open.plan.clone()?;
         let wanted = plan.evaluation.prompts as usize;
         let prompts: Vec<PromptId> =
             view.held_out().map(|(id, _)| id.clone()).take(wanted).collect();

@@ -167,7 +167,7 @@ impl Stage for Sampler {
         if open.prompts.is_none() {
             let writer = next_round(&plan.prompts, open)?.clone();
             let wanted = plan.prompts.per_iteration;
-            if view.unused().take(wanted as usize).count() >= wanted as usize {
+            if view.waiting() >= wanted as usize {
                 return None;
             }
             let (policy, round) = (open.policy.clone(), open.written.len() as u32);
@@ -207,7 +207,7 @@ impl Stage for Sampler {
             SampleTask::Answer { iteration, policy, set, prompts } => {
                 let events = answer(iteration, (&policy, &set), &prompts, view, context)?;
                 if let Some((_, open)) = view.open() {
-                    let total = open.prompts.as_ref().map_or(0, Vec::len) as u64;
+                    let total = open.prompts.as_ref().map_or(0, |prompts| prompts.len()) as u64;
                     let done = (open.sampled.len() + prompts.len()) as u64;
                     context.gauge.progress(Self::NAME, done, total);
                 }

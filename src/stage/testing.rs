@@ -109,7 +109,7 @@ impl Run {
     /// With other settings, from the beginning on.
     pub fn with(self, change: impl FnOnce(&mut Config)) -> Run {
         let mut run = self.changed(change);
-        run.view.settings = Some(run.config.recorded());
+        run.view.settings = Some(run.config.recorded().into());
         run
     }
 
@@ -299,7 +299,7 @@ impl Run {
     /// The reference scored all pairs.
     pub fn referenced(self) -> Run {
         let (iteration, reference) = (self.iteration(), PolicyId("base".to_owned()));
-        let pairs = self.open().sealed.clone().unwrap_or_default();
+        let pairs: Vec<PairId> = self.open().sealed.iter().flatten().cloned().collect();
         let logps =
             pairs.into_iter().map(|pair| ReferenceLogps { pair, chosen: -1.0, rejected: -2.0 });
         let logps = logps.collect();
@@ -310,7 +310,7 @@ impl Run {
     pub fn saved(self, step: u32) -> Run {
         let (iteration, open) = (self.iteration(), self.open());
         let TrainingPlan { batch_size, epochs, .. } = open.plan.as_ref().unwrap().training;
-        let pairs = open.sealed.as_ref().map_or(0, Vec::len) as u32;
+        let pairs = open.sealed.as_ref().map_or(0, |sealed| sealed.len()) as u32;
         let steps_total = pairs.div_ceil(batch_size) * epochs;
         let policy = weights(&format!("step{step}"));
         let optimizer = BlobHash(format!("optimizer{step}"));

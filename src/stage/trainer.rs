@@ -24,7 +24,7 @@ use crate::engine::training::{
 use crate::lm::lora::LoraSettings;
 use crate::lm::optimizer::OptimizerSettings;
 use crate::lm::train::{DpoSettings, Method, ShortOfMemory, TrainSettings};
-use crate::view::{IterationView, RunView};
+use crate::view::{IterationView, RunView, Shared};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
@@ -72,7 +72,7 @@ pub struct ReferencePlan {
 #[derive(Clone, Debug)]
 pub struct SegmentPlan {
     iteration: Iteration,
-    plan: Box<IterationPlan>,
+    plan: Shared<IterationPlan>,
     training_set: TrainingSetRef,
     start: PolicyRef,
     saved: Option<Saved>,
@@ -102,7 +102,9 @@ fn rate_scale(rollbacks: u32) -> f64 {
 fn rows(open: &IterationView, plan: &IterationPlan) -> u32 {
     match &plan.objective {
         Objective::Supervised { data } => data.iter().map(|set| set.rows).sum(),
-        Objective::Preference { .. } => open.sealed.as_ref().map_or(0, Vec::len) as u32,
+        Objective::Preference { .. } => {
+            open.sealed.as_ref().map_or(0, |sealed| sealed.len()) as u32
+        }
     }
 }
 
@@ -124,14 +126,18 @@ fn fits(policy: &PolicyRef, trained: &Trained, of_old: &Option<AdapterShape>) ->
     }
 }
 
-fn segment(iteration: Iteration, open: &IterationView, plan: &IterationPlan) -> SegmentPlan {
+fn segment(
+    iteration: Iteration,
+    open: &IterationView,
+    plan: &Shared<IterationPlan>,
+) -> SegmentPlan {
     let TrainingPlan { batch_size, epochs, segment_steps, .. } = plan.training;
     let steps_total = rows(open, plan).div_ceil(batch_size.max(1)) * epochs.max(1);
     let from = open.checkpoint.as_ref().map_or(0, |c| c.step);
     let saved = open.checkpoint.as_ref();
     SegmentPlan {
         iteration,
-        plan: Box::new(plan.clone()),
+        plan: plan.clone(),
         training_set: TrainingSetRef::of(iteration, open, plan),
         start: open.start().clone(),
         saved: saved.map(|c| Saved { policy: c.policy.clone(), optimizer: c.optimizer.clone() }),

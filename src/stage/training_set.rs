@@ -41,7 +41,7 @@ impl TrainingSetRef {
 
     /// The iteration, in a view that knows it.
     fn open<'v>(&self, view: &'v RunView) -> Result<&'v IterationView, StageError> {
-        view.iterations.get(&self.iteration).ok_or_else(|| {
+        view.iterations.get(&self.iteration).map(|open| &**open).ok_or_else(|| {
             StageError::Missing(format!("iteration {} was never opened", self.iteration))
         })
     }

@@ -97,7 +97,7 @@ pub(crate) fn write_round(
     let drawn = model.answer(&requests, &context.cancel)?;
     let mut events = Vec::new();
     let (mut admitted, mut rejected) = (0, 0);
-    let room = (task.wanted as usize).saturating_sub(view.unused().count());
+    let room = (task.wanted as usize).saturating_sub(view.waiting());
     for completion in drawn.iter().flatten() {
         for item in writer.items(completion) {
             if admitted as usize >= room {

@@ -93,6 +93,9 @@ fn digit(c: char) -> Option<char> {
 /// The text as it is compared: compatibility forms (full width, ligatures) made plain, lower case,
 /// accents and what is not seen left out, digits of any script as `0` to `9`.
 fn plain(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
     let mut kept = String::with_capacity(text.len());
     let mut bare = false;
     for (c, _) in text.nfkd() {

@@ -1,11 +1,9 @@
 //! What every event comes to, in one place and without a rest: an event that is added does not
 //! compile before it is said here.
 
-use super::{GateDecision, IterationView, PromptFacts, RunView, WritingRound};
+use super::{GateDecision, IterationView, RunView, WritingRound};
 use crate::domain::event::Event::*;
-use crate::domain::{
-    Offset, Panel, PolicyRef, Prompt, PromptId, PromptOrigin, RubricId, Seed, When,
-};
+use crate::domain::{Panel, PolicyRef, RubricId, Seed, When};
 use crate::log::Recorded;
 
 impl IterationView {
@@ -14,7 +12,7 @@ impl IterationView {
         self.note_time(record);
         let at = record.offset;
         match &record.event {
-            PlanAdopted { plan, .. } => self.plan = Some((**plan).clone()),
+            PlanAdopted { plan, .. } => self.plan = Some((**plan).clone().into()),
             PromptsWritten { admitted, rejected, .. } => {
                 self.written.push(WritingRound { admitted: *admitted, rejected: *rejected });
             }
@@ -77,7 +75,7 @@ impl RunView {
         match &record.event {
             RunStarted { seed, base, settings } => self.start(*seed, base, settings),
             ModelPinned { files, adapters_of_old } => {
-                self.model_files.clone_from(files);
+                self.model_files = files.clone().into();
                 self.adapters_of_old.clone_from(adapters_of_old);
             }
             SettingsChanged { changes } => self.change_settings(changes),
@@ -103,7 +101,7 @@ impl RunView {
                 let view = IterationView::open(*kind, policy, reference, panel);
                 self.open_iteration(*iteration, view, record);
             }
-            PromptsSealed { prompts, .. } => self.used.extend(prompts.iter().cloned()),
+            PromptsSealed { prompts, .. } => self.use_prompts(prompts),
             CheckpointPromoted { policy, .. } => {
                 self.first.get_or_insert_with(|| policy.clone());
                 self.policy = Some(policy.clone());
@@ -127,7 +125,10 @@ impl RunView {
             }
             IterationsRaised { total } => self.iterations_raised = *total,
             PauseRequested => self.paused = true,
-            ResumeRequested => self.paused = false,
+            ResumeRequested => {
+                self.paused = false;
+                self.resumed += 1;
+            }
             PlanAdopted { iteration, .. } => self.note_settings(*iteration),
             PromptsWritten { .. } | PromptsSplit { .. } => {}
             CompletionsSampled { .. } | ShadowJudged { .. } | HeldOutJudged { .. } => {}
@@ -152,7 +153,7 @@ fn held_out(settings: &serde_json::Value) -> Option<u32> {
 impl RunView {
     fn start(&mut self, seed: u64, base: &PolicyRef, settings: &serde_json::Value) {
         self.held_out_wanted = held_out(settings);
-        self.settings = Some(settings.clone());
+        self.settings = Some(settings.clone().into());
         self.seed = Some(Seed::root(seed));
         self.base = Some(base.clone());
         self.policy = Some(base.clone());
@@ -166,21 +167,5 @@ impl RunView {
         if let Some(open) = self.iterations.values_mut().last() {
             open.forget_judgments_under(rubric);
         }
-    }
-
-    fn admit(&mut self, prompt: &Prompt, offset: Offset) {
-        let facts = PromptFacts { offset, origin: prompt.origin };
-        self.prompts.entry(prompt.id.clone()).or_insert(facts);
-    }
-
-    /// These prompts are held out from here on.
-    fn hold_out(&mut self, prompts: &[PromptId], wanted: u32) {
-        for id in prompts {
-            if let Some(facts) = self.prompts.get_mut(id) {
-                facts.origin = PromptOrigin::HeldOut;
-            }
-        }
-        self.held_out_wanted = Some(wanted);
-        self.measured_max = Some(wanted);
     }
 }

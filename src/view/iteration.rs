@@ -3,6 +3,7 @@
 use super::figures::{RubricFigures, RunningMean};
 use super::probes::{AttackScores, BadAnswerMargin, ProbeProgress};
 use super::taken_back::TakenBack;
+use super::{Shared, SharedMap, SharedSet};
 use crate::domain::evaluation::Evaluation;
 use crate::domain::event::{IterationKind, IterationOutcome, StepMetrics};
 use crate::domain::plan::{KeepCheckpoints, MovingMean, SampleSet, SettingChange};
@@ -118,7 +119,7 @@ pub struct IterationView {
     pub opened: Offset,
     /// What it does; `None` as long as an iteration of schema 1 has adopted none.
     #[serde(default)]
-    pub plan: Option<IterationPlan>,
+    pub plan: Option<Shared<IterationPlan>>,
     /// Settings that were others when the iteration before it was opened.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settings_changed: Vec<SettingChange>,
@@ -137,52 +138,52 @@ pub struct IterationView {
     /// Rounds of prompt writing so far.
     pub written: Vec<WritingRound>,
     /// The prompts it answers, sorted, once sealed.
-    pub prompts: Option<Vec<PromptId>>,
+    pub prompts: Option<Shared<[PromptId]>>,
     /// Parts of the prompts, while their last one is on its way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) sealing_prompts: Vec<PromptId>,
     /// Where each prompt's completions by the policy are.
-    pub sampled: BTreeMap<PromptId, Offset>,
+    pub sampled: SharedMap<PromptId, Offset>,
     /// The same of other sample sets, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) other_samples: BTreeMap<String, BTreeMap<PromptId, Offset>>,
+    pub(super) other_samples: BTreeMap<String, SharedMap<PromptId, Offset>>,
     /// How the judge scored bad answers that claim a verdict, under the first rubric it was probed
     /// under.
     #[serde(rename = "probed")]
     pub first_claim_scores: Option<AttackScores>,
     /// The same under each rubric. Empty in views of old, which had one.
     #[serde(default, rename = "probes")]
-    pub(super) claim_scores: BTreeMap<RubricId, AttackScores>,
+    pub(super) claim_scores: Shared<BTreeMap<RubricId, AttackScores>>,
     /// The same for attacks other than claims.
     #[serde(default, rename = "baits")]
-    pub(super) other_attacks: BTreeMap<RubricId, Vec<AttackScores>>,
+    pub(super) other_attacks: Shared<BTreeMap<RubricId, Vec<AttackScores>>>,
     /// How far the probing is under each rubric.
     #[serde(default, rename = "probing")]
-    pub probe_progress: BTreeMap<RubricId, ProbeProgress>,
+    pub probe_progress: Shared<BTreeMap<RubricId, ProbeProgress>>,
     /// Where each prompt's judgments are.
-    pub judged: BTreeMap<PromptId, Offset>,
+    pub judged: SharedMap<PromptId, Offset>,
     /// Under which rubrics, and how many of them have no score.
     #[serde(default, rename = "under")]
-    pub prompt_judgments: BTreeMap<PromptId, PromptJudgments>,
+    pub prompt_judgments: SharedMap<PromptId, Shared<PromptJudgments>>,
     /// Where each shadow's judgments of each prompt are.
     #[serde(default)]
-    pub shadowed: BTreeMap<RubricId, BTreeMap<PromptId, Offset>>,
+    pub shadowed: BTreeMap<RubricId, SharedMap<PromptId, Offset>>,
     /// How often a rubric that failed was rolled back.
     #[serde(default)]
     pub rubrics_rolled_back: u32,
     /// What rollbacks took back here.
     #[serde(default)]
-    pub(super) taken_back: TakenBack,
+    pub(super) taken_back: Shared<TakenBack>,
     /// Judgments that pairs of old were formed from, which other judgments have replaced since, and
     /// where those are: a rollback used to leave such pairs.
-    #[serde(default, rename = "formed_under", skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) pair_judgments: BTreeMap<PromptId, (PromptJudgments, Offset)>,
+    #[serde(default, rename = "formed_under", skip_serializing_if = "SharedMap::is_empty")]
+    pub(super) pair_judgments: SharedMap<PromptId, (Shared<PromptJudgments>, Offset)>,
     /// What each formed pair adds to the sums, while it may still be taken back.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) pair_parts: BTreeMap<PromptId, PairSums>,
+    #[serde(default, skip_serializing_if = "SharedMap::is_empty")]
+    pub(super) pair_parts: SharedMap<PromptId, PairSums>,
     /// Prompts that were left out for their judging, and the panel's rubrics then.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) left_out: BTreeMap<PromptId, BTreeSet<RubricId>>,
+    #[serde(default, skip_serializing_if = "SharedMap::is_empty")]
+    pub(super) left_out: SharedMap<PromptId, BTreeSet<RubricId>>,
     /// How many judgments so far.
     pub judgments: JudgmentCounts,
     /// Groups of answers that rubrics which compare were not shown, for there were too many.
@@ -191,15 +192,15 @@ pub struct IterationView {
     /// Means of the parts of each rubric's verdicts, by name. What was taken back when another rubric
     /// of its panel was rolled back is still in it.
     #[serde(default)]
-    pub(super) criteria: BTreeMap<RubricId, BTreeMap<String, RunningMean>>,
+    pub(super) criteria: Shared<BTreeMap<RubricId, BTreeMap<String, RunningMean>>>,
     /// Where each formed pair is.
-    pub pairs: BTreeMap<PromptId, (PairId, Offset)>,
+    pub pairs: SharedMap<PromptId, (PairId, Offset)>,
     /// Prompts without a pair, and why.
-    pub skipped: BTreeMap<PromptId, SkipReason>,
+    pub skipped: SharedMap<PromptId, SkipReason>,
     /// Prompts whose tasks are of one prompt each, after one of several failed too often.
-    pub split: BTreeSet<PromptId>,
+    pub split: SharedSet<PromptId>,
     /// The pairs it trains on, once sealed.
-    pub sealed: Option<Vec<PairId>>,
+    pub sealed: Option<Shared<[PairId]>>,
     /// Parts of the pairs, while their last one is on its way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) sealing_pairs: Vec<PairId>,
@@ -210,7 +211,7 @@ pub struct IterationView {
     #[serde(default)]
     pub(super) pairs_scored: usize,
     /// Every step taken.
-    pub steps: Vec<(u32, StepMetrics)>,
+    pub steps: Shared<Vec<(u32, StepMetrics)>>,
     /// Steps that were skipped for non-finite numbers.
     pub steps_skipped: u32,
     /// Micro-batches that did not fit on the device and were taken in parts.
@@ -228,7 +229,7 @@ pub struct IterationView {
     /// The last checkpoint.
     pub checkpoint: Option<CheckpointFacts>,
     /// Those before it, in order.
-    pub(super) earlier: Vec<CheckpointFacts>,
+    pub(super) earlier: Shared<Vec<CheckpointFacts>>,
     /// Checkpoints whose bytes were lost.
     pub losses: u32,
     /// Its held-out quality.
@@ -330,7 +331,7 @@ impl IterationView {
         let reference = plan.reference.policy.as_ref().unwrap_or(&plan.policy);
         let (kind, panel) = (plan.kind(), &plan.judge.panel);
         let view = IterationView::open(kind, &plan.policy, reference, panel);
-        IterationView { plan: Some(plan.clone()), ..view }
+        IterationView { plan: Some(plan.clone().into()), ..view }
     }
 
     /// The same of one that schema 1 recorded, of which no plan is known.
@@ -352,31 +353,31 @@ impl IterationView {
             written: Vec::new(),
             prompts: None,
             sealing_prompts: Vec::new(),
-            sampled: BTreeMap::new(),
-            other_samples: BTreeMap::new(),
+            sampled: Default::default(),
+            other_samples: Default::default(),
             first_claim_scores: None,
-            claim_scores: BTreeMap::new(),
-            other_attacks: BTreeMap::new(),
-            probe_progress: BTreeMap::new(),
-            judged: BTreeMap::new(),
-            prompt_judgments: BTreeMap::new(),
-            shadowed: BTreeMap::new(),
+            claim_scores: Default::default(),
+            other_attacks: Default::default(),
+            probe_progress: Default::default(),
+            judged: Default::default(),
+            prompt_judgments: Default::default(),
+            shadowed: Default::default(),
             rubrics_rolled_back: 0,
-            taken_back: TakenBack::default(),
-            pair_judgments: BTreeMap::new(),
-            pair_parts: BTreeMap::new(),
-            left_out: BTreeMap::new(),
+            taken_back: Default::default(),
+            pair_judgments: Default::default(),
+            pair_parts: Default::default(),
+            left_out: Default::default(),
             judgments: JudgmentCounts::default(),
             not_compared: 0,
-            criteria: BTreeMap::new(),
-            pairs: BTreeMap::new(),
-            skipped: BTreeMap::new(),
-            split: BTreeSet::new(),
+            criteria: Default::default(),
+            pairs: Default::default(),
+            skipped: Default::default(),
+            split: Default::default(),
             sealed: None,
             sealing_pairs: Vec::new(),
             reference_scored: Vec::new(),
             pairs_scored: 0,
-            steps: Vec::new(),
+            steps: Default::default(),
             steps_skipped: 0,
             memory_short: 0,
             skipped_in_a_row: 0,
@@ -384,7 +385,7 @@ impl IterationView {
             rollbacks: 0,
             diverged: None,
             checkpoint: None,
-            earlier: Vec::new(),
+            earlier: Default::default(),
             losses: 0,
             evaluation: None,
             evaluated_at: None,
@@ -392,7 +393,7 @@ impl IterationView {
             outcome: None,
             pair_sums: PairSums::default(),
             span: TimeSpan::default(),
-            stage_ms: BTreeMap::new(),
+            stage_ms: Default::default(),
         }
     }
 
@@ -411,7 +412,7 @@ impl IterationView {
         if left == 0 {
             let mut all = std::mem::take(&mut self.sealing_prompts);
             all.sort();
-            self.prompts = Some(all);
+            self.prompts = Some(all.into());
         }
     }
 
@@ -445,7 +446,7 @@ impl IterationView {
     pub(super) fn seal_pairs(&mut self, part: &[PairId], left: u32) {
         self.sealing_pairs.extend(part.iter().cloned());
         if left == 0 {
-            self.sealed = Some(std::mem::take(&mut self.sealing_pairs));
+            self.sealed = Some(std::mem::take(&mut self.sealing_pairs).into());
         }
     }
 
@@ -500,12 +501,11 @@ impl IterationView {
         at: Offset,
     ) {
         self.judgments.add(prompt_judgments.judgments);
-        let before = self
-            .prompt_judgments
-            .insert(prompt.clone(), prompt_judgments)
-            .zip(self.judged.insert(prompt.clone(), at));
-        if let Some(before) = before.filter(|_| self.pairs.contains_key(prompt)) {
-            self.pair_judgments.entry(prompt.clone()).or_insert(before);
+        let replaced = self.prompt_judgments.insert(prompt.clone(), prompt_judgments.into());
+        let before = replaced.zip(self.judged.insert(prompt.clone(), at));
+        let apart = self.pair_judgments.contains_key(prompt);
+        if let Some(before) = before.filter(|_| self.pairs.contains_key(prompt) && !apart) {
+            self.pair_judgments.insert(prompt.clone(), before);
         }
     }
 
@@ -578,8 +578,8 @@ impl IterationView {
 
     pub(super) fn finish(&mut self, outcome: &IterationOutcome) {
         self.outcome = Some(outcome.clone());
-        self.pair_parts.clear();
-        self.left_out.clear();
+        self.pair_parts = SharedMap::default();
+        self.left_out = SharedMap::default();
     }
 
     /// Takes back what a rubric that failed judged, but for pairs that were formed from it before
@@ -594,7 +594,7 @@ impl IterationView {
         self.probe_progress.remove(rubric);
         self.criteria.remove(rubric);
         self.other_attacks.remove(rubric);
-        let ours = |(prompt, prompt_judgments): (&PromptId, &PromptJudgments)| {
+        let ours = |(prompt, prompt_judgments): (&PromptId, &Shared<PromptJudgments>)| {
             let open =
                 prompt_judgments.rubrics.contains(rubric) && !self.pairs.contains_key(prompt);
             open.then(|| prompt.clone())
@@ -602,7 +602,7 @@ impl IterationView {
         let again: Vec<PromptId> = self.prompt_judgments.iter().filter_map(ours).collect();
         for prompt in again {
             let prompt_judgments = self.prompt_judgments.remove(&prompt);
-            self.uncount(prompt_judgments.as_ref());
+            self.uncount(prompt_judgments.as_deref());
             // A pair may be on the way that was formed from it.
             if let Some(before) = prompt_judgments.zip(self.judged.remove(&prompt)) {
                 self.pair_judgments.insert(prompt.clone(), before);
@@ -660,7 +660,7 @@ impl IterationView {
 
     /// What every rubric's judgments came to that count.
     pub fn figures(&self) -> BTreeMap<&RubricId, RubricFigures> {
-        let mut all: BTreeMap<&RubricId, RubricFigures> = BTreeMap::new();
+        let mut all: BTreeMap<&RubricId, RubricFigures> = Default::default();
         for (rubric, figures) in
             self.prompt_judgments.values().flat_map(|prompt_judgments| &prompt_judgments.figures)
         {
@@ -683,7 +683,7 @@ impl IterationView {
 
     /// Whether a prompt was judged, and a shadow has yet to.
     pub fn waits_for_shadow(&self, rubric: &RubricId, prompt: &PromptId) -> bool {
-        let seen = |shadowed: &BTreeMap<PromptId, Offset>| shadowed.contains_key(prompt);
+        let seen = |shadowed: &SharedMap<PromptId, Offset>| shadowed.contains_key(prompt);
         self.judged.contains_key(prompt)
             && !self.is_quarantined(prompt)
             && !self.shadowed.get(rubric).is_some_and(seen)
@@ -723,7 +723,7 @@ impl IterationView {
 
     /// Whether the reference has scored every sealed pair. A record of old did so at once.
     pub fn is_referenced(&self) -> bool {
-        let sealed = self.sealed.as_ref().map_or(0, Vec::len);
+        let sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.len());
         let of_old = self.pairs_scored == 0;
         !self.reference_scored.is_empty() && (of_old || self.pairs_scored >= sealed)
     }
@@ -743,7 +743,7 @@ impl IterationView {
     /// Whether every checkpoint stays on the disk. Schema 1 kept them all.
     fn keeps_all(&self) -> bool {
         let keeps = |plan: &IterationPlan| plan.training.keep_checkpoints == KeepCheckpoints::All;
-        self.plan.as_ref().is_some_and(keeps)
+        self.plan.as_deref().is_some_and(keeps)
     }
 
     /// The step of the last checkpoint before `step` that stays on the disk; 0 for none.

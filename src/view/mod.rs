@@ -5,34 +5,43 @@
 
 mod figures;
 mod find;
+mod finished;
 mod fold;
 mod iteration;
+mod live;
+mod pool;
 mod probes;
 mod rubrics;
+mod shared;
+mod shared_map;
+mod shared_set;
 mod taken_back;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 pub use figures::{Deviations, RubricFigures, RunningMean};
+pub use finished::FinishedIteration;
 pub use iteration::{
     CheckpointFacts, GateDecision, IterationView, PairSums, PromptJudgments, TimeSpan, WritingRound,
 };
+pub use live::{LiveView, Look};
 pub use probes::{AttackScores, BadAnswerMargin, ProbeProgress, ProbeResult};
 use rubrics::PanelState;
 pub use rubrics::{RubricFacts, RubricsView, TrialProgress};
+pub use shared::Shared;
+pub use shared_map::{Iter, SharedMap};
+pub use shared_set::SharedSet;
 
-use crate::domain::plan::{ReferenceRule, SeedSet, SettingChange};
+use crate::domain::plan::{SeedSet, SettingChange};
 use crate::domain::{
     AdapterShape, BlobHash, Event, Iteration, Offset, Panel, PolicyRef, PromptId, PromptOrigin,
     RubricId, Seed, TaskKey, When,
-    event::{IterationKind, IterationOutcome},
 };
 use crate::log::{Log, LogError, Recorded};
-use serde::{Deserialize, Serialize};
+use pool::Turn;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
-
-fn is_zero(n: &u32) -> bool {
-    *n == 0
-}
 
 /// A prompt's place in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,10 +50,40 @@ pub struct PromptFacts {
     pub offset: Offset,
     /// Where it came from.
     pub origin: PromptOrigin,
+    /// Prompts of a higher one are answered first.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub priority: i32,
+}
+
+fn is_usual(priority: &i32) -> bool {
+    *priority == 0
+}
+
+fn is_none(count: &u64) -> bool {
+    *count == 0
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+/// What a view keeps of iterations that are over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Keeps {
+    /// Everything: for reports, and for judging again.
+    #[default]
+    Everything,
+    /// What is needed to go on: of the last one everything, for results that were in hand when it
+    /// ended; of those before it a [`FinishedIteration`].
+    ToGoOn,
 }
 
 /// The state of a run after the records folded so far.
+///
+/// A copy costs next to nothing, whatever the run has behind it, and folding on while somebody holds
+/// one copies what changes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct RunView {
     /// First record not folded yet.
     pub next: Offset,
@@ -54,7 +93,7 @@ pub struct RunView {
     pub base: Option<PolicyRef>,
     /// The settings as they were last recorded.
     #[serde(default)]
-    pub settings: Option<serde_json::Value>,
+    pub settings: Option<Shared<serde_json::Value>>,
     /// Settings that are others from the next iteration on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(self) settings_changing: Vec<SettingChange>,
@@ -63,7 +102,7 @@ pub struct RunView {
     pub adapters_of_old: Option<AdapterShape>,
     /// The model's files that stay what they are, by the hash of their bytes.
     #[serde(default)]
-    pub model_files: BTreeMap<String, BlobHash>,
+    pub model_files: Shared<BTreeMap<String, BlobHash>>,
     /// The promoted policy.
     pub policy: Option<PolicyRef>,
     /// Whether somebody wants that one to stay, whatever iterations come to.
@@ -79,11 +118,11 @@ pub struct RunView {
     pub panel: Option<Panel>,
     /// What is known of rubrics.
     #[serde(default)]
-    pub rubrics: RubricsView,
+    pub rubrics: Shared<RubricsView>,
     /// Everything admitted.
-    pub prompts: BTreeMap<PromptId, PromptFacts>,
+    pub prompts: SharedMap<PromptId, PromptFacts>,
     /// Prompts that an iteration has sealed.
-    pub used: BTreeSet<PromptId>,
+    pub used: SharedSet<PromptId>,
     /// `prompts.held_out` as it was last obeyed. Not in views of old.
     #[serde(default)]
     pub held_out_wanted: Option<u32>,
@@ -92,12 +131,49 @@ pub struct RunView {
     pub measured_max: Option<u32>,
     /// Rows for supervised fine-tuning.
     pub seed_data: Vec<SeedSet>,
-    /// All iterations, open and finished.
-    pub iterations: BTreeMap<Iteration, IterationView>,
+    /// The open iteration, and of those that are over all that the view keeps
+    /// ([`RunView::is_whole`]).
+    pub iterations: BTreeMap<Iteration, Shared<IterationView>>,
     /// The host asked for a pause.
     pub paused: bool,
-    /// How often each task failed.
+    /// How often the host said go on.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub resumed: u64,
+    /// How often each task failed, since the last iteration that is over.
     pub failures: BTreeMap<TaskKey, u32>,
+    /// Tasks that failed before that.
+    #[serde(default, skip_serializing_if = "is_none")]
+    failed_before: u64,
+    #[serde(skip)]
+    keeps: Keeps,
+    // What follows is made of what stands before it.
+    /// What finished iterations came to.
+    #[serde(skip)]
+    past: SharedMap<Iteration, Shared<FinishedIteration>>,
+    /// Where the first iteration was opened.
+    #[serde(skip)]
+    began: Option<Offset>,
+    /// Prompts that wait to be answered, the next one first.
+    #[serde(skip)]
+    waiting: SharedSet<Turn>,
+    /// Prompts that are never trained on.
+    #[serde(skip)]
+    never_trained_on: SharedSet<PromptId>,
+}
+
+impl Serialize for RunView {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        RunView::serialize(self, to)
+    }
+}
+
+impl<'de> Deserialize<'de> for RunView {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<RunView, D::Error> {
+        let mut view = RunView::deserialize(from)?;
+        view.index_iterations();
+        view.index_prompts();
+        Ok(view)
+    }
 }
 
 impl RunView {
@@ -133,7 +209,11 @@ impl RunView {
         let records = log.read(self.next, max)?;
         // Looked at afterwards: what was read may have gaps if it was compacted meanwhile.
         if log.compacted().is_some_and(|base| self.next < base.floor()) {
+            let keeps = self.keeps;
             *self = RunView::at_the_floor(log)?;
+            if keeps == Keeps::ToGoOn {
+                self.forget_finished();
+            }
             return self.follow(log, max, each);
         }
         for record in &records {
@@ -150,11 +230,14 @@ impl RunView {
             return;
         }
         self.next = Offset(record.offset.0 + 1);
-        if let Some(view) = self.iteration_of(&record.event) {
-            if !view.accepts(record) {
-                return;
-            }
+        if !self.accepts(record) {
+            return;
+        }
+        if let Some((iteration, view)) = self.iteration_of(&record.event) {
             view.fold(record);
+            if view.outcome.is_some() {
+                self.note_finished(iteration);
+            }
         }
         self.fold(record);
     }
@@ -163,7 +246,7 @@ impl RunView {
     fn update_rubrics(&mut self, tell: impl FnOnce(&mut RubricsView, &PanelState<'_>)) {
         let mut rubrics = std::mem::take(&mut self.rubrics);
         let on_trial = !rubrics.trials.is_empty();
-        let open = self.iterations.values().last().filter(|open| open.outcome.is_none());
+        let open = self.open().map(|(_, open)| open);
         let last = on_trial && open.is_none_or(IterationView::all_judged);
         let open = open.map(|open| &open.panel);
         tell(&mut rubrics, &PanelState { panel: self.panel.as_ref(), open, last });
@@ -217,7 +300,7 @@ impl RunView {
     }
 
     fn change_settings(&mut self, changes: &[SettingChange]) {
-        let settings = self.settings.get_or_insert_default();
+        let settings = &mut **self.settings.get_or_insert_default();
         for SettingChange { key, to, .. } in changes {
             let mut place = &mut *settings;
             for level in key.split('.') {
@@ -245,18 +328,25 @@ impl RunView {
     fn open_iteration(&mut self, iteration: Iteration, view: IterationView, record: &Recorded) {
         let opened = record.offset;
         let span = TimeSpan { first_ms: record.at_ms, last_ms: record.at_ms };
-        self.iterations.insert(iteration, IterationView { opened, span, ..view });
+        self.iterations.insert(iteration, IterationView { opened, span, ..view }.into());
+        self.began.get_or_insert(opened);
         self.note_settings(iteration);
     }
 
-    fn iteration_of(&mut self, event: &Event) -> Option<&mut IterationView> {
-        self.iterations.get_mut(&event.iteration()?)
+    fn iteration_of(&mut self, event: &Event) -> Option<(Iteration, &mut IterationView)> {
+        let iteration = event.iteration()?;
+        Some((iteration, self.iterations.get_mut(&iteration)?))
     }
 
     /// Whether a record counts, which was not folded yet: one that was decided before a rubric was
-    /// rolled back, and came after, may not.
-    pub fn accepts(&mut self, record: &Recorded) -> bool {
-        self.iteration_of(&record.event).is_none_or(|open| open.accepts(record))
+    /// rolled back, and came after, may not; nor does one of an iteration that was over so long ago
+    /// that a running run has forgotten it.
+    pub fn accepts(&self, record: &Recorded) -> bool {
+        let Some(iteration) = record.event.iteration() else { return true };
+        match self.iterations.get(&iteration) {
+            Some(open) => open.accepts(record),
+            None => !self.past.contains_key(&iteration),
+        }
     }
 
     /// The blobs that a run needs which keeps iterations opened at `whole_from` and later whole.
@@ -267,6 +357,8 @@ impl RunView {
         for iteration in self.iterations.values() {
             needed.extend(iteration.blobs(iteration.opened >= whole_from));
         }
+        let forgotten = self.past.iter().filter(|(n, _)| !self.iterations.contains_key(n));
+        needed.extend(forgotten.flat_map(|(_, past)| past.blobs.iter().cloned()));
         needed
     }
 
@@ -286,38 +378,19 @@ impl RunView {
     /// Blobs of checkpoints that others have taken the place of, and of what finished iterations
     /// needed on the way. For whoever writes checkpoints, between two of them.
     pub fn superseded(&self) -> Vec<BlobHash> {
-        self.unneeded(self.iterations.values())
+        self.unneeded(self.iterations.values().map(|iteration| &**iteration))
     }
 
     /// The same of finished iterations alone, for whoever works beside.
     pub fn superseded_by_the_end(&self) -> Vec<BlobHash> {
-        self.unneeded(self.iterations.values().filter(|iteration| iteration.outcome.is_some()))
+        let over = self.iterations.values().filter(|iteration| iteration.outcome.is_some());
+        self.unneeded(over.map(|iteration| &**iteration))
     }
 
     fn unneeded<'v>(&self, of: impl Iterator<Item = &'v IterationView>) -> Vec<BlobHash> {
         let needed = self.blobs(Offset(0));
         let named = of.flat_map(IterationView::checkpoint_blobs);
         named.filter(|blob| !needed.contains(blob)).collect()
-    }
-
-    /// The last reference that was a moving mean of policies.
-    pub fn moving_mean(&self) -> Option<&PolicyRef> {
-        let is_mean = |iteration: &&IterationView| {
-            let rule = iteration.plan.as_ref().map(|plan| plan.reference.rule);
-            rule == Some(ReferenceRule::Ema) && iteration.reference_to_make().is_none()
-        };
-        self.iterations.values().rev().find(is_mean).map(|iteration| &iteration.reference)
-    }
-
-    /// Whether a policy has an adapter whose record, of schema 1, does not say what it is.
-    pub fn has_adapters_of_old(&self) -> bool {
-        let promoted = self.policy.iter().chain(&self.first);
-        let all = self.iterations.values().flat_map(|iteration| {
-            let saved = iteration.checkpoint.iter().map(|checkpoint| &checkpoint.policy);
-            [&iteration.policy, &iteration.reference].into_iter().chain(saved)
-        });
-        let of_old = |policy: &PolicyRef| policy.adapter.iter().any(|a| a.shape.is_none());
-        promoted.chain(all).any(of_old)
     }
 
     /// The iteration that is not finished, if any.
@@ -330,48 +403,5 @@ impl RunView {
     pub fn is_overruled(&self) -> bool {
         let undecided = self.open().filter(|(_, open)| open.decision.is_none());
         undecided.is_some_and(|(_, open)| self.policy.as_ref() != Some(&open.policy))
-    }
-
-    /// How many iterations are over.
-    pub fn finished(&self) -> u32 {
-        let count = self.iterations.values().filter(|view| view.outcome.is_some()).count();
-        u32::try_from(count).unwrap_or(u32::MAX)
-    }
-
-    /// Prompts for training that no iteration has used, in the order of their ids.
-    pub fn unused(&self) -> impl Iterator<Item = (&PromptId, &PromptFacts)> {
-        self.prompts.iter().filter(|(id, facts)| {
-            let ours = matches!(facts.origin, PromptOrigin::Given | PromptOrigin::Generated);
-            ours && !self.used.contains(*id)
-        })
-    }
-
-    /// How many those are.
-    pub fn waiting(&self) -> usize {
-        self.unused().count()
-    }
-
-    /// Prompts that are never trained on, in the order of their ids.
-    pub fn never_trained_on(&self) -> impl Iterator<Item = (&PromptId, &PromptFacts)> {
-        self.prompts.iter().filter(|(_, facts)| facts.origin == PromptOrigin::HeldOut)
-    }
-
-    /// Prompts to measure on, in the order of their ids: those that are never trained on, or as
-    /// many of them as `prompts.held_out` was changed to.
-    pub fn held_out(&self) -> impl Iterator<Item = (&PromptId, &PromptFacts)> {
-        let most = self.measured_max.map_or(usize::MAX, |most| most as usize);
-        self.never_trained_on().take(most)
-    }
-
-    /// What the next iteration would be: supervised, if there is seed data, until one of that kind
-    /// was promoted. What was to be taught before preferences is never left out.
-    pub fn next_iteration(&self) -> (Iteration, IterationKind) {
-        let next = self.iterations.last_key_value().map_or(Iteration(1), |(last, _)| last.next());
-        let taught = self.iterations.values().any(|iteration| {
-            let promoted = iteration.outcome == Some(IterationOutcome::Promoted);
-            iteration.kind == IterationKind::Sft && promoted
-        });
-        let wanted = !self.seed_data.is_empty() && !taught;
-        (next, if wanted { IterationKind::Sft } else { IterationKind::Dpo })
     }
 }

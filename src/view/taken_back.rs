@@ -188,7 +188,7 @@ impl IterationView {
 
     fn forget_judgments(&mut self, prompt: &PromptId, rubrics: &[RubricId]) {
         let prompt_judgments = self.prompt_judgments.remove(prompt);
-        self.uncount(prompt_judgments.as_ref());
+        self.uncount(prompt_judgments.as_deref());
         for rubric in
             rubrics.iter().filter(|r| prompt_judgments.iter().any(|u| u.rubrics.contains(r)))
         {
@@ -210,8 +210,8 @@ impl IterationView {
     }
 
     fn forget_training(&mut self) {
-        let saved =
-            self.earlier.drain(..).chain(self.last_good.take()).chain(self.checkpoint.take());
+        let earlier = std::mem::take(&mut *self.earlier);
+        let saved = earlier.into_iter().chain(self.last_good.take()).chain(self.checkpoint.take());
         for gone in saved {
             self.taken_back.blobs.extend(gone.policy.blobs().cloned());
             self.taken_back.blobs.insert(gone.optimizer);

@@ -477,7 +477,7 @@ fn a_device_short_of_memory_is_told_of_and_changes_nothing() {
     assert_eq!((ample, none), (scarce, 0));
     // Every step of every iteration, twice.
     let steps = |open: &IterationView| open.steps.len();
-    assert_eq!(told, 2 * view.iterations.values().map(steps).sum::<usize>());
+    assert_eq!(told, 2 * view.iterations.values().map(|open| steps(open)).sum::<usize>());
     let report = Report::of(&view);
     let in_report: u32 = report.iterations.iter().map(|row| row.memory_short).sum();
     assert_eq!(in_report as usize, told);

@@ -216,7 +216,7 @@ pub(super) fn measure(cast: &Cast, folder: &Folder) -> Result<Measured, Error> {
     let hands = Hands::start()?;
     let mut found = Measured::default();
     let mut trained = Vec::new();
-    let waiting = cast.view.unused().count() < cast.config.prompts.per_iteration as usize;
+    let waiting = cast.view.waiting() < cast.config.prompts.per_iteration as usize;
     if cast.config.prompts.generate && waiting {
         let (act, admitted) = play.write(&hands, cast)?;
         found.opening = opened(&act);

@@ -165,7 +165,7 @@ fn stock(cast: &Cast, oracle: bool) -> Stock {
     let most = (cast.config.sampling.candidates as usize).max(4);
     Stock {
         next: (next.0, kind),
-        unused: view.unused().count(),
+        unused: view.waiting(),
         held_out: view.held_out().count(),
         seed_rows: view.seed_data.iter().map(|facts| facts.rows as usize).sum(),
         oracle,

@@ -65,7 +65,7 @@ pub(super) fn run(
         events.push(judgments_recorded(job, &result, iteration, judge.clone(), context)?);
     }
     if let Some((_, open)) = view.open() {
-        let total = open.prompts.as_ref().map_or(0, Vec::len) as u64;
+        let total = open.prompts.as_ref().map_or(0, |prompts| prompts.len()) as u64;
         context.gauge.progress(STAGE_NAME, (open.judged.len() + jobs.len()) as u64, total);
     }
     Ok(events)

@@ -350,7 +350,8 @@ pub fn nothing_taken_back_is_trained_on(disk: &Disk, view: &RunView) -> u32 {
         let kept: BTreeSet<&PairId> = open.pairs.values().map(|(pair, _)| pair).collect();
         assert!(open.sealed.is_none() || sealed == kept, "iteration {iteration}");
         for (prompt, (id, formed)) in &open.pairs {
-            let [at, formed] = [open.judged[prompt], *formed].map(|at| &all[at.0 as usize].event);
+            let [at, formed] =
+                [*open.judged.get(prompt).unwrap(), *formed].map(|at| &all[at.0 as usize].event);
             let (
                 Event::JudgmentsRecorded { judgments, scores, .. },
                 Event::PairFormed { pair, .. },

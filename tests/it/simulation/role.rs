@@ -107,13 +107,16 @@ pub trait Role {
 struct Acting<S: Stage> {
     decide: S,
     worker: Faulty<S>,
-    view: RunView,
+    view: Arc<RunView>,
     order: Option<Order<S::Task>>,
 }
 
 fn role<S: Stage>(make: impl Fn() -> S) -> Box<dyn Role> {
     let worker = Faulty { stage: make(), trouble: Trouble::None };
-    Box::new(Acting { decide: make(), worker, view: RunView::default(), order: None })
+    // As a running run does: of iterations that are over only what they came to.
+    let mut view = RunView::default();
+    view.forget_finished();
+    Box::new(Acting { decide: make(), worker, view: Arc::new(view), order: None })
 }
 
 /// Folds the records below `until` that a view has not seen.
@@ -130,7 +133,7 @@ impl<S: Stage> Role for Acting<S> {
     }
 
     fn wake(&mut self, context: &StageContext, until: Offset) {
-        fold(&mut self.view, context.log.as_ref(), until);
+        fold(Arc::make_mut(&mut self.view), context.log.as_ref(), until);
         if self.order.is_none() {
             self.order = Order::next(&self.decide, &self.view);
         }

@@ -212,7 +212,7 @@ fn came_to(sim: &Sim<'_>) -> Vec<CameTo> {
         let pairs = view.pairs.values().map(|(_, at)| pair(at)).collect();
         (pairs, view.checkpoint.as_ref().map(|c| c.policy.clone()), view.judgments)
     };
-    sim.truth.iterations.values().map(one).collect()
+    sim.truth.iterations.values().map(|view| one(view)).collect()
 }
 
 /// Case A8: another rubric judges at once, some of its prompts are paired, perhaps trained on, and
@@ -277,7 +277,7 @@ fn two_new_rubrics_are_rolled_back_together() {
     for rubric in &new {
         let theirs = |under: &&PromptJudgments| under.rubrics.contains(rubric);
         assert!(
-            open.prompt_judgments.values().any(|u| theirs(&u)),
+            open.prompt_judgments.values().any(|u| theirs(&&**u)),
             "both judged: {:?}",
             open.prompt_judgments
         );

@@ -6,6 +6,14 @@
 //! cargo bench --bench scale [-- POOL...]
 //! ```
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a measurement that stops has failed"
+)]
+
 use gradus::config::Config;
 use gradus::domain::event::IterationOutcome;
 use gradus::domain::{Event, Iteration, Offset, Prompt, PromptId, PromptOrigin, SkipReason};

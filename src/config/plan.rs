@@ -168,7 +168,7 @@ impl SamplingConfig {
 
 impl PromptsConfig {
     fn writer_plan(&self, style: String) -> Option<WriterPlan> {
-        self.generate.then(|| WriterPlan {
+        self.generate.then_some(WriterPlan {
             style,
             shots: self.shots,
             draws_per_round: self.draws_per_round,

@@ -84,7 +84,8 @@ pub(super) fn shared<'a>(sequences: impl Iterator<Item = &'a [u32]>) -> (usize, 
     let common = |a: &[u32], b: &[u32]| a.iter().zip(b).take_while(|(a, b)| a == b).count();
     let first = all.first().copied().unwrap_or_default();
     let together = all.last().map_or(0, |last| common(first, last));
-    let rest = all.windows(2).map(|two| two[1].len() - common(two[0], two[1])).sum::<usize>();
+    let rest = all.iter().zip(all.iter().skip(1));
+    let rest = rest.map(|(one, next)| next.len() - common(one, next)).sum::<usize>();
     (together, first.len() + rest)
 }
 

@@ -21,7 +21,11 @@ const UPCASTS: [Upcast; 1] = [plans_and_sides];
 /// policy's completions, with their figures beside them. (What schema 2 merely added has a default.)
 fn plans_and_sides(mut event: Value) -> Value {
     match event.get("type").and_then(Value::as_str) {
-        Some("iteration_started") => event["type"] = json!("iteration_started_unplanned"),
+        Some("iteration_started") => {
+            if let Some(kind) = event.get_mut("type") {
+                *kind = json!("iteration_started_unplanned");
+            }
+        }
         Some("pair_formed") => {
             if let Some(pair) = event.get_mut("pair").and_then(Value::as_object_mut) {
                 for side in ["chosen", "rejected"] {

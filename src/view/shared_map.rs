@@ -3,7 +3,7 @@
 //! where nobody does.
 //!
 //! A B-tree of which each node is counted: leaves hold entries in order, branches their children with
-//! a lower bound of each one's keys. Why not a crate's: `benches/results/scale.md`.
+//! a lower bound of each one's keys.
 
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -27,6 +27,11 @@
 //!
 //! A list of all of CUDA's names: the program does not refer to this crate. Call [`missing`].
 
+#![allow(
+    clippy::indexing_slicing,
+    reason = "tables of one length, made by build.rs, indexed by what the same build.rs numbered"
+)]
+
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 compile_error!("CUDA is for x86-64 Linux here: build without the feature `cuda`");
 

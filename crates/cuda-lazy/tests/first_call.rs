@@ -8,6 +8,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    unsafe_code,
     reason = "a test that stops has failed, which is what it is for"
 )]
 

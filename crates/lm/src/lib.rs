@@ -59,6 +59,11 @@
 //! | `loss`, log-sigmoid from its operations | slope 1.0 or 1.5 instead of 0.5 at margin 0, where DPO begins; [`loss`] has its derivatives by hand |
 
 #![deny(unsafe_code, missing_docs)]
+#![allow(
+    clippy::indexing_slicing,
+    reason = "numeric loops over rows whose lengths were checked where they came in; a bound that is \
+              asked for at every number costs the vector instructions"
+)]
 
 pub mod arch;
 pub mod cancel;

@@ -151,9 +151,12 @@ fn every_kind_says_token_after_token_what_it_says_of_the_whole() {
         }
         // Two choices of more than one token, after each other and alone.
         let choices = vec![vec![5, 6], vec![7], vec![8, 9, 10]];
-        let all = model.choice_logps(&[prompt.clone()], &choices, &cancel).unwrap().remove(0);
+        let all =
+            model.choice_logps(std::slice::from_ref(&prompt), &choices, &cancel).unwrap().remove(0);
         for (choice, logp) in choices.iter().zip(&all) {
-            let alone = model.choice_logps(&[prompt.clone()], &[choice.clone()], &cancel).unwrap();
+            let alone = model
+                .choice_logps(std::slice::from_ref(&prompt), std::slice::from_ref(choice), &cancel)
+                .unwrap();
             assert!((alone[0][0] - logp).abs() < 1e-5, "{name}: {choice:?}");
         }
     }

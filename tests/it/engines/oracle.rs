@@ -140,7 +140,8 @@ fn draws_alike(name: &str, files: ModelFiles, weights: Weights, theirs: &dyn Lan
     let seeds = (0..4).map(|n| Seed::root(9).index(n)).collect();
     let request = DrawRequest { prompt: IDS[..5].to_vec(), seeds, sampling };
     let cancel = Cancel::default();
-    let (a, b) = (ours.draw(&[request.clone()], &cancel), theirs.draw(&[request], &cancel));
+    let (a, b) =
+        (ours.draw(std::slice::from_ref(&request), &cancel), theirs.draw(&[request], &cancel));
     let ids = |drawn: Result<Vec<Vec<gradus::domain::Completion>>, _>| -> Vec<Vec<u32>> {
         drawn.unwrap().remove(0).into_iter().map(|one| one.token_ids).collect()
     };
@@ -292,7 +293,7 @@ fn a_real_quantised_model_answers() {
     let ours = Policy::new(files, weights, None).unwrap();
     let choices: Vec<Vec<u32>> =
         ["The", "Paris", "I"].map(|w| chat.encode_text(w).unwrap()).to_vec();
-    let a = ours.choice_logps(&[prompt.clone()], &choices, &Cancel::default()).unwrap();
+    let a = ours.choice_logps(std::slice::from_ref(&prompt), &choices, &Cancel::default()).unwrap();
     let b = chat.choice_logps(&[prompt], &choices, &Cancel::default()).unwrap();
     eprintln!("ours {a:?}, candle {b:?}");
     for (a, b) in a[0].iter().zip(&b[0]) {

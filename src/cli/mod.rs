@@ -5,6 +5,7 @@
 //! piped. Exit codes: [`ExitStatus`].
 
 mod arms;
+mod control;
 mod demo;
 mod devices;
 mod doctor;
@@ -48,6 +49,20 @@ enum Verb {
     Run(drive::Arguments),
     /// What a run is doing, or how far it got.
     Status(status::Arguments),
+    /// Have a run wait: what it computes is given up, or cut at a step, and done again later.
+    Pause(control::Target),
+    /// Have a run go on that was paused.
+    Resume(control::Target),
+    /// Ask the process that works on a run to end at the next safe point.
+    Stop(control::Target),
+    /// Let a run have more iterations, also while it works.
+    Raise(control::Raise),
+    /// A run's policies: which there are, and which acts.
+    #[command(subcommand)]
+    Policy(control::PolicyVerb),
+    /// What a run answers: add prompts, also while it works.
+    #[command(subcommand)]
+    Prompts(control::PromptsVerb),
     /// A run's tables and plots as HTML and JSON.
     Report(report::Arguments),
     /// Let any iteration of a run answer.
@@ -90,6 +105,12 @@ fn run(verb: Verb) -> Result<ExitStatus, Error> {
         Verb::Doctor(arguments) => doctor::run(&arguments),
         Verb::Run(arguments) => drive::run(&arguments),
         Verb::Status(arguments) => status::run(&arguments),
+        Verb::Pause(target) => control::pause(&target),
+        Verb::Resume(target) => control::resume(&target),
+        Verb::Stop(target) => control::stop(&target),
+        Verb::Raise(arguments) => control::raise(&arguments),
+        Verb::Policy(verb) => control::policy(&verb),
+        Verb::Prompts(verb) => control::add(&verb),
         Verb::Report(arguments) => report::run(&arguments),
         Verb::Generate(arguments) => generate::run(&arguments),
         Verb::Rejudge(arguments) => rejudge::run(&arguments),

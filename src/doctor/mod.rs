@@ -1,10 +1,10 @@
 //! WHAT A RUN WILL TAKE, BEFORE IT DOES: peak memory and time, foretold from shapes and from a
-//! miniature iteration of the run's own stages ([`rehearsal`]), which takes about a minute for a
+//! miniature iteration of the run's own stages (`rehearsal`), which takes about a minute for a
 //! model of 135 M parameters. Nothing of the run changes.
 //!
 //! Memory is the estimate of [`crate::estimate`], plus what the process held in the miniature beyond
 //! that estimate of the miniature; of a GPU's memory, the estimate alone. Time is counts times prices:
-//! tokens read, steps drawn and rows of each, rows trained ([`forecast`]). What is not known
+//! tokens read, steps drawn and rows of each, rows trained (`forecast`). What is not known
 //! beforehand: how long the answers of later policies are (today's are taken), and how many prompts
 //! will give no pair.
 

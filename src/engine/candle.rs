@@ -9,10 +9,10 @@
 //!
 //! | room | what it is for |
 //! | --- | --- |
-//! | [`files`] | what lies in the folder or the file: texts, kind of network, identity |
-//! | [`folder`] | networks from safetensors, by `model_type` |
-//! | [`quantised`] | networks from GGUF, by `general.architecture` |
-//! | [`network`] | what all of them have in common: a step of a conversation |
+//! | `files` | what lies in the folder or the file: texts, kind of network, identity |
+//! | `folder` | networks from safetensors, by `model_type` |
+//! | `quantised` | networks from GGUF, by `general.architecture` |
+//! | `network` | what all of them have in common: a step of a conversation |
 
 mod files;
 mod folder;

@@ -7,7 +7,7 @@
 //! of its own. How much of that there is in truth `doctor` measures.
 //!
 //! Where a GPU computes there are two memories: what lies on the device, and what passes through the
-//! machine's on its way there and back ([`gpu`]).
+//! machine's on its way there and back (`gpu`).
 
 mod disk;
 mod fit;

@@ -416,7 +416,7 @@ mod tests {
             assert_eq!(known.same(&new), all, "{new}");
             nearly += usize::from(equal.is_none() && near.is_some());
         }
-        assert!(nearly > 100, "{nearly}");
+        assert!(nearly >= 10, "{nearly}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! the question is the same; only where a rubric asks something else must the judge reply again.
 //!
 //! Nothing here changes the run that is looked at. What comes of it may begin another one
-//! ([`branch`]), with what a bad rubric touched left out ([`taint`]).
+//! (`branch`), with what a bad rubric touched left out (`taint`).
 
 mod branch;
 mod compare;

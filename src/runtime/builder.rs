@@ -18,6 +18,7 @@ use crate::actor::ActorSystem;
 use crate::actor::clock::SystemClock;
 use crate::blob::{BlobError, BlobStore};
 use crate::config::{Config, RubricsConfig};
+use crate::domain::BlobHash;
 use crate::engine::local::LocalModel;
 use crate::engine::{Engine, Scorer, TrainBackend};
 use crate::error::Error;
@@ -162,7 +163,10 @@ impl Builder {
             .map_err(|error| Error::io(&path, error))?;
         blobs_there(&self.folder)?;
         let blobs = self.folder.open_blobs(&log)?;
-        let mut view = fold::fold_to_go_on(log.as_ref())?;
+        let mut view = fold::fold(log.as_ref())?;
+        // Of every iteration, also of those that are forgotten now.
+        let superseded = view.superseded();
+        view.forget_finished();
         if view.seed.is_none() {
             return Err(Error::Unfinished(path));
         }
@@ -173,7 +177,8 @@ impl Builder {
         identity::check(&config, &model, &self.folder, log.as_ref(), &mut view)?;
         let to_come = SettingsToCome::of(&config, &view);
         let held_out = held_out::obey(&config, log.as_ref(), &blobs, &mut view)?;
-        let ready = Ready { log, config, model, device, place, blobs, view, to_come, held_out };
+        let ready =
+            Ready { log, config, model, device, place, blobs, view, superseded, to_come, held_out };
         self.launch(ready)
     }
 
@@ -186,7 +191,18 @@ impl Builder {
     }
 
     fn launch(self, ready: Ready) -> Result<Runtime, Error> {
-        let Ready { log, mut config, model, device, place, blobs, view, to_come, held_out } = ready;
+        let Ready {
+            log,
+            mut config,
+            model,
+            device,
+            place,
+            blobs,
+            view,
+            superseded,
+            to_come,
+            held_out,
+        } = ready;
         let terms = Terms::of(&config, &model);
         let of_old = identity::adapters_of_old(&view, &config);
         let local = LocalModel::new(model, blobs.clone(), &device, config.dtype)?;
@@ -195,7 +211,7 @@ impl Builder {
         let ours = (local.clone(), local.tokens());
         let models = Arc::new(self.brought.models(ours, &mut config, &self.folder)?);
         models::check(&models, &config, &view)?;
-        models.trainer().discard(&view.superseded());
+        models.trainer().discard(&superseded);
         let engine = RubricEngine::new()?;
         let registry = self.folder.open_rubrics(&engine)?;
         present::check(&config, &view, &registry)?;
@@ -256,6 +272,7 @@ struct Ready {
     place: Place,
     blobs: Arc<BlobStore>,
     view: RunView,
+    superseded: Vec<BlobHash>,
     to_come: Option<SettingsToCome>,
     held_out: Option<HeldOutChange>,
 }

@@ -3,9 +3,9 @@
 
 use super::admission::AdmissionIndex;
 use super::policies;
-use super::rubrics::Rubrics;
+use super::rubrics::{self, Rubrics};
 use super::served::ServedPolicy;
-use super::status::{Activity, Progress, Status, by_name, model_name};
+use super::status::{Activity, Progress, Status, by_name};
 use super::surface::{Answer, Command, Component, PolicyChoice, Query, Reply};
 use super::{Folder, SettingsToCome};
 use crate::actor::{StageStates, StageStatus};
@@ -223,20 +223,12 @@ impl Core {
 
     fn status_of(&self, view: &RunView) -> Status {
         let wanted = self.iterations_wanted(view);
-        let acts = policies::list(view).into_iter().rev().find(|row| row.acts);
         let status = Status {
-            pid: std::process::id(),
             activity: Activity::of(view, wanted, || self.awaited(view)),
-            model: model_name(view),
-            finished: view.finished(),
             wanted,
-            policy: acts.map(|row| row.name).unwrap_or_default(),
-            pinned: view.pinned,
-            prompts_waiting: view.waiting(),
-            records: view.next.0,
             stages: by_name(self.stages()),
             log: self.log_health(),
-            ..Status::default()
+            ..Status::of(view)
         };
         let Some(live) = &self.live else { return status };
         let (stage, progress) = live.progress.known(view.open().map(|(iteration, _)| iteration));
@@ -253,5 +245,14 @@ impl Core {
     /// What the run waits for before its next iteration.
     pub(super) fn awaited(&self, view: &RunView) -> Option<PromptsAwaited> {
         PromptsAwaited::of(&self.live.as_ref()?.config, view)
+    }
+}
+
+/// What a view tells of a run that nobody works on.
+pub(super) fn told_by(view: &RunView, query: &Query) -> Reply {
+    match query {
+        Query::Status => Reply::Status(Box::new(Status::of(view))),
+        Query::Rubrics => Reply::Rubrics { rubrics: rubrics::list(view, |_| None) },
+        Query::Policies => Reply::Policies { policies: policies::list(view) },
     }
 }

@@ -43,7 +43,7 @@ impl Folder {
     /// Whether a run may be made in the folder: there is none, or an empty one. Nothing is touched.
     ///
     /// # Errors
-    /// [`Error::RunExists`], [`Error::Unfinished`], or [`Error::Usage`] with what lies there.
+    /// [`Error::RunExists`], [`Error::Unfinished`], or [`Error::Refused`] with what lies there.
     pub fn must_be_vacant(&self) -> Result<(), Error> {
         draft::check(self)
     }

@@ -16,17 +16,6 @@ pub fn fold(log: &dyn Log) -> Result<RunView, Error> {
     fold_until(log, Offset(u64::MAX))
 }
 
-/// Folds a whole log and keeps what is needed to go on.
-///
-/// # Errors
-/// What the log says.
-pub(super) fn fold_to_go_on(log: &dyn Log) -> Result<RunView, Error> {
-    let mut view = RunView::at_the_floor(log)?;
-    view.forget_finished();
-    while view.follow(log, FOLD_RECORDS, |_| {})? > 0 {}
-    Ok(view)
-}
-
 /// Folds the records of a log before `until`.
 pub(crate) fn fold_until(log: &dyn Log, until: Offset) -> Result<RunView, Error> {
     let mut view = RunView::at_the_floor(log)?;

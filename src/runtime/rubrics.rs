@@ -462,12 +462,18 @@ impl Rubrics {
     /// # Errors
     /// When the log cannot be read.
     pub fn list(&self) -> Result<Vec<RubricRow>, Error> {
-        let view = self.view()?;
-        let row = |(id, facts): (&RubricId, &RubricFacts)| {
-            RubricRow::of(&view, id, facts, self.registry.get(id).map(|r| r.info().clone()))
-        };
-        Ok(view.rubrics.installed.iter().map(row).collect())
+        let info = |id: &RubricId| self.registry.get(id).map(|rubric| rubric.info().clone());
+        Ok(list(self.view()?.as_ref(), info))
     }
+}
+
+/// What is installed, with what `info` knows of each.
+pub(super) fn list(
+    view: &RunView,
+    info: impl Fn(&RubricId) -> Option<RubricInfo>,
+) -> Vec<RubricRow> {
+    let row = |(id, facts): (&RubricId, &RubricFacts)| RubricRow::of(view, id, facts, info(id));
+    view.rubrics.installed.iter().map(row).collect()
 }
 
 /// Why a version does not take the place of another by itself.

@@ -11,6 +11,7 @@
 //! ```
 
 use super::core::Core;
+use super::fold::fold;
 use super::folder::Folder;
 use super::surface::{Answer, Command, Query, Reply};
 use crate::error::{Code, Error, ExitStatus};
@@ -259,10 +260,13 @@ fn odd(response: &Response) -> Error {
 
 fn ask(folder: &Folder, ask: Ask) -> Result<Response, Error> {
     if folder.holder().is_none() {
-        let alone = Core::alone(folder).and_then(|core| match &ask {
-            Ask::Command(command) => core.carry_out(command.clone()).map(Response::Done),
-            Ask::Query(query) => core.tell(query).map(Response::Reply),
-        });
+        let alone = match &ask {
+            Ask::Command(command) => Core::alone(folder)
+                .and_then(|core| core.carry_out(command.clone()))
+                .map(Response::Done),
+            // Who reads makes and locks nothing.
+            Ask::Query(query) => read(folder, query).map(Response::Reply),
+        };
         match alone {
             // Somebody was faster.
             Err(Error::Log(LogError::InUse { .. })) => {}
@@ -270,6 +274,11 @@ fn ask(folder: &Folder, ask: Ask) -> Result<Response, Error> {
         }
     }
     exchange(folder, &reach(folder)?, ask, ANSWER_PATIENCE)
+}
+
+/// What the log of a run says that nobody works on.
+fn read(folder: &Folder, query: &Query) -> Result<Reply, Error> {
+    Ok(super::core::told_by(&fold(&folder.read_log()?)?, query))
 }
 
 fn exchange(

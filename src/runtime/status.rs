@@ -3,6 +3,7 @@
 //! second, into a file that is open from the beginning: when file handles are used up or the folder
 //! is away, that is when somebody reads it. Never truth: the log is.
 
+use super::policies;
 use super::settings::SettingsToCome;
 use crate::actor::StageStatus;
 use crate::actor::shell::ShellState;
@@ -55,6 +56,23 @@ pub struct Status {
     /// What of the settings counts from the next iteration on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settings_to_come: Option<SettingsToCome>,
+}
+
+impl Status {
+    /// What a view says of a run, whoever works on it; the process that asks is named.
+    pub(super) fn of(view: &RunView) -> Status {
+        Status {
+            pid: std::process::id(),
+            activity: Activity::of(view, 0, || None),
+            model: model_name(view),
+            finished: view.finished(),
+            policy: policies::acting(view).unwrap_or_default(),
+            pinned: view.pinned,
+            prompts_waiting: view.waiting(),
+            records: view.next.0,
+            ..Status::default()
+        }
+    }
 }
 
 /// What a run is at.

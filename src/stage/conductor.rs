@@ -108,7 +108,7 @@ impl Conductor {
             return None;
         }
         let (iteration, kind) = view.next_iteration();
-        if kind == IterationKind::Dpo && PromptsAwaited::of(&self.config, view).is_some() {
+        if PromptsAwaited::of(&self.config, view).is_some() {
             return None;
         }
         let (policy, panel) = (view.policy.as_ref()?, view.panel.as_ref()?);
@@ -154,7 +154,8 @@ pub struct PromptsAwaited {
 impl PromptsAwaited {
     /// What a run with these settings waits for before its next iteration; `None`: nothing.
     pub fn of(config: &Config, view: &RunView) -> Option<PromptsAwaited> {
-        if view.open().is_some() {
+        // A supervised iteration needs none.
+        if view.open().is_some() || view.next_iteration().1 == IterationKind::Sft {
             return None;
         }
         let wanted = match config.prompts.wait_for {

@@ -79,9 +79,7 @@ impl RunView {
                 self.adapters_of_old.clone_from(adapters_of_old);
             }
             SettingsChanged { changes } => self.change_settings(changes),
-            RubricInstalled { rubric, name, version } => {
-                self.rubrics.install(rubric, name, version)
-            }
+            RubricInstalled { rubric, name, version: v } => self.rubrics.install(rubric, name, v),
             RubricActivated { panel, when, trial } => {
                 self.update_rubrics(|rubrics, panels| rubrics.activate(panel, *trial, panels));
                 self.set_panel(panel, *when);

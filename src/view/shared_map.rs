@@ -549,6 +549,6 @@ mod tests {
         let known: std::collections::HashSet<*const Node<u32, u32>> =
             of_held.iter().map(|node| Arc::as_ptr(node)).collect();
         let new = of_map.iter().filter(|node| !known.contains(&Arc::as_ptr(node))).count();
-        assert!(of_held.len() > 3000 && new <= 6, "{new} of {}", of_map.len());
+        assert!(of_held.len() > 3000 && new <= 8, "{new} of {}", of_map.len());
     }
 }

@@ -119,7 +119,7 @@ fn what_is_wrong_is_said() {
     let root = tempfile::tempdir().unwrap();
     let empty = text(root.path());
     for (arguments, said) in [
-        (vec!["status", empty], "holds no run. Create one: gradus init"),
+        (vec!["status", empty], "make one: gradus init"),
         (vec!["run", empty], "holds no run"),
         (vec!["log", "digest", empty], "holds no run"),
         (vec!["report", empty], "holds no run"),

@@ -157,7 +157,12 @@ impl Shape {
         }
         let weights = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
         let network = built(what, || self.network(weights))?;
-        Ok(Frozen::new(network, Prompts::Shared))
+        let frozen = Frozen::new(network, Prompts::Shared);
+        Ok(match self.kind {
+            // Its memory takes several tokens at once of one head of keys alone.
+            Kind::Gemma3 => frozen.token_by_token(),
+            _ => frozen,
+        })
     }
 
     fn network(&self, weights: VarBuilder<'_>) -> std::result::Result<Box<dyn Network>, LmError> {

@@ -27,11 +27,18 @@ pub(super) enum Prompts {
 pub(super) struct Frozen {
     network: Box<dyn Network>,
     prompts: Prompts,
+    /// Tokens of a prompt that are read at once.
+    part: usize,
 }
 
 impl Frozen {
     pub fn new(network: Box<dyn Network>, prompts: Prompts) -> Frozen {
-        Frozen { network, prompts }
+        Frozen { network, prompts, part: usize::MAX }
+    }
+
+    /// One that reads its prompts a token at a time.
+    pub fn token_by_token(self) -> Frozen {
+        Frozen { part: 1, ..self }
     }
 
     /// A conversation that has not begun.
@@ -62,8 +69,8 @@ impl<'a> Conversation<'a> {
     /// beginning: not every network gets a mask right in the middle.
     pub fn read(&mut self, ids: &[u32]) -> std::result::Result<Vec<f32>, LmError> {
         let mut logits = None;
-        let parts = if self.tokens == 0 { ids.len().max(1) } else { 1 };
-        for part in ids.chunks(parts) {
+        let part = if self.tokens == 0 { self.frozen.part } else { 1 };
+        for part in ids.chunks(part.min(ids.len()).max(1)) {
             let input = Tensor::from_slice(part, (1, part.len()), &Device::Cpu)?;
             logits = Some(self.network.forward(&input, self.tokens)?);
             self.tokens += part.len();

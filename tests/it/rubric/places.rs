@@ -159,9 +159,10 @@ fn what_has_no_score_has_no_place() {
         let rubric = load(bytes);
         for answer in ["", "I cannot judge this.", "> Score: 5", "Score: 50", "Score: N/A"] {
             let reading = read(&rubric, &item, answer);
-            let unread =
-                matches!(reading, ParsedReply::Missing { .. } | ParsedReply::Unparsed { .. });
-            assert!(unread, "{answer:?}: {reading:?}");
+            assert!(
+                matches!(reading, ParsedReply::Missing { .. } | ParsedReply::Unparsed { .. }),
+                "{answer:?}: {reading:?}"
+            );
             assert_eq!(rubric.read(&item, answer, None), Ok(reading));
         }
     }

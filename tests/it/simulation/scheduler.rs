@@ -9,7 +9,7 @@ use crate::dice::Dice;
 use gradus::actor::worker::Done;
 use gradus::domain::{Event, Iteration, Offset, Prompt, PromptOrigin, TaskKey, Trial, When};
 use gradus::log::{Batch, Log};
-use gradus::stage::conductor::Conductor;
+use gradus::stage::conductor::{Conductor, PromptsAwaited};
 use gradus::stage::{ATTEMPTS_MAX, Stage, StageContext};
 use gradus::view::RunView;
 use std::collections::BTreeMap;
@@ -194,7 +194,7 @@ impl Sim<'_> {
     pub fn storm(&mut self, dice: &mut Dice, mood: Mood) {
         for _ in 0..TICKS_MAX {
             self.read_settings();
-            if self.truth.finished() >= self.world.config.iterations {
+            if self.is_over() {
                 if self.truth.paused {
                     self.say(Event::ResumeRequested);
                 }
@@ -215,6 +215,13 @@ impl Sim<'_> {
             }
         }
         panic!("not over after {TICKS_MAX} ticks: {:#?}", self.truth.open());
+    }
+
+    /// Whether nothing more comes: the iterations are over, or no prompt is left to answer.
+    pub fn is_over(&self) -> bool {
+        let config = &self.world.config;
+        let over = self.truth.finished() >= config.iterations;
+        over || PromptsAwaited::of(config, &self.truth).is_some()
     }
 
     /// What was in hand at the end is finished; then every stage is idle and knows everything.

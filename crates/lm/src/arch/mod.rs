@@ -1,6 +1,6 @@
 //! ARCHITECTURES: what a family of networks is like, said once. The decoder that trains, the one
 //! that draws, the passes on a GPU, the readers of weight files, LoRA and the memory estimates all
-//! read it here, so a new family is a file beside [`llama`] and a line in [`Architecture`], and
+//! read it here, so a new family is a file beside `llama` and a line in [`Architecture`], and
 //! then its golden and its test. Numbers (widths, layers) are [`super::config`]'s.
 //!
 //! What all families here share: RMSNorm before attention and before the MLP and at the end,
@@ -90,13 +90,13 @@ pub enum RowOrder {
 pub enum TensorRole {
     /// A row for each token [V, H].
     Embedding,
-    /// RMSNorm at the end [H].
+    /// RMSNorm at the end `[H]`.
     FinalNorm,
     /// Hidden states to logits [V, H]; the embedding where both are tied.
     Head,
-    /// RMSNorm before attention [H].
+    /// RMSNorm before attention `[H]`.
     AttentionNorm,
-    /// RMSNorm before the MLP [H].
+    /// RMSNorm before the MLP `[H]`.
     MlpNorm,
     /// To queries [heads * D, H].
     Query,
@@ -118,9 +118,9 @@ pub enum TensorRole {
     KeyBias,
     /// Added to values [kv_heads * D].
     ValueBias,
-    /// RMSNorm of each query head [D].
+    /// RMSNorm of each query head `[D]`.
     QueryNorm,
-    /// RMSNorm of each key head [D].
+    /// RMSNorm of each key head `[D]`.
     KeyNorm,
 }
 

@@ -1,5 +1,5 @@
 //! The differentiable decoder of the Llama family, in one sitting: this file is the network from
-//! ids to losses, [`net`] names its parameters, [`passes`] computes a layer forward and backward.
+//! ids to losses, `net` names its parameters, `passes` computes a layer forward and backward.
 //!
 //! Letters: T rows of packed tokens, H hidden, D head width, I intermediate, V vocabulary, P
 //! positions whose logits are wanted. All sequences of a batch lie one after another in T rows:

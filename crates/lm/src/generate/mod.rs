@@ -2,9 +2,9 @@
 //! or chat.
 //!
 //! A context that several requests share, or the beginning that they share, is read once
-//! ([`plan`]). All live sequences take their next step together; one that ends makes room for the
+//! (`plan`). All live sequences take their next step together; one that ends makes room for the
 //! next. What a sequence becomes depends on its prompt, its seed and its sampling alone, not on
-//! its company (see [`network`]).
+//! its company (see `network`).
 
 mod attention;
 mod cache;

@@ -35,7 +35,7 @@ wide! {
 }
 
 /// Natural-log probability of `targets[p]` under row p of `logits` [P, V], and what [`exp`] of a
-/// logit is divided by, as a logarithm: two of [P].
+/// logit is divided by, as a logarithm: two of `[P]`.
 ///
 /// # Panics
 /// When a target is outside the vocabulary; callers check.

@@ -51,7 +51,7 @@ wide! {
     }
 }
 
-/// y [T, H] of x [T, H] and w [H]; keeps each row's factor in `inverses` [T].
+/// y [T, H] of x [T, H] and w `[H]`; keeps each row's factor in `inverses` `[T]`.
 pub fn rms_norm(x: &[f32], w: &[f32], eps: f32, y: &mut [f32], inverses: &mut [f32]) {
     let part = ROWS_PER_TASK * w.len();
     let parts = x.par_chunks(part).zip(y.par_chunks_mut(part));

@@ -98,7 +98,7 @@ impl RowBlocks {
         }
     }
 
-    /// Adds these rows times `panel` [K] to `sums`, a line for every row. `next` is the panel that
+    /// Adds these rows times `panel` `[K]` to `sums`, a line for every row. `next` is the panel that
     /// will be wanted after this one: it is fetched from memory in the meantime, a part beside
     /// every block.
     #[inline]
@@ -217,7 +217,7 @@ pub enum Storage {
     /// As they are.
     #[default]
     Exact,
-    /// 8 bits, with a scale for every column of [`GROUP`] numbers: a quarter of the memory.
+    /// 8 bits, with a scale for every column of `GROUP` numbers: a quarter of the memory.
     EightBit,
 }
 

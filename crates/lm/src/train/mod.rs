@@ -1,5 +1,5 @@
 //! One optimiser step at a time: supervised rows or preference pairs in, moved weights out. What a
-//! step is made of is [`loss_term`]; who computes it is a [`StepBackend`]: [`cpu`] here, or
+//! step is made of is `loss_term`; who computes it is a `StepBackend`: `cpu` here, or
 //! [`super::gpu`]. A non-finite loss or gradient changes nothing.
 
 mod backend;

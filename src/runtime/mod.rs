@@ -161,8 +161,7 @@ impl Runtime {
     /// [`Error::Closed`], and the folder is free for another process. Where a computation does not
     /// end within a minute its thread is left behind, with a warning, and holds the folder until then.
     pub fn shutdown_blocking(&self) {
-        self.inner.stop();
-        self.inner.free(FREE_PATIENCE);
+        self.inner.shut_down();
     }
 
     /// As [`Runtime::shutdown_blocking`], for a host that awaits.
@@ -172,8 +171,7 @@ impl Runtime {
     pub async fn shutdown(&self) -> Result<(), Error> {
         let inner = self.inner.clone();
         handle::on_a_thread(move || {
-            inner.stop();
-            inner.free(FREE_PATIENCE);
+            inner.shut_down();
             Ok(())
         })
         .await
@@ -193,9 +191,18 @@ impl Inner {
         drop(tail);
     }
 
-    /// Lets go of the log, once nobody uses it any more.
-    fn free(&self, patience: Duration) {
-        let Some(core) = lock(&self.core).take() else { return };
+    /// Ends what works, and says so where a computation does not end.
+    fn shut_down(&self) {
+        self.stop();
+        if !self.free(FREE_PATIENCE) {
+            let folder = self.place.path().display().to_string();
+            tracing::warn!(folder, "a computation does not end; it holds the run's log until then");
+        }
+    }
+
+    /// Lets go of the log, once nobody uses it any more; whether that was within `patience`.
+    fn free(&self, patience: Duration) -> bool {
+        let Some(core) = lock(&self.core).take() else { return true };
         let since = Instant::now();
         let log = core.log.clone();
         let mut core = Some(core);
@@ -207,10 +214,8 @@ impl Inner {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        if Arc::strong_count(&log) > 1 {
-            let folder = self.place.path().display().to_string();
-            tracing::warn!(folder, "a computation does not end; it holds the run's log until then");
-        }
+        drop(core);
+        Arc::strong_count(&log) == 1
     }
 }
 

@@ -235,7 +235,9 @@ fn a_failed_iteration_stops_the_run_with_its_reason_unless_it_is_to_go_on() {
         assert_eq!(out.status.code(), Some(1), "{}", stderr(&out));
         let said = stderr(&out);
         for part in [
-            format!("iteration {iteration} failed: training met numbers that are not finite"),
+            format!(
+                "iteration {iteration} failed: GRADUS0303 training met numbers that are not finite"
+            ),
             "on_failure: stop".to_owned(),
             "Lower the learning rate".to_owned(),
             format!("go on with: gradus run {}", dir.display()),

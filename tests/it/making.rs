@@ -125,7 +125,7 @@ fn is_no_run(dir: &Path) {
     for verb in ["run", "status", "log digest"] {
         let out = gradus().args(verb.split(' ')).arg(dir).stderr(Stdio::piped()).output().unwrap();
         assert_eq!(out.status.code(), Some(2), "{verb}: {}", said(&out));
-        let why = if begun { "making it was not finished" } else { "holds no run. Create one" };
+        let why = if begun { "making it was not finished" } else { "holds no run. Make one there" };
         assert!(said(&out).contains(why), "{verb}: {}", said(&out));
     }
 }

@@ -76,6 +76,7 @@ fn quoted_text<'a>(quoted: &'a str, raw: Option<&str>) -> (String, &'a str) {
                     let next = at + 1 + indent;
                     chars.by_ref().take_while(|(seen, _)| *seen + 1 < next).for_each(drop);
                 }
+                Some((_, 'n' | 't')) => text.push(' '),
                 Some((_, escaped)) => text.push(escaped),
                 None => {}
             },
@@ -217,7 +218,7 @@ fn settings_that_texts_name_are_there() {
     };
     for (path, text) in files(&["src", "crates"], ".rs") {
         let literals = literals(&working(&path, &text));
-        literals.iter().for_each(|text| look(&path, &text.replace("\\n", " ")));
+        literals.iter().for_each(|text| look(&path, text));
     }
     for (path, text) in files(&["docs"], ".md") {
         look(&path, &text);

@@ -229,11 +229,10 @@ impl Builder {
             gauge: progress.clone(),
             headroom: self.headroom.unwrap_or_else(|| Arc::new(reserve)),
         };
-        let shared: Arc<dyn Log> = log.clone();
         let view = Arc::new(LiveView::new(view));
-        let dir = self.folder.rubrics();
-        let rubrics = Rubrics::new(dir, &shared, view.clone(), registry, engine, terms);
-        drop(shared);
+        let (dir, held): (_, Arc<dyn Log>) = (self.folder.rubrics(), log.clone());
+        let rubrics = Rubrics::new(dir, &held, view.clone(), registry, engine, terms);
+        drop(held);
         let io = |error| Error::io(self.folder.path(), error);
         let (tell, tail) = tokio::sync::watch::channel(log.tail());
         let tail_watch = TailWatch::start(&log, tell).map_err(io)?;

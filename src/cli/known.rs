@@ -101,6 +101,8 @@ mod tests {
                     let text = std::fs::read_to_string(&path).unwrap();
                     // Lines of one text, and without what only tests say.
                     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+                    // The context of a hash, no command.
+                    let text = text.replace("gradus policy id", "");
                     texts.push((path.display().to_string(), text.replace("\\\n", " ")));
                 }
             }
@@ -109,7 +111,9 @@ mod tests {
         let mut texts = Vec::new();
         ["src", "docs", "crates"].iter().for_each(|dir| walk(&root.join(dir), &mut texts));
         for page in ["README.md", "ARCHITECTURE.md"] {
-            texts.push((page.to_owned(), std::fs::read_to_string(root.join(page)).unwrap()));
+            let text = std::fs::read_to_string(root.join(page)).unwrap();
+            // In a table a bar is written with a backslash.
+            texts.push((page.to_owned(), text.replace("\\|", " | ")));
         }
         let mut wrong = Vec::new();
         for (path, text) in &texts {

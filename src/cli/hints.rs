@@ -62,7 +62,8 @@ fn hint(code: Code) -> Option<&'static str> {
         }
         Code::NoRun => "make one: gradus init DIR --model MODEL --prompts FILE",
         Code::RunUnfinished => {
-            "give the command again that began it: gradus init, or whichever it was"
+            "give the command again that began it: gradus init, gradus rejudge --into or gradus \
+             rubric taint --rebuild"
         }
         Code::RunExists => "go on with it: gradus run DIR",
         Code::RunNotBegun => "start it: gradus run DIR",

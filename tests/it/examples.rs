@@ -9,20 +9,10 @@ mod follow;
 #[path = "../../examples/wait_and_wake.rs"]
 mod wait_and_wake;
 
-use crate::runs::{alone, copied, whole};
-use gradus::config::Config;
+use crate::runs::{alone, changed_run};
 use gradus::prelude::*;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
-
-fn run_with(root: &tempfile::TempDir, change: impl FnOnce(&mut Config)) -> PathBuf {
-    let dir = copied(&whole().dir(), &root.path().join("run"));
-    let mut config = Config::from_yaml(&dir.join("gradus.yaml")).unwrap();
-    change(&mut config);
-    std::fs::write(dir.join("gradus.yaml"), serde_json::to_string(&config).unwrap()).unwrap();
-    dir
-}
 
 /// Awaits on an executor that is none of gradus's.
 fn awaited<T>(future: impl Future<Output = T>) -> T {
@@ -34,7 +24,7 @@ fn awaited<T>(future: impl Future<Output = T>) -> T {
 fn a_web_service_embeds_a_run() {
     let _alone = alone();
     let root = tempfile::tempdir().unwrap();
-    let dir = run_with(&root, |_| {});
+    let dir = changed_run(&root, |_| {});
     awaited(async {
         let runtime = Runtime::builder(&dir).iterations(0).start().await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -70,7 +60,7 @@ fn a_web_service_embeds_a_run() {
 fn a_run_waits_and_wakes() {
     let _alone = alone();
     let root = tempfile::tempdir().unwrap();
-    let dir = run_with(&root, |config| {
+    let dir = changed_run(&root, |config| {
         config.iterations = 9;
         config.prompts.generate = false;
         config.prompts.wait_for = 3;
@@ -88,7 +78,7 @@ fn a_run_waits_and_wakes() {
 fn a_policy_is_chosen() {
     let _alone = alone();
     let root = tempfile::tempdir().unwrap();
-    let dir = run_with(&root, |_| {});
+    let dir = changed_run(&root, |_| {});
     awaited(async {
         let runtime = Runtime::builder(&dir).iterations(0).start().await.unwrap();
         let acted = choose_policy::choose(&runtime.handle()).await.unwrap();
@@ -102,7 +92,7 @@ fn a_policy_is_chosen() {
 fn the_log_is_followed_and_an_answer_streamed() {
     let _alone = alone();
     let root = tempfile::tempdir().unwrap();
-    let dir = run_with(&root, |_| {});
+    let dir = changed_run(&root, |_| {});
     awaited(async {
         let runtime = Runtime::builder(&dir).iterations(0).start().await.unwrap();
         let run = runtime.handle();

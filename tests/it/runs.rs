@@ -1,5 +1,6 @@
 //! Whole runs as processes, and what they came to.
 
+use gradus::config::Config;
 use gradus::domain::Offset;
 use gradus::log::{JournalLog, Log, Recorded};
 use std::path::{Path, PathBuf};
@@ -88,6 +89,15 @@ pub fn five() -> &'static Whole {
 pub fn copied(from: &Path, to: &Path) -> PathBuf {
     assert!(Command::new("cp").arg("-r").args([from, to]).status().unwrap().success());
     to.to_owned()
+}
+
+/// The reduced demo, over, as `run` below a folder; its settings are what `change` makes of them.
+pub fn changed_run(root: &tempfile::TempDir, change: impl FnOnce(&mut Config)) -> PathBuf {
+    let dir = copied(&whole().dir(), &root.path().join("run"));
+    let mut config = Config::from_yaml(&dir.join("gradus.yaml")).unwrap();
+    change(&mut config);
+    std::fs::write(dir.join("gradus.yaml"), serde_json::to_string(&config).unwrap()).unwrap();
+    dir
 }
 
 /// Goes on to the fifth iteration.

@@ -1,26 +1,16 @@
 //! Everything that can be asked of a run, through each of its doors: a handle in the process, and the
 //! socket from another one.
 
-use crate::runs::{alone, copied, digest, gradus, json, records, whole};
-use gradus::config::Config;
+use crate::runs::{alone, changed_run, digest, gradus, json, records};
 use gradus::log::Log;
 use gradus::prelude::*;
 use gradus::runtime::socket;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-
-/// The reduced demo, over, to be changed: its settings are what `change` makes of them.
-fn run_with(root: &tempfile::TempDir, change: impl FnOnce(&mut Config)) -> PathBuf {
-    let dir = copied(&whole().dir(), &root.path().join("run"));
-    let mut config = Config::from_yaml(&dir.join("gradus.yaml")).unwrap();
-    change(&mut config);
-    std::fs::write(dir.join("gradus.yaml"), serde_json::to_string(&config).unwrap()).unwrap();
-    dir
-}
 
 fn given(text: &str) -> Prompt {
     Prompt::user(text, PromptOrigin::Given)
@@ -43,7 +33,7 @@ fn until(run: &Handle, what: &str, is: impl Fn(&Status) -> bool) -> Duration {
 fn a_run_waits_for_prompts_at_no_cost_and_a_submit_wakes_it() {
     let _alone = alone();
     let root = tempfile::tempdir().unwrap();
-    let dir = run_with(&root, |config| {
+    let dir = changed_run(&root, |config| {
         config.iterations = 9;
         config.prompts.generate = false;
         config.prompts.wait_for = 3;
@@ -88,7 +78,7 @@ fn cpu_of_the_run() -> Duration {
 #[test]
 fn without_prompts_a_run_that_shall_not_wait_ends_and_says_so() {
     let root = tempfile::tempdir().unwrap();
-    let dir = run_with(&root, |config| {
+    let dir = changed_run(&root, |config| {
         config.iterations = 9;
         config.prompts.generate = false;
     });
@@ -112,7 +102,7 @@ fn without_prompts_a_run_that_shall_not_wait_ends_and_says_so() {
 fn a_pause_comes_within_a_second_and_costs_nothing_that_was_recorded() {
     let _alone = alone();
     let root = tempfile::tempdir().unwrap();
-    let dir = run_with(&root, |config| config.train.segment_steps = 1000);
+    let dir = changed_run(&root, |config| config.train.segment_steps = 1000);
     let runtime = Runtime::builder(&dir).iterations(4).start_blocking().unwrap();
     let run = runtime.handle();
     let mut cut = 0;
@@ -138,7 +128,7 @@ fn a_pause_comes_within_a_second_and_costs_nothing_that_was_recorded() {
     assert!(records(&dir).iter().all(|r| !matches!(r.event, Event::TaskFailed { .. })));
     // The weights are those of a run that nobody paused, bit for bit.
     let other = tempfile::tempdir().unwrap();
-    let twin = run_with(&other, |config| config.train.segment_steps = 1000);
+    let twin = changed_run(&other, |config| config.train.segment_steps = 1000);
     let runtime = Runtime::builder(&twin).iterations(4).start_blocking().unwrap();
     runtime.wait_blocking(Goal::Iterations, &Cancel::default(), |_| {}).unwrap();
     runtime.shutdown_blocking();
@@ -155,7 +145,7 @@ fn a_pause_comes_within_a_second_and_costs_nothing_that_was_recorded() {
 fn a_policy_is_rolled_back_pinned_and_found_by_any_of_its_names() {
     let _alone = alone();
     let root = tempfile::tempdir().unwrap();
-    let dir = run_with(&root, |_| {});
+    let dir = changed_run(&root, |_| {});
     let runtime = Runtime::builder(&dir).iterations(0).start_blocking().unwrap();
     let run = runtime.handle();
     let policies = || match run.query_blocking(&Query::Policies).unwrap() {
@@ -198,7 +188,7 @@ fn a_policy_is_rolled_back_pinned_and_found_by_any_of_its_names() {
 fn another_policy_chosen_in_the_middle_ends_the_open_iteration() {
     let _alone = alone();
     let root = tempfile::tempdir().unwrap();
-    let dir = run_with(&root, |_| {});
+    let dir = changed_run(&root, |_| {});
     let runtime = Runtime::builder(&dir).iterations(5).start_blocking().unwrap();
     let run = runtime.handle();
     until(&run, "judging", |status| status.stages["judge"].busy);
@@ -225,7 +215,7 @@ fn another_policy_chosen_in_the_middle_ends_the_open_iteration() {
 fn a_handle_outlives_its_runtime_and_the_folder_is_free() {
     let _alone = alone();
     let root = tempfile::tempdir().unwrap();
-    let dir = run_with(&root, |_| {});
+    let dir = changed_run(&root, |_| {});
     let runtime = Runtime::builder(&dir).iterations(4).start_blocking().unwrap();
     let (run, policy) = (runtime.handle(), runtime.handle().policy_blocking().unwrap());
     let mut log = run.subscribe(Offset(0)).unwrap();
@@ -247,7 +237,7 @@ fn a_handle_outlives_its_runtime_and_the_folder_is_free() {
 fn a_subscription_goes_on_over_a_compaction() {
     let _alone = alone();
     let root = tempfile::tempdir().unwrap();
-    let dir = run_with(&root, |_| {});
+    let dir = changed_run(&root, |_| {});
     let runtime = Runtime::builder(&dir).iterations(0).start_blocking().unwrap();
     let mut log = runtime.handle().subscribe(Offset(0)).unwrap();
     assert!(matches!(log.next_blocking(Duration::ZERO).unwrap(), Some(Delivered::Record(_))));
@@ -275,7 +265,7 @@ fn another_process_asks_over_a_socket_that_is_its_owners_alone() {
     let deep = root.path().join("a-folder-with-a-name-that-is-long".repeat(5));
     std::fs::create_dir(&deep).unwrap();
     let inner = tempfile::tempdir_in(&deep).unwrap();
-    let dir = run_with(&inner, |config| config.prompts.wait_for = 5000);
+    let dir = changed_run(&inner, |config| config.prompts.wait_for = 5000);
     std::fs::write(
         dir.join("gradus.yaml"),
         std::fs::read_to_string(dir.join("gradus.yaml")).unwrap(),
@@ -354,7 +344,7 @@ fn a_host_whose_callbacks_panic_loses_no_task() {
     }
     let _alone = alone();
     let root = tempfile::tempdir().unwrap();
-    let dir = run_with(&root, |_| {});
+    let dir = changed_run(&root, |_| {});
     let builder = Runtime::builder(&dir).iterations(4).gauge(std::sync::Arc::new(Panics));
     let runtime = builder.start_blocking().unwrap();
     let end = runtime.wait_blocking(Goal::Iterations, &Cancel::default(), |_| panic!("no tick"));

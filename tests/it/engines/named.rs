@@ -132,15 +132,19 @@ fn another_model_under_the_same_name_is_refused() {
     let policy = PolicyRef::full(BlobHash("none".to_owned()));
     let ask = |models: &ModelBackend| models.answering(&policy, &named).map(drop);
     assert!(ask(&models.clone().with_named("referee", before)).is_ok());
-    let said = ask(&models).err().unwrap().to_string();
-    assert!(said.contains("none of that name"), "{said}");
+    let refused = |models: &ModelBackend| {
+        let error = ask(models).err().unwrap();
+        error.code().says(error)
+    };
+    let said = refused(&models);
+    assert!(said.contains("GRADUS1002") && said.contains("none of that name"), "{said}");
     let template = root.path().join("tokenizer_config.json");
     let text = std::fs::read_to_string(&template).unwrap();
     std::fs::write(&template, format!("{text}\n")).unwrap();
     let after = opened();
     assert_ne!(after.identity(), plan_identity(&named));
-    let said = ask(&models.with_named("referee", after)).err().unwrap().to_string();
-    assert!(said.contains("does not compare"), "{said}");
+    let said = refused(&models.with_named("referee", after));
+    assert!(said.contains("GRADUS1002") && said.contains("does not compare"), "{said}");
 }
 
 fn plan_identity(engine: &plan::Engine) -> gradus::engine::Identity {

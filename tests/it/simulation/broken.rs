@@ -157,8 +157,8 @@ fn a_referee_that_is_not_installed_is_never_replaced() {
     let alone = planned(&view, "nobody");
     let (_, task) = Evaluator.next(&alone).expect("it is not left out in silence");
     let context = world.context(&sim.disk, sim.disk.log.clone());
-    let error = Evaluator.run(task, &view, &context).unwrap_err().to_string();
-    assert!(error.contains("evaluate.rubrics names \"nobody\""), "{error}");
+    let error = Evaluator.run(task, &view, &context).unwrap_err().coded();
+    assert!(error.contains("GRADUS0508 evaluate.rubrics names \"nobody\""), "{error}");
     assert!(error.contains("Install it, or take the name out"), "{error}");
 
     let key = |view: &RunView| Evaluator.next(&planned(view, "verifier")).map(|(key, _)| key);

@@ -8,11 +8,10 @@ use super::memory::Reserve;
 use super::rubrics::{Rubrics, Terms};
 use super::socket::Listener;
 use super::status::Progress;
-use super::status_file::StatusFile;
 use super::watched::Watched;
 use super::{
-    Folder, Handle, HeldOutChange, Inner, Runtime, SettingsToCome, TailWatch, Working, fold,
-    held_out, identity, models, present, referees, space,
+    Folder, Handle, HeldOutChange, Inner, Runtime, SettingsToCome, Working, fold, held_out,
+    identity, models, present, referees, space, status_file, watch_tail,
 };
 use crate::actor::ActorSystem;
 use crate::actor::clock::SystemClock;
@@ -235,7 +234,7 @@ impl Builder {
         drop(held);
         let io = |error| Error::io(self.folder.path(), error);
         let (tell, tail) = tokio::sync::watch::channel(log.tail());
-        let tail_watch = TailWatch::start(&log, tell).map_err(io)?;
+        let tail_watch = watch_tail(&log, tell).map_err(io)?;
         let watched = watch_rubrics(&self.folder, &config.rubrics, &rubrics)?;
         let system = ActorSystem::start(context, config.clone(), view.clone()).map_err(io)?;
         let live = Live {
@@ -251,7 +250,7 @@ impl Builder {
         let (admission, blobs_of_core) = (AdmissionIndex::default(), blobs.clone());
         let core = Core { log, view, admission, rubrics, blobs: blobs_of_core, live: Some(live) };
         let core = Arc::new(core);
-        let status_file = StatusFile::start(self.folder.status(), &core).map_err(io)?;
+        let status_file = status_file::keep(self.folder.status(), &core).map_err(io)?;
         let listener = listen(&self.folder, &core);
         let working = Working { status_file, watched, listener, system, tail: tail_watch };
         let handle = Handle { core: Arc::downgrade(&core), tail };

@@ -6,12 +6,12 @@ use super::policies;
 use super::rubrics::{self, Rubrics};
 use super::served::ServedPolicy;
 use super::status::{Activity, Progress, Status, by_name};
-use super::surface::{Answer, Command, Component, PolicyChoice, Query, Reply};
+use super::surface::{Admission, Answer, Command, Component, PolicyChoice, Query, Reply};
 use super::{Folder, SettingsToCome};
 use crate::actor::{StageStates, StageStatus};
 use crate::blob::BlobStore;
 use crate::config::Config;
-use crate::domain::{Event, Offset};
+use crate::domain::{Event, Offset, Prompt};
 use crate::engine::ModelBackend;
 use crate::engine::local::LocalModel;
 use crate::error::{Code, Error};
@@ -84,25 +84,21 @@ impl Core {
     pub(super) fn carry_out(&self, command: Command) -> Result<Answer, Error> {
         let rubrics = &self.rubrics;
         match command {
-            Command::AddPrompts { prompts } => {
-                let log = self.log.as_ref();
-                Ok(Answer::PromptsAdded(self.admission.admit(prompts, &self.view, log)?))
-            }
+            Command::AddPrompts { prompts } => Ok(Answer::PromptsAdded(self.add_prompts(prompts)?)),
             Command::Pause => self.record(Event::PauseRequested),
             Command::Resume => self.record(Event::ResumeRequested),
             Command::Stop => self.stop(),
             Command::RaiseIterations { total } => self.raise_iterations(total),
             Command::ChoosePolicy { policy, pin, reason } => {
                 let row = policies::find(self.view()?.as_ref(), &policy)?;
-                self.choose(row, pin, reason)
+                Ok(Answer::PolicyChosen(self.choose(row, pin, reason)?))
             }
             Command::RollBackPolicy { reason } => {
-                let row = policies::before(self.view()?.as_ref())?;
-                self.choose(row, false, reason)
+                Ok(Answer::PolicyChosen(self.roll_back_policy(reason)?))
             }
             Command::UnpinPolicy { reason } => {
                 let row = policies::find(self.view()?.as_ref(), "latest")?;
-                self.choose(row, false, reason)
+                Ok(Answer::PolicyChosen(self.choose(row, false, reason)?))
             }
             Command::InstallRubric { component: Component(bytes) } => {
                 Ok(Answer::Installed(rubrics.install(&bytes)?))
@@ -137,6 +133,14 @@ impl Core {
         })
     }
 
+    pub(super) fn add_prompts(&self, prompts: Vec<Prompt>) -> Result<Admission, Error> {
+        self.admission.admit(prompts, &self.view, self.log.as_ref())
+    }
+
+    pub(super) fn roll_back_policy(&self, reason: String) -> Result<PolicyChoice, Error> {
+        self.choose(policies::before(self.view()?.as_ref())?, false, reason)
+    }
+
     fn stop(&self) -> Result<Answer, Error> {
         let nobody = || {
             Error::refused(Code::NobodyWorks, "no process works on the run: there is none to stop")
@@ -168,7 +172,7 @@ impl Core {
         row: policies::PolicyRow,
         pinned: bool,
         reason: String,
-    ) -> Result<Answer, Error> {
+    ) -> Result<PolicyChoice, Error> {
         let gone = row.policy.blobs().find(|blob| !self.blobs.path(blob).is_file());
         if let Some(blob) = gone {
             return Err(Error::refused(
@@ -182,7 +186,7 @@ impl Core {
         }
         let (event, choice) = policies::choose(self.view()?.as_ref(), row, pinned, reason);
         let at = event.map(|event| self.append(vec![event])).transpose()?;
-        Ok(Answer::PolicyChosen(PolicyChoice { at, ..choice }))
+        Ok(PolicyChoice { at, ..choice })
     }
 
     /// The policy that acts, opened.
@@ -219,6 +223,11 @@ impl Core {
     /// When the log cannot be read.
     pub(super) fn status(&self) -> Result<Status, Error> {
         Ok(self.status_of(self.view()?.as_ref()))
+    }
+
+    /// The same, of what was known last where the log cannot be read.
+    pub(super) fn status_as_known(&self) -> Status {
+        self.status_of(self.view().unwrap_or_else(|_| self.view.last()).as_ref())
     }
 
     fn status_of(&self, view: &RunView) -> Status {

@@ -3,10 +3,7 @@
 use crate::domain::Offset;
 use crate::error::Error;
 use crate::log::Log;
-use crate::view::RunView;
-
-/// Records folded at a time.
-pub(crate) const FOLD_RECORDS: usize = 512;
+use crate::view::{FOLD_RECORDS, RunView};
 
 /// Folds a whole log.
 ///

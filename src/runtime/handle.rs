@@ -107,7 +107,7 @@ impl Handle {
     /// # Errors
     /// When the log cannot be read or written: nothing is added then. [`Error::Closed`].
     pub async fn submit(&self, prompts: Vec<Prompt>) -> Result<Admission, Error> {
-        self.command(Command::AddPrompts { prompts }).await.map(admission)
+        self.with(move |core| core.add_prompts(prompts)).await
     }
 
     /// As [`Handle::submit`], for callers that may wait.
@@ -115,7 +115,7 @@ impl Handle {
     /// # Errors
     /// As [`Handle::submit`]; the caller still has the prompts.
     pub fn submit_blocking(&self, prompts: &[Prompt]) -> Result<Admission, Error> {
-        self.command_blocking(Command::AddPrompts { prompts: prompts.to_vec() }).map(admission)
+        self.core()?.add_prompts(prompts.to_vec())
     }
 
     /// Has the run wait: what is drawn or judged is given up and done again later, training is cut at
@@ -157,11 +157,8 @@ impl Handle {
     /// # Errors
     /// [`Error::Refused`] where none did; when the log cannot be written; [`Error::Closed`].
     pub async fn roll_back_policy(&self, reason: &str) -> Result<PolicyChoice, Error> {
-        let command = Command::RollBackPolicy { reason: reason.to_owned() };
-        match self.command(command).await? {
-            Answer::PolicyChosen(choice) => Ok(choice),
-            _ => Err(Error::Closed),
-        }
+        let reason = reason.to_owned();
+        self.with(move |core| core.roll_back_policy(reason)).await
     }
 
     /// The run's rubrics: to install, activate and roll back.
@@ -215,12 +212,5 @@ impl Handle {
     pub fn subscribe(&self, from: Offset) -> Result<Subscription, Error> {
         self.core()?;
         Ok(Subscription::new(self.core.clone(), self.tail.clone(), from))
-    }
-}
-
-fn admission(answer: Answer) -> Admission {
-    match answer {
-        Answer::PromptsAdded(admission) => admission,
-        _ => Admission::default(),
     }
 }

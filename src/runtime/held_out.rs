@@ -84,7 +84,7 @@ pub(super) fn obey(
         false => chosen.chunks(IDS_PER_EVENT).map(event).collect(),
     };
     log.append(Batch { key: None, events, cursor: None })?;
-    while view.follow(log, super::fold::FOLD_RECORDS, |_| {})? > 0 {}
+    view.catch_up(log)?;
     Ok(Some(HeldOutChange {
         before,
         wanted,

@@ -29,7 +29,7 @@ pub(super) fn check(
     if view.seed.is_some() && view.model_files.is_empty() {
         let of_old = view.has_adapters_of_old().then(|| config.train.adapter());
         log.append(pin(model, of_old))?;
-        while view.follow(log, super::fold::FOLD_RECORDS, |_| {})? > 0 {}
+        view.catch_up(log)?;
     }
     check_model(view, model, folder)
 }

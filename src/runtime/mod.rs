@@ -7,6 +7,7 @@
 
 mod admission;
 mod alone;
+mod background;
 mod builder;
 mod component_folder;
 mod core;
@@ -63,8 +64,8 @@ use crate::error::Error;
 use crate::lm::device::SelectedDevice;
 use crate::log::{Health, Log};
 use crate::machine::Place;
+use background::Background;
 use socket::Listener;
-use status_file::StatusFile;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -76,11 +77,11 @@ const FREE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What works as long as the run does; in the order in which it is ended.
 struct Working {
-    status_file: StatusFile,
+    status_file: Background,
     watched: Vec<Watched>,
     listener: Option<Listener>,
     system: ActorSystem,
-    tail: TailWatch,
+    tail: Background,
 }
 
 /// A running run. Dropping it stops it without loss.
@@ -228,38 +229,22 @@ impl Drop for Inner {
 }
 
 /// Tells handles how far the log goes.
-struct TailWatch {
-    stop: Option<crossbeam_channel::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl TailWatch {
-    fn start(
-        log: &Arc<crate::log::DurableLog>,
-        tell: tokio::sync::watch::Sender<Offset>,
-    ) -> std::io::Result<TailWatch> {
-        let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
-        let (bell, log) = (log.subscribe(), Arc::downgrade(log));
-        let watch = move || {
-            loop {
-                crossbeam_channel::select! {
-                    recv(stopped) -> _ => return,
-                    recv(bell) -> rung => if rung.is_err() { return },
-                }
-                let Some(tail) = log.upgrade().map(|log| log.tail()) else { return };
-                tell.send_replace(tail);
+///
+/// # Errors
+/// When the system will not give a thread.
+fn watch_tail(
+    log: &Arc<crate::log::DurableLog>,
+    tell: tokio::sync::watch::Sender<Offset>,
+) -> std::io::Result<Background> {
+    let (bell, log) = (log.subscribe(), Arc::downgrade(log));
+    Background::start("tail", move |stopped| {
+        loop {
+            crossbeam_channel::select! {
+                recv(stopped) -> _ => return,
+                recv(bell) -> rung => if rung.is_err() { return },
             }
-        };
-        let thread = std::thread::Builder::new().name("gradus-tail".to_owned()).spawn(watch)?;
-        Ok(TailWatch { stop: Some(stop), thread: Some(thread) })
-    }
-}
-
-impl Drop for TailWatch {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+            let Some(tail) = log.upgrade().map(|log| log.tail()) else { return };
+            tell.send_replace(tail);
         }
-    }
+    })
 }

@@ -2,7 +2,7 @@
 //! completions, judgments, pairs and checkpoints on the way. What they came to stays: every prompt,
 //! every figure of the reports, the promoted policies, and that something was dropped.
 
-use super::fold::{FOLD_RECORDS, fold};
+use super::fold::fold;
 use super::folder::Folder;
 use crate::blob::BlobStore;
 use crate::domain::{Event, Offset};
@@ -46,7 +46,7 @@ fn is_bulk(event: &Event) -> bool {
 pub(crate) fn retain(log: &DurableLog, blobs: &BlobStore, keep: u32) -> Result<Freed, Error> {
     let mut view = fold(log)?;
     let compacted = log.compact(|_| {
-        while view.follow(log, FOLD_RECORDS, |_| {})? > 0 {}
+        view.catch_up(log)?;
         let from = kept_from(&view, keep);
         let state = serde_json::to_value(&view);
         let state = state.map_err(|error| LogError::Read(format!("the view: {error}")))?;

@@ -249,7 +249,7 @@ impl Growing {
 }
 
 /// Stops a computation whose result nobody waits for any more.
-struct CancelOnDrop(Cancel);
+pub(super) struct CancelOnDrop(pub(super) Cancel);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {

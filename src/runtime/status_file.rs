@@ -1,14 +1,14 @@
 //! `status.json` in the run's folder: what [`super::Status`] says, once a second.
 
+use super::background::Background;
 use super::core::Core;
 use super::status::Status;
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::RecvTimeoutError;
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Between two writes.
@@ -16,44 +16,24 @@ const EVERY: Duration = Duration::from_secs(1);
 /// The file has this size, or a multiple of it: on a full disk there is no other room.
 const BYTES: usize = 16 << 10;
 
-/// Writes it as long as it lives.
-pub(super) struct StatusFile {
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl StatusFile {
-    /// # Errors
-    /// When the system will not give a thread.
-    pub fn start(path: PathBuf, core: &Arc<Core>) -> std::io::Result<StatusFile> {
-        let (stop, stopped) = bounded::<()>(0);
-        let core = Arc::downgrade(core);
-        let write = move || {
-            let mut file = None;
-            loop {
-                let Some(status) = Weak::upgrade(&core).and_then(|core| core.status().ok()) else {
-                    break;
-                };
-                write(&mut file, &path, &status);
-                if stopped.recv_timeout(EVERY) != Err(crossbeam_channel::RecvTimeoutError::Timeout)
-                {
-                    break;
-                }
+/// Writes it until what is given is dropped. While the log cannot be read, of what was known before:
+/// that is when it is wanted most.
+///
+/// # Errors
+/// When the system will not give a thread.
+pub(super) fn keep(path: PathBuf, core: &Arc<Core>) -> std::io::Result<Background> {
+    let core = Arc::downgrade(core);
+    Background::start("status", move |stopped| {
+        let mut file = None;
+        while let Some(core) = Weak::upgrade(&core) {
+            write(&mut file, &path, &core.status_as_known());
+            drop(core);
+            if stopped.recv_timeout(EVERY) != Err(RecvTimeoutError::Timeout) {
+                break;
             }
-            remove(file, &path);
-        };
-        let thread = std::thread::Builder::new().name("gradus-status".to_owned()).spawn(write)?;
-        Ok(StatusFile { stop: Some(stop), thread: Some(thread) })
-    }
-}
-
-impl Drop for StatusFile {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
         }
-    }
+        remove(file, &path);
+    })
 }
 
 /// A courtesy: a full disk must not stop a run over it. It is written over in place.

@@ -1,6 +1,7 @@
 //! WAIT: until a run has reached its goal.
 
 use super::core::Core;
+use super::served::CancelOnDrop;
 use super::{Freed, Goal, Inner, Outcome, Runtime, handle, outcome, retention};
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
@@ -38,16 +39,9 @@ impl Runtime {
     /// # Errors
     /// As [`Runtime::wait_blocking`].
     pub async fn wait(&self, goal: Goal) -> Result<Outcome, Error> {
-        /// Ends the waiting with the future.
-        struct Dropped(Cancel);
-        impl Drop for Dropped {
-            fn drop(&mut self) {
-                self.0.cancel();
-            }
-        }
-        let (inner, stop) = (self.inner.clone(), Dropped(Cancel::default()));
-        let flag = stop.0.clone();
-        handle::on_a_thread(move || inner.wait(goal, &flag, |_| {})).await
+        let (inner, stop) = (self.inner.clone(), Cancel::default());
+        let _dropped = CancelOnDrop(stop.clone());
+        handle::on_a_thread(move || inner.wait(goal, &stop, |_| {})).await
     }
 }
 

@@ -1,12 +1,9 @@
 //! The view of a running run, folded once for everybody who looks: stages, hosts, screens. Each gets
 //! what is known as it is then, and holds it as long as he likes.
 
-use super::RunView;
+use super::{FOLD_RECORDS, RunView};
 use crate::log::{Log, LogError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// Records folded at a time by who wants to know everything.
-const RECORDS: usize = 512;
 
 /// What is known, for many readers.
 #[derive(Default)]
@@ -31,6 +28,11 @@ impl LiveView {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What was known when somebody looked last.
+    pub fn last(&self) -> Arc<RunView> {
+        self.lock().clone()
+    }
+
     /// What is known after up to `max` further records.
     ///
     /// # Errors
@@ -49,7 +51,7 @@ impl LiveView {
     /// When the log cannot be read.
     pub fn known(&self, log: &dyn Log) -> Result<Arc<RunView>, LogError> {
         loop {
-            let Look { view, more } = self.look(log, RECORDS)?;
+            let Look { view, more } = self.look(log, FOLD_RECORDS)?;
             if !more {
                 return Ok(view);
             }

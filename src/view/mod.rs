@@ -63,6 +63,9 @@ fn is_none(count: &u64) -> bool {
     *count == 0
 }
 
+/// Records folded at a time.
+pub(crate) const FOLD_RECORDS: usize = 512;
+
 fn is_zero(n: &u32) -> bool {
     *n == 0
 }
@@ -193,6 +196,15 @@ impl RunView {
             Ok(_) => Err(LogError::Read(format!("no view of the records before {floor}"))),
             Err(error) => Err(LogError::Read(format!("the view of record {floor}: {error}"))),
         }
+    }
+
+    /// Folds all further records of a log.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn catch_up(&mut self, log: &dyn Log) -> Result<(), LogError> {
+        while self.follow(log, FOLD_RECORDS, |_| {})? > 0 {}
+        Ok(())
     }
 
     /// Folds up to `max` further records of a log, `each` of which is shown first; how many there

@@ -19,7 +19,7 @@ use gradus::lm::logp::sequence_logps;
 use gradus::lm::loss::Loss;
 use gradus::lm::model_files::ModelFiles;
 use gradus::lm::optimizer::{AdamW, OptimizerSettings, TrainedTensor};
-use gradus::lm::train::{Belief, DpoExample, DpoSettings, Method, TrainSettings, Trainer};
+use gradus::lm::train::{Belief, DpoExample, DpoSettings, Method, TrainSession, TrainSettings};
 use gradus::lm::weights::Weights;
 use gradus::log::{Batch, Clock, DurableLog, Log, MemoryLog};
 use gradus::rubric::{Rubric, RubricEngine, RubricInput, bundled};
@@ -235,7 +235,8 @@ fn parts_of_a_step(c: &mut Criterion) {
             one.install(|| sequence_logps(&decoder, &sequences, &Cancel::default())).unwrap()
         });
     });
-    let mut trainer = Trainer::new(&config, weights, None, settings(1), Seed::root(1)).unwrap();
+    let mut trainer =
+        TrainSession::new(&config, weights, None, settings(1), Seed::root(1)).unwrap();
     group.bench_function("gradients: forward and backward", |b| {
         b.iter(|| trainer.dpo_gradient(&pairs, &DPO).unwrap());
     });
@@ -263,7 +264,8 @@ fn dpo_step(c: &mut Criterion) {
     group.throughput(Throughput::Elements(16 * 2 * 44)).sample_size(10);
     for threads in [1, 2] {
         let mut trainer =
-            Trainer::new(&config, weights.clone(), None, settings(threads), Seed::root(1)).unwrap();
+            TrainSession::new(&config, weights.clone(), None, settings(threads), Seed::root(1))
+                .unwrap();
         group.bench_function(format!("{threads} threads"), |b| {
             b.iter(|| trainer.dpo_step(&pairs, &[], &DPO, &Cancel::default()).unwrap());
         });

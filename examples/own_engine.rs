@@ -34,7 +34,11 @@ impl Engine for Counter {
         Needs::Nothing
     }
 
-    fn open(&self, _: &PolicyRef, _: &plan::Engine) -> Result<Arc<dyn ChatModel>, EngineError> {
+    fn open(
+        &self,
+        _: &PolicyRef,
+        _: &plan::PlannedEngine,
+    ) -> Result<Arc<dyn ChatModel>, EngineError> {
         Ok(Arc::new(*self))
     }
 }

@@ -22,7 +22,7 @@ use gradus::domain::Seed;
 use gradus::lm::cancel::Cancel;
 use gradus::lm::decoder::{InitSettings, random_weights};
 use gradus::lm::optimizer::{OptimizerSettings, Schedule};
-use gradus::lm::train::{Method, StepReport, TrainSettings, Trainer, WeightedSequence};
+use gradus::lm::train::{Method, StepReport, TrainSession, TrainSettings, WeightedSequence};
 use gradus::lm::weights::{WeightDtype, Weights};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -90,7 +90,7 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     Ok(std::fs::rename(fresh, path)?)
 }
 
-fn save(trainer: &Trainer, out: &Path) -> Result<(), Failure> {
+fn save(trainer: &TrainSession, out: &Path) -> Result<(), Failure> {
     replace(&out.join("state.safetensors"), &trainer.weights()?.to_bytes(WeightDtype::F32)?)?;
     let moments = trainer.optimizer_state()?.to_bytes(WeightDtype::F32)?;
     replace(&out.join("optimizer.safetensors"), &moments)?;
@@ -103,7 +103,7 @@ fn save(trainer: &Trainer, out: &Path) -> Result<(), Failure> {
     replace(&out.join("tokenizer_config.json"), &pretty(&settings)?)
 }
 
-fn start(a: &Arguments) -> Result<Trainer, Failure> {
+fn start(a: &Arguments) -> Result<TrainSession, Failure> {
     let config = tokenizer::model_config();
     let settings = TrainSettings {
         method: Method::Full,
@@ -124,7 +124,7 @@ fn start(a: &Arguments) -> Result<Trainer, Failure> {
     let state = a.out.join("state.safetensors");
     if state.is_file() {
         let weights = Weights::load_file(&state)?;
-        let mut trainer = Trainer::new(&config, weights, None, settings, seed)?;
+        let mut trainer = TrainSession::new(&config, weights, None, settings, seed)?;
         let moments = Weights::load_file(&a.out.join("optimizer.safetensors"))?;
         trainer.restore_optimizer(&moments)?;
         return Ok(trainer);
@@ -132,7 +132,7 @@ fn start(a: &Arguments) -> Result<Trainer, Failure> {
     let residual_scale = 0.5 / (2.0 * config.num_hidden_layers as f64).sqrt();
     let weights =
         random_weights(&config, seed, InitSettings { embedding_std: 0.3, residual_scale })?;
-    Ok(Trainer::new(&config, weights, None, settings, seed)?)
+    Ok(TrainSession::new(&config, weights, None, settings, seed)?)
 }
 
 fn main() -> Result<(), Failure> {

@@ -116,7 +116,7 @@ impl Error {
 
     /// Its text without the code.
     pub fn message(&self) -> String {
-        Message(self).to_string()
+        WithoutCode(self).to_string()
     }
 
     /// How a command ends with this error.
@@ -130,6 +130,9 @@ impl Error {
             | Error::Unfinished(_)
             | Error::RunExists(_)
             | Error::Refused { .. } => ExitStatus::WrongInput,
+            // A file that is no rubric is wrong; a machine that gives no sandbox is not.
+            Error::Rubric(RubricError::Engine(_) | RubricError::Sandbox(_)) => ExitStatus::Failed,
+            Error::Rubric(_) => ExitStatus::WrongInput,
             _ if self.code() == Code::LogInUse => ExitStatus::InUse,
             _ => ExitStatus::Failed,
         }
@@ -137,9 +140,9 @@ impl Error {
 }
 
 /// An error's text without its code.
-struct Message<'a>(&'a Error);
+struct WithoutCode<'a>(&'a Error);
 
-impl fmt::Display for Message<'_> {
+impl fmt::Display for WithoutCode<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Error::Io { path, source } => write!(f, "{}: {source}", path.display()),
@@ -179,7 +182,7 @@ impl fmt::Display for Message<'_> {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.code(), Message(self))
+        write!(f, "{} {}", self.code(), WithoutCode(self))
     }
 }
 

@@ -53,7 +53,7 @@ pub use gradus_lm as lm;
 
 pub use error::{Code, Error, ExitStatus};
 pub use runtime::{
-    Builder, FailedIteration, Folder, Goal, Handle, NewRun, Outcome, Runtime, Subscription,
+    Builder, FailedIteration, Folder, Goal, Handle, NewRun, Runtime, Subscription, WaitOutcome,
 };
 
 /// What a program needs that embeds a run.
@@ -62,8 +62,8 @@ pub mod prelude {
     pub use crate::error::Error;
     pub use crate::lm::cancel::Cancel;
     pub use crate::runtime::{
-        Activity, Answer, Command, Delivered, Folder, Goal, Handle, Outcome, Query, Reply, Runtime,
-        ServedPolicy, Status, Subscription,
+        Activity, Answer, Command, Delivered, Folder, Goal, Handle, Query, Reply, Runtime,
+        ServedPolicy, Status, Subscription, WaitOutcome,
     };
 }
 

@@ -1,4 +1,4 @@
-//! DPO steps, through `Trainer::dpo_step`, which is what a run calls: all weights, or an adapter on
+//! DPO steps, through `TrainSession::dpo_step`, which is what a run calls: all weights, or an adapter on
 //! all seven matrices of every layer.
 
 use crate::floor::{Counts, adapter_numbers};
@@ -11,7 +11,7 @@ use gradus::lm::estimate::gpu::Training;
 use gradus::lm::lora::LoraSettings;
 use gradus::lm::loss::Loss;
 use gradus::lm::optimizer::{OptimizerSettings, Schedule};
-use gradus::lm::train::{DpoExample, DpoSettings, Method, StepReport, TrainSettings, Trainer};
+use gradus::lm::train::{DpoExample, DpoSettings, Method, StepReport, TrainSession, TrainSettings};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -87,14 +87,14 @@ fn does_not_fit(bench: &Bench, shape: &Shape, count: usize, method: &Method) -> 
 
 /// A trainer and its batch.
 struct Run {
-    trainer: Trainer,
+    trainer: TrainSession,
     pairs: Vec<DpoExample>,
 }
 
 impl Run {
     fn new(bench: &Bench, shape: &Shape, count: usize, method: Method) -> Result<Run, Failure> {
         bench.gpu.take_most_held();
-        let trainer = Trainer::on_made_up(&bench.gpu, &shape.config, settings(method))?;
+        let trainer = TrainSession::on_made_up(&bench.gpu, &shape.config, settings(method))?;
         Ok(Run { trainer, pairs: pairs(shape, count) })
     }
 

@@ -22,7 +22,7 @@ use gradus::lm::model_files::ModelFiles;
 use gradus::lm::ops::{Mat, MatMut, Storage, matmul};
 use gradus::lm::optimizer::{OptimizerSettings, Schedule};
 use gradus::lm::train::{
-    Belief, DpoExample, DpoSettings, Method, StepReport, TrainSettings, Trainer,
+    Belief, DpoExample, DpoSettings, Method, StepReport, TrainSession, TrainSettings,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -128,7 +128,7 @@ fn dpo(files: &ModelFiles, data: &Data, options: &Options) -> Result<Value, Fail
         rehearsal_weight: 0.0,
     };
     let mut trainer =
-        Trainer::new(files.config(), files.weights()?, None, settings, Seed::root(1))?;
+        TrainSession::new(files.config(), files.weights()?, None, settings, Seed::root(1))?;
     let (mut seconds, mut losses, mut norms) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..options.number("steps", 4) {
         let began = Instant::now();

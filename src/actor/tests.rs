@@ -6,7 +6,7 @@ use super::worker::FAILURES_IN_A_ROW_MAX;
 use crate::blob::{BlobError, ReadBlobs};
 use crate::domain::plan::{self, AnswersWith, MovingMean};
 use crate::domain::{BlobHash, Event, Message, Offset, PolicyRef, Prompt, PromptOrigin, TaskKey};
-use crate::engine::training::{Segment, SegmentRequest};
+use crate::engine::training::{SegmentRequest, TrainedSegment};
 use crate::engine::{
     Capabilities, ChatModel, Engine, EngineError, Identity, ModelBackend, PolicyTokens, Scorer,
     TrainBackend,
@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 const WANTED: usize = 3;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Act {
+enum ScriptedAct {
     Work,
     Fail,
     Panic,
@@ -44,7 +44,7 @@ enum Act {
 
 /// What the toy does in its n-th call, from 0.
 struct Script {
-    act: Box<dyn Fn(u32) -> Act + Send + Sync>,
+    act: Box<dyn Fn(u32) -> ScriptedAct + Send + Sync>,
     calls: AtomicU32,
     thawed: AtomicBool,
 }
@@ -74,20 +74,22 @@ impl Stage for Toy {
         _: &StageContext,
     ) -> Result<Vec<Event>, StageError> {
         match (self.0.act)(self.0.calls.fetch_add(1, Ordering::SeqCst)) {
-            Act::Work => {}
-            Act::Fail => return Err(StageError::Missing("told to fail".to_owned())),
-            Act::Panic => panic!("told to panic"),
-            Act::Refuse => {
+            ScriptedAct::Work => {}
+            ScriptedAct::Fail => return Err(StageError::Missing("told to fail".to_owned())),
+            ScriptedAct::Panic => panic!("told to panic"),
+            ScriptedAct::Refuse => {
                 let source = std::io::Error::from_raw_os_error(24);
                 return Err(LmError::io("blobs/ab/abcd", source).into());
             }
-            Act::Lose => return Err(LmError::DeviceLost("fell off the bus".to_owned()).into()),
-            Act::Burst => {
+            ScriptedAct::Lose => {
+                return Err(LmError::DeviceLost("fell off the bus".to_owned()).into());
+            }
+            ScriptedAct::Burst => {
                 let prompt = Prompt::user("x".repeat(2 << 20), PromptOrigin::Given);
                 return Ok(vec![Event::PromptAdmitted { prompt }]);
             }
             // Looks at no flag.
-            Act::Freeze => {
+            ScriptedAct::Freeze => {
                 while !self.0.thawed.load(Ordering::SeqCst) {
                     std::thread::sleep(Duration::from_millis(10));
                 }
@@ -126,7 +128,11 @@ impl Engine for NoModel {
         Needs::Nothing
     }
 
-    fn open(&self, _: &PolicyRef, _: &plan::Engine) -> Result<Arc<dyn ChatModel>, EngineError> {
+    fn open(
+        &self,
+        _: &PolicyRef,
+        _: &plan::PlannedEngine,
+    ) -> Result<Arc<dyn ChatModel>, EngineError> {
         NoModel::nothing()
     }
 }
@@ -143,7 +149,7 @@ impl Scorer for NoModel {
 }
 
 impl TrainBackend for NoModel {
-    fn train(&self, _: SegmentRequest<'_>) -> Result<Segment, EngineError> {
+    fn train(&self, _: SegmentRequest<'_>) -> Result<TrainedSegment, EngineError> {
         NoModel::nothing()
     }
 
@@ -208,7 +214,7 @@ fn context() -> StageContext {
     }
 }
 
-fn script(act: impl Fn(u32) -> Act + Send + Sync + 'static) -> Arc<Script> {
+fn script(act: impl Fn(u32) -> ScriptedAct + Send + Sync + 'static) -> Arc<Script> {
     let (calls, thawed) = (AtomicU32::new(0), AtomicBool::new(false));
     Arc::new(Script { act: Box::new(act), calls, thawed })
 }
@@ -255,7 +261,7 @@ fn all_recorded(state: &ShellState) -> bool {
 #[test]
 fn a_panicking_task_is_tried_again_by_a_new_stage() {
     let context = context();
-    let script = script(|call| if call < 2 { Act::Panic } else { Act::Work });
+    let script = script(|call| if call < 2 { ScriptedAct::Panic } else { ScriptedAct::Work });
     let state = supervise(&script, &context, all_recorded, |_| {});
     assert_eq!((state.failed, state.restarts, state.halted), (2, 2, None));
     assert_eq!((kinds(&context, "task_failed"), kinds(&context, "prompt_admitted")), (2, WANTED));
@@ -275,7 +281,7 @@ impl Headroom for Scarce {
 fn a_heavy_task_waits_for_memory_and_that_is_no_failure() {
     let scarce = Arc::new(Scarce(AtomicU32::new(2)));
     let context = StageContext { headroom: scarce, ..context() };
-    let (script, mut waited) = (script(|_| Act::Work), None);
+    let (script, mut waited) = (script(|_| ScriptedAct::Work), None);
     let state = supervise(&script, &context, all_recorded, |now| {
         if now.waiting.is_some() {
             assert_eq!(now.recorded, 0);
@@ -290,7 +296,7 @@ fn a_heavy_task_waits_for_memory_and_that_is_no_failure() {
 #[test]
 fn a_frozen_task_is_given_up_and_loses_the_device() {
     let context = context();
-    let script = script(|call| if call == 0 { Act::Freeze } else { Act::Work });
+    let script = script(|call| if call == 0 { ScriptedAct::Freeze } else { ScriptedAct::Work });
     let began = Instant::now();
     let state = supervise(&script, &context, all_recorded, |_| {});
     assert!(began.elapsed() >= Duration::from_secs(1), "given up too early");
@@ -301,14 +307,18 @@ fn a_frozen_task_is_given_up_and_loses_the_device() {
 #[test]
 fn a_stage_that_fails_again_and_again_is_halted_until_the_host_says_go_on() {
     let context = context();
-    let script = script(|call| if call < FAILURES_IN_A_ROW_MAX { Act::Fail } else { Act::Work });
+    let script =
+        script(
+            |call| if call < FAILURES_IN_A_ROW_MAX { ScriptedAct::Fail } else { ScriptedAct::Work },
+        );
     let state = supervise(&script, &context, |state| state.halted.is_some(), |_| {});
     assert_eq!((state.failed, state.recorded), (u64::from(FAILURES_IN_A_ROW_MAX), 0));
     assert_eq!((kinds(&context, "task_failed"), kinds(&context, "stage_halted")), (5, 1));
     // Another process finds the failures in the log, not the halt: starting again is a go.
     let mut resumed = false;
-    let script =
-        self::script(|call| if call < FAILURES_IN_A_ROW_MAX { Act::Fail } else { Act::Work });
+    let script = self::script(|call| {
+        if call < FAILURES_IN_A_ROW_MAX { ScriptedAct::Fail } else { ScriptedAct::Work }
+    });
     let again = self::context();
     let state = supervise(&script, &again, all_recorded, |state| {
         if state.halted.is_some() && !resumed {
@@ -327,7 +337,8 @@ const REFUSALS: u32 = ATTEMPTS_MAX + 1;
 #[test]
 fn what_the_machine_refuses_is_waited_for_and_is_no_failure() {
     let context = context();
-    let script = script(|call| if call < REFUSALS { Act::Refuse } else { Act::Work });
+    let script =
+        script(|call| if call < REFUSALS { ScriptedAct::Refuse } else { ScriptedAct::Work });
     let (began, mut waited) = (Instant::now(), None);
     let state = supervise(&script, &context, all_recorded, |now| {
         waited = now.waiting.clone().or(waited.take());
@@ -341,7 +352,7 @@ fn what_the_machine_refuses_is_waited_for_and_is_no_failure() {
 #[test]
 fn what_is_lost_for_good_ends_the_stage_and_records_nothing() {
     let context = context();
-    let script = script(|call| if call == 1 { Act::Lose } else { Act::Work });
+    let script = script(|call| if call == 1 { ScriptedAct::Lose } else { ScriptedAct::Work });
     let state = supervise(&script, &context, |state| state.lost.is_some(), |_| {});
     assert!(state.lost.unwrap().contains("fell off the bus"));
     assert_eq!((state.failed, state.recorded), (0, 1));
@@ -353,7 +364,7 @@ fn what_is_lost_for_good_ends_the_stage_and_records_nothing() {
 #[test]
 fn what_is_too_large_to_be_recorded_is_a_failure_of_its_task() {
     let context = context();
-    let script = script(|call| if call == 0 { Act::Burst } else { Act::Work });
+    let script = script(|call| if call == 0 { ScriptedAct::Burst } else { ScriptedAct::Work });
     let state = supervise(&script, &context, all_recorded, |_| {});
     assert_eq!((state.failed, state.lost), (1, None));
     assert_eq!((kinds(&context, "task_failed"), kinds(&context, "prompt_admitted")), (1, WANTED));
@@ -396,7 +407,7 @@ impl Log for Unread {
 fn a_log_that_cannot_be_read_is_waited_for() {
     let log = Arc::new(Unread(MemoryLog::default(), AtomicU32::new(10)));
     let context = StageContext { log, ..context() };
-    let (script, mut waited) = (script(|_| Act::Work), None);
+    let (script, mut waited) = (script(|_| ScriptedAct::Work), None);
     let state = supervise(&script, &context, all_recorded, |now| {
         waited = now.waiting.clone().or(waited.take());
     });
@@ -417,7 +428,7 @@ impl Headroom for Clumsy {
 #[test]
 fn a_host_that_cannot_say_whether_there_is_memory_holds_nobody_up() {
     let context = StageContext { headroom: Arc::new(Clumsy(AtomicBool::new(false))), ..context() };
-    let (script, mut waited) = (script(|_| Act::Work), None);
+    let (script, mut waited) = (script(|_| ScriptedAct::Work), None);
     let state = supervise(&script, &context, all_recorded, |now| {
         waited = now.waiting.clone().or(waited.take());
     });

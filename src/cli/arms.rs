@@ -9,7 +9,7 @@ use gradus::domain::event::IterationOutcome;
 use gradus::domain::{Event, Offset};
 use gradus::lm::cancel::Cancel;
 use gradus::log::Log;
-use gradus::runtime::{Folder, Outcome};
+use gradus::runtime::{Folder, WaitOutcome};
 use gradus::view::RunView;
 use gradus::{Code, Error};
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub fn run(
     (name, source): (&str, JudgeSource),
     instead: drive::Instead,
     stop: &Cancel,
-) -> Result<(Outcome, RunView), Error> {
+) -> Result<(WaitOutcome, RunView), Error> {
     let arm = folder(main, name);
     let until = end_of_first(&main.read_log()?)?
         .ok_or_else(|| Error::refused(Code::RunNotBegun, "the demo has no M1 yet".to_owned()))?;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// A run.
 #[derive(clap::Args)]
-pub struct Target {
+pub struct RunTarget {
     /// The run's folder.
     dir: PathBuf,
     /// Print the answer as JSON.
@@ -21,7 +21,7 @@ pub struct Target {
 #[derive(clap::Args)]
 pub struct Raise {
     #[command(flatten)]
-    target: Target,
+    target: RunTarget,
     /// Iterations in all, those that are over included.
     total: u32,
 }
@@ -30,7 +30,7 @@ pub struct Raise {
 #[derive(clap::Subcommand)]
 pub enum PolicyVerb {
     /// A run's policies, and which of them acts.
-    List(Target),
+    List(RunTarget),
     /// Let a policy act from here on. An open iteration that began with another one ends.
     Choose(Choose),
     /// Let the policy act again that acted before this one.
@@ -43,7 +43,7 @@ pub enum PolicyVerb {
 #[derive(clap::Args)]
 pub struct Choose {
     #[command(flatten)]
-    target: Target,
+    target: RunTarget,
     /// M2, base, or the beginning of its hash.
     policy: String,
     /// It stays, whatever later iterations come to.
@@ -58,7 +58,7 @@ pub struct Choose {
 #[derive(clap::Args)]
 pub struct Because {
     #[command(flatten)]
-    target: Target,
+    target: RunTarget,
     /// Why, for the record.
     #[arg(long, default_value = "a person said so")]
     reason: String,
@@ -75,7 +75,7 @@ pub enum PromptsVerb {
 #[derive(clap::Args)]
 pub struct Add {
     #[command(flatten)]
-    target: Target,
+    target: RunTarget,
     /// JSON lines, a JSON array or text, as for gradus init.
     file: PathBuf,
     /// Those with a higher one are answered first.
@@ -83,7 +83,7 @@ pub struct Add {
     priority: i32,
 }
 
-impl Target {
+impl RunTarget {
     fn ask(
         &self,
         command: Command,
@@ -99,13 +99,13 @@ impl Target {
 }
 
 /// Runs `gradus pause`.
-pub fn pause(target: &Target) -> Result<ExitStatus, Error> {
+pub fn pause(target: &RunTarget) -> Result<ExitStatus, Error> {
     let dir = target.dir.display();
     target.ask(Command::Pause, |_| format!("paused. Go on with: gradus resume {dir}\n"))
 }
 
 /// Runs `gradus resume`.
-pub fn resume(target: &Target) -> Result<ExitStatus, Error> {
+pub fn resume(target: &RunTarget) -> Result<ExitStatus, Error> {
     let dir = target.dir.display().to_string();
     let works = Folder::at(&target.dir).holder().is_some();
     target.ask(Command::Resume, |_| match works {
@@ -115,7 +115,7 @@ pub fn resume(target: &Target) -> Result<ExitStatus, Error> {
 }
 
 /// Runs `gradus stop`.
-pub fn stop(target: &Target) -> Result<ExitStatus, Error> {
+pub fn stop(target: &RunTarget) -> Result<ExitStatus, Error> {
     let dir = target.dir.display();
     target.ask(Command::Stop, |_| {
         format!("it stops at the next safe point. Go on with: gradus run {dir}\n")

@@ -1,10 +1,10 @@
 //! `gradus demo`: the whole loop on the embedded model, with its control arms.
 
-use super::recipe::{Scale, WorldOracle, new_run};
+use super::recipe::{RecipeScale, WorldOracle, new_run};
 use super::{ExitStatus, arms, devices, drive, output, signals};
 use gradus::lm::cancel::Cancel;
 use gradus::report::{Report, iterations_table, judge_table, rubrics_table, time_table};
-use gradus::runtime::{Folder, Outcome};
+use gradus::runtime::{Folder, WaitOutcome};
 use gradus::{Code, Error};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -40,7 +40,7 @@ pub struct Arguments {
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct DemoShown {
     seed: u64,
     reduced: bool,
     seconds: f64,
@@ -74,7 +74,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let oracle = Some(Arc::new(WorldOracle) as Arc<_>);
     let instead = drive::Instead { wish: arguments.wish, ..drive::Instead::default() };
     let (outcome, view) = drive::work(&folder, "", instead, oracle, &stop)?;
-    let mut shown = Shown {
+    let mut shown = DemoShown {
         seed: arguments.seed,
         reduced: arguments.reduced,
         seconds: 0.0,
@@ -84,12 +84,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         oracle_judge: None,
     };
     let mut last = End { outcome, folder: folder.clone(), over: view.finished() };
-    if last.outcome == Outcome::Reached && !arguments.no_arms {
+    if last.outcome == WaitOutcome::Reached && !arguments.no_arms {
         last = run_arms(&folder, &mut shown, instead, &stop)?;
     }
     shown.seconds = began.elapsed().as_secs_f64();
     shown.peak_memory_mib = peak_memory_mib();
-    if last.outcome != Outcome::Reached {
+    if last.outcome != WaitOutcome::Reached {
         return last.told(kept.is_some());
     }
     if arguments.json {
@@ -102,7 +102,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
 
 /// Where the demo ended before it was through.
 struct End {
-    outcome: Outcome,
+    outcome: WaitOutcome,
     /// The run's folder, or an arm's.
     folder: Folder,
     /// Iterations of that which are over.
@@ -112,7 +112,7 @@ struct End {
 impl End {
     fn told(&self, kept: bool) -> Result<ExitStatus, Error> {
         let nothing = "nothing is kept (use --dir DIR to be able to go on)";
-        if self.outcome == Outcome::Stopped && !kept {
+        if self.outcome == WaitOutcome::Stopped && !kept {
             eprintln!("stopped; {nothing}");
             return Ok(ExitStatus::Stopped);
         }
@@ -130,7 +130,7 @@ impl End {
 }
 
 fn prepare(arguments: &Arguments, folder: &Folder) -> Result<(), Error> {
-    let scale = Scale { reduced: arguments.reduced, tuning: arguments.tuning };
+    let scale = RecipeScale { reduced: arguments.reduced, tuning: arguments.tuning };
     let started = folder.holds_run() && drive::known(folder)?.seed.is_some();
     if !started {
         return folder.create(&new_run(arguments.seed, scale, arguments.base.as_deref())?);
@@ -152,24 +152,24 @@ fn prepare(arguments: &Arguments, folder: &Folder) -> Result<(), Error> {
 
 fn run_arms(
     folder: &Folder,
-    shown: &mut Shown,
+    shown: &mut DemoShown,
     instead: drive::Instead,
     stop: &Cancel,
 ) -> Result<End, Error> {
-    let mut end = End { outcome: Outcome::Reached, folder: folder.clone(), over: 0 };
+    let mut end = End { outcome: WaitOutcome::Reached, folder: folder.clone(), over: 0 };
     for (name, source) in arms::ARMS {
         let (outcome, view) = arms::run(folder, (name, source), instead, stop)?;
         let slot = if name == "random" { &mut shown.random_judge } else { &mut shown.oracle_judge };
         *slot = Some(Report::of(&view));
         end = End { outcome, folder: arms::folder(folder, name), over: view.finished() };
-        if end.outcome != Outcome::Reached {
+        if end.outcome != WaitOutcome::Reached {
             break;
         }
     }
     Ok(end)
 }
 
-fn render(shown: &Shown, folder: &Folder, arguments: &Arguments) -> String {
+fn render(shown: &DemoShown, folder: &Folder, arguments: &Arguments) -> String {
     let mut text = format!(
         "Self-judged, seed {}: the loop's own judge chose every pair.\n{}\n{}\n{}",
         shown.seed,

@@ -33,15 +33,15 @@ pub struct Arguments {
 }
 
 #[derive(Serialize)]
-struct Shown {
-    devices: Vec<Line>,
+struct DevicesShown {
+    devices: Vec<DeviceLine>,
     asked: String,
     picked: String,
     reason: String,
 }
 
 #[derive(Serialize)]
-struct Line {
+struct DeviceLine {
     device: String,
     /// What it is, or why it cannot be had.
     is: String,
@@ -53,14 +53,18 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let choice: DeviceChoice = arguments.device.parse()?;
     let picked = select(choice)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut devices =
-        vec![Line { device: "cpu".to_owned(), is: format!("{threads} threads"), usable: true }];
+    let mut devices = vec![DeviceLine {
+        device: "cpu".to_owned(),
+        is: format!("{threads} threads"),
+        usable: true,
+    }];
     devices.extend((0..gpu_count()).map(gpu));
     let SelectedDevice { kind, reason, .. } = picked;
     if kind == DeviceKind::Emulated {
-        devices.push(Line { device: kind.to_string(), is: reason.clone(), usable: true });
+        devices.push(DeviceLine { device: kind.to_string(), is: reason.clone(), usable: true });
     }
-    let shown = Shown { devices, asked: choice.to_string(), picked: kind.to_string(), reason };
+    let shown =
+        DevicesShown { devices, asked: choice.to_string(), picked: kind.to_string(), reason };
     if arguments.json {
         output::json(&shown)?
     } else {
@@ -69,17 +73,17 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     Ok(ExitStatus::Done)
 }
 
-fn gpu(index: usize) -> Line {
+fn gpu(index: usize) -> DeviceLine {
     let choice = DeviceChoice::Cuda(index);
     let (is, usable) = match select(choice) {
         Ok(picked) => (picked.reason, true),
         Err(LmError::Device { why, .. }) => (why, false),
         Err(error) => (error.to_string(), false),
     };
-    Line { device: choice.to_string(), is, usable }
+    DeviceLine { device: choice.to_string(), is, usable }
 }
 
-fn render(shown: &Shown, kind: DeviceKind) -> String {
+fn render(shown: &DevicesShown, kind: DeviceKind) -> String {
     let mut text = String::new();
     for line in &shown.devices {
         text.push_str(&format!("{:<8} {}\n", line.device, line.is));

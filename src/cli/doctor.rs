@@ -27,7 +27,7 @@ pub struct Arguments {
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct DoctorShown {
     machine: Machine,
     device: Device,
     run: Option<Diagnosis>,
@@ -84,7 +84,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         None => None,
     };
     let fits = run.as_ref().is_none_or(Diagnosis::fits);
-    let shown = Shown { machine, device: Device::of(&picked), run };
+    let shown = DoctorShown { machine, device: Device::of(&picked), run };
     match arguments.json {
         true => output::json(&shown)?,
         false => output::text(&render(&shown, &picked))?,
@@ -92,7 +92,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     Ok(if fits { ExitStatus::Done } else { ExitStatus::WrongInput })
 }
 
-fn render(shown: &Shown, device: &SelectedDevice) -> String {
+fn render(shown: &DoctorShown, device: &SelectedDevice) -> String {
     let machine = &shown.machine;
     let size = |bytes: Option<u64>| bytes.map_or_else(|| "unknown".to_owned(), gib);
     let mut text = format!(

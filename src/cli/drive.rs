@@ -4,7 +4,7 @@ use super::screen::Screen;
 use super::{ExitStatus, devices, hints, output, signals};
 use gradus::lm::cancel::Cancel;
 use gradus::report::{Report, iterations_table, judge_table, rubrics_table, time_table};
-use gradus::runtime::{FailedIteration, Folder, Goal, Outcome, Runtime, fold};
+use gradus::runtime::{FailedIteration, Folder, Goal, Runtime, WaitOutcome, fold};
 use gradus::stage::Oracle;
 use gradus::view::RunView;
 use gradus::{Code, Error};
@@ -42,7 +42,7 @@ pub fn work(
     instead: Instead,
     oracle: Option<Arc<dyn Oracle>>,
     stop: &Cancel,
-) -> Result<(Outcome, RunView), Error> {
+) -> Result<(WaitOutcome, RunView), Error> {
     let screen = Arc::new(Screen::new(label));
     let mut builder = Runtime::builder(folder.path()).gauge(screen.clone());
     if let Some(iterations) = instead.iterations {
@@ -99,7 +99,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     } else {
         let table = iterations_table(&report);
         output::text(&table)?;
-        eprint!("{}", hints::of(&table, Some(folder.path())));
+        if outcome == WaitOutcome::Reached {
+            // Else the error has the hint.
+            eprint!("{}", hints::of(&table, Some(folder.path())));
+        }
         for table in [rubrics_table(&report), judge_table(&report)] {
             if !table.is_empty() {
                 output::text(&format!("\n{table}"))?;
@@ -111,19 +114,19 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
 }
 
 /// Says how the work ended, in a folder of which so many iterations are over.
-pub fn finish(outcome: &Outcome, folder: &Folder, over: u32) -> Result<ExitStatus, Error> {
+pub fn finish(outcome: &WaitOutcome, folder: &Folder, over: u32) -> Result<ExitStatus, Error> {
     let dir = folder.path().display();
     let halted = |code: Code, why: String| Err(Error::halted(code, why));
     match outcome {
-        Outcome::Reached => Ok(ExitStatus::Done),
-        Outcome::Stopped => {
+        WaitOutcome::Reached => Ok(ExitStatus::Done),
+        WaitOutcome::Stopped => {
             eprintln!("stopped; go on with: gradus run {dir}");
             Ok(ExitStatus::Stopped)
         }
-        Outcome::Paused { reason } => {
+        WaitOutcome::Paused { reason } => {
             halted(Code::RunPaused, format!("the run pauses (pairs.on_no_signal: pause): {reason}"))
         }
-        Outcome::Failed(failed) => halted(
+        WaitOutcome::Failed(failed) => halted(
             Code::IterationFailed,
             format!(
                 "the run stops (on_failure: stop): {}. The policy from before stays. Mend the \
@@ -133,7 +136,7 @@ pub fn finish(outcome: &Outcome, folder: &Folder, over: u32) -> Result<ExitStatu
                 over + 1
             ),
         ),
-        Outcome::ReachedWithFailures(failed) => {
+        WaitOutcome::ReachedWithFailures(failed) => {
             let each: Vec<String> = failed.iter().map(told).collect();
             halted(
                 Code::IterationFailed,
@@ -146,13 +149,13 @@ pub fn finish(outcome: &Outcome, folder: &Folder, over: u32) -> Result<ExitStatu
                 ),
             )
         }
-        Outcome::Halted { stage, reason } => {
+        WaitOutcome::Halted { stage, reason } => {
             halted(Code::StageHalted, format!("the {stage} failed again and again: {reason}"))
         }
-        Outcome::Lost(reason) => {
+        WaitOutcome::Lost(reason) => {
             halted(Code::RunLost, format!("the run stops: {reason}. What was recorded is safe"))
         }
-        Outcome::OutOfPrompts { over } => halted(
+        WaitOutcome::OutOfPrompts { over } => halted(
             Code::NoPromptLeft,
             format!(
                 "no prompt is left that was not answered; {over} iterations are over. Add some, let \
@@ -160,6 +163,9 @@ pub fn finish(outcome: &Outcome, folder: &Folder, over: u32) -> Result<ExitStatu
                  (prompts.wait_for: 1), and go on with: gradus run {dir}"
             ),
         ),
+        other => {
+            halted(Code::Defect, format!("the run ended, and why is not known here: {other:?}"))
+        }
     }
 }
 

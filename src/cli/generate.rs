@@ -50,7 +50,7 @@ pub struct Arguments {
 }
 
 #[derive(Serialize)]
-struct Answer<'a> {
+struct GeneratedAnswer<'a> {
     model: String,
     policy: String,
     prompt: &'a str,
@@ -91,7 +91,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     if arguments.json {
         let prompt = arguments.prompt.as_str();
         let policy = policy.id().to_string();
-        output::json(&Answer { model: name, policy, prompt, completions })?;
+        output::json(&GeneratedAnswer { model: name, policy, prompt, completions })?;
     } else {
         for completion in &completions {
             output::text(&format!("{}\n", completion.text))?;

@@ -14,27 +14,27 @@ const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
 
 /// Read, check, fingerprint, compact or mend a run's log.
 #[derive(clap::Subcommand)]
-pub enum Verb {
+pub enum LogVerb {
     /// Records in order: a line each, or whole as JSON lines.
-    Show(Show),
+    Show(ShowRecords),
     /// The last records, and with --follow those that come.
     Tail(Tail),
     /// The whole log as it lies on the disk: JSON lines with checksums and hash chain.
     Export(Export),
     /// Check every record, the hash chain, the task keys, and that both copies are the same.
-    Verify(Target),
+    Verify(LogTarget),
     /// Mend the log: what one copy lost comes from the other.
     Rebuild(Rebuild),
     /// Drop what old iterations left: completions, judgments, pairs, checkpoints on the way. What
     /// they came to stays, and so does the digest.
     Compact(Compact),
     /// One hash over everything that is known: equal runs have equal ones.
-    Digest(Target),
+    Digest(LogTarget),
 }
 
 /// Which run.
 #[derive(clap::Args)]
-pub struct Target {
+pub struct LogTarget {
     /// The run's folder.
     dir: PathBuf,
     /// Print it as JSON.
@@ -44,7 +44,7 @@ pub struct Target {
 
 /// Which records.
 #[derive(clap::Args)]
-pub struct Show {
+pub struct ShowRecords {
     /// The run's folder.
     dir: PathBuf,
     /// First offset.
@@ -126,19 +126,19 @@ pub struct Compact {
 }
 
 /// Runs the verb.
-pub fn run(verb: &Verb) -> Result<ExitStatus, Error> {
+pub fn run(verb: &LogVerb) -> Result<ExitStatus, Error> {
     match verb {
-        Verb::Show(arguments) => show(arguments),
-        Verb::Tail(arguments) => tail(arguments),
-        Verb::Export(arguments) => export(arguments),
-        Verb::Verify(target) => check(target),
-        Verb::Rebuild(arguments) => rebuild(arguments),
-        Verb::Compact(arguments) => compact(arguments),
-        Verb::Digest(target) => digest(target),
+        LogVerb::Show(arguments) => show(arguments),
+        LogVerb::Tail(arguments) => tail(arguments),
+        LogVerb::Export(arguments) => export(arguments),
+        LogVerb::Verify(target) => check(target),
+        LogVerb::Rebuild(arguments) => rebuild(arguments),
+        LogVerb::Compact(arguments) => compact(arguments),
+        LogVerb::Digest(target) => digest(target),
     }
 }
 
-fn show(arguments: &Show) -> Result<ExitStatus, Error> {
+fn show(arguments: &ShowRecords) -> Result<ExitStatus, Error> {
     let log = Folder::at(&arguments.dir).read_log()?;
     print_from(&log, Offset(arguments.from), arguments.limit, &arguments.style)?;
     Ok(ExitStatus::Done)
@@ -242,7 +242,7 @@ fn print(record: &Recorded, json: bool) -> Result<(), Error> {
     output::text(&format!("{:>7}  {:<20}  {short}{more}\n", record.offset, record.event.kind()))
 }
 
-fn check(target: &Target) -> Result<ExitStatus, Error> {
+fn check(target: &LogTarget) -> Result<ExitStatus, Error> {
     let found = Folder::at(&target.dir).verify_log()?;
     if target.json {
         output::json(&found)?;
@@ -267,7 +267,7 @@ fn check(target: &Target) -> Result<ExitStatus, Error> {
     Ok(if found.first_error.is_none() { ExitStatus::Done } else { ExitStatus::Failed })
 }
 
-fn digest(target: &Target) -> Result<ExitStatus, Error> {
+fn digest(target: &LogTarget) -> Result<ExitStatus, Error> {
     let digest = state_digest(&Folder::at(&target.dir).read_log()?)?;
     match target.json {
         true => output::json(&digest)?,

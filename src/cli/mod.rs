@@ -50,11 +50,11 @@ enum Verb {
     /// What a run is doing, or how far it got.
     Status(status::Arguments),
     /// Have a run wait: what it computes is given up, or cut at a step, and done again later.
-    Pause(control::Target),
+    Pause(control::RunTarget),
     /// Have a run go on that was paused.
-    Resume(control::Target),
+    Resume(control::RunTarget),
     /// Ask the process that works on a run to end at the next safe point.
-    Stop(control::Target),
+    Stop(control::RunTarget),
     /// Let a run have more iterations, also while it works.
     Raise(control::Raise),
     /// A run's policies: which there are, and which acts.
@@ -71,12 +71,12 @@ enum Verb {
     Rejudge(rejudge::Arguments),
     /// Write rubrics, try them, and change which ones judge.
     #[command(subcommand)]
-    Rubric(rubric::Verb),
+    Rubric(rubric::RubricVerb),
     /// What this machine can compute on.
     Devices(devices::Arguments),
     /// Read, check, compact or mend a run's log.
     #[command(subcommand)]
-    Log(log::Verb),
+    Log(log::LogVerb),
 }
 
 /// Runs the command.

@@ -29,7 +29,7 @@ const TUNED: u64 = 7;
 
 /// How much of everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scale {
+pub struct RecipeScale {
     /// Smaller numbers of everything, for tests.
     pub reduced: bool,
     /// The held-out prompts of tuning instead of the reported ones.
@@ -62,7 +62,7 @@ pub fn writer_of(folder: &Folder) -> Option<Arc<dyn PromptWriter>> {
 }
 
 /// The settings.
-pub fn config(seed: u64, scale: Scale) -> Result<Config, Error> {
+pub fn config(seed: u64, scale: RecipeScale) -> Result<Config, Error> {
     let mut config = Config::preset("demo")?;
     config.seed = seed;
     if scale.reduced {
@@ -87,7 +87,7 @@ pub fn config(seed: u64, scale: Scale) -> Result<Config, Error> {
     Ok(config)
 }
 
-fn sizes(scale: Scale) -> SeedSizes {
+fn sizes(scale: RecipeScale) -> SeedSizes {
     match scale.reduced {
         true => SeedSizes { ift: 100, eft: 200, held_out: 24 },
         false => SeedSizes { ift: 600, eft: 1000, held_out: 400 },
@@ -107,7 +107,7 @@ fn base(dir: Option<&Path>) -> Result<(ModelFiles, Weights), Error> {
 }
 
 /// A new run of the demo.
-pub fn new_run(seed: u64, scale: Scale, dir: Option<&Path>) -> Result<NewRun, Error> {
+pub fn new_run(seed: u64, scale: RecipeScale, dir: Option<&Path>) -> Result<NewRun, Error> {
     let test = if scale.tuning { TUNED } else { REPORTED };
     let root = Seed::root(seed).derive("demo data");
     let data = seed_data(root, Seed::root(test), sizes(scale));

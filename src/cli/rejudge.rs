@@ -72,9 +72,9 @@ pub struct Diff {
 }
 
 /// How far it is, where somebody looks.
-struct Progress;
+struct RejudgeProgress;
 
-impl Gauge for Progress {
+impl Gauge for RejudgeProgress {
     fn progress(&self, _stage: &'static str, done: u64, total: u64) {
         if std::io::stderr().is_terminal() {
             eprint!("\r{done} of {total} prompts{}", if done == total { "\n" } else { "" });
@@ -85,7 +85,7 @@ impl Gauge for Progress {
 /// A run's past from an iteration on.
 pub fn past(dir: &Path, from: u32, device: Option<DeviceChoice>) -> Result<Past, Error> {
     let (folder, stop) = (Folder::at(dir), signals::stop_flag()?);
-    Past::open(&folder, Iteration(from), &stop, Arc::new(Progress), device)
+    Past::open(&folder, Iteration(from), &stop, Arc::new(RejudgeProgress), device)
 }
 
 /// The rubric that a person means: a file, an installed one, or a bundled one.

@@ -23,7 +23,7 @@ pub struct Arguments {
 
 #[derive(Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
-enum Status {
+enum ShownStatus {
     /// Another process works on it.
     Running(Box<runtime::Status>),
     /// Nobody does.
@@ -48,7 +48,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         return Ok(ExitStatus::Done);
     }
     let text = match &status {
-        Status::Running(status) => {
+        ShownStatus::Running(status) => {
             let view = drive::known(&folder)?;
             let report = Report::of(&view);
             let warnings = report.warnings.iter().map(|warning| format!("WARNING {warning}\n"));
@@ -56,7 +56,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
             let settings = settings.unwrap_or_default();
             format!("{}{settings}{}", running(status), warnings.collect::<String>())
         }
-        Status::Idle { report, prompts_unused, failed_tasks, settings_to_come, stopped } => {
+        ShownStatus::Idle { report, prompts_unused, failed_tasks, settings_to_come, stopped } => {
             format!(
                 "idle; {} iterations, {} records, {prompts_unused} unused prompts, {failed_tasks} \
              failed tasks\n{}{}\n{}",
@@ -73,10 +73,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     Ok(ExitStatus::Done)
 }
 
-fn read(folder: &Folder) -> Result<Status, Error> {
+fn read(folder: &Folder) -> Result<ShownStatus, Error> {
     let view = drive::known(folder)?;
     let Some(pid) = folder.holder() else {
-        return Ok(Status::Idle {
+        return Ok(ShownStatus::Idle {
             prompts_unused: view.waiting(),
             failed_tasks: view.failed_tasks(),
             settings_to_come: to_come(folder, &view),
@@ -84,7 +84,7 @@ fn read(folder: &Folder) -> Result<Status, Error> {
             report: Box::new(Report::of(&view)),
         });
     };
-    Ok(Status::Running(Box::new(asked(folder, &pid, &view))))
+    Ok(ShownStatus::Running(Box::new(asked(folder, &pid, &view))))
 }
 
 /// What the process at work says, else what it wrote into the folder, else what the log says.
@@ -99,11 +99,11 @@ fn asked(folder: &Folder, pid: &str, view: &RunView) -> runtime::Status {
     // What another process left there is old news.
     let ours = |status: &runtime::Status| pid.is_empty() || status.pid.to_string() == pid;
     let asked = socket::ask_if_reachable(folder, &Query::Status).and_then(told);
-    asked.or_else(|| written().filter(ours)).unwrap_or_else(|| runtime::Status {
-        pid: pid.parse().unwrap_or_default(),
-        finished: view.finished(),
-        records: view.next.0,
-        ..runtime::Status::default()
+    asked.or_else(|| written().filter(ours)).unwrap_or_else(|| {
+        let mut status = runtime::Status::of(view);
+        // Whoever holds the run did not say its number: then nobody's is shown.
+        status.pid = pid.parse().unwrap_or(0);
+        status
     })
 }
 
@@ -122,6 +122,7 @@ fn stopped(view: &RunView, folder: &Folder) -> Option<String> {
             format!("gave nothing to learn from: {reason}")
         }
         IterationOutcome::Promoted | IterationOutcome::Rejected { .. } => return None,
+        other => format!("ended: {other:?}"),
     };
     let dir = folder.path().display();
     Some(format!("iteration {last} {reason}. Go on with: gradus run {dir}"))

@@ -2,7 +2,7 @@
 //! found them to be.
 
 use crate::domain::BlobHash;
-use crate::domain::plan::{AnswersWith, Engine, NamedEngine, WriterPlan};
+use crate::domain::plan::{AnswersWith, NamedEngine, PlannedEngine, WriterPlan};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,14 +35,14 @@ pub struct Brought {
 
 impl Brought {
     /// What answers with the run's policies; `local` is this machine's model.
-    pub(super) fn policy_engine(&self, local: Engine) -> Engine {
-        self.policy.clone().map_or(local, Engine::Named)
+    pub(super) fn policy_engine(&self, local: PlannedEngine) -> PlannedEngine {
+        self.policy.clone().map_or(local, PlannedEngine::Named)
     }
 
     /// The engine of a name. Of one that was not opened only the name is known: a runtime does not
     /// begin with it.
-    pub(super) fn engine(&self, name: &str) -> Engine {
-        Engine::Named(self.engines.get(name).cloned().unwrap_or_else(|| NamedEngine {
+    pub(super) fn engine(&self, name: &str) -> PlannedEngine {
+        PlannedEngine::Named(self.engines.get(name).cloned().unwrap_or_else(|| NamedEngine {
             name: name.to_owned(),
             what: "not opened".to_owned(),
             identity: BlobHash(String::new()),

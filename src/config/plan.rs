@@ -6,9 +6,9 @@ use super::{
 };
 use crate::domain::event::IterationKind;
 use crate::domain::plan::{
-    Difference, Engine, EvaluationPlan, Gate, JudgePlan, Loss, MovingMean, Objective,
-    OptimizerPlan, PairingPlan, PairingRule, ProbePlan, PromptPlan, Reference, ReferenceRule,
-    Rehearsal, SampleSet, Sampling, SeedSet, Trained, TrainingPlan, WriterPlan,
+    Difference, EvaluationPlan, Gate, JudgePlan, Loss, MovingMean, Objective, OptimizerPlan,
+    PairingPlan, PairingRule, PlannedEngine, PlannedSampling, ProbePlan, PromptPlan, Reference,
+    ReferenceRule, Rehearsal, SampleSet, SeedSet, Trained, TrainingPlan, WriterPlan,
 };
 use crate::domain::{AdapterShape, IterationPlan, Panel, PolicyRef};
 
@@ -31,12 +31,12 @@ pub struct PlanInputs<'a> {
 
 impl Config {
     /// What answers with the run's policies.
-    pub fn engine(&self) -> Engine {
-        self.brought.policy_engine(Engine::Local { weight_bits: self.sampling.weight_bits })
+    pub fn engine(&self) -> PlannedEngine {
+        self.brought.policy_engine(PlannedEngine::Local { weight_bits: self.sampling.weight_bits })
     }
 
     /// The engine that a setting names, or the run's own.
-    fn engine_of(&self, named: Option<&String>) -> Engine {
+    fn engine_of(&self, named: Option<&String>) -> PlannedEngine {
         named.map_or_else(|| self.engine(), |name| self.brought.engine(name))
     }
 
@@ -103,7 +103,7 @@ impl Config {
             engine: self.engine_of(judge.engine.as_ref()),
             panel: panel.clone(),
             samples: judge.samples,
-            sampling: Sampling {
+            sampling: PlannedSampling {
                 temperature: judge.temperature,
                 top_p: judge.top_p,
                 max_new_tokens: judge.max_new_tokens,
@@ -134,12 +134,12 @@ impl Config {
         }
     }
 
-    fn evaluation_plan(&self, answers: Sampling) -> EvaluationPlan {
+    fn evaluation_plan(&self, answers: PlannedSampling) -> EvaluationPlan {
         let evaluate = &self.evaluate;
         EvaluationPlan {
             prompts: evaluate.prompts,
             judge_prompts: evaluate.judge_prompts,
-            sampling: Sampling {
+            sampling: PlannedSampling {
                 temperature: evaluate.temperature,
                 top_p: evaluate.top_p,
                 ..answers
@@ -160,9 +160,9 @@ impl GateConfig {
 
 impl SamplingConfig {
     /// How answers are drawn.
-    pub fn drawing(&self) -> Sampling {
+    pub fn drawing(&self) -> PlannedSampling {
         let SamplingConfig { temperature, top_p, max_new_tokens, .. } = *self;
-        Sampling { temperature, top_p, max_new_tokens }
+        PlannedSampling { temperature, top_p, max_new_tokens }
     }
 }
 
@@ -173,7 +173,7 @@ impl PromptsConfig {
             shots: self.shots,
             draws_per_round: self.draws_per_round,
             rounds_max: self.rounds_max,
-            sampling: Sampling {
+            sampling: PlannedSampling {
                 temperature: self.temperature,
                 top_p: self.top_p,
                 max_new_tokens: self.max_new_tokens,

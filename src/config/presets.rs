@@ -27,176 +27,6 @@ impl Default for Config {
     }
 }
 
-impl Default for SupervisionConfig {
-    fn default() -> Self {
-        SupervisionConfig { frozen_after_seconds: 900, memory_reserve_mib: 256 }
-    }
-}
-
-impl Default for RubricsConfig {
-    fn default() -> Self {
-        let trial = Trial::default();
-        RubricsConfig {
-            trial_prompts: trial.prompts,
-            watch_prompts: trial.watch,
-            unparsed_max: trial.unparsed_max,
-            mass_min: trial.mass_min,
-            trial_judgments: None,
-            watch: "watch".to_owned(),
-            watch_when: When::NextIteration,
-        }
-    }
-}
-
-impl Default for StorageConfig {
-    fn default() -> Self {
-        StorageConfig { keep_iterations: 0, quota_mib: 0, reserve_mib: 64 }
-    }
-}
-
-impl Default for PromptsConfig {
-    fn default() -> Self {
-        PromptsConfig {
-            per_iteration: 1000,
-            wait_for: 0,
-            generate: false,
-            writer: None,
-            shots: 8,
-            draws_per_round: 32,
-            rounds_max: 50,
-            temperature: 0.6,
-            top_p: 0.9,
-            max_new_tokens: 96,
-            held_out: 64,
-        }
-    }
-}
-
-impl Default for SamplingConfig {
-    fn default() -> Self {
-        SamplingConfig {
-            engine: None,
-            candidates: 4,
-            temperature: 0.7,
-            top_p: 0.9,
-            max_new_tokens: 512,
-            batch_prompts: 16,
-            weight_bits: 32,
-        }
-    }
-}
-
-impl Default for JudgeConfig {
-    fn default() -> Self {
-        JudgeConfig {
-            engine: None,
-            samples: 3,
-            temperature: 0.7,
-            top_p: 0.9,
-            max_new_tokens: 256,
-            readout: ReadoutMode::Expected,
-            source: JudgeSource::Model,
-            probes: 4,
-            probes_max: 16,
-            forgery_gain_max: 0.1,
-            comparisons_max: COMPARISONS_MAX,
-        }
-    }
-}
-
-impl Default for PairsConfig {
-    fn default() -> Self {
-        PairsConfig {
-            rule: PairRule::BestWorst,
-            min_gap: 0.0,
-            noise: 1.0,
-            min_pairs: 16,
-            length_control: 0.0,
-            require_ended: true,
-            on_no_signal: OnNoSignal::Continue,
-        }
-    }
-}
-
-impl Default for TrainConfig {
-    fn default() -> Self {
-        let modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
-        TrainConfig {
-            sft: SftConfig::default(),
-            dpo: DpoConfig::default(),
-            use_peft: false,
-            lora_r: 16,
-            lora_alpha: 32.0,
-            lora_target_modules: modules.map(str::to_owned).to_vec(),
-            segment_steps: 20,
-            threads: 2,
-            gradient_checkpointing: false,
-            keep_checkpoints: KeepCheckpoints::Newest,
-        }
-    }
-}
-
-impl Default for SftConfig {
-    fn default() -> Self {
-        SftConfig {
-            learning_rate: 5.5e-6,
-            train_batch_size: 16,
-            num_train_epochs: 1,
-            warmup_steps: 0,
-            lr_scheduler_type: Schedule::Cosine,
-            final_ratio: 0.2,
-            weight_decay: 0.0,
-            max_grad_norm: 1.0,
-        }
-    }
-}
-
-impl Default for DpoConfig {
-    fn default() -> Self {
-        DpoConfig {
-            beta: 0.1,
-            loss_type: LossType::Sigmoid,
-            label_smoothing: 0.0,
-            reference: ReferenceRule::Previous,
-            reference_decay: 0.9,
-            nll_weight: 0.0,
-            rehearsal_weight: 0.0,
-            learning_rate: 1e-6,
-            train_batch_size: 16,
-            num_train_epochs: 1,
-            warmup_steps: 0,
-            lr_scheduler_type: Schedule::Cosine,
-            final_ratio: 0.1,
-            weight_decay: 0.0,
-            max_grad_norm: 1.0,
-        }
-    }
-}
-
-impl Default for EvaluateConfig {
-    fn default() -> Self {
-        EvaluateConfig {
-            prompts: 64,
-            judge_prompts: 80,
-            temperature: 0.7,
-            top_p: 0.9,
-            rubrics: Vec::new(),
-            gate: GateConfig::default(),
-        }
-    }
-}
-
-impl Default for GateConfig {
-    fn default() -> Self {
-        GateConfig {
-            mode: GateMode::NotWorse,
-            margin: 0.1,
-            length_growth_max: 0.5,
-            min_win_rate: None,
-        }
-    }
-}
-
 impl Config {
     /// The preset with a name.
     ///
@@ -249,9 +79,7 @@ fn demo() -> Config {
     let mut config = Config { iterations: 3, ..Config::default() };
     config.prompts = PromptsConfig {
         per_iteration: 600,
-        wait_for: 0,
         generate: true,
-        writer: None,
         shots: 4,
         draws_per_round: 128,
         rounds_max: 30,
@@ -259,6 +87,7 @@ fn demo() -> Config {
         top_p: 0.98,
         max_new_tokens: 18,
         held_out: 400,
+        ..PromptsConfig::default()
     };
     config.sampling = SamplingConfig {
         candidates: 4,

@@ -4,63 +4,11 @@
 //! above what anybody needs; what a run takes of the memory that is there is asked at its start
 //! ([`Code::NotEnoughMemory`](crate::Code::NotEnoughMemory)).
 
-use super::{Config, ConfigError, Trial};
+use super::groups::ITERATIONS_MAX;
+use super::span::{Span, within};
+use super::{Config, ConfigError};
 use crate::lm::config::ModelConfig;
 use crate::lm::lora;
-
-/// Iterations of a run.
-const ITERATIONS_MAX: u32 = 100_000;
-/// Prompts of an iteration, held-out ones, pairs.
-const PROMPTS_MAX: u32 = 1_000_000;
-/// Tokens of an answer, a reply or a new prompt: the longest contexts that models are made for.
-const TOKENS_MAX: u32 = 131_072;
-/// Answers to a prompt, judgments of one, demonstrations, threads.
-const FEW_MAX: u32 = 1024;
-/// Rows of a step, prompts of a task, draws of a round, comparisons of a prompt.
-const BATCH_MAX: u32 = 65_536;
-/// Prompts of a round of probes, which is one event.
-const PROBES_MAX: u32 = 32;
-/// Passes over the data, prompts with probes in all rounds.
-const PASSES_MAX: u32 = 10_000;
-/// Rank of an adapter; long before, it does not fit into memory, which its start says.
-const RANK_MAX: u32 = 1 << 24;
-/// Steps between checkpoints.
-const STEPS_MAX: u32 = 1_000_000;
-/// Seconds of a year.
-const SECONDS_MAX: u32 = 31_536_000;
-/// 64 TiB in MiB.
-const MIB_MAX: u32 = 1 << 26;
-/// Of weights and strengths; with more, 32-bit numbers do not bear the products.
-const FACTOR_MAX: f64 = 1e6;
-
-/// What a number may be.
-enum Span {
-    /// From, to, both included.
-    Within(f64, f64),
-    /// Above 0, up to.
-    AboveZero(f64),
-    /// From 0, without an end, but a number.
-    NotNegative,
-}
-
-impl Span {
-    fn holds(&self, value: f64) -> bool {
-        match self {
-            Span::Within(least, most) => (*least..=*most).contains(&value),
-            Span::AboveZero(most) => value > 0.0 && value <= *most,
-            Span::NotNegative => value >= 0.0 && value.is_finite(),
-        }
-    }
-
-    fn words(&self) -> String {
-        match self {
-            Span::Within(least, most) => format!("{least} to {most}"),
-            Span::AboveZero(most) if *most == f64::MAX => "above 0".to_owned(),
-            Span::AboveZero(most) => format!("above 0, at most {most}"),
-            Span::NotNegative => "0 or more".to_owned(),
-        }
-    }
-}
 
 fn refuse(key: &'static str, value: impl ToString, allowed: impl Into<String>) -> ConfigError {
     ConfigError::Range { key, value: value.to_string(), allowed: allowed.into() }
@@ -74,11 +22,6 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         if let serde_json::Value::String(why) = self.as_json() {
             return Err(refuse("gradus.yaml", why, "settings that JSON can hold"));
-        }
-        for (key, value, least, most) in self.counts() {
-            if !(least..=most).contains(&value) {
-                return Err(refuse(key, value, format!("{least} to {most}")));
-            }
         }
         for (key, value, span) in self.numbers() {
             if !span.holds(value) {
@@ -113,91 +56,26 @@ impl Config {
         self.validate_modules()
     }
 
-    /// Whole numbers: key, value, least, most.
-    fn counts(&self) -> [(&'static str, u32, u32, u32); 35] {
-        let Config { prompts, sampling, judge, train, evaluate, .. } = self;
-        let (sft, dpo) = (&train.sft, &train.dpo);
-        let (supervision, storage, rubrics) = (&self.supervision, &self.storage, &self.rubrics);
+    /// Every number: key, value, what it may be.
+    fn numbers(&self) -> Vec<(&'static str, f64, Span)> {
+        let Config { prompts, sampling, judge, pairs, train, evaluate, .. } = self;
+        let iterations = within(1, ITERATIONS_MAX);
         [
-            ("iterations", self.iterations, 1, ITERATIONS_MAX),
-            ("prompts.per_iteration", prompts.per_iteration, 1, PROMPTS_MAX),
-            ("prompts.shots", prompts.shots, 0, FEW_MAX),
-            ("prompts.draws_per_round", prompts.draws_per_round, 1, BATCH_MAX),
-            ("prompts.rounds_max", prompts.rounds_max, 0, PASSES_MAX),
-            ("prompts.max_new_tokens", prompts.max_new_tokens, 1, TOKENS_MAX),
-            ("prompts.wait_for", prompts.wait_for, 0, PROMPTS_MAX),
-            ("prompts.held_out", prompts.held_out, 0, PROMPTS_MAX),
-            // A pair needs two.
-            ("sampling.candidates", sampling.candidates, 2, FEW_MAX),
-            ("sampling.max_new_tokens", sampling.max_new_tokens, 1, TOKENS_MAX),
-            ("sampling.batch_prompts", sampling.batch_prompts, 1, BATCH_MAX),
-            ("judge.samples", judge.samples, 1, FEW_MAX),
-            ("judge.max_new_tokens", judge.max_new_tokens, 1, TOKENS_MAX),
-            ("judge.probes", judge.probes, 0, PROBES_MAX),
-            ("judge.probes_max", judge.probes_max, 0, PASSES_MAX),
-            ("judge.comparisons_max", judge.comparisons_max, 1, BATCH_MAX),
-            ("pairs.min_pairs", self.pairs.min_pairs, 0, PROMPTS_MAX),
-            ("train.lora_r", train.lora_r, 1, RANK_MAX),
-            ("train.segment_steps", train.segment_steps, 1, STEPS_MAX),
-            ("train.threads", train.threads, 1, FEW_MAX),
-            ("train.sft.train_batch_size", sft.train_batch_size, 1, BATCH_MAX),
-            ("train.sft.num_train_epochs", sft.num_train_epochs, 1, PASSES_MAX),
-            ("train.dpo.train_batch_size", dpo.train_batch_size, 1, BATCH_MAX),
-            ("train.dpo.num_train_epochs", dpo.num_train_epochs, 1, PASSES_MAX),
-            ("evaluate.prompts", evaluate.prompts, 0, PROMPTS_MAX),
-            ("evaluate.judge_prompts", evaluate.judge_prompts, 0, PROMPTS_MAX),
-            ("rubrics.trial_prompts", rubrics.trial_prompts, 0, Trial::PROMPTS_MAX),
-            ("rubrics.watch_prompts", rubrics.watch_prompts, 0, Trial::PROMPTS_MAX),
-            ("supervision.frozen_after_seconds", supervision.frozen_after_seconds, 1, SECONDS_MAX),
-            ("supervision.memory_reserve_mib", supervision.memory_reserve_mib, 0, MIB_MAX),
-            ("storage.keep_iterations", storage.keep_iterations, 0, ITERATIONS_MAX),
-            ("storage.quota_mib", storage.quota_mib, 0, MIB_MAX),
-            ("storage.reserve_mib", storage.reserve_mib, 0, MIB_MAX),
-            // A warm-up may be longer than what it warms up: the rate rises to the end then.
-            ("train.sft.warmup_steps", sft.warmup_steps, 0, u32::MAX),
-            ("train.dpo.warmup_steps", dpo.warmup_steps, 0, u32::MAX),
+            vec![("iterations", f64::from(self.iterations), iterations)],
+            prompts.numbers(),
+            sampling.numbers(),
+            judge.numbers(),
+            pairs.numbers(),
+            train.numbers(),
+            train.sft.numbers(),
+            train.dpo.numbers(),
+            evaluate.numbers(),
+            evaluate.gate.numbers(),
+            self.rubrics.numbers(),
+            self.supervision.numbers(),
+            self.storage.numbers(),
         ]
-    }
-
-    /// Numbers with a fraction: key, value, what it may be.
-    fn numbers(&self) -> [(&'static str, f64, Span); 30] {
-        let Config { prompts, sampling, judge, pairs, train, evaluate, rubrics, .. } = self;
-        let (sft, dpo, gate) = (&train.sft, &train.dpo, &evaluate.gate);
-        let (heat, nucleus) = (|| Span::Within(0.0, 10.0), || Span::AboveZero(1.0));
-        let (share, factor) = (|| Span::Within(0.0, 1.0), || Span::Within(0.0, FACTOR_MAX));
-        let rate = || Span::AboveZero(f64::MAX);
-        [
-            ("sampling.temperature", sampling.temperature, heat()),
-            ("judge.temperature", judge.temperature, heat()),
-            ("evaluate.temperature", evaluate.temperature, heat()),
-            ("prompts.temperature", prompts.temperature, heat()),
-            ("sampling.top_p", sampling.top_p, nucleus()),
-            ("judge.top_p", judge.top_p, nucleus()),
-            ("evaluate.top_p", evaluate.top_p, nucleus()),
-            ("prompts.top_p", prompts.top_p, nucleus()),
-            ("pairs.min_gap", pairs.min_gap, factor()),
-            ("pairs.noise", pairs.noise, factor()),
-            ("pairs.length_control", pairs.length_control, share()),
-            ("judge.forgery_gain_max", judge.forgery_gain_max, share()),
-            ("rubrics.unparsed_max", rubrics.unparsed_max, share()),
-            ("rubrics.mass_min", rubrics.mass_min, share()),
-            ("train.lora_alpha", train.lora_alpha, Span::AboveZero(FACTOR_MAX)),
-            ("train.sft.learning_rate", sft.learning_rate, rate()),
-            ("train.dpo.learning_rate", dpo.learning_rate, rate()),
-            ("train.sft.final_ratio", sft.final_ratio, share()),
-            ("train.dpo.final_ratio", dpo.final_ratio, share()),
-            ("train.sft.weight_decay", sft.weight_decay, factor()),
-            ("train.dpo.weight_decay", dpo.weight_decay, factor()),
-            ("train.sft.max_grad_norm", sft.max_grad_norm, Span::NotNegative),
-            ("train.dpo.max_grad_norm", dpo.max_grad_norm, Span::NotNegative),
-            ("train.dpo.beta", dpo.beta, Span::AboveZero(FACTOR_MAX)),
-            ("train.dpo.label_smoothing", dpo.label_smoothing, share()),
-            ("train.dpo.reference_decay", dpo.reference_decay, share()),
-            ("train.dpo.nll_weight", dpo.nll_weight, factor()),
-            ("train.dpo.rehearsal_weight", dpo.rehearsal_weight, factor()),
-            ("evaluate.gate.margin", gate.margin, Span::Within(0.0, 0.5)),
-            ("evaluate.gate.length_growth_max", gate.length_growth_max, Span::NotNegative),
-        ]
+        .concat()
     }
 
     fn validate_modules(&self) -> Result<(), ConfigError> {
@@ -283,50 +161,6 @@ mod tests {
         })
     }
 
-    /// Where nothing, or nobody, is a choice.
-    const MAY_BE_ZERO: [&str; 39] = [
-        "seed",
-        "prompts.shots",
-        "prompts.rounds_max",
-        "prompts.temperature",
-        "prompts.held_out",
-        "sampling.temperature",
-        "judge.temperature",
-        "judge.probes",
-        "judge.forgery_gain_max",
-        "pairs.min_gap",
-        "pairs.noise",
-        "pairs.min_pairs",
-        "pairs.length_control",
-        "train.sft.warmup_steps",
-        "train.sft.final_ratio",
-        "train.sft.weight_decay",
-        "train.sft.max_grad_norm",
-        "train.dpo.label_smoothing",
-        "train.dpo.reference_decay",
-        "train.dpo.nll_weight",
-        "train.dpo.rehearsal_weight",
-        "train.dpo.warmup_steps",
-        "train.dpo.final_ratio",
-        "train.dpo.weight_decay",
-        "train.dpo.max_grad_norm",
-        "evaluate.prompts",
-        "evaluate.judge_prompts",
-        "evaluate.temperature",
-        "evaluate.gate.margin",
-        "evaluate.gate.length_growth_max",
-        "rubrics.trial_prompts",
-        "rubrics.watch_prompts",
-        "rubrics.unparsed_max",
-        "rubrics.mass_min",
-        "supervision.memory_reserve_mib",
-        "storage.keep_iterations",
-        "storage.quota_mib",
-        "storage.reserve_mib",
-        // Not fewer than `judge.probes`, which it is beside here.
-        "judge.probes_max",
-    ];
-
     /// Of these as much as a number holds.
     const MAY_BE_ANYTHING: [&str; 3] = ["seed", "train.sft.warmup_steps", "train.dpo.warmup_steps"];
     /// Numbers without an end that is known; one that is too large shows in training and is recorded.
@@ -337,25 +171,83 @@ mod tests {
         "train.dpo.max_grad_norm",
         "evaluate.gate.length_growth_max",
     ];
+    /// Numbers that are held to more than a span.
+    const HELD_TO_MORE: [&str; 5] = [
+        "sampling.weight_bits",
+        "judge.probes",
+        "judge.probes_max",
+        "train.dpo.label_smoothing",
+        "evaluate.gate.min_win_rate",
+    ];
+
+    /// A number of that kind as a file has it.
+    fn written(value: f64, whole: bool) -> String {
+        if whole { format!("{value:.0}") } else { format!("{value:?}") }
+    }
 
     #[test]
     fn every_number_is_held_to_what_can_work() {
         let all = numeric();
         assert!(all.len() >= 60, "{}", all.len());
+        let spans = Config::default().numbers();
         for (key, whole) in &all {
             let key = key.as_str();
             for none in [".nan", ".inf", "-.inf", "-1", "x", "[]"] {
                 assert!(set(key, none).is_err(), "{key}: {none} is taken");
             }
-            let zero = MAY_BE_ZERO.contains(&key);
-            let beside = key == "judge.probes_max";
-            assert_eq!(set(key, "0").is_ok(), zero && !beside, "{key}: 0");
             let most = if *whole { "4294967295" } else { "1.0e+300" };
             let large = MAY_BE_ANYTHING.contains(&key) || MAY_BE_LARGE.contains(&key);
             assert_eq!(set(key, most).is_ok(), large, "{key}: {most}");
+            if HELD_TO_MORE.contains(&key) || MAY_BE_ANYTHING.contains(&key) {
+                continue;
+            }
+            let span = spans.iter().find(|(of, _, _)| *of == key);
+            let (_, _, span) = span.unwrap_or_else(|| panic!("{key} has no span"));
+            let zero = span.holds(0.0);
+            assert_eq!(set(key, if *whole { "0" } else { "0.0" }).is_ok(), zero, "{key}: 0");
+            if let Span::Within(least, most) = *span {
+                let beyond = if *whole { 1.0 } else { most.abs() * 1e-9 + 1e-9 };
+                for (value, taken) in
+                    [(least, true), (most, true), (least - beyond, false), (most + beyond, false)]
+                {
+                    let value = written(value, *whole);
+                    assert_eq!(set(key, &value).is_ok(), taken, "{key}: {value}");
+                }
+            }
         }
         let known = |key: &&str| all.iter().any(|(known, _)| known == key);
-        assert!(MAY_BE_ZERO.iter().chain(&MAY_BE_ANYTHING).chain(&MAY_BE_LARGE).all(known));
+        assert!(HELD_TO_MORE.iter().chain(&MAY_BE_ANYTHING).chain(&MAY_BE_LARGE).all(known));
+    }
+
+    /// Where nothing, or nobody, is no choice: said once more, for a span that begins at 0 by mistake.
+    #[test]
+    fn what_there_must_be_one_of_is_not_none() {
+        for key in [
+            "iterations",
+            "prompts.per_iteration",
+            "prompts.draws_per_round",
+            "prompts.max_new_tokens",
+            "sampling.candidates",
+            "sampling.max_new_tokens",
+            "sampling.batch_prompts",
+            "judge.samples",
+            "judge.max_new_tokens",
+            "judge.comparisons_max",
+            "train.lora_r",
+            "train.segment_steps",
+            "train.threads",
+            "train.sft.train_batch_size",
+            "train.sft.num_train_epochs",
+            "train.dpo.train_batch_size",
+            "train.dpo.num_train_epochs",
+            "supervision.frozen_after_seconds",
+        ] {
+            assert!(set(key, "0").is_err(), "{key}: 0");
+        }
+        for key in ["train.dpo.beta", "train.lora_alpha", "train.dpo.learning_rate", "judge.top_p"]
+        {
+            assert!(set(key, "0.0").is_err(), "{key}: 0.0");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 /// Kinds of pretraining documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum DocumentKind {
     /// An instruction and an answer, right or not.
     Answer,
     /// A sentence about words and numbers.
@@ -26,19 +26,19 @@ pub enum Kind {
     Critique,
 }
 
-const KINDS: [(Kind, f64); 5] = [
-    (Kind::Answer, 0.42),
-    (Kind::Fact, 0.04),
-    (Kind::Check, 0.06),
-    (Kind::Tasks, 0.06),
-    (Kind::Critique, 0.42),
+const KINDS: [(DocumentKind, f64); 5] = [
+    (DocumentKind::Answer, 0.42),
+    (DocumentKind::Fact, 0.04),
+    (DocumentKind::Check, 0.06),
+    (DocumentKind::Tasks, 0.06),
+    (DocumentKind::Critique, 0.42),
 ];
 
 /// Tokens and what each weighs in the loss.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
     /// Its kind.
-    pub kind: Kind,
+    pub kind: DocumentKind,
     /// Its words, special tokens included.
     pub tokens: Vec<String>,
     /// One weight per token.
@@ -51,7 +51,7 @@ const TEXT_WEIGHT: f32 = 0.3;
 const FLAG_WEIGHT: f32 = 2.0;
 
 impl Document {
-    fn new(kind: Kind) -> Document {
+    fn new(kind: DocumentKind) -> Document {
         Document { kind, tokens: Vec::new(), weights: Vec::new() }
     }
 
@@ -62,11 +62,11 @@ impl Document {
         }
     }
 
-    fn chat(kind: Kind, prompt: &str, answer: &str) -> Document {
+    fn chat(kind: DocumentKind, prompt: &str, answer: &str) -> Document {
         let mut document = Document::new(kind);
         document.add(&format!("<bos> <user> {prompt} <bot>"), PROMPT_WEIGHT);
         for token in answer.split_whitespace() {
-            let flag = kind == Kind::Critique && (token == "ok" || token == "bad");
+            let flag = kind == DocumentKind::Critique && (token == "ok" || token == "bad");
             document.add(token, if flag { FLAG_WEIGHT } else { 1.0 });
         }
         document.add("<eos>", 1.0);
@@ -86,28 +86,28 @@ pub fn document(seed: Seed, n: u64, progress: f64) -> Document {
     let mut dice = Dice::new(seed.derive("document").index(n));
     let weights = KINDS.map(|(_, weight)| weight);
     let at = dice.weighted(&weights);
-    let kind = KINDS.get(at).map_or(Kind::Answer, |(kind, _)| *kind);
+    let kind = KINDS.get(at).map_or(DocumentKind::Answer, |(kind, _)| *kind);
     let answers = if progress < 0.75 { &CLEANISH } else { &WEB };
     match kind {
-        Kind::Fact => fact(&mut dice),
-        Kind::Check => check(&mut dice),
-        Kind::Tasks => tasks(&mut dice),
-        Kind::Answer => answer(answers, &mut dice),
-        Kind::Critique => critique(&mut dice),
+        DocumentKind::Fact => fact(&mut dice),
+        DocumentKind::Check => check(&mut dice),
+        DocumentKind::Tasks => tasks(&mut dice),
+        DocumentKind::Answer => answer(answers, &mut dice),
+        DocumentKind::Critique => critique(&mut dice),
     }
 }
 
 fn answer(mix: &Mix, dice: &mut Dice) -> Document {
     let Some(instruction) = any_instruction(&FAMILIES, dice) else {
-        return Document::new(Kind::Answer);
+        return Document::new(DocumentKind::Answer);
     };
     let answer = sloppy(&instruction, mix, dice);
-    Document::chat(Kind::Answer, &instruction.text, &answer)
+    Document::chat(DocumentKind::Answer, &instruction.text, &answer)
 }
 
 fn critique(dice: &mut Dice) -> Document {
     let Some(instruction) = any_instruction(&FAMILIES, dice) else {
-        return Document::new(Kind::Critique);
+        return Document::new(DocumentKind::Critique);
     };
     let answer = sloppy(&instruction, &JUDGED, dice);
     let text = walk(&grade(&instruction, &answer));
@@ -116,7 +116,7 @@ fn critique(dice: &mut Dice) -> Document {
         true => critic_prompt(&instruction.text, &answer),
         false => judge_prompt(&instruction.text, &answer),
     };
-    Document::chat(Kind::Critique, &prompt, &text)
+    Document::chat(DocumentKind::Critique, &prompt, &text)
 }
 
 fn fact(dice: &mut Dice) -> Document {
@@ -131,7 +131,7 @@ fn fact(dice: &mut Dice) -> Document {
             format!("{n} plus {m} is {} .", n + m)
         }
     };
-    let mut document = Document::new(Kind::Fact);
+    let mut document = Document::new(DocumentKind::Fact);
     document.add(&format!("<bos> {text} <eos>"), TEXT_WEIGHT);
     document
 }
@@ -160,11 +160,11 @@ fn check(dice: &mut Dice) -> Document {
             (format!("is {word} in : {} ?", list.join(" ")), yes(inside).to_owned())
         }
     };
-    Document::chat(Kind::Check, &question, &answer)
+    Document::chat(DocumentKind::Check, &question, &answer)
 }
 
 fn tasks(dice: &mut Dice) -> Document {
-    let mut document = Document::new(Kind::Tasks);
+    let mut document = Document::new(DocumentKind::Tasks);
     document.add("<bos>", TEXT_WEIGHT);
     for _ in 0..dice.range(3, 6) {
         if let Some(instruction) = any_instruction(&FAMILIES, dice) {

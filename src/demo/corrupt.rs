@@ -18,7 +18,7 @@ pub const IMPERFECT: Mix = [0.30, 0.35, 0.22, 0.13];
 
 const WEIGHTS: [f64; 11] = [3.0, 3.0, 2.0, 2.0, 2.0, 1.0, 2.0, 1.5, 1.0, 1.0, 2.0];
 
-struct Draft {
+struct SpoiledAnswer {
     items: Vec<String>,
     separator: &'static str,
     before: &'static str,
@@ -56,7 +56,7 @@ fn off_topic(dice: &mut Dice) -> Vec<String> {
     items
 }
 
-fn corrupt(draft: &mut Draft, instruction: &Instruction, dice: &mut Dice) {
+fn corrupt(draft: &mut SpoiledAnswer, instruction: &Instruction, dice: &mut Dice) {
     let items = &mut draft.items;
     match dice.weighted(&WEIGHTS) {
         0 if items.len() > 1 => drop(items.remove(place(items, dice))),
@@ -93,7 +93,7 @@ fn corrupt(draft: &mut Draft, instruction: &Instruction, dice: &mut Dice) {
 
 /// An answer with corruptions drawn from `mix`.
 pub fn sloppy(instruction: &Instruction, mix: &Mix, dice: &mut Dice) -> String {
-    let mut draft = Draft {
+    let mut draft = SpoiledAnswer {
         items: instruction.gold(dice),
         separator: instruction.separator(),
         before: "",
@@ -103,7 +103,7 @@ pub fn sloppy(instruction: &Instruction, mix: &Mix, dice: &mut Dice) -> String {
     for _ in 0..dice.weighted(mix) {
         corrupt(&mut draft, instruction, dice);
     }
-    let Draft { items, separator, before, after, stop } = draft;
+    let SpoiledAnswer { items, separator, before, after, stop } = draft;
     let stop = if stop { " ." } else { "" };
     format!("{before}{}{after}{stop}", items.join(separator))
 }

@@ -15,7 +15,7 @@ pub const HELD_OUT_FAMILIES: [&str; 2] = ["double", "take"];
 
 /// Items an answer must hold, and how they are checked.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Wanted {
+pub enum WantedItems {
     /// Any different words that fill the slots: how many, of which, and the slot's name.
     Set(Vec<Slot>),
     /// Exactly these, in this order.
@@ -43,7 +43,7 @@ pub struct Instruction {
     /// Its words.
     pub text: String,
     /// What a right answer holds.
-    pub wanted: Wanted,
+    pub wanted: WantedItems,
     /// The words an answer may be about.
     pub domain: Vec<String>,
 }
@@ -52,24 +52,24 @@ impl Instruction {
     /// How many items a right answer has.
     pub fn size(&self) -> usize {
         match &self.wanted {
-            Wanted::Set(slots) => slots.iter().map(|slot| slot.count).sum(),
-            Wanted::Sequence(items) => items.len(),
+            WantedItems::Set(slots) => slots.iter().map(|slot| slot.count).sum(),
+            WantedItems::Sequence(items) => items.len(),
         }
     }
 
     /// The separator of items: a comma for sets, nothing for sequences.
     pub fn separator(&self) -> &'static str {
         match self.wanted {
-            Wanted::Set(_) => " , ",
-            Wanted::Sequence(_) => " ",
+            WantedItems::Set(_) => " , ",
+            WantedItems::Sequence(_) => " ",
         }
     }
 
     /// The items of one right answer.
     pub fn gold(&self, dice: &mut Dice) -> Vec<String> {
         match &self.wanted {
-            Wanted::Sequence(items) => items.clone(),
-            Wanted::Set(slots) => {
+            WantedItems::Sequence(items) => items.clone(),
+            WantedItems::Set(slots) => {
                 let mut items = Vec::new();
                 for slot in slots {
                     items.extend(dice.shuffled(&slot.allowed).into_iter().take(slot.count));
@@ -209,7 +209,7 @@ fn is_members(list: &[&str], least: usize) -> bool {
 
 fn set(text: &str, family: &'static str, slots: Vec<Slot>, names: &[&Category]) -> Instruction {
     let domain = names.iter().flat_map(|c| owned(&c.members)).collect();
-    Instruction { family, text: text.to_owned(), wanted: Wanted::Set(slots), domain }
+    Instruction { family, text: text.to_owned(), wanted: WantedItems::Set(slots), domain }
 }
 
 fn sequence(
@@ -218,7 +218,7 @@ fn sequence(
     items: Vec<String>,
     domain: Vec<String>,
 ) -> Instruction {
-    let wanted = Wanted::Sequence(items);
+    let wanted = WantedItems::Sequence(items);
     Instruction { family, text: text.to_owned(), wanted, domain }
 }
 
@@ -364,8 +364,8 @@ mod tests {
     #[test]
     fn right_answers() {
         let items = |text: &str| match parse(text).unwrap().wanted {
-            Wanted::Sequence(items) => items.join(" "),
-            Wanted::Set(_) => panic!("a set"),
+            WantedItems::Sequence(items) => items.join(" "),
+            WantedItems::Set(_) => panic!("a set"),
         };
         assert_eq!(items("reverse : cat dog red ."), "red dog cat");
         assert_eq!(items("sort : 7 2 20 3 ."), "2 3 7 20");

@@ -1,7 +1,7 @@
 //! The truth about an answer: the additive score 0 to 5, one point each for relevant, useful,
 //! complete, correct and clean.
 
-use super::grammar::{Instruction, Wanted, parse};
+use super::grammar::{Instruction, WantedItems, parse};
 use super::words::FILLERS;
 
 /// One position of the walk over an answer.
@@ -43,7 +43,7 @@ fn is_item(token: &str) -> bool {
 }
 
 fn walk_set(instruction: &Instruction, items: &[&str]) -> Vec<GradedStep> {
-    let Wanted::Set(slots) = &instruction.wanted else { return Vec::new() };
+    let WantedItems::Set(slots) = &instruction.wanted else { return Vec::new() };
     let mut room: Vec<usize> = slots.iter().map(|slot| slot.count).collect();
     let mut seen: Vec<&str> = Vec::new();
     let mut steps = Vec::new();
@@ -74,7 +74,7 @@ fn walk_set(instruction: &Instruction, items: &[&str]) -> Vec<GradedStep> {
 /// Why a word is outside every slot: its category, or its letter where only that is wrong.
 fn stranger(instruction: &Instruction, item: &str) -> String {
     let Some(category) = super::words::category_of(item) else { return "no".to_owned() };
-    let Wanted::Set(slots) = &instruction.wanted else { return "no".to_owned() };
+    let WantedItems::Set(slots) = &instruction.wanted else { return "no".to_owned() };
     let lettered = slots.iter().any(|s| s.letter.is_some() && s.category == category.name);
     if lettered { item.chars().take(1).collect() } else { category.name.to_owned() }
 }
@@ -93,15 +93,15 @@ pub fn grade(instruction: &Instruction, answer: &str) -> GradedAnswer {
     let items: Vec<&str> = tokens.iter().filter(|t| is_item(t)).copied().collect();
     let wanted = instruction.size();
     let mut steps = match &instruction.wanted {
-        Wanted::Set(_) => walk_set(instruction, &items),
-        Wanted::Sequence(target) => walk_sequence(target, &items),
+        WantedItems::Set(_) => walk_set(instruction, &items),
+        WantedItems::Sequence(target) => walk_sequence(target, &items),
     };
     let right = steps.iter().filter(|s| s.right).count();
     let wrong = items.len() - right;
     for at in items.len()..wanted {
         let key = match &instruction.wanted {
-            Wanted::Sequence(target) => target.get(at).cloned().unwrap_or_default(),
-            Wanted::Set(_) => "none".to_owned(),
+            WantedItems::Sequence(target) => target.get(at).cloned().unwrap_or_default(),
+            WantedItems::Set(_) => "none".to_owned(),
         };
         steps.push(GradedStep { item: "none".to_owned(), key, right: false });
     }

@@ -3,8 +3,8 @@
 
 use crate::domain::{Completion, Prompt};
 use crate::engine::{EngineError, Prepared};
-use crate::prompts::list::Item;
-use crate::stage::writer::{Asked, PromptFilter, PromptWriter, Question};
+use crate::prompts::list::ListItem;
+use crate::stage::writer::{Asked, PromptFilter, PromptWriter, WriterQuestion};
 use std::collections::BTreeSet;
 
 /// Asks with the demo's `<task>` token.
@@ -26,18 +26,18 @@ impl PromptWriter for Tagged {
         demonstrations: Vec<String>,
         _: u32,
         asked: &Asked<'_>,
-    ) -> Result<Question, EngineError> {
+    ) -> Result<WriterQuestion, EngineError> {
         let mut text = String::from("<bos> <task>");
         for shot in &demonstrations {
             text.push_str(&format!(" {shot} <task>"));
         }
         let ids = asked.vocabulary.encode_template(&text)?;
         let stop_ids = asked.vocabulary.encode_template("<task>")?;
-        Ok(Question { prompt: Prepared { ids, ..Prepared::default() }, stop_ids })
+        Ok(WriterQuestion { prompt: Prepared { ids, ..Prepared::default() }, stop_ids })
     }
 
-    fn items(&self, said: &Completion) -> Vec<Item> {
-        vec![Item { text: said.text.trim().to_owned(), cut: false }]
+    fn items(&self, said: &Completion) -> Vec<ListItem> {
+        vec![ListItem { text: said.text.trim().to_owned(), cut: false }]
     }
 
     fn filter(&self) -> Box<dyn PromptFilter> {
@@ -56,7 +56,7 @@ impl PromptFilter for Sentence {
         self.known.insert(prompt.task_text().to_owned());
     }
 
-    fn accept(&self, item: &Item) -> Result<(), String> {
+    fn accept(&self, item: &ListItem) -> Result<(), String> {
         let text = item.text.as_str();
         let words = text.split_whitespace().count();
         if !(3..=16).contains(&words) {

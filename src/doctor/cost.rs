@@ -34,23 +34,23 @@ pub(super) fn flow(lengths: impl Iterator<Item = usize>, live_max: usize) -> Flo
 
 /// A straight line through what was measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Line {
+pub(super) struct CostLine {
     /// At nothing.
     pub fixed: f64,
     /// For each.
     pub each: f64,
 }
 
-impl Line {
+impl CostLine {
     /// Through two points; one that would begin below zero, or fall, goes through the origin.
-    pub fn through((x0, y0): (f64, f64), (x1, y1): (f64, f64)) -> Line {
+    pub fn through((x0, y0): (f64, f64), (x1, y1): (f64, f64)) -> CostLine {
         let each = (y1 - y0) / (x1 - x0);
         let fixed = y0 - each * x0;
         if each.is_finite() && each >= 0.0 && fixed >= 0.0 {
-            return Line { fixed, each };
+            return CostLine { fixed, each };
         }
         let (x, y) = if x1 >= x0 { (x1, y1) } else { (x0, y0) };
-        Line { fixed: 0.0, each: y / x.max(1.0) }
+        CostLine { fixed: 0.0, each: y / x.max(1.0) }
     }
 
     /// Its height.
@@ -65,7 +65,7 @@ pub(super) struct Prices {
     /// Of a token that is read.
     pub token: f64,
     /// Of a step, by its rows.
-    pub step: Line,
+    pub step: CostLine,
 }
 
 impl Prices {
@@ -118,10 +118,10 @@ mod tests {
 
     #[test]
     fn lines_go_through_what_was_measured() {
-        let line = Line::through((2.0, 5.0), (4.0, 6.0));
+        let line = CostLine::through((2.0, 5.0), (4.0, 6.0));
         assert_eq!((line.fixed, line.each, line.at(10.0)), (4.0, 0.5, 9.0));
-        let falling = Line::through((2.0, 6.0), (4.0, 5.0));
+        let falling = CostLine::through((2.0, 6.0), (4.0, 5.0));
         assert_eq!((falling.fixed, falling.each), (0.0, 1.25));
-        assert_eq!(Line::through((3.0, 6.0), (3.0, 6.0)).at(1.0), 2.0);
+        assert_eq!(CostLine::through((3.0, 6.0), (3.0, 6.0)).at(1.0), 2.0);
     }
 }

@@ -2,7 +2,7 @@
 //! times its price. Pure.
 
 use super::cost::{flow, like};
-use super::measure::{Measured, Training};
+use super::measure::{Measured, TrainingCost};
 use crate::config::{Config, JudgeSource};
 use crate::domain::event::IterationKind;
 use crate::estimate::Lengths;
@@ -194,7 +194,7 @@ impl Forecast<'_> {
     }
 
     /// Steps and seconds of a training.
-    fn training(&self, price: &Training, rows: usize, batch: u32, epochs: u32) -> (u32, f64) {
+    fn training(&self, price: &TrainingCost, rows: usize, batch: u32, epochs: u32) -> (u32, f64) {
         let steps = (rows as u32).div_ceil(batch.max(1)) * epochs;
         if steps == 0 {
             return (0, 0.0);

@@ -1,15 +1,16 @@
 //! What a miniature iteration showed: prices, lengths, and how much more the process holds than the
 //! estimate says.
 
-use super::cost::{Flow, Line, Prices, flow, shared};
-use super::rehearsal::{Act, Cast, Hands, Rehearsal};
-use super::watch::Call;
+use super::cost::{CostLine, Flow, Prices, flow, shared};
+use super::rehearsal::{Act, Cast, Hands, RehearsedRun};
+use super::watch::TimedCall;
+use crate::codes::Code;
 use crate::domain::event::IterationKind;
 use crate::domain::{PolicyRef, Prompt, Seed};
 use crate::engine::tokens::draw_request;
 use crate::engine::{Prepared, Scorer};
 use crate::error::Error;
-use crate::estimate::{Kinds, Lengths, Memory, Needs, Outline};
+use crate::estimate::{Kinds, Lengths, Memory, MemoryNeeds, Outline};
 use crate::lm::cancel::Cancel;
 use crate::lm::error::LmError;
 use crate::lm::generate::{DrawRequest, live_max};
@@ -29,7 +30,7 @@ const SHORT_SECONDS: f64 = 0.1;
 
 /// What drawing costs in a stage.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Drawing {
+pub(super) struct DrawingCost {
     pub prices: Prices,
     /// Seconds that the stage took for each that the prices say: what is done beside the model.
     pub ratio: f64,
@@ -37,7 +38,7 @@ pub(super) struct Drawing {
     pub lengths: Vec<usize>,
 }
 
-impl Drawing {
+impl DrawingCost {
     /// Seconds of reading `tokens` and drawing.
     pub fn seconds(&self, tokens: f64, flow: Flow) -> f64 {
         self.ratio * self.prices.of(tokens, flow)
@@ -46,9 +47,9 @@ impl Drawing {
 
 /// What a kind of training costs.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Training {
+pub(super) struct TrainingCost {
     /// A step, by its rows.
-    pub step: Line,
+    pub step: CostLine,
     /// Rows of a pair, or of a supervised row.
     pub rows: f64,
     /// The first segment beside its steps and its first check: weights in, checkpoint out.
@@ -61,8 +62,8 @@ pub(super) struct Training {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Measured {
     pub lengths: Option<Lengths>,
-    pub sampling: Drawing,
-    pub judging: Drawing,
+    pub sampling: DrawingCost,
+    pub judging: DrawingCost,
     /// Seconds of reading probabilities, for each token; 0 where none are read.
     pub readout: f64,
     /// Of the different answers to prompts, the share that had to be asked about.
@@ -73,9 +74,9 @@ pub(super) struct Measured {
     pub opening: f64,
     pub checkpoint: f64,
     /// Reference scoring, by its rows.
-    pub reference: Line,
-    pub preference: Training,
-    pub supervised: Option<Training>,
+    pub reference: CostLine,
+    pub preference: TrainingCost,
+    pub supervised: Option<TrainingCost>,
     /// Seconds of a round of writing, and the prompts it gave.
     pub writing: Option<(f64, u32)>,
     /// Prompts, and those of them that gave a pair.
@@ -86,7 +87,7 @@ pub(super) struct Measured {
 
 fn opened(act: &Act) -> f64 {
     let each = act.calls.iter().map(|call| match call {
-        Call::Opened { seconds } => *seconds,
+        TimedCall::Opened { seconds } => *seconds,
         _ => 0.0,
     });
     each.sum()
@@ -96,7 +97,7 @@ fn opened(act: &Act) -> f64 {
 fn drawn(acts: &[Act]) -> (Vec<DrawRequest>, Vec<usize>) {
     let (mut requests, mut lengths) = (Vec::new(), Vec::new());
     for call in acts.iter().flat_map(|act| &act.calls) {
-        if let Call::Drew { requests: some, lengths: of_them } = call {
+        if let TimedCall::Drew { requests: some, lengths: of_them } = call {
             requests.extend(some.iter().cloned());
             lengths.extend(of_them);
         }
@@ -155,7 +156,7 @@ fn prices(model: &dyn LanguageModel, sample: &[DrawRequest], rows: usize) -> Res
     }
     let tokens = shared(sample.iter().map(|request| request.prompt.as_slice())).1;
     let [few, many] = points.as_slice() else { return Ok(Prices::default()) };
-    Ok(Prices { token: first / tokens.max(1) as f64, step: Line::through(*few, *many) })
+    Ok(Prices { token: first / tokens.max(1) as f64, step: CostLine::through(*few, *many) })
 }
 
 /// What a stage's drawing came to beside what the prices say; `other` is what it asked for beside
@@ -163,7 +164,7 @@ fn prices(model: &dyn LanguageModel, sample: &[DrawRequest], rows: usize) -> Res
 fn ratio(acts: &[Act], prices: &Prices, live: usize, other: f64) -> f64 {
     let seconds: f64 = acts.iter().map(|act| act.seconds - opened(act)).sum();
     let said = acts.iter().flat_map(|act| &act.calls).map(|call| match call {
-        Call::Drew { requests, lengths } => {
+        TimedCall::Drew { requests, lengths } => {
             let tokens = shared(requests.iter().map(|r| r.prompt.as_slice())).1;
             prices.of(tokens as f64, flow(lengths.iter().copied(), live))
         }
@@ -173,14 +174,22 @@ fn ratio(acts: &[Act], prices: &Prices, live: usize, other: f64) -> f64 {
     if said > 0.0 { (seconds - other).max(0.0) / said } else { 0.0 }
 }
 
+/// A miniature without a step would make training free in every forecast.
+fn no_steps() -> Error {
+    Error::refused(
+        Code::Defect,
+        "the rehearsal took no step of training, so its price is not known",
+    )
+}
+
 /// The price of a training, from the segments of its miniature: batches of two sizes in turns, the
 /// first round of each segment not counted, for it touches memory for the first time.
-fn training(acts: &[Act], items: usize) -> Option<Training> {
+fn training(acts: &[Act], items: usize) -> Option<TrainingCost> {
     let segments: Vec<(&Act, &Vec<(usize, f64)>)> = acts
         .iter()
         .filter_map(|act| {
             let trained = act.calls.iter().find_map(|call| match call {
-                Call::Trained { steps, .. } => Some(steps),
+                TimedCall::Trained { steps, .. } => Some(steps),
                 _ => None,
             });
             Some((act, trained?))
@@ -197,7 +206,8 @@ fn training(acts: &[Act], items: usize) -> Option<Training> {
         });
         (rows / n, seconds / n)
     };
-    let step = Line::through(average(&|rows| 2 * rows <= most + most / 2), average(&|r| r == most));
+    let step =
+        CostLine::through(average(&|rows| 2 * rows <= most + most / 2), average(&|r| r == most));
     let plain = |steps: &[(usize, f64)]| -> f64 {
         steps.iter().map(|(rows, _)| step.at(*rows as f64)).sum()
     };
@@ -207,12 +217,12 @@ fn training(acts: &[Act], items: usize) -> Option<Training> {
     let once = (beside(first, steps) - check).max(0.0);
     let next = segments.get(1).map_or(once, |(act, steps)| beside(act, steps));
     let rows = steps.iter().take(round.max(1)).map(|(rows, _)| *rows).sum::<usize>() as f64;
-    Some(Training { step, rows: rows / items.max(1) as f64, first: once, next })
+    Some(TrainingCost { step, rows: rows / items.max(1) as f64, first: once, next })
 }
 
 /// The miniature from end to end, and what it showed.
 pub(super) fn measure(cast: &Cast, folder: &Folder) -> Result<Measured, Error> {
-    let mut play = Rehearsal::prepare(cast, folder)?;
+    let mut play = RehearsedRun::prepare(cast, folder)?;
     let hands = Hands::start()?;
     let mut found = Measured::default();
     let mut trained = Vec::new();
@@ -226,7 +236,7 @@ pub(super) fn measure(cast: &Cast, folder: &Folder) -> Result<Measured, Error> {
         play.open(IterationKind::Sft)?;
         let acts = play.train(&hands)?;
         let rows = play.view.seed_data.iter().map(|facts| facts.rows as usize).sum();
-        found.supervised = training(&acts, rows);
+        found.supervised = Some(training(&acts, rows).ok_or_else(no_steps)?);
         trained.extend(acts);
         play.close()?;
     }
@@ -235,7 +245,7 @@ pub(super) fn measure(cast: &Cast, folder: &Folder) -> Result<Measured, Error> {
     let judged = play.judge(&hands)?;
     play.pair()?;
     let acts = play.train(&hands)?;
-    found.preference = training(&acts, play.prompts).unwrap_or_default();
+    found.preference = training(&acts, play.prompts).ok_or_else(no_steps)?;
     // Ahead of supervision the policy says nothing yet of how many ties there will be.
     let paired = if found.supervised.is_some() { play.prompts } else { play.paired };
     found.paired = (play.prompts, paired);
@@ -266,7 +276,7 @@ fn lengths(sampled: &[Act], judged: &[Act]) -> Lengths {
 /// What the process held at each stage's worst moment beyond what the estimate says of the
 /// miniature.
 fn excess(
-    play: &Rehearsal,
+    play: &RehearsedRun,
     cast: &Cast,
     lengths: Option<Lengths>,
     [sampled, judged, trained]: [&[Act]; 3],
@@ -274,9 +284,10 @@ fn excess(
 ) -> [i64; 5] {
     let (model, kinds) = (cast.model.config(), Kinds::of(&cast.view));
     let outline = Outline { lengths, ..Outline::of(model, &play.config, kinds, &cast.device) };
-    let Needs { sampler, judge, reference, trainer, opening, .. } = outline.needs(Memory::Machine);
+    let MemoryNeeds { sampler, judge, reference, trainer, opening, .. } =
+        outline.needs(Memory::Machine);
     let peak = |acts: &mut dyn Iterator<Item = &Act>| acts.map(|act| act.peak).max();
-    let scores = |act: &&Act| act.calls.iter().any(|call| matches!(call, Call::Scored { .. }));
+    let scores = |act: &&Act| act.calls.iter().any(|call| matches!(call, TimedCall::Scored { .. }));
     let over = |peak: Option<u64>, said: u64| peak.map_or(0, |peak| peak as i64 - said as i64);
     [
         over(peak(&mut sampled.iter()), sampler),
@@ -290,7 +301,7 @@ fn excess(
 
 /// The policy that is measured, to be asked in token ids.
 fn tokens(
-    play: &Rehearsal,
+    play: &RehearsedRun,
     cast: &Cast,
     policy: &PolicyRef,
 ) -> Result<Arc<dyn LanguageModel>, Error> {
@@ -300,7 +311,7 @@ fn tokens(
 
 /// Prices, by drawing a little more, and what the stages did beside it.
 fn price(
-    play: &Rehearsal,
+    play: &RehearsedRun,
     cast: &Cast,
     (sampled, judged, trained): (&[Act], &[Act], &[Act]),
     found: &mut Measured,
@@ -312,10 +323,11 @@ fn price(
     let (requests, lengths) = drawn(sampled);
     let rows = (sampling.batch_prompts * sampling.candidates) as usize;
     let costs = prices(model.as_ref(), &requests, rows.min(live))?;
-    found.sampling = Drawing { prices: costs, ratio: ratio(sampled, &costs, live, 0.0), lengths };
+    found.sampling =
+        DrawingCost { prices: costs, ratio: ratio(sampled, &costs, live, 0.0), lengths };
     let (questions, replies) = drawn(judged);
     let reads = judged.iter().flat_map(|act| &act.calls).filter_map(|call| match call {
-        Call::Read { contexts, seconds } => Some((contexts, *seconds)),
+        TimedCall::Read { contexts, seconds } => Some((contexts, *seconds)),
         _ => None,
     });
     let (tokens, seconds) = reads.fold((0, 0.0), |(tokens, all), (contexts, seconds)| {
@@ -331,10 +343,10 @@ fn price(
         let rows = rows * judge.samples as usize;
         let costs = prices(model.as_ref(), &few, rows.min(live))?;
         let ratio = ratio(judged, &costs, live, seconds);
-        found.judging = Drawing { prices: costs, ratio, lengths: replies };
+        found.judging = DrawingCost { prices: costs, ratio, lengths: replies };
     }
     let scored = trained.iter().flat_map(|act| &act.calls).find_map(|call| match call {
-        Call::Scored { rows, seconds } => Some((*rows as f64, *seconds)),
+        TimedCall::Scored { rows, seconds } => Some((*rows as f64, *seconds)),
         _ => None,
     });
     let one: Vec<(Vec<u32>, Vec<u32>)> =
@@ -343,14 +355,14 @@ fn price(
     play.watched.logps(&policy, &one, &Cancel::default()).map_err(StageError::from)?;
     let rows = one.iter().map(|(prompt, _)| 2 * prompt.len()).sum::<usize>();
     let least = (rows as f64, began.elapsed().as_secs_f64());
-    found.reference = Line::through(least, scored.unwrap_or(least));
+    found.reference = CostLine::through(least, scored.unwrap_or(least));
     Ok(())
 }
 
 /// The lengths of answers to more prompts than were judged, one answer each: lengths differ from
 /// prompt to prompt more than among the answers to one. They are those that the run itself would
 /// draw.
-fn survey(play: &Rehearsal, cast: &Cast, found: &mut Measured) -> Result<(), Error> {
+fn survey(play: &RehearsedRun, cast: &Cast, found: &mut Measured) -> Result<(), Error> {
     let Some(policy) = &play.view.base else { return Ok(()) };
     let model = tokens(play, cast, policy)?;
     let root = Seed::root(cast.config.seed);

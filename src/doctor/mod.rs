@@ -28,7 +28,7 @@ use crate::lm::generate::live_max;
 use crate::lm::model_files::ModelFiles;
 use crate::log::LogError;
 use crate::rubric::{RubricEngine, RubricRegistry};
-use crate::runtime::models::Brought;
+use crate::runtime::models::HostEngines;
 use crate::runtime::{Folder, fold};
 use crate::space::available_memory_bytes;
 use crate::stage::judge::shown;
@@ -181,7 +181,7 @@ fn cast(
     let view = fold(&log)?;
     let rubrics: Arc<RubricRegistry> = folder.open_rubrics(&RubricEngine::new()?)?;
     let mut config = Config::from_yaml(&folder.config())?;
-    let writer = Brought { writer, ..Brought::default() }.writer(&mut config)?;
+    let writer = HostEngines { writer, ..HostEngines::default() }.writer(&mut config)?;
     let model = Arc::new(ModelFiles::open(&folder.model())?);
     config.validate_for(model.config()).map_err(|error| error.at(&folder.config()))?;
     let (log, device) = (Arc::new(log), device.clone());

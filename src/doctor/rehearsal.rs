@@ -7,7 +7,7 @@
 //! allocator another does not get (glibc keeps an arena for each).
 
 use super::machine::{forget_peak, peak_bytes};
-use super::watch::{Call, Watched};
+use super::watch::{TimedCall, WatchedBackend};
 use crate::blob::BlobStore;
 use crate::config::{Config, JudgeSource};
 use crate::domain::event::IterationKind;
@@ -24,13 +24,14 @@ use crate::lm::device::SelectedDevice;
 use crate::lm::model_files::ModelFiles;
 use crate::log::{Batch, Log, MemoryLog};
 use crate::rubric::RubricRegistry;
-use crate::runtime::models::Brought;
+use crate::runtime::models::HostEngines;
 use crate::runtime::{Folder, identity};
 use crate::stage::conductor::planned;
 use crate::stage::judge::Judge;
 use crate::stage::pair_store::PairStore;
-use crate::stage::sampler::{Sampler, WriteTask};
+use crate::stage::sampler::Sampler;
 use crate::stage::trainer::Trainer;
+use crate::stage::writer::WriteTask;
 use crate::stage::writer::write_round;
 use crate::stage::{Ample, NoGauge, PromptWriter, Stage, StageContext, StageError};
 use crate::view::{PromptFacts, RunView};
@@ -49,30 +50,30 @@ pub(super) struct Act {
     /// Seconds of all of it.
     pub seconds: f64,
     /// What it asked of the model.
-    pub calls: Vec<Call>,
+    pub calls: Vec<TimedCall>,
     /// The most that the process held meanwhile, bytes.
     pub peak: u64,
 }
 
 /// The folder of the miniature's blobs.
-struct Scratch(PathBuf);
+struct ScratchFolder(PathBuf);
 
-impl Scratch {
+impl ScratchFolder {
     /// On the run's disk; where nothing may be written to that, among the system's temporary files.
-    fn in_place_of(folder: &Folder) -> Scratch {
-        let scratch = Scratch(folder.path().join("doctor"));
+    fn in_place_of(folder: &Folder) -> ScratchFolder {
+        let scratch = ScratchFolder(folder.path().join("doctor"));
         let _ = std::fs::remove_dir_all(&scratch.0);
         match std::fs::create_dir(&scratch.0) {
             Ok(()) => scratch,
             Err(_) => {
                 let name = format!("gradus-doctor-{}", std::process::id());
-                Scratch(std::env::temp_dir().join(name))
+                ScratchFolder(std::env::temp_dir().join(name))
             }
         }
     }
 }
 
-impl Drop for Scratch {
+impl Drop for ScratchFolder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
@@ -176,16 +177,16 @@ impl Cast {
 type Seeds = (BlobHash, u32);
 
 /// A miniature under way.
-pub(super) struct Rehearsal {
+pub(super) struct RehearsedRun {
     pub context: StageContext,
     pub config: Config,
     pub view: RunView,
-    pub watched: Arc<Watched>,
+    pub watched: Arc<WatchedBackend>,
     /// Prompts of the miniature.
     pub prompts: usize,
     /// Prompts that gave a pair.
     pub paired: usize,
-    _scratch: Scratch,
+    _scratch: ScratchFolder,
 }
 
 /// The run's settings with smaller numbers. Batches of two sizes in turns show what a step costs by
@@ -205,16 +206,16 @@ fn smaller(config: &Config, prompts: usize) -> Config {
     small
 }
 
-impl Rehearsal {
+impl RehearsedRun {
     /// Sets everything up; no model is opened yet.
-    pub fn prepare(cast: &Cast, folder: &Folder) -> Result<Rehearsal, Error> {
+    pub fn prepare(cast: &Cast, folder: &Folder) -> Result<RehearsedRun, Error> {
         let most = match parameters(cast.model.config()) < SMALL_MODEL_PARAMETERS {
             true => PROMPTS_OF_A_SMALL_MODEL,
             false => PROMPTS,
         };
         let most = most.min(cast.config.prompts.per_iteration as usize);
         let prompts = cast.prompts(most)?;
-        let scratch = Scratch::in_place_of(folder);
+        let scratch = ScratchFolder::in_place_of(folder);
         let blobs = Arc::new(BlobStore::open(&scratch.0)?);
         let (from, policy) = (folder.blobs(), cast.policy()?);
         for hash in policy.blobs() {
@@ -236,10 +237,10 @@ impl Rehearsal {
         let tokens = PolicyTokens::of(&model);
         let local = LocalModel::new(model, blobs.clone(), &cast.device, cast.config.dtype)?;
         let local = local.with_adapters_of_old(identity::adapters_of_old(&cast.view, &cast.config));
-        let watched = Arc::new(Watched::new(local));
+        let watched = Arc::new(WatchedBackend::new(local));
         let mut config = smaller(&cast.config, prompts.len());
         let local = (watched.clone(), tokens);
-        let models = Brought::default().models(local, &mut config, folder)?;
+        let models = HostEngines::default().models(local, &mut config, folder)?;
         let context = StageContext {
             log: Arc::new(MemoryLog::default()),
             models: Arc::new(models),
@@ -253,7 +254,7 @@ impl Rehearsal {
         };
         let (view, prompts) = (RunView::default(), prompts.len());
         let mut new =
-            Rehearsal { context, config, view, watched, prompts, paired: 0, _scratch: scratch };
+            RehearsedRun { context, config, view, watched, prompts, paired: 0, _scratch: scratch };
         new.record(None, events)?;
         Ok(new)
     }

@@ -5,7 +5,7 @@ use crate::domain::plan::{self, MovingMean};
 use crate::domain::{BlobHash, Completion, Message, PolicyRef};
 use crate::engine::local::LocalModel;
 use crate::engine::tokens::TokenChat;
-use crate::engine::training::{Segment, SegmentRequest, StepData};
+use crate::engine::training::{SegmentRequest, StepData, TrainedSegment};
 use crate::engine::{
     Capabilities, ChatModel, Engine, EngineError, Identity, Needs, Scorer, TrainBackend,
 };
@@ -18,7 +18,7 @@ use std::time::Instant;
 
 /// Something that was asked of the model; times in seconds.
 #[derive(Clone, Debug)]
-pub(super) enum Call {
+pub(super) enum TimedCall {
     /// A policy was opened, or found open.
     Opened { seconds: f64 },
     /// Answers were drawn; the lengths of all of them, in tokens.
@@ -31,37 +31,37 @@ pub(super) enum Call {
     Trained { steps: Vec<(usize, f64)> },
 }
 
-type Calls = Arc<Mutex<Vec<Call>>>;
+type Calls = Arc<Mutex<Vec<TimedCall>>>;
 
-fn note(calls: &Calls, call: Call) {
+fn note(calls: &Calls, call: TimedCall) {
     calls.lock().unwrap_or_else(PoisonError::into_inner).push(call);
 }
 
 /// The model, watched.
-pub(super) struct Watched {
+pub(super) struct WatchedBackend {
     inner: LocalModel,
     calls: Calls,
 }
 
-impl Watched {
-    pub fn new(inner: LocalModel) -> Watched {
-        Watched { inner, calls: Calls::default() }
+impl WatchedBackend {
+    pub fn new(inner: LocalModel) -> WatchedBackend {
+        WatchedBackend { inner, calls: Calls::default() }
     }
 
     /// A policy, to be asked in token ids.
     pub fn tokens(
         &self,
         policy: &PolicyRef,
-        engine: &plan::Engine,
+        engine: &plan::PlannedEngine,
     ) -> Result<Arc<dyn LanguageModel>, EngineError> {
         let began = Instant::now();
         let inner = self.inner.policy(policy, engine)?;
-        note(&self.calls, Call::Opened { seconds: began.elapsed().as_secs_f64() });
+        note(&self.calls, TimedCall::Opened { seconds: began.elapsed().as_secs_f64() });
         Ok(Arc::new(WatchedModel { inner, calls: self.calls.clone() }))
     }
 
     /// What was asked since this was called last.
-    pub fn take(&self) -> Vec<Call> {
+    pub fn take(&self) -> Vec<TimedCall> {
         std::mem::take(&mut *self.calls.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -78,7 +78,7 @@ fn rows_of(step: &StepData) -> usize {
     }
 }
 
-impl Engine for Watched {
+impl Engine for WatchedBackend {
     fn identity(&self) -> Identity {
         self.inner.identity()
     }
@@ -94,13 +94,13 @@ impl Engine for Watched {
     fn open(
         &self,
         policy: &PolicyRef,
-        engine: &plan::Engine,
+        engine: &plan::PlannedEngine,
     ) -> Result<Arc<dyn ChatModel>, EngineError> {
         Ok(TokenChat::over(self.tokens(policy, engine)?))
     }
 }
 
-impl Scorer for Watched {
+impl Scorer for WatchedBackend {
     fn logps(
         &self,
         policy: &PolicyRef,
@@ -116,13 +116,13 @@ impl Scorer for Watched {
             rows += if before == Some(prompt) { 0 } else { prompt.len() };
             before = Some(prompt);
         }
-        note(&self.calls, Call::Scored { rows, seconds: began.elapsed().as_secs_f64() });
+        note(&self.calls, TimedCall::Scored { rows, seconds: began.elapsed().as_secs_f64() });
         Ok(found)
     }
 }
 
-impl TrainBackend for Watched {
-    fn train(&self, request: SegmentRequest<'_>) -> Result<Segment, EngineError> {
+impl TrainBackend for WatchedBackend {
+    fn train(&self, request: SegmentRequest<'_>) -> Result<TrainedSegment, EngineError> {
         let rows: Vec<usize> = request.steps.iter().map(rows_of).collect();
         let began = Instant::now();
         let ends = Mutex::new(Vec::new());
@@ -136,7 +136,7 @@ impl TrainBackend for Watched {
         let starts = std::iter::once(began).chain(ends.iter().copied());
         let took = ends.iter().zip(starts).map(|(end, start)| (*end - start).as_secs_f64());
         let steps = rows.into_iter().zip(took).collect();
-        note(&self.calls, Call::Trained { steps });
+        note(&self.calls, TimedCall::Trained { steps });
         Ok(segment)
     }
 
@@ -196,7 +196,7 @@ impl LanguageModel for WatchedModel {
     ) -> Result<Vec<Vec<Completion>>, LmError> {
         let drawn = self.inner.draw(requests, cancel)?;
         let lengths = drawn.iter().flatten().map(|c| c.token_ids.len()).collect();
-        note(&self.calls, Call::Drew { requests: requests.to_vec(), lengths });
+        note(&self.calls, TimedCall::Drew { requests: requests.to_vec(), lengths });
         Ok(drawn)
     }
 
@@ -209,7 +209,7 @@ impl LanguageModel for WatchedModel {
         let began = Instant::now();
         let found = self.inner.choice_logps(contexts, choices, cancel)?;
         let seconds = began.elapsed().as_secs_f64();
-        note(&self.calls, Call::Read { contexts: contexts.to_vec(), seconds });
+        note(&self.calls, TimedCall::Read { contexts: contexts.to_vec(), seconds });
         Ok(found)
     }
 }

@@ -9,6 +9,7 @@ use super::id::{BlobHash, Iteration, Offset, PolicyId, PromptId, RubricId, TaskK
 use super::judgment::{Judgment, RubricName};
 use super::pair::{PairId, PreferencePair, SkipReason};
 use super::panel::{Panel, Trial, When};
+pub use super::plan::IterationKind;
 use super::plan::{IterationPlan, SampleSet, SettingChange};
 use super::policy::{AdapterShape, PolicyRef};
 use super::probe::ProbeReport;
@@ -34,16 +35,6 @@ fn are_own_samples(set: &str) -> bool {
     set == SampleSet::POLICY
 }
 
-/// How an iteration trains.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum IterationKind {
-    /// Supervised fine-tuning on the seed data (M0 to M1).
-    Sft,
-    /// Preference optimisation on self-judged pairs (M1 to M2 and on).
-    Dpo,
-}
-
 /// Reference log-probabilities of one pair, natural log, summed over response tokens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReferenceLogps {
@@ -58,6 +49,7 @@ pub struct ReferenceLogps {
 /// How an iteration ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum IterationOutcome {
     /// Its checkpoint became the policy.
     Promoted,
@@ -97,6 +89,7 @@ pub struct SeedRow {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "fields are named by the glossary; variants are documented")]
+#[non_exhaustive]
 pub enum Event {
     /// The run was created with these settings on this base.
     RunStarted { seed: u64, base: PolicyRef, settings: serde_json::Value },

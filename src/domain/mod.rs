@@ -4,6 +4,21 @@
 //! The words that the model layer speaks too ([`Seed`], [`Message`], [`Completion`]...) are at home in
 //! [`crate::lm`] and named here again. Of ours this room knows nothing else. It does no I/O, reads no clock and draws no randomness,
 //! so nothing in it can fail except decoding.
+//!
+//! Files, from the bottom to the top (each uses only those above it in this list):
+//!
+//! - `id`: names of things
+//! - `text`: texts that others wrote, with an end
+//! - `tuple_form`: structs that are written as JSON arrays
+//! - `prompt`: what is asked
+//! - `policy`: the weights that act
+//! - `judgment`: one judge reply about one completion
+//! - `panel`: which rubrics judge
+//! - `probe`: what the judge made of bad answers
+//! - `evaluation`: measured quality of a checkpoint
+//! - `plan`: what an iteration does
+//! - `pair`: one training example of a preference loss
+//! - `event`: everything that can have happened
 
 pub mod evaluation;
 pub mod event;

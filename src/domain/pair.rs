@@ -24,6 +24,7 @@ impl PairId {
 /// Where a text is recorded that a pair speaks of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "from", rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum TextRef {
     /// A completion of the pair's prompt, in its iteration.
     Completion {
@@ -104,6 +105,7 @@ pub struct PreferencePair {
 /// Why a prompt gave no pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum SkipReason {
     /// Best and worst have the same score, or differ by less than the configured gap.
     Tie,

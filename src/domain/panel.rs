@@ -30,32 +30,32 @@ impl PanelMember {
 
 /// The rubrics that judge. Written as the rubric's id alone where it is one for all prompts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Written", into = "Written")]
+#[serde(from = "WrittenPanel", into = "WrittenPanel")]
 pub struct Panel(Vec<PanelMember>);
 
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
-enum Written {
+enum WrittenPanel {
     One(RubricId),
     Several(Vec<PanelMember>),
 }
 
-impl From<Written> for Panel {
-    fn from(written: Written) -> Panel {
+impl From<WrittenPanel> for Panel {
+    fn from(written: WrittenPanel) -> Panel {
         match written {
-            Written::One(rubric) => Panel::one(rubric),
-            Written::Several(members) => Panel(members),
+            WrittenPanel::One(rubric) => Panel::one(rubric),
+            WrittenPanel::Several(members) => Panel(members),
         }
     }
 }
 
-impl From<Panel> for Written {
-    fn from(panel: Panel) -> Written {
+impl From<Panel> for WrittenPanel {
+    fn from(panel: Panel) -> WrittenPanel {
         match panel.0.as_slice() {
             [only] if *only == PanelMember::plain(only.rubric.clone()) => {
-                Written::One(only.rubric.clone())
+                WrittenPanel::One(only.rubric.clone())
             }
-            _ => Written::Several(panel.0),
+            _ => WrittenPanel::Several(panel.0),
         }
     }
 }

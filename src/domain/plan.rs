@@ -4,13 +4,22 @@
 //!
 //! The file of settings ([`crate::config`] in the library) is what the next plan is made from.
 
-use super::event::IterationKind;
 use super::id::{BlobHash, PolicyId};
 use super::panel::Panel;
 use super::policy::{AdapterShape, PolicyRef};
 pub use crate::lm::loss::Loss;
 pub use crate::lm::optimizer::Schedule;
 use serde::{Deserialize, Serialize};
+
+/// How an iteration trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IterationKind {
+    /// Supervised fine-tuning on the seed data (M0 to M1).
+    Sft,
+    /// Preference optimisation on self-judged pairs (M1 to M2 and on).
+    Dpo,
+}
 
 /// Everything that the result of an iteration depends on, beside what it meets on the way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,10 +62,10 @@ impl IterationPlan {
     }
 
     /// What answers with the run's policies: for who measures them, or lets them write.
-    pub fn policy_engine(&self) -> Engine {
+    pub fn policy_engine(&self) -> PlannedEngine {
         let engines = self.samples.iter().map(|set| &set.engine).chain([&self.judge.engine]);
         let found = engines.into_iter().find(|engine| engine.takes_policies());
-        found.cloned().unwrap_or(Engine::EXACT)
+        found.cloned().unwrap_or(PlannedEngine::EXACT)
     }
 }
 
@@ -66,6 +75,7 @@ impl IterationPlan {
 /// is a further kind, with what the teacher has read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Objective {
     /// The negative log-likelihood of seed answers (M0 to M1).
     Supervised {
@@ -130,6 +140,7 @@ pub struct MovingMean {
 /// Which weights are the reference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum ReferenceRule {
     /// Those that training begins with (the paper).
     #[default]
@@ -170,12 +181,12 @@ pub struct WriterPlan {
     /// Rounds in an iteration.
     pub rounds_max: u32,
     /// How it draws.
-    pub sampling: Sampling,
+    pub sampling: PlannedSampling,
 }
 
 /// How tokens are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Sampling {
+pub struct PlannedSampling {
     /// 0 is greedy.
     pub temperature: f64,
     /// Nucleus.
@@ -193,11 +204,11 @@ pub struct SampleSet {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyRef>,
     /// What computes.
-    pub engine: Engine,
+    pub engine: PlannedEngine,
     /// Answers to each prompt.
     pub n: u32,
     /// How they are drawn.
-    pub sampling: Sampling,
+    pub sampling: PlannedSampling,
 }
 
 impl SampleSet {
@@ -210,7 +221,8 @@ impl SampleSet {
 /// What computes answers and judgments.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Engine {
+#[non_exhaustive]
+pub enum PlannedEngine {
     /// This machine, with the run's own model.
     Local {
         /// Bits of a weight as it is read: 32, or 8 in less memory and not quite the same.
@@ -251,27 +263,27 @@ impl NamedEngine {
     pub const POLICY: &str = "policy";
 }
 
-impl Engine {
+impl PlannedEngine {
     /// This machine, with weights as they are.
-    pub const EXACT: Engine = Engine::Local { weight_bits: 32 };
+    pub const EXACT: PlannedEngine = PlannedEngine::Local { weight_bits: 32 };
 
     /// Whether a policy's weights answer, and not the engine's own.
     pub fn takes_policies(&self) -> bool {
         match self {
-            Engine::Local { .. } => true,
-            Engine::Named(named) => named.answers_with == AnswersWith::Policy,
+            PlannedEngine::Local { .. } => true,
+            PlannedEngine::Named(named) => named.answers_with == AnswersWith::Policy,
         }
     }
 
     /// Who it is that answers when a policy is asked: the policy, or a model with weights of its own.
     pub fn answers_as(&self, policy: &PolicyRef) -> PolicyId {
         match self {
-            Engine::Named(named) if named.answers_with == AnswersWith::Own => {
+            PlannedEngine::Named(named) if named.answers_with == AnswersWith::Own => {
                 let mut hasher = blake3::Hasher::new_derive_key("gradus engine policy id v1");
                 hasher.update(named.identity.as_str().as_bytes());
                 PolicyId(hasher.finalize().to_hex().to_string())
             }
-            Engine::Local { .. } | Engine::Named(_) => policy.id(),
+            PlannedEngine::Local { .. } | PlannedEngine::Named(_) => policy.id(),
         }
     }
 }
@@ -283,13 +295,13 @@ pub struct JudgePlan {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyRef>,
     /// What computes.
-    pub engine: Engine,
+    pub engine: PlannedEngine,
     /// The rubrics that ask, when the iteration opens.
     pub panel: Panel,
     /// Replies to each question (k).
     pub samples: u32,
     /// How they are drawn; a rubric may ask for fewer tokens.
-    pub sampling: Sampling,
+    pub sampling: PlannedSampling,
     /// How a reply becomes a number.
     pub readout: ReadoutMode,
     /// Whose scores count.
@@ -326,6 +338,7 @@ pub struct PairingPlan {
 /// Which two of a prompt's answers become a pair.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum PairingRule {
     /// The best against the worst of the policy's own answers (paper, 2.3 step 3).
     BestWorst(Difference),
@@ -423,7 +436,7 @@ pub struct EvaluationPlan {
     /// Held-out prompts whose base answers are judged, where an oracle knows the truth.
     pub judge_prompts: u32,
     /// How held-out answers are drawn.
-    pub sampling: Sampling,
+    pub sampling: PlannedSampling,
     /// Rubrics that compare the policies, as the settings name them; none: the judge's panel.
     pub rubrics: Vec<String>,
     /// When it passes.
@@ -445,6 +458,7 @@ pub struct Gate {
 /// Where scores come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum JudgeSource {
     /// The policy judges itself.
     #[default]

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// itself: one that works would not be seen among others that do not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Attack {
     /// They claim one, or praise themselves.
     #[default]

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 /// Where a prompt came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum PromptOrigin {
     /// A file or a host gave it.
     Given,

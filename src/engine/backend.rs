@@ -118,24 +118,26 @@ impl ModelBackend {
     ///
     /// # Errors
     /// [`EngineError::Another`]: it is not there, or is another than when the plan was made.
-    fn engine(&self, plan: &plan::Engine) -> Result<&Arc<dyn Engine>, EngineError> {
+    fn engine(&self, plan: &plan::PlannedEngine) -> Result<&Arc<dyn Engine>, EngineError> {
         let another = |why: String| Err(EngineError::Another(why));
         match (plan, &self.policy_is) {
-            (plan::Engine::Local { .. }, None) => Ok(&self.policy),
-            (plan::Engine::Local { .. }, Some(now)) => another(format!(
+            (plan::PlannedEngine::Local { .. }, None) => Ok(&self.policy),
+            (plan::PlannedEngine::Local { .. }, Some(now)) => another(format!(
                 "the iteration was begun with the model on this machine, and the host brought {}. \
                  Start the run without it until the iteration is over",
                 now.what
             )),
-            (plan::Engine::Named(named), now) if named.name == NamedEngine::POLICY => match now {
-                Some(now) if now.identity == named.identity => Ok(&self.policy),
-                _ => another(format!(
-                    "the iteration was begun with {}, which the host brought. Bring it again \
+            (plan::PlannedEngine::Named(named), now) if named.name == NamedEngine::POLICY => {
+                match now {
+                    Some(now) if now.identity == named.identity => Ok(&self.policy),
+                    _ => another(format!(
+                        "the iteration was begun with {}, which the host brought. Bring it again \
                      (Builder::engine), until the iteration is over",
-                    named.what
-                )),
-            },
-            (plan::Engine::Named(named), _) => {
+                        named.what
+                    )),
+                }
+            }
+            (plan::PlannedEngine::Named(named), _) => {
                 let name = &named.name;
                 let Some(engine) = self.engines.get(name) else {
                     return another(format!(
@@ -169,13 +171,13 @@ impl ModelBackend {
     pub fn answering(
         &self,
         policy: &PolicyRef,
-        plan: &plan::Engine,
+        plan: &plan::PlannedEngine,
     ) -> Result<Arc<dyn ChatModel>, EngineError> {
         self.engine(plan)?.open(policy, plan)
     }
 
     /// What answering takes; of an engine that is not there, nothing: it will say so.
-    pub fn needs(&self, plan: &plan::Engine) -> Needs {
+    pub fn needs(&self, plan: &plan::PlannedEngine) -> Needs {
         self.engine(plan).map_or(Needs::Nothing, |engine| engine.needs())
     }
 
@@ -195,7 +197,7 @@ impl ModelBackend {
     }
 
     /// Whether what this engine draws are ids of the policy.
-    pub fn draws_policy_ids(&self, plan: &plan::Engine) -> bool {
+    pub fn draws_policy_ids(&self, plan: &plan::PlannedEngine) -> bool {
         let vocabulary = self.engine(plan).ok().and_then(|engine| engine.capabilities().vocabulary);
         vocabulary.as_ref() == Some(&self.tokens.id)
     }
@@ -273,7 +275,7 @@ impl ModelBackend {
     }
 
     /// An engine without seeds is used without them, and that is said.
-    fn told_of_seeds(&self, plan: &plan::Engine) -> Result<(), EngineError> {
+    fn told_of_seeds(&self, plan: &plan::PlannedEngine) -> Result<(), EngineError> {
         let Capabilities { seeds, .. } = self.engine(plan)?.capabilities();
         if !seeds {
             tracing::warn!(
@@ -286,11 +288,13 @@ impl ModelBackend {
     }
 
     /// What people call an engine.
-    fn called(&self, plan: &plan::Engine) -> String {
+    fn called(&self, plan: &plan::PlannedEngine) -> String {
         match plan {
-            plan::Engine::Local { .. } => "on this machine".to_owned(),
-            plan::Engine::Named(named) if named.name == NamedEngine::POLICY => named.what.clone(),
-            plan::Engine::Named(named) => format!("{} ({})", named.name, named.what),
+            plan::PlannedEngine::Local { .. } => "on this machine".to_owned(),
+            plan::PlannedEngine::Named(named) if named.name == NamedEngine::POLICY => {
+                named.what.clone()
+            }
+            plan::PlannedEngine::Named(named) => format!("{} ({})", named.name, named.what),
         }
     }
 }

@@ -102,7 +102,11 @@ impl Engine for CandleEngine {
         Needs::Device
     }
 
-    fn open(&self, _: &PolicyRef, _: &plan::Engine) -> Result<Arc<dyn ChatModel>, EngineError> {
+    fn open(
+        &self,
+        _: &PolicyRef,
+        _: &plan::PlannedEngine,
+    ) -> Result<Arc<dyn ChatModel>, EngineError> {
         Ok(TokenChat::over(self.model()?))
     }
 }

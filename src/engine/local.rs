@@ -3,8 +3,8 @@
 
 use super::tokens::TokenChat;
 use super::training::{
-    SKIPPED_IN_A_ROW_MAX, Saved, Segment, SegmentRequest, StepData, StepResult, TrainBackend,
-    skipped_in_a_row,
+    SKIPPED_IN_A_ROW_MAX, Saved, SegmentRequest, StepData, StepResult, TrainBackend,
+    TrainedSegment, skipped_in_a_row,
 };
 use super::{Capabilities, ChatModel, Engine, EngineError, Identity, Needs, PolicyTokens, Scorer};
 use crate::blob::BlobStore;
@@ -19,7 +19,7 @@ use crate::lm::logp::sequence_logps;
 use crate::lm::model_files::ModelFiles;
 use crate::lm::ops::Storage;
 use crate::lm::policy::{Adapter, Policy, scores_on};
-use crate::lm::train::{Method, StepReport, Trainer};
+use crate::lm::train::{Method, StepReport, TrainSession};
 use crate::lm::weights::{WeightDtype, Weights};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -120,7 +120,7 @@ impl LocalModel {
     pub fn policy(
         &self,
         policy: &PolicyRef,
-        engine: &plan::Engine,
+        engine: &plan::PlannedEngine,
     ) -> Result<Arc<Policy>, EngineError> {
         let storage = storage(engine);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -154,7 +154,7 @@ impl LocalModel {
         Ok(opened)
     }
 
-    fn trainer(&self, request: &SegmentRequest<'_>) -> Result<Trainer, EngineError> {
+    fn trainer(&self, request: &SegmentRequest<'_>) -> Result<TrainSession, EngineError> {
         let at = request.saved.as_ref().map_or(request.start, |saved| &saved.policy);
         let adapter = self.unmerged(at)?.map(|adapter| adapter.weights);
         let (config, settings, seed) =
@@ -162,14 +162,14 @@ impl LocalModel {
         let mut trainer = match &self.gpu {
             None => {
                 let weights = self.weights(&at.weights)?;
-                Trainer::new(config, weights, adapter.as_ref(), settings, seed)?
+                TrainSession::new(config, weights, adapter.as_ref(), settings, seed)?
             }
             Some(gpu) => {
                 let under = match settings.method {
                     Method::Full => BaseWeights::Host(self.weights(&at.weights)?),
                     Method::Lora(_) => BaseWeights::Shared(self.base(gpu, &at.weights)?),
                 };
-                Trainer::on(gpu, config, under, adapter.as_ref(), settings, seed)?
+                TrainSession::on(gpu, config, under, adapter.as_ref(), settings, seed)?
             }
         };
         if let Some(saved) = &request.saved {
@@ -178,7 +178,11 @@ impl LocalModel {
         Ok(trainer)
     }
 
-    fn save(&self, trainer: &Trainer, request: &SegmentRequest<'_>) -> Result<Saved, EngineError> {
+    fn save(
+        &self,
+        trainer: &TrainSession,
+        request: &SegmentRequest<'_>,
+    ) -> Result<Saved, EngineError> {
         let policy = match (trainer.adapter()?, &request.settings.method) {
             (Some(adapter), Method::Lora(settings)) => {
                 let shape = AdapterShape {
@@ -198,14 +202,14 @@ impl LocalModel {
 }
 
 /// How the network that draws keeps its matrices.
-pub(crate) fn storage(engine: &plan::Engine) -> Storage {
+pub(crate) fn storage(engine: &plan::PlannedEngine) -> Storage {
     match engine {
-        plan::Engine::Local { weight_bits: 8 } => Storage::EightBit,
-        plan::Engine::Local { .. } | plan::Engine::Named(_) => Storage::Exact,
+        plan::PlannedEngine::Local { weight_bits: 8 } => Storage::EightBit,
+        plan::PlannedEngine::Local { .. } | plan::PlannedEngine::Named(_) => Storage::Exact,
     }
 }
 
-fn first_checks(trainer: &mut Trainer, request: &SegmentRequest<'_>) -> Result<(), LmError> {
+fn first_checks(trainer: &mut TrainSession, request: &SegmentRequest<'_>) -> Result<(), LmError> {
     match request.steps.first() {
         Some(StepData::Sft(rows)) => trainer.check_gradient_coverage(rows),
         // Against another reference than the start the first loss is not known beforehand.
@@ -242,7 +246,7 @@ impl Engine for LocalModel {
     fn open(
         &self,
         policy: &PolicyRef,
-        plan: &plan::Engine,
+        plan: &plan::PlannedEngine,
     ) -> Result<Arc<dyn ChatModel>, EngineError> {
         Ok(TokenChat::over(self.policy(policy, plan)?))
     }
@@ -271,7 +275,7 @@ impl Scorer for LocalModel {
 }
 
 impl TrainBackend for LocalModel {
-    fn train(&self, request: SegmentRequest<'_>) -> Result<Segment, EngineError> {
+    fn train(&self, request: SegmentRequest<'_>) -> Result<TrainedSegment, EngineError> {
         let mut trainer = self.trainer(&request)?;
         if request.saved.is_none() {
             first_checks(&mut trainer, &request)?;
@@ -298,11 +302,11 @@ impl TrainBackend for LocalModel {
             });
             (request.on_step)(steps.len() as u64);
             if skipped_in_a_row(request.skipped_before, &steps) >= SKIPPED_IN_A_ROW_MAX {
-                return Ok(Segment { steps, saved: None, short });
+                return Ok(TrainedSegment { steps, saved: None, short });
             }
         }
         let saved = Some(self.save(&trainer, &request)?);
-        Ok(Segment { steps, saved, short })
+        Ok(TrainedSegment { steps, saved, short })
     }
 
     fn merge(&self, policy: &PolicyRef) -> Result<PolicyRef, EngineError> {

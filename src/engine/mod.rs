@@ -97,7 +97,7 @@ pub trait Engine: Send + Sync {
     fn open(
         &self,
         policy: &PolicyRef,
-        plan: &plan::Engine,
+        plan: &plan::PlannedEngine,
     ) -> Result<Arc<dyn ChatModel>, EngineError>;
 }
 
@@ -121,7 +121,7 @@ pub struct AnswerRequest {
     /// One for each answer.
     pub seeds: Vec<Seed>,
     /// How tokens are drawn.
-    pub sampling: plan::Sampling,
+    pub sampling: plan::PlannedSampling,
     /// Ids that end an answer beside those that always do; for engines that take ids.
     pub stop_ids: Vec<u32>,
     /// Texts that end an answer; it has neither them nor what follows.

@@ -78,7 +78,7 @@ pub enum StepResult {
 
 /// The end of a stretch of training.
 #[derive(Clone, Debug)]
-pub struct Segment {
+pub struct TrainedSegment {
     /// One for each requested step, or for each until too many were skipped or the segment was cut.
     pub steps: Vec<StepResult>,
     /// The new state; none when too many steps in a row were skipped.
@@ -100,7 +100,7 @@ pub trait TrainBackend: Send + Sync {
     ///
     /// # Errors
     /// When training cannot begin (gradient coverage, ln 2 at step 0) or is cancelled.
-    fn train(&self, request: SegmentRequest<'_>) -> Result<Segment, EngineError>;
+    fn train(&self, request: SegmentRequest<'_>) -> Result<TrainedSegment, EngineError>;
 
     /// The policy with its adapter merged into the weights below it; durable when this returns.
     ///

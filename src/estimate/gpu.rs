@@ -6,7 +6,7 @@
 //! what passes through: files as bytes beside their tensors. What the driver takes of it is not
 //! counted; it has not been measured.
 
-use super::{F32_BYTES, Kinds, Lengths, Needs, Outline, adapter_parameters, parameters};
+use super::{F32_BYTES, Kinds, Lengths, MemoryNeeds, Outline, adapter_parameters, parameters};
 use crate::config::Dtype;
 use crate::lm::estimate::gpu::{
     Drawing, PROCESS_BYTES, Training, frozen_bytes, logit_bytes, reading_bytes,
@@ -18,12 +18,12 @@ impl Outline<'_> {
     }
 
     /// What each stage holds of the device at its worst moment, bytes.
-    pub(super) fn on_gpu(&self) -> Needs {
+    pub(super) fn on_gpu(&self) -> MemoryNeeds {
         let (last, beside) = self.open_policies();
         let acting = PROCESS_BYTES + self.open(last);
         let measuring = PROCESS_BYTES + self.open(beside);
         let (answering, judging) = (self.drawing(self.answering()), self.drawing(self.judging()));
-        Needs {
+        MemoryNeeds {
             sampler: acting + answering,
             judge: acting + judging,
             reference: acting + self.scoring(),
@@ -35,7 +35,7 @@ impl Outline<'_> {
 
     /// What each stage holds of the machine's memory meanwhile: a file of weights as bytes and as
     /// tensors; when a trainer saves or goes on, the same of both moments.
-    pub(super) fn beside_gpu(&self) -> Needs {
+    pub(super) fn beside_gpu(&self) -> MemoryNeeds {
         let base = self.process_bytes();
         let weights = parameters(self.model) * F32_BYTES;
         let moving = match self.config.train.use_peft {
@@ -43,7 +43,7 @@ impl Outline<'_> {
             false => weights,
         };
         let loading = base + 2 * weights;
-        Needs {
+        MemoryNeeds {
             sampler: loading,
             judge: base,
             reference: loading,

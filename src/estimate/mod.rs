@@ -147,7 +147,7 @@ pub struct Outline<'a> {
 
 /// Bytes at the worst moment of each stage.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Needs {
+pub struct MemoryNeeds {
     /// Opening a policy, and answering.
     pub sampler: u64,
     /// Judging.
@@ -162,7 +162,7 @@ pub struct Needs {
     pub evaluator: u64,
 }
 
-impl Needs {
+impl MemoryNeeds {
     /// The stages with what they hold, in their order.
     pub fn stages(&self) -> [(&'static str, u64); 5] {
         [
@@ -181,7 +181,7 @@ impl Needs {
 }
 
 /// What one training holds, bytes.
-struct Training {
+struct TrainingMemory {
     /// All weights, an adapter's too.
     weights: u64,
     /// Those that move.
@@ -192,7 +192,7 @@ struct Training {
     step: u64,
 }
 
-impl Training {
+impl TrainingMemory {
     /// At its worst moment. Loading: bytes and tensors, of what moves its moments too. A step:
     /// weights, gradients, two moments, activations and logits. Saving: beside that, once more
     /// both moments as tensors and as bytes.
@@ -228,7 +228,7 @@ impl<'a> Outline<'a> {
     }
 
     /// What each stage holds of a memory at its worst moment, bytes.
-    pub fn needs(&self, memory: Memory) -> Needs {
+    pub fn needs(&self, memory: Memory) -> MemoryNeeds {
         match (memory, self.device) {
             (Memory::Device, _) => self.on_gpu(),
             (Memory::Machine, DeviceKind::Cuda(_)) => self.beside_gpu(),
@@ -248,7 +248,7 @@ impl<'a> Outline<'a> {
         (iterations.min(most), (iterations + 1).min(most))
     }
 
-    fn on_cpu(&self) -> Needs {
+    fn on_cpu(&self) -> MemoryNeeds {
         let (model, config) = (self.model, self.config);
         let base = self.process_bytes();
         let weights = parameters(model) * F32_BYTES;
@@ -265,7 +265,7 @@ impl<'a> Outline<'a> {
         let later = tensors + judging;
         let training = self.training(weights);
         let measuring = base + beside * open + later + training.kept(share);
-        Needs {
+        MemoryNeeds {
             sampler: acting + opening.max(tensors + answering),
             judge: acting + tensors + judging,
             reference: acting + later + 2 * weights,
@@ -325,20 +325,20 @@ impl<'a> Outline<'a> {
     }
 
     /// Training in preference iterations; `weights` are the model's bytes.
-    fn training(&self, weights: u64) -> Training {
+    fn training(&self, weights: u64) -> TrainingMemory {
         let Lengths { prompt, answer, .. } = self.lengths();
         let batch = self.config.train.dpo.train_batch_size;
         self.training_by(weights, self.step_bytes(batch, prompt + 2 * answer))
     }
 
     /// Training whose steps take so many bytes: of all weights, or of an adapter.
-    fn training_by(&self, weights: u64, step: u64) -> Training {
+    fn training_by(&self, weights: u64, step: u64) -> TrainingMemory {
         let train = &self.config.train;
         let adapter = adapter_parameters(self.model, self.config) * F32_BYTES;
         let (moving, frozen) = if train.use_peft { (adapter, weights) } else { (weights, 0) };
         // Threads of a small model have gradients of their own.
         let workers = data_parallel_workers(weights as usize, train.threads as usize) as u64;
-        Training { weights: frozen + moving, moving, gradients: workers * moving, step }
+        TrainingMemory { weights: frozen + moving, moving, gradients: workers * moving, step }
     }
 
     /// The supervised iteration's peak, where it is to come. It is the first: of the policies that

@@ -82,11 +82,8 @@ impl Block {
     pub fn lines(&self, from: Offset, to: Offset) -> impl Iterator<Item = (Offset, &[u8])> {
         let skip = from.0.saturating_sub(self.first.0) as usize;
         let take = to.0.saturating_sub(from.0.max(self.first.0)) as usize;
-        (skip..self.ends.len()).take(take).map(|n| {
-            let end = self.ends.get(n).copied().unwrap_or_default();
-            let line = self.bytes.get(self.start(n)..end).unwrap_or_default();
-            (Offset(self.first.0 + n as u64), line)
-        })
+        let lines = (skip..self.ends.len()).take(take);
+        lines.map(|n| (Offset(self.first.0 + n as u64), self.between(n, n)))
     }
 
     /// All lines, as runs of less than `bytes` (or one line): the first record and the lines, a line
@@ -99,12 +96,19 @@ impl Block {
             if self.ends.get(n + 1).is_some_and(fits) {
                 continue;
             }
-            let end = self.ends.get(n).copied().unwrap_or_default();
-            let lines = self.bytes.get(self.start(first)..end).unwrap_or_default();
-            runs.push((Offset(self.first.0 + first as u64), lines));
+            runs.push((Offset(self.first.0 + first as u64), self.between(first, n)));
             first = n + 1;
         }
         runs
+    }
+
+    /// The lines `first..=last`, without the last line feed.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "`ends` lie in `bytes` in order; an empty line instead would be a lost record"
+    )]
+    fn between(&self, first: usize, last: usize) -> &[u8] {
+        &self.bytes[self.start(first)..self.ends[last]]
     }
 
     /// Bytes before the `n`th line.

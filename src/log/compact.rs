@@ -9,7 +9,7 @@ use super::layout::{COMPACTED_FILES, journal_dir};
 use super::record::{Entry, Recorded, decode};
 use super::scan::{Scan, Scanned};
 use super::segment;
-use super::shared::Shared;
+use super::shared::LogState;
 use crate::domain::Offset;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -58,7 +58,7 @@ fn size(dir: &Path) -> u64 {
 /// # Errors
 /// [`LogError::Damaged`] for a log that is not sound, [`LogError::Full`]; nothing is changed then.
 pub(crate) fn compact(
-    shared: &Shared,
+    shared: &LogState,
     journal: &mut Journal,
     end: &Chain,
     wanted: Compaction<'_>,
@@ -74,7 +74,7 @@ pub(crate) fn compact(
 }
 
 fn write(
-    shared: &Shared,
+    shared: &LogState,
     journal: &mut Journal,
     end: &Chain,
     wanted: Compaction<'_>,

@@ -102,9 +102,9 @@ pub(crate) fn suite(log: Arc<dyn Log>) {
     concurrent_appenders_all_land(log);
 }
 
-struct Frozen;
+struct FrozenClock;
 
-impl Clock for Frozen {
+impl Clock for FrozenClock {
     fn now_ms(&self) -> u64 {
         17
     }
@@ -118,7 +118,7 @@ fn memory() {
 #[test]
 fn durable() {
     let dir = tempfile::tempdir().unwrap();
-    suite(Arc::new(DurableLog::open(&dir.path().join("log"), Arc::new(Frozen)).unwrap()));
+    suite(Arc::new(DurableLog::open(&dir.path().join("log"), Arc::new(FrozenClock)).unwrap()));
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn the_durable_log_keeps_everything_over_a_restart_and_the_chain_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     for n in 0..3 {
-        let log = DurableLog::open(&path, Arc::new(Frozen)).unwrap();
+        let log = DurableLog::open(&path, Arc::new(FrozenClock)).unwrap();
         assert_eq!(log.tail(), Offset(n));
         log.append(batch(Some(&format!("k{n}")), &[&format!("t{n}")])).unwrap();
         log.append(batch(Some("k0"), &["again"])).unwrap();
@@ -139,7 +139,7 @@ fn the_durable_log_keeps_everything_over_a_restart_and_the_chain_goes_on() {
 const SMALL: LogSettings = LogSettings { segment_bytes: 2000 };
 
 fn open_small(path: &std::path::Path) -> DurableLog {
-    DurableLog::open_with(path, Arc::new(Frozen), SMALL).unwrap()
+    DurableLog::open_with(path, Arc::new(FrozenClock), SMALL).unwrap()
 }
 
 #[test]
@@ -174,8 +174,8 @@ fn durable_in_many_segments() {
 fn a_second_opener_is_told_who_holds_the_folder() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    let _held = DurableLog::open(&path, Arc::new(Frozen)).unwrap();
-    let error = DurableLog::open(&path, Arc::new(Frozen)).err().unwrap().to_string();
+    let _held = DurableLog::open(&path, Arc::new(FrozenClock)).unwrap();
+    let error = DurableLog::open(&path, Arc::new(FrozenClock)).err().unwrap().to_string();
     assert!(error.contains(&std::process::id().to_string()), "{error}");
 }
 
@@ -183,7 +183,7 @@ fn a_second_opener_is_told_who_holds_the_folder() {
 fn another_format_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("FORMAT"), "2\n").unwrap();
-    let error = DurableLog::open(dir.path(), Arc::new(Frozen)).err().unwrap().to_string();
+    let error = DurableLog::open(dir.path(), Arc::new(FrozenClock)).err().unwrap().to_string();
     assert!(error.contains("format \"2\"") && error.contains("reads 3"), "{error}");
 }
 

@@ -21,7 +21,7 @@ use super::lock::Lock;
 use super::record::{Recorded, decode};
 use super::recover::{self, OpenMode, OpenedCopies};
 use super::repair::LostRecords;
-use super::shared::Shared;
+use super::shared::LogState;
 use super::shutdown::ShutdownMarker;
 use super::verify::{Verified, both};
 use super::writer::{CommitQueue, Writer};
@@ -48,7 +48,7 @@ impl Default for LogSettings {
 
 /// The durable log.
 pub struct DurableLog {
-    shared: Arc<Shared>,
+    shared: Arc<LogState>,
     queue: CommitQueue,
     follower: Option<JoinHandle<bool>>,
     repairs: Vec<String>,
@@ -126,7 +126,7 @@ impl DurableLog {
         opened: OpenedCopies,
     ) -> Result<DurableLog, LogError> {
         let OpenedCopies { journal, store, tail, last, repairs, compacted } = opened;
-        let shared = Arc::new(Shared::new(path, store, compacted, tail)?);
+        let shared = Arc::new(LogState::new(path, store, compacted, tail)?);
         let ours = shared.clone();
         let follower = std::thread::Builder::new().name("gradus-store".to_owned());
         let follower = follower.spawn(move || ours.queue.run(&ours.store, &ours.buffers));

@@ -5,7 +5,7 @@ use super::layout::FORMAT;
 use super::lock::is_unlinked;
 use super::record::BatchHash;
 use super::segment::{JournalPosition, Sealed, Segment, hash_file, header_line, path_of};
-use crate::atomic_file::{self, Access, create_private_folder};
+use crate::atomic_file::{self, Access, create_private_folder, sync_folder};
 use crate::domain::Offset;
 use crate::faults::{Point, pass};
 use std::fs::{File, OpenOptions};
@@ -32,6 +32,8 @@ pub(crate) struct Journal {
     file: File,
     segment: Segment,
     bytes: u64,
+    /// Why nothing may be appended any more.
+    lost: Option<String>,
 }
 
 impl Journal {
@@ -57,7 +59,7 @@ impl Journal {
             file.set_len(bytes)?;
             file.sync_all()?;
         }
-        Ok(Journal { dir: dir.to_owned(), file, segment, bytes })
+        Ok(Journal { dir: dir.to_owned(), file, segment, bytes, lost: None })
     }
 
     /// Appends whole lines; they are on the disk when this returns.
@@ -65,6 +67,9 @@ impl Journal {
     /// # Errors
     /// [`AppendError`].
     pub fn append(&mut self, lines: &[u8]) -> Result<(), AppendError> {
+        if let Some(reason) = &self.lost {
+            return Err(AppendError::Lost(reason.clone()));
+        }
         let written = pass(Point::JournalWrite).and_then(|()| self.file.write_all(lines));
         if let Err(error) = written {
             return Err(match self.file.set_len(self.bytes) {
@@ -103,11 +108,35 @@ impl Journal {
     pub fn rotate(&mut self, next: Offset, previous: BatchHash) -> io::Result<()> {
         let blake3 = hash_file(&self.segment.path)?.to_hex().to_string();
         let sealed = Sealed { segment: self.segment.first, bytes: self.bytes, blake3 };
-        begin_segment(&self.dir, next, previous, Some(&sealed))?;
         let segment = Segment { first: next, path: path_of(&self.dir, next) };
-        let bytes = std::fs::metadata(&segment.path)?.len();
-        *self = Journal::resume(&self.dir, segment, bytes)?;
-        Ok(())
+        let path = segment.path.clone();
+        let begun = begin_segment(&self.dir, next, previous, Some(&sealed))
+            .and_then(|()| std::fs::metadata(&segment.path))
+            .and_then(|new| Journal::resume(&self.dir, segment, new.len()));
+        match begun {
+            Ok(journal) => {
+                *self = journal;
+                Ok(())
+            }
+            Err(error) => {
+                self.take_back(&path);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes a segment back that could not be begun to the end: its file may be in its place all the
+    /// same, and would not follow what is appended to the one before it. Where it cannot be taken back,
+    /// nothing is appended until the log is opened and read again.
+    fn take_back(&mut self, begun: &Path) {
+        let removed = match std::fs::remove_file(begun) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.and_then(|()| sync_folder(&self.dir)),
+        };
+        if let Err(error) = removed {
+            let file = begun.display();
+            self.lost = Some(format!("{file} was begun and could not be taken back: {error}"));
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::codec::Payloads;
 use super::error::LogError;
-use super::record::{Common, Draft, Recorded, decode, encode};
+use super::record::{Common, RecordParts, Recorded, decode, encode};
 use super::subscribers::Subscribers;
 use super::{Appended, Batch, Log};
 use crate::domain::{Offset, TaskKey};
@@ -45,7 +45,7 @@ impl Log for MemoryLog {
         let common = Common::new(0, first, batch.key.as_ref());
         for (n, payload) in payloads.iter().enumerate() {
             let left = (payloads.len() - n - 1) as u32;
-            let draft = Draft {
+            let draft = RecordParts {
                 offset: Offset(contents.records.len() as u64),
                 common: &common,
                 cursor: batch.cursor.as_ref().filter(|_| left == 0),

@@ -59,7 +59,7 @@ impl Common {
 }
 
 /// What a record is made from.
-pub(crate) struct Draft<'a> {
+pub(crate) struct RecordParts<'a> {
     pub offset: Offset,
     pub common: &'a Common,
     pub cursor: Option<&'a (String, Offset)>,
@@ -98,12 +98,15 @@ impl Header<'_> {
 }
 
 /// Fills in the checksum of a line that was begun with [`begin`].
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a line that was not begun has no room for its checksum, and must not be recorded"
+)]
 pub(crate) fn seal(line: &mut [u8]) {
-    let crc = crc32fast::hash(line.get(COVERED..).unwrap_or_default());
-    if let Some(mut field) = line.get_mut(CRC_FIELD.len()..CRC_FIELD.len() + 8) {
-        // The field has room for eight digits.
-        let _ = write!(field, "{crc:08x}");
-    }
+    let crc = crc32fast::hash(&line[COVERED..]);
+    // The field has room for eight digits.
+    let mut field = &mut line[CRC_FIELD.len()..CRC_FIELD.len() + 8];
+    let _ = write!(field, "{crc:08x}");
 }
 
 /// Begins a line, with room for its checksum.
@@ -118,14 +121,15 @@ fn string(line: &mut Vec<u8>, text: &str) {
 }
 
 /// Appends the line of a record to `bytes`, without a line feed.
-pub(crate) fn encode(draft: &Draft<'_>, bytes: &mut Vec<u8>) {
+#[expect(clippy::indexing_slicing, reason = "`start` is where the line was begun")]
+pub(crate) fn encode(draft: &RecordParts<'_>, bytes: &mut Vec<u8>) {
     let start = bytes.len();
     begin(bytes);
     fields(draft, bytes);
-    seal(bytes.get_mut(start..).unwrap_or_default());
+    seal(&mut bytes[start..]);
 }
 
-fn fields(draft: &Draft<'_>, line: &mut Vec<u8>) {
+fn fields(draft: &RecordParts<'_>, line: &mut Vec<u8>) {
     let _ = write!(line, "\"offset\":{}", draft.offset);
     line.extend_from_slice(&draft.common.before);
     let _ = write!(line, "{}", draft.left);
@@ -222,7 +226,7 @@ mod tests {
         let payload = codec::encode(&Event::PauseRequested).unwrap();
         let key = TaskKey("k\"\n".into());
         let cursor = ("reader".to_owned(), Offset(4));
-        let draft = Draft {
+        let draft = RecordParts {
             offset: Offset(7),
             common: &Common::new(3, Offset(5), Some(&key)),
             cursor: Some(&cursor),

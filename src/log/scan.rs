@@ -2,7 +2,7 @@
 
 use super::layout::journal_dir;
 use super::record::Entry;
-use super::segment::{self, JournalPosition, Lines, Segment, SegmentHeader, Step};
+use super::segment::{self, JournalPosition, Segment, SegmentHeader, SegmentLines, Step};
 use crate::domain::Offset;
 use std::io;
 use std::path::Path;
@@ -24,7 +24,7 @@ pub(crate) enum Scanned {
 /// A scan of segments.
 pub(crate) struct Scan {
     segments: std::vec::IntoIter<Segment>,
-    current: Option<(Segment, Lines, LinesSeen)>,
+    current: Option<(Segment, SegmentLines, LinesSeen)>,
 }
 
 /// Whether the header is still to come.
@@ -49,7 +49,7 @@ impl Scan {
             return Ok(Scan::over(segments));
         }
         let first = segments.remove(0);
-        let lines = Lines::open(&first.path, at)?;
+        let lines = SegmentLines::open(&first.path, at)?;
         let seen = if at == 0 { LinesSeen::None } else { LinesSeen::Some };
         Ok(Scan { segments: segments.into_iter(), current: Some((first, lines, seen)) })
     }
@@ -96,7 +96,7 @@ impl Scan {
 
     fn begin_next(&mut self) -> io::Result<bool> {
         let Some(segment) = self.segments.next() else { return Ok(false) };
-        let lines = Lines::open(&segment.path, 0)?;
+        let lines = SegmentLines::open(&segment.path, 0)?;
         self.current = Some((segment, lines, LinesSeen::None));
         Ok(true)
     }

@@ -148,20 +148,20 @@ pub(crate) enum Step {
 }
 
 /// A file, line by line, in bounded memory.
-pub(crate) struct Lines {
+pub(crate) struct SegmentLines {
     reader: BufReader<File>,
     at: u64,
 }
 
-impl Lines {
+impl SegmentLines {
     /// From a byte position on.
     ///
     /// # Errors
     /// When the file cannot be opened.
-    pub fn open(path: &Path, at: u64) -> io::Result<Lines> {
+    pub fn open(path: &Path, at: u64) -> io::Result<SegmentLines> {
         let mut file = File::open(path)?;
         file.seek(SeekFrom::Start(at))?;
-        Ok(Lines { reader: BufReader::with_capacity(64 << 10, file), at })
+        Ok(SegmentLines { reader: BufReader::with_capacity(64 << 10, file), at })
     }
 
     /// Bytes of the file before the next step.
@@ -224,7 +224,7 @@ mod tests {
         bytes.extend(std::iter::repeat_n(b'x', 3 * LINE_BYTES_MAX));
         bytes.extend(b"\n\ntail");
         std::fs::write(&path, &bytes).unwrap();
-        let mut lines = Lines::open(&path, 0).unwrap();
+        let mut lines = SegmentLines::open(&path, 0).unwrap();
         assert_eq!(lines.step().unwrap(), Step::Line(b"one".to_vec()));
         assert_eq!(lines.step().unwrap(), Step::Broken);
         assert_eq!(lines.step().unwrap(), Step::Line(Vec::new()));

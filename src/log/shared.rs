@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What is known of an open log.
-pub(crate) struct Shared {
+pub(crate) struct LogState {
     dir: PathBuf,
     /// The folder behind `dir`: another log may come to lie there.
     place: Place,
@@ -31,7 +31,7 @@ pub(crate) struct Shared {
     held: Mutex<Option<String>>,
 }
 
-impl Shared {
+impl LogState {
     /// What a log in the folder `dir` begins with, whose copies both have everything up to `tail`.
     ///
     /// # Errors
@@ -41,9 +41,9 @@ impl Shared {
         store: Store,
         compacted: Option<CompactedPrefix>,
         tail: Offset,
-    ) -> Result<Shared, LogError> {
+    ) -> Result<LogState, LogError> {
         let place = Place::of(dir).map_err(|error| LogError::open(dir, error))?;
-        Ok(Shared {
+        Ok(LogState {
             dir: dir.to_owned(),
             place,
             store,

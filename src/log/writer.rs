@@ -10,8 +10,8 @@ use super::compact::{self, Compacted, Compaction};
 use super::error::LogError;
 use super::journal::{AppendError, Journal};
 use super::lock::Lock;
-use super::record::{BatchHash, Common, Draft, encode};
-use super::shared::Shared;
+use super::record::{BatchHash, Common, RecordParts, encode};
+use super::shared::LogState;
 use super::{Appended, Batch, Clock, Health};
 use crate::domain::{Offset, TaskKey};
 use crossbeam_channel::{Sender, bounded};
@@ -77,7 +77,7 @@ struct CommitGroup {
 /// The writer's state.
 pub(crate) struct Writer {
     pub journal: Journal,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<LogState>,
     pub clock: Arc<dyn Clock>,
     pub segment_bytes: u64,
     pub tail: Offset,
@@ -163,12 +163,13 @@ impl Writer {
         group.answers.push((answer, Appended::New { first, tail }));
     }
 
+    #[expect(clippy::indexing_slicing, reason = "`start` is where its lines begin")]
     fn add_lines(&self, batch: &Batch, payloads: &Payloads, group: &mut CommitGroup) {
         let start = group.block.bytes().len();
         let common = Common::new(self.clock.now_ms(), self.tail, batch.key.as_ref());
         for (n, payload) in payloads.iter().enumerate() {
             let left = (payloads.len() - n - 1) as u32;
-            let draft = Draft {
+            let draft = RecordParts {
                 offset: group.block.tail(),
                 common: &common,
                 cursor: batch.cursor.as_ref().filter(|_| left == 0),
@@ -179,7 +180,7 @@ impl Writer {
             group.block.push(|bytes| encode(&draft, bytes));
         }
         if payloads.len() > 0 {
-            let lines = group.block.bytes().get(start..).unwrap_or_default();
+            let lines = &group.block.bytes()[start..];
             group.last = *blake3::hash(lines).as_bytes();
         }
     }

@@ -66,9 +66,9 @@ pub enum Likeness {
 
 /// Gives words numbers, so that they are compared quickly.
 #[derive(Default)]
-struct Vocabulary(HashMap<String, u32>);
+struct WordIds(HashMap<String, u32>);
 
-impl Vocabulary {
+impl WordIds {
     fn learn(&mut self, word: &str) -> u32 {
         if let Some(known) = self.0.get(word) {
             return *known;
@@ -124,7 +124,7 @@ impl Text {
 /// Texts of units that a new one is compared with.
 #[derive(Default)]
 pub struct Known {
-    vocabulary: Vocabulary,
+    vocabulary: WordIds,
     texts: Vec<Text>,
     /// The first text that stands so, word for word.
     by_raw: HashMap<String, usize>,

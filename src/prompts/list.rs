@@ -3,7 +3,7 @@
 
 /// One item of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item {
+pub struct ListItem {
     /// The task, and after an empty line its input where it has one.
     pub text: String,
     /// Whether the bound on tokens may have cut it off.
@@ -107,29 +107,29 @@ const NO_INPUT: [&str; 9] =
 
 /// The items of a reply. `cut`: the bound on tokens ended it, so that its last item may lack its
 /// end.
-pub fn split(reply: &str, cut: bool) -> Vec<Item> {
+pub fn split(reply: &str, cut: bool) -> Vec<ListItem> {
     let numbered = reply.lines().any(|line| matches!(marked(line), Some((Marker::Number, _))));
-    let mut items: Vec<Draft> = Vec::new();
+    let mut items: Vec<OpenItem> = Vec::new();
     for line in reply.lines().map(str::trim) {
         let begins = marked(line).filter(|(marker, _)| !numbered || *marker == Marker::Number);
         match (begins, items.last_mut()) {
-            (Some((_, rest)), _) => items.push(Draft::begin(rest)),
+            (Some((_, rest)), _) => items.push(OpenItem::begin(rest)),
             (None, Some(last)) => last.go_on(line),
             (None, None) if line.is_empty() => {}
-            (None, None) => items.push(Draft::begin(line)),
+            (None, None) => items.push(OpenItem::begin(line)),
         }
     }
     let last = items.len().saturating_sub(1);
     let finished = items.into_iter().enumerate().filter_map(|(at, draft)| {
         let cut = cut && at == last && !draft.closed;
-        Some(Item { text: draft.text(), cut }).filter(|item| !item.text.is_empty())
+        Some(ListItem { text: draft.text(), cut }).filter(|item| !item.text.is_empty())
     });
     finished.collect()
 }
 
 /// An item whose lines are still read.
 #[derive(Default)]
-struct Draft {
+struct OpenItem {
     task: String,
     input: String,
     /// What follows is its input.
@@ -138,9 +138,9 @@ struct Draft {
     closed: bool,
 }
 
-impl Draft {
-    fn begin(line: &str) -> Draft {
-        let mut draft = Draft::default();
+impl OpenItem {
+    fn begin(line: &str) -> OpenItem {
+        let mut draft = OpenItem::default();
         draft.go_on(after_item_word(line).unwrap_or(line));
         draft
     }

@@ -7,6 +7,7 @@ pub mod list;
 mod pointing;
 pub mod request;
 pub mod self_instruct;
+mod sentences;
 mod shapes;
 
 pub use shapes::Shape;

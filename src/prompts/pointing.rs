@@ -1,7 +1,7 @@
 //! Tasks that speak of an input which they do not have: `Summarize the following article.` By words
 //! that point at something, and things that are handed over, in a dozen languages.
 
-use super::request::sentences;
+use super::sentences::sentences;
 use crate::stats::{figures, is_unspaced, units};
 
 /// Words of a language that point at an input, and things they then point at. Both may be the

@@ -2,8 +2,8 @@
 //! input it speaks of, and no introduction, statement or answer. By the marks of many scripts; the
 //! words that it looks for are those of a dozen languages.
 
-use super::list::is_end;
 use super::pointing::missing_input;
+use super::sentences::{is_one_sentence, sentences};
 use crate::stats::{is_unspaced, units};
 
 /// Marks that open a text and belong to it.
@@ -285,27 +285,6 @@ fn is_talk(lower: &str) -> bool {
     let one = is_one_sentence(lower);
     TALK.iter().any(|start| begins(start) && (one || !asks(lower)))
         || ANNOUNCING.iter().any(|start| begins(start) && one && !lower.contains(ASKS))
-}
-
-/// The sentences of a text; a full stop inside a word or number ends none.
-pub(super) fn sentences(text: &str) -> Vec<&str> {
-    let mut found = Vec::new();
-    let (mut from, mut at) = (0, 0);
-    for word in text.split_inclusive(char::is_whitespace) {
-        at += word.len();
-        let ends = word.trim_end().trim_end_matches(['"', '\'', '”', ')', '」', '»']);
-        if ends.ends_with(is_end) || word.contains(['。', '？', '！']) {
-            found.extend(text.get(from..at));
-            from = at;
-        }
-    }
-    found.extend(text.get(from..).filter(|rest| !rest.trim().is_empty()));
-    found
-}
-
-/// Whether a text is one sentence.
-pub(super) fn is_one_sentence(text: &str) -> bool {
-    sentences(text).len() == 1
 }
 
 fn asks(lower: &str) -> bool {

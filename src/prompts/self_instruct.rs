@@ -6,8 +6,9 @@
 //! Its filters know English; here lengths, likeness and first letters are those of any script.
 
 use super::alike::Known;
-use super::list::Item;
+use super::list::ListItem;
 use super::request;
+use super::sentences::is_one_sentence;
 use crate::stats::{is_unspaced, units};
 
 /// Most alike that a new prompt may be to any known one.
@@ -76,7 +77,7 @@ pub fn demonstrates(prompt: &str) -> bool {
 ///
 /// # Errors
 /// The reason, for the log.
-pub fn accept(item: &Item, known: &Known) -> Result<(), String> {
+pub fn accept(item: &ListItem, known: &Known) -> Result<(), String> {
     let task = item.text.as_str();
     if item.cut {
         return Err("cut off by prompts.max_new_tokens".to_owned());
@@ -91,7 +92,7 @@ pub fn accept(item: &Item, known: &Known) -> Result<(), String> {
     }
     let begins = |deed: &&&str| {
         let rest = lower.strip_prefix(**deed);
-        rest.is_some_and(|rest| rest.starts_with(' ') && request::is_one_sentence(&lower))
+        rest.is_some_and(|rest| rest.starts_with(' ') && is_one_sentence(&lower))
     };
     if let Some(deed) = BODILY.iter().find(begins).filter(|_| !lower.contains(['?', ':'])) {
         return Err(format!("asks for something a text model cannot do: {deed}"));
@@ -143,8 +144,8 @@ fn holds_word(text: &str, word: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn item(text: &str) -> Item {
-        Item { text: text.to_owned(), cut: false }
+    fn item(text: &str) -> ListItem {
+        ListItem { text: text.to_owned(), cut: false }
     }
 
     #[test]
@@ -187,7 +188,7 @@ mod tests {
         ] {
             assert_eq!(accept(&item(task), &known), Ok(()), "{task}");
         }
-        let cut = Item { cut: true, ..item("Give three reasons to drink more") };
+        let cut = ListItem { cut: true, ..item("Give three reasons to drink more") };
         assert!(accept(&cut, &known).unwrap_err().contains("cut off"));
         assert!(accept(&item(&"word ".repeat(151)), &known).unwrap_err().contains("151 words"));
     }

@@ -26,14 +26,14 @@ pub enum Shape {
 }
 
 /// A value and its line number, from 1.
-type Line = Result<(usize, Value), PromptsError>;
+type ReadLine = Result<(usize, Value), PromptsError>;
 
 /// The values of a file with their line numbers, one at a time, for a file may be large and a value
 /// takes several times its text; blank lines are left out.
 pub(super) fn lines<'t>(
     path: &'t Path,
     text: &'t str,
-) -> Result<Box<dyn Iterator<Item = Line> + 't>, PromptsError> {
+) -> Result<Box<dyn Iterator<Item = ReadLine> + 't>, PromptsError> {
     let bad = |line: usize, error: serde_json::Error| PromptsError::Line {
         path: path.to_owned(),
         line,

@@ -138,7 +138,7 @@ impl Past {
         let local = LocalModel::new(model.clone(), folder.blobs(), &device, config.dtype)?;
         let local = local.with_adapters_of_old(identity::adapters_of_old(&view, &config));
         let local = (Arc::new(local), PolicyTokens::of(&model));
-        let models = models::Brought::default().models(local, &mut config, folder)?;
+        let models = models::HostEngines::default().models(local, &mut config, folder)?;
         let engine = RubricEngine::new()?;
         let context = StageContext {
             log: excerpt.clone(),

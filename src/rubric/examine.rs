@@ -45,7 +45,7 @@ impl std::fmt::Display for CaseOutcome {
 
 /// A golden case, tried.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct Golden {
+pub struct TriedCase {
     /// Its name.
     pub name: String,
     /// The scores it wants; `None`: it wants none read.
@@ -87,11 +87,11 @@ fn read(rubric: &Rubric, item: &RubricInput, answer: &str) -> Result<Read, CallE
 ///
 /// # Errors
 /// When the rubric gives no cases, or this machine cannot run it now.
-pub fn run_golden(rubric: &Rubric) -> Result<Vec<Golden>, RubricError> {
+pub fn run_golden(rubric: &Rubric) -> Result<Vec<TriedCase>, RubricError> {
     rubric.examples()?.into_iter().map(|example| golden(rubric, example)).collect()
 }
 
-fn golden(rubric: &Rubric, example: Example) -> Result<Golden, RubricError> {
+fn golden(rubric: &Rubric, example: Example) -> Result<TriedCase, RubricError> {
     let Example { name, item, answer, scores: wanted } = example;
     let host = |error| unusable(error, RubricError::Sandbox);
     let rendered = match rubric.render(&item) {
@@ -114,7 +114,7 @@ fn golden(rubric: &Rubric, example: Example) -> Result<Golden, RubricError> {
         (Some(wanted), _) => Some(format!("{found}, not {wanted:?}")),
         (None, _) => Some(format!("read {found}, and no score was wanted")),
     };
-    Ok(Golden { name, wanted, found, places, fuel, failure })
+    Ok(TriedCase { name, wanted, found, places, fuel, failure })
 }
 
 /// What golden cases must show before a rubric judges.
@@ -122,7 +122,7 @@ fn golden(rubric: &Rubric, example: Example) -> Result<Golden, RubricError> {
 /// # Errors
 /// [`RubricError::Example`] naming the first case that fails; [`RubricError::Describe`] unless one
 /// case wants scores and one wants none.
-pub fn require_golden(cases: &[Golden]) -> Result<(), RubricError> {
+pub fn require_golden(cases: &[TriedCase]) -> Result<(), RubricError> {
     let failed = cases.iter().find_map(|case| Some((case, case.failure.clone()?)));
     if let Some((case, reason)) = failed {
         return Err(RubricError::Example { name: case.name.clone(), reason });

@@ -24,7 +24,7 @@ use crate::codes::Code;
 pub use call::{CallError, ParsedReply, Readout, Rendered, RubricInput, ScorePlace};
 pub use component::{Aggregation, Rubric, RubricInfo, Subject};
 pub use engine::RubricEngine;
-pub use examine::{Attacked, CaseOutcome, Golden, attack, require_golden, run_golden};
+pub use examine::{Attacked, CaseOutcome, TriedCase, attack, require_golden, run_golden};
 pub use registry::{RubricRegistry, UnusableFile};
 
 /// Why a component is not used.

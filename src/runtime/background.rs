@@ -1,5 +1,7 @@
-//! BACKGROUND: a thread of the runtime's own that works beside it, and is over when this is dropped.
+//! BACKGROUND: threads of the runtime's own that work beside it, and are over when what started them is
+//! dropped; and threads for what a host awaits.
 
+use crate::error::Error;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::thread::JoinHandle;
 
@@ -33,4 +35,20 @@ impl Drop for Background {
             let _ = thread.join();
         }
     }
+}
+
+/// Runs something that blocks on a thread of its own. Dropping the future does not stop it.
+///
+/// # Errors
+/// [`Error::Io`] when the system gives no thread; else what it gives.
+pub(super) async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let (send, receive) = tokio::sync::oneshot::channel();
+    let run = move || {
+        let _ = send.send(work());
+    };
+    let thread = std::thread::Builder::new().name("gradus-asked".to_owned()).spawn(run);
+    thread.map_err(|error| Error::io("a thread", error))?;
+    receive.await.map_err(|_| Error::Closed)?
 }

@@ -1,17 +1,18 @@
 //! How a runtime is put together and started.
 
 use super::admission::AdmissionIndex;
+use super::background::on_a_thread;
 use super::component_folder::ComponentFolder;
 use super::core::{Core, Live};
-use super::handle::on_a_thread;
 use super::memory::Reserve;
 use super::rubrics::{Rubrics, Terms};
+use super::running::{Runtime, RuntimeState, Working, watch_tail};
 use super::socket::Listener;
 use super::status::Progress;
-use super::watched::Watched;
+use super::watched::WatchedFolder;
 use super::{
-    Folder, Handle, HeldOutChange, Inner, Runtime, SettingsToCome, Working, fold, held_out,
-    identity, models, present, referees, space, status_file, watch_tail,
+    Folder, Handle, HeldOutChange, SettingsToCome, fold, held_out, identity, models, present,
+    referees, space, status_file,
 };
 use crate::actor::ActorSystem;
 use crate::actor::clock::SystemClock;
@@ -31,6 +32,7 @@ use crate::machine::Place;
 use crate::rubric::RubricEngine;
 use crate::stage::{Gauge, Headroom, NoGauge, Oracle, PromptWriter, StageContext};
 use crate::view::{LiveView, RunView};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -43,11 +45,18 @@ pub struct Builder {
     device: Option<DeviceChoice>,
     clock: Arc<dyn Clock>,
     headroom: Option<Arc<dyn Headroom>>,
-    brought: models::Brought,
+    brought: models::HostEngines,
+}
+
+impl Runtime {
+    /// A runtime over a folder that `init` or [`Folder::create`] laid out.
+    pub fn builder(dir: impl Into<PathBuf>) -> Builder {
+        Builder::at(Folder::at(dir))
+    }
 }
 
 impl Builder {
-    pub(super) fn at(folder: Folder) -> Builder {
+    fn at(folder: Folder) -> Builder {
         Builder {
             folder,
             oracle: None,
@@ -56,7 +65,7 @@ impl Builder {
             device: None,
             clock: Arc::new(SystemClock),
             headroom: None,
-            brought: models::Brought::default(),
+            brought: models::HostEngines::default(),
         }
     }
 
@@ -176,8 +185,18 @@ impl Builder {
         identity::check(&config, &model, &self.folder, log.as_ref(), &mut view)?;
         let to_come = SettingsToCome::of(&config, &view);
         let held_out = held_out::obey(&config, log.as_ref(), &blobs, &mut view)?;
-        let ready =
-            Ready { log, config, model, device, place, blobs, view, superseded, to_come, held_out };
+        let ready = ReadyRun {
+            log,
+            config,
+            model,
+            device,
+            place,
+            blobs,
+            view,
+            superseded,
+            to_come,
+            held_out,
+        };
         self.launch(ready)
     }
 
@@ -189,8 +208,8 @@ impl Builder {
         on_a_thread(move || self.start_blocking()).await
     }
 
-    fn launch(self, ready: Ready) -> Result<Runtime, Error> {
-        let Ready {
+    fn launch(self, ready: ReadyRun) -> Result<Runtime, Error> {
+        let ReadyRun {
             log,
             mut config,
             model,
@@ -256,13 +275,13 @@ impl Builder {
         let handle = Handle { core: Arc::downgrade(&core), tail };
         let (core, working) = (Mutex::new(Some(core)), Mutex::new(Some(working)));
         let inner =
-            Inner { handle, core, working, config, to_come, place, device, held_out, blobs };
+            RuntimeState { handle, core, working, config, to_come, place, device, held_out, blobs };
         Ok(Runtime { inner: Arc::new(inner) })
     }
 }
 
 /// What a run needs to be launched, looked through.
-struct Ready {
+struct ReadyRun {
     log: Arc<DurableLog>,
     config: Config,
     model: Arc<ModelFiles>,
@@ -317,7 +336,7 @@ fn watch_rubrics(
     folder: &Folder,
     settings: &RubricsConfig,
     rubrics: &Rubrics,
-) -> Result<Vec<Watched>, Error> {
+) -> Result<Vec<WatchedFolder>, Error> {
     if settings.watch.is_empty() {
         return Ok(Vec::new());
     }
@@ -325,7 +344,7 @@ fn watch_rubrics(
     let mut components = ComponentFolder::new(dir.clone(), rubrics.clone(), settings.watch_when);
     let quiet = Duration::from_millis(200);
     std::fs::create_dir_all(&dir)
-        .and_then(|()| Watched::start("watch", dir.clone(), quiet, move || components.look()))
+        .and_then(|()| WatchedFolder::start("watch", dir.clone(), quiet, move || components.look()))
         .map(|watched| vec![watched])
         .map_err(|error| Error::io(dir, error))
 }

@@ -2,11 +2,11 @@
 //! open. Doors hold it weakly: when the runtime is shut down it is gone, and the folder is free.
 
 use super::admission::AdmissionIndex;
-use super::policies;
+use super::policies::{self, PolicyChoice};
 use super::rubrics::{self, Rubrics};
 use super::served::ServedPolicy;
 use super::status::{Activity, Progress, Status, by_name};
-use super::surface::{Admission, Answer, Command, Component, PolicyChoice, Query, Reply};
+use super::surface::{Admission, Answer, Command, Component, Query, Reply};
 use super::{Folder, SettingsToCome};
 use crate::actor::{StageStates, StageStatus};
 use crate::blob::BlobStore;

@@ -4,13 +4,15 @@
 //! What may wait for the disk or compute is `async` and for any executor: it runs on a thread of its
 //! own. The same for callers without one is named `..._blocking`.
 
+use super::background::on_a_thread;
 use super::core::Core;
 use super::fold::fold;
+use super::policies::PolicyChoice;
 use super::rubrics::Rubrics;
 use super::served::ServedPolicy;
 use super::status::Status;
 use super::subscription::Subscription;
-use super::surface::{Admission, Answer, Command, PolicyChoice, Query, Reply};
+use super::surface::{Admission, Answer, Command, Query, Reply};
 use crate::domain::{Offset, Prompt};
 use crate::error::Error;
 use crate::view::RunView;
@@ -21,22 +23,6 @@ use std::sync::{Arc, Weak};
 pub struct Handle {
     pub(super) core: Weak<Core>,
     pub(super) tail: tokio::sync::watch::Receiver<Offset>,
-}
-
-/// Runs something that blocks on a thread of its own. Dropping the future does not stop it.
-///
-/// # Errors
-/// [`Error::Io`] when the system gives no thread; else what it gives.
-pub(super) async fn on_a_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    let (send, receive) = tokio::sync::oneshot::channel();
-    let run = move || {
-        let _ = send.send(work());
-    };
-    let thread = std::thread::Builder::new().name("gradus-asked".to_owned()).spawn(run);
-    thread.map_err(|error| Error::io("a thread", error))?;
-    receive.await.map_err(|_| Error::Closed)?
 }
 
 impl Handle {

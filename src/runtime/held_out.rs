@@ -19,6 +19,7 @@ const AT_A_TIME: usize = 256;
 
 /// What a changed `prompts.held_out` came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HeldOutChange {
     /// The setting before.
     pub before: u32,

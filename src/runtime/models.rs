@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// What a host brings.
 #[derive(Default)]
-pub(crate) struct Brought {
+pub(crate) struct HostEngines {
     pub engine: Option<Arc<dyn Engine>>,
     pub named: BTreeMap<String, Arc<dyn Engine>>,
     pub scorer: Option<Arc<dyn Scorer>>,
@@ -23,7 +23,7 @@ pub(crate) struct Brought {
     pub writer: Option<Arc<dyn PromptWriter>>,
 }
 
-impl Brought {
+impl HostEngines {
     /// The prompt writer, and its name in the settings that plans are made of.
     ///
     /// # Errors

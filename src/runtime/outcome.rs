@@ -7,6 +7,7 @@ use crate::view::RunView;
 
 /// Until when to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Goal {
     /// All iterations of the settings are over.
     Iterations,
@@ -16,7 +17,8 @@ pub enum Goal {
 
 /// Why waiting ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+#[non_exhaustive]
+pub enum WaitOutcome {
     /// The goal is reached.
     Reached,
     /// The iterations are over, and some failed that were to be done: those that ended while waiting,
@@ -62,14 +64,14 @@ pub struct FailedIteration {
 }
 
 /// What a run that has reached its goal came to; so many iterations were over when waiting began.
-pub(super) fn reached(view: &RunView, before: u32, log: &dyn Log) -> Outcome {
+pub(super) fn reached(view: &RunView, before: u32, log: &dyn Log) -> WaitOutcome {
     let last = view.finished().saturating_sub(1);
     let ours = view.past().skip(before.min(last) as usize).map(|(iteration, _)| iteration);
     let failed: Vec<FailedIteration> =
         ours.filter_map(|iteration| failure(view, iteration, log)).collect();
     match failed.is_empty() {
-        true => Outcome::Reached,
-        false => Outcome::ReachedWithFailures(failed),
+        true => WaitOutcome::Reached,
+        false => WaitOutcome::ReachedWithFailures(failed),
     }
 }
 
@@ -80,11 +82,11 @@ pub(super) fn stopped_by(view: &RunView, log: &dyn Log) -> Option<FailedIteratio
 }
 
 /// The pause that the last iteration ended in, as an outcome.
-pub(super) fn paused(view: &RunView) -> Option<Outcome> {
+pub(super) fn paused(view: &RunView) -> Option<WaitOutcome> {
     let (_, outcome) = view.last_iteration().filter(|_| view.paused)?;
     match outcome? {
         IterationOutcome::NoSignal { reason } | IterationOutcome::JudgeCompromised { reason } => {
-            Some(Outcome::Paused { reason: reason.clone() })
+            Some(WaitOutcome::Paused { reason: reason.clone() })
         }
         _ => None,
     }

@@ -1,7 +1,6 @@
 //! PANELS: which rubric that judges somebody means, whether what judges is what somebody thinks, and
 //! which of two versions is older.
 
-use super::rubrics::find;
 use crate::domain::{Panel, RubricId};
 use crate::error::{Code, Error};
 use crate::view::RunView;
@@ -24,6 +23,37 @@ fn judges(view: &RunView) -> String {
     match names.is_empty() {
         true => "nobody".to_owned(),
         false => names.join(", "),
+    }
+}
+
+/// The installed rubric that somebody means.
+///
+/// # Errors
+/// [`Error::Refused`] with what is installed, when it is none or not only one.
+pub fn find(view: &RunView, wanted: &str) -> Result<RubricId, Error> {
+    let found = view.rubrics_named(wanted);
+    match found.as_slice() {
+        [only] => Ok((*only).clone()),
+        _ => {
+            let known: Vec<String> = view
+                .rubrics
+                .installed
+                .iter()
+                .map(|(id, facts)| format!("{}@{} ({})", facts.name, facts.version, id.short()))
+                .collect();
+            let (what, code) = match found.is_empty() {
+                true => ("no", Code::RubricUnknown),
+                false => ("more than one", Code::RubricAmbiguous),
+            };
+            Err(Error::refused(
+                code,
+                format!(
+                    "{what} installed rubric is {wanted:?}; installed are {}. Install the \
+                 one that is meant, or name another",
+                    known.join(", ")
+                ),
+            ))
+        }
     }
 }
 
@@ -109,10 +139,10 @@ pub(super) fn must_be(view: &RunView, hashes: &str) -> Result<(), Error> {
 }
 
 /// A version as it is compared: its numbers, and what is before its release.
-type Version<'a> = (Vec<u64>, Option<Vec<&'a str>>);
+type ParsedVersion<'a> = (Vec<u64>, Option<Vec<&'a str>>);
 
 /// Reads `1.4.0`, `1.4`, `1.4.0-rc.1`, each with an optional `+build`, which does not count.
-fn version(text: &str) -> Option<Version<'_>> {
+fn version(text: &str) -> Option<ParsedVersion<'_>> {
     let text = text.split_once('+').map_or(text, |(version, _)| version);
     let (numbers, before) = match text.split_once('-') {
         Some((numbers, before)) => (numbers, Some(before.split('.').collect())),

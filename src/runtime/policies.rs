@@ -1,7 +1,6 @@
 //! POLICIES of a run: what they are called, and which of them acts because somebody says so.
 
-use super::surface::PolicyChoice;
-use crate::domain::{Event, Iteration, PolicyRef};
+use crate::domain::{Event, Iteration, Offset, PolicyRef};
 use crate::error::{Code, Error};
 use crate::view::RunView;
 use serde::{Deserialize, Serialize};
@@ -13,6 +12,7 @@ const LATEST: &str = "latest";
 
 /// A policy of a run, for people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct PolicyRow {
     /// `M0` is the base, `M2` what iteration 2 made.
     pub name: String,
@@ -24,6 +24,19 @@ pub struct PolicyRow {
     pub pinned: bool,
     /// Why it was not promoted, where it was not.
     pub rejected: Option<String>,
+}
+
+/// A policy that somebody chose.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PolicyChoice {
+    /// `M2`, where it is an iteration's.
+    pub name: String,
+    /// Its weights.
+    pub policy: PolicyRef,
+    /// Whether it stays, whatever later iterations come to.
+    pub pinned: bool,
+    /// Where the log says so; `None` where it was so already.
+    pub at: Option<Offset>,
 }
 
 fn name_of(iteration: Iteration) -> String {

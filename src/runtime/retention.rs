@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 /// What was freed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Freed {
     /// In the log; `None` when there was nothing to drop.
     pub log: Option<Compacted>,

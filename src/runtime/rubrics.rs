@@ -4,6 +4,7 @@
 //! view that knows the new panel.
 
 use super::panels;
+pub use super::panels::find;
 use super::rubric_files::{keep, kept_at};
 use super::spelling;
 use crate::config::{Config, ReadoutMode};
@@ -27,7 +28,7 @@ const CHANGES_TRIED: u32 = 100;
 
 /// A rubric somebody wants on the panel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Wanted {
+pub struct RubricWanted {
     /// Its name (the newest of that name), `name@version`, or the beginning of its hash.
     pub rubric: String,
     /// Its weight among several.
@@ -36,15 +37,16 @@ pub struct Wanted {
     pub tags: Vec<String>,
 }
 
-impl Wanted {
+impl RubricWanted {
     /// One for every prompt.
-    pub fn plain(rubric: impl Into<String>) -> Wanted {
-        Wanted { rubric: rubric.into(), weight: 1.0, tags: Vec::new() }
+    pub fn plain(rubric: impl Into<String>) -> RubricWanted {
+        RubricWanted { rubric: rubric.into(), weight: 1.0, tags: Vec::new() }
     }
 }
 
 /// What was installed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Installed {
     /// sha256 of its bytes.
     pub rubric: RubricId,
@@ -58,6 +60,7 @@ pub struct Installed {
 
 /// What judges from now on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Activated {
     /// The panel.
     pub panel: Panel,
@@ -183,7 +186,7 @@ impl Rubrics {
     /// set; when they make no panel; when the log cannot be written.
     pub fn activate(
         &self,
-        wanted: &[Wanted],
+        wanted: &[RubricWanted],
         when: When,
         again: Again,
     ) -> Result<Activated, Error> {
@@ -198,7 +201,7 @@ impl Rubrics {
     /// Those of [`Rubrics::activate`]; [`Error::Refused`] with what judges now, when it is another.
     pub fn activate_if_current(
         &self,
-        wanted: &[Wanted],
+        wanted: &[RubricWanted],
         when: When,
         again: Again,
         current: &str,
@@ -208,7 +211,7 @@ impl Rubrics {
 
     fn activate_over(
         &self,
-        wanted: &[Wanted],
+        wanted: &[RubricWanted],
         when: When,
         again: Again,
         current: Option<&str>,
@@ -500,6 +503,7 @@ pub enum Again {
 
 /// A rubric of a run, for people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RubricRow {
     /// sha256 of its bytes.
     pub rubric: RubricId,
@@ -548,37 +552,6 @@ impl RubricRow {
             shadow: view.rubrics.shadows.contains(id),
             retired: view.rubrics.retired.get(id).cloned(),
             info,
-        }
-    }
-}
-
-/// The installed rubric that somebody means.
-///
-/// # Errors
-/// [`Error::Refused`] with what is installed, when it is none or not only one.
-pub fn find(view: &RunView, wanted: &str) -> Result<RubricId, Error> {
-    let found = view.rubrics_named(wanted);
-    match found.as_slice() {
-        [only] => Ok((*only).clone()),
-        _ => {
-            let known: Vec<String> = view
-                .rubrics
-                .installed
-                .iter()
-                .map(|(id, facts)| format!("{}@{} ({})", facts.name, facts.version, id.short()))
-                .collect();
-            let (what, code) = match found.is_empty() {
-                true => ("no", Code::RubricUnknown),
-                false => ("more than one", Code::RubricAmbiguous),
-            };
-            Err(Error::refused(
-                code,
-                format!(
-                    "{what} installed rubric is {wanted:?}; installed are {}. Install the \
-                 one that is meant, or name another",
-                    known.join(", ")
-                ),
-            ))
         }
     }
 }

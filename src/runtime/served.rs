@@ -1,6 +1,6 @@
 //! A policy that answers, for a host: messages in, text out.
 
-use super::handle::on_a_thread;
+use super::background::on_a_thread;
 use crate::domain::{Message, PolicyRef, Seed, StopReason};
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
@@ -72,7 +72,7 @@ impl ServedPolicy {
     pub(super) fn new(
         policy: PolicyRef,
         model: Arc<dyn LanguageModel>,
-        sampling: &crate::domain::plan::Sampling,
+        sampling: &crate::domain::plan::PlannedSampling,
     ) -> ServedPolicy {
         let settings = AnswerSettings {
             temperature: sampling.temperature,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Settings that count from the next iteration on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct SettingsToCome {
     /// The iteration that is opened with them.
     pub from: Iteration,

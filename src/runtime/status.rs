@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// What a run is doing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct Status {
     /// The process that works on it; 0 where it is not known.
     pub pid: u32,
@@ -60,7 +61,7 @@ pub struct Status {
 
 impl Status {
     /// What a view says of a run, whoever works on it; the process that asks is named.
-    pub(super) fn of(view: &RunView) -> Status {
+    pub fn of(view: &RunView) -> Status {
         Status {
             pid: std::process::id(),
             activity: Activity::of(view, 0, || None),

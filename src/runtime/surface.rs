@@ -2,10 +2,10 @@
 //! line and the socket in the run's folder are doors to it, and have no other powers. What carries it
 //! out is `runtime/core.rs`.
 
-use super::policies::PolicyRow;
-use super::rubrics::{Activated, Again, Installed, RubricRow, Wanted};
+use super::policies::{PolicyChoice, PolicyRow};
+use super::rubrics::{Activated, Again, Installed, RubricRow, RubricWanted};
 use super::status::Status;
-use crate::domain::{Offset, PolicyRef, Prompt, PromptId, RubricId, When};
+use crate::domain::{Offset, Prompt, PromptId, RubricId, When};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Something that changes a run. What comes of it is an event in the log, so it outlives the process
@@ -57,7 +57,7 @@ pub enum Command {
     /// Let these rubrics judge in the place of those that do.
     ActivateRubrics {
         /// Which.
-        wanted: Vec<Wanted>,
+        wanted: Vec<RubricWanted>,
         /// From when on.
         when: When,
         /// Whether one that was rolled back may judge again.
@@ -111,6 +111,7 @@ pub enum Answer {
 
 /// What became of prompts that somebody added.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Admission {
     /// Those that will be answered.
     pub admitted: Vec<PromptId>,
@@ -118,19 +119,6 @@ pub struct Admission {
     pub known: Vec<PromptId>,
     /// Those that are not trained on, and why.
     pub refused: Vec<(PromptId, String)>,
-}
-
-/// A policy that somebody chose.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PolicyChoice {
-    /// `M2`, where it is an iteration's.
-    pub name: String,
-    /// Its weights.
-    pub policy: PolicyRef,
-    /// Whether it stays, whatever later iterations come to.
-    pub pinned: bool,
-    /// Where the log says so; `None` where it was so already.
-    pub at: Option<Offset>,
 }
 
 /// Something that changes nothing.

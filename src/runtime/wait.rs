@@ -1,8 +1,10 @@
 //! WAIT: until a run has reached its goal.
 
+use super::background::on_a_thread;
 use super::core::Core;
+use super::running::{Runtime, RuntimeState};
 use super::served::CancelOnDrop;
-use super::{Freed, Goal, Inner, Outcome, Runtime, handle, outcome, retention};
+use super::{Freed, Goal, WaitOutcome, outcome, retention};
 use crate::error::Error;
 use crate::lm::cancel::Cancel;
 use crate::log::Log;
@@ -29,7 +31,7 @@ impl Runtime {
         goal: Goal,
         stop: &Cancel,
         tick: impl FnMut(&RunView),
-    ) -> Result<Outcome, Error> {
+    ) -> Result<WaitOutcome, Error> {
         self.inner.wait(goal, stop, tick)
     }
 
@@ -38,20 +40,20 @@ impl Runtime {
     ///
     /// # Errors
     /// As [`Runtime::wait_blocking`].
-    pub async fn wait(&self, goal: Goal) -> Result<Outcome, Error> {
+    pub async fn wait(&self, goal: Goal) -> Result<WaitOutcome, Error> {
         let (inner, stop) = (self.inner.clone(), Cancel::default());
         let _dropped = CancelOnDrop(stop.clone());
-        handle::on_a_thread(move || inner.wait(goal, &stop, |_| {})).await
+        on_a_thread(move || inner.wait(goal, &stop, |_| {})).await
     }
 }
 
-impl Inner {
+impl RuntimeState {
     fn wait(
         &self,
         goal: Goal,
         stop: &Cancel,
         mut tick: impl FnMut(&RunView),
-    ) -> Result<Outcome, Error> {
+    ) -> Result<WaitOutcome, Error> {
         let bell = self.core()?.log.subscribe();
         let mut view = self.handle.view()?;
         let before = view.finished();
@@ -61,13 +63,13 @@ impl Inner {
             if catch_unwind(AssertUnwindSafe(|| tick(&view))).is_err() {
                 tracing::error!("what the host shows of the run panicked");
             }
-            let Ok(core) = self.core() else { return Ok(Outcome::Stopped) };
+            let Ok(core) = self.core() else { return Ok(WaitOutcome::Stopped) };
             if finished.replace(view.finished()) != Some(view.finished()) {
                 self.after_an_iteration(&core, &view);
             }
             let asked = core.live.as_ref().is_some_and(|live| live.stop.is_cancelled());
             if asked || stop.is_cancelled() {
-                return Ok(Outcome::Stopped);
+                return Ok(WaitOutcome::Stopped);
             }
             if let Some(end) = self.end(&core, goal, &view, before) {
                 return Ok(end);
@@ -76,7 +78,7 @@ impl Inner {
             let _ = bell.recv_timeout(LOOK);
             match self.handle.view() {
                 Ok(known) => view = known,
-                Err(Error::Closed) => return Ok(Outcome::Stopped),
+                Err(Error::Closed) => return Ok(WaitOutcome::Stopped),
                 Err(Error::Log(error))
                     if StageError::from(error.clone()).cause() == Cause::Shortage =>
                 {
@@ -88,17 +90,17 @@ impl Inner {
     }
 
     /// Why waiting for a goal ends now, if it does; `before` iterations were over when it began.
-    fn end(&self, core: &Core, goal: Goal, view: &RunView, before: u32) -> Option<Outcome> {
+    fn end(&self, core: &Core, goal: Goal, view: &RunView, before: u32) -> Option<WaitOutcome> {
         let log = core.log.as_ref();
         let to_an_end = goal == Goal::Iterations;
         if let Some(failed) = outcome::stopped_by(view, log).filter(|_| to_an_end) {
-            return Some(Outcome::Failed(failed));
+            return Some(WaitOutcome::Failed(failed));
         }
         if to_an_end && view.finished() >= core.iterations_wanted(view) {
             return Some(outcome::reached(view, before, log));
         }
         if let Some(reason) = self.lost(core) {
-            return Some(Outcome::Lost(reason));
+            return Some(WaitOutcome::Lost(reason));
         }
         let halted = || halted(core);
         let ended =
@@ -107,10 +109,10 @@ impl Inner {
     }
 
     /// Whether no prompt is left, where the settings do not have the run wait for more.
-    fn out_of_prompts(&self, core: &Core, view: &RunView) -> Option<Outcome> {
+    fn out_of_prompts(&self, core: &Core, view: &RunView) -> Option<WaitOutcome> {
         let waits = self.config.prompts.wait_for > 0 || view.paused;
         let over = view.finished();
-        core.awaited(view).filter(|_| !waits).map(|_| Outcome::OutOfPrompts { over })
+        core.awaited(view).filter(|_| !waits).map(|_| WaitOutcome::OutOfPrompts { over })
     }
 
     /// What is gone that this process does not get back, if anything is.
@@ -148,9 +150,9 @@ impl Inner {
 }
 
 /// The first stage that waits for the host, as an outcome.
-fn halted(core: &Core) -> Option<Outcome> {
+fn halted(core: &Core) -> Option<WaitOutcome> {
     core.stages().into_iter().find_map(|s| {
         let (stage, reason) = (s.stage.to_owned(), s.state.halted?);
-        Some(Outcome::Halted { stage, reason })
+        Some(WaitOutcome::Halted { stage, reason })
     })
 }

@@ -11,11 +11,11 @@ use std::time::Duration;
 const POLL: Duration = Duration::from_secs(1);
 
 /// Looks as long as it lives.
-pub(crate) struct Watched {
+pub(crate) struct WatchedFolder {
     _stop: Sender<()>,
 }
 
-impl Watched {
+impl WatchedFolder {
     /// Calls `look` now and whenever the folder was quiet for `quiet` after a change.
     ///
     /// # Errors
@@ -25,7 +25,7 @@ impl Watched {
         dir: PathBuf,
         quiet: Duration,
         mut look: impl FnMut() + Send + 'static,
-    ) -> std::io::Result<Watched> {
+    ) -> std::io::Result<WatchedFolder> {
         let (stop, stopped) = bounded::<()>(0);
         let watch = move || {
             let (changed, changes) = unbounded();
@@ -62,6 +62,6 @@ impl Watched {
             }
         };
         std::thread::Builder::new().name(format!("gradus-{name}")).spawn(watch)?;
-        Ok(Watched { _stop: stop })
+        Ok(WatchedFolder { _stop: stop })
     }
 }

@@ -35,7 +35,7 @@ pub(crate) struct RecordedJudgments {
 
 /// Log-probabilities of a pair under the reference: natural log, summed over the side's tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct PairLogps {
+pub(super) struct ReferenceSums {
     pub chosen: f64,
     pub rejected: f64,
 }
@@ -153,13 +153,13 @@ impl StageContext {
     pub(super) fn reference_logps(
         &self,
         offsets: &[Offset],
-    ) -> Result<BTreeMap<PairId, PairLogps>, StageError> {
+    ) -> Result<BTreeMap<PairId, ReferenceSums>, StageError> {
         let mut all = BTreeMap::new();
         for offset in offsets {
             match self.event(*offset)? {
                 Event::ReferenceScored { logps, .. } => {
                     all.extend(logps.into_iter().map(|one| {
-                        (one.pair, PairLogps { chosen: one.chosen, rejected: one.rejected })
+                        (one.pair, ReferenceSums { chosen: one.chosen, rejected: one.rejected })
                     }));
                 }
                 other => return Err(wrong(*offset, "reference log-probabilities", &other)),

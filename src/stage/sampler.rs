@@ -1,9 +1,10 @@
 //! The policy answers: N completions for each sealed prompt (paper, 2.3 step 2), and, when more
 //! prompts are wanted, new prompts in the style of the known ones (step 1, in [`super::writer`]).
 
+use super::writer::WriteTask;
 use super::{Duty, Needs, Stage, StageContext, StageError, root_seed, task_key, writer};
 use crate::domain::event::IterationKind;
-use crate::domain::plan::{self, Engine, PromptPlan, SampleSet, WriterPlan};
+use crate::domain::plan::{self, PromptPlan, SampleSet, WriterPlan};
 use crate::domain::{Completion, Event, Iteration, PolicyRef, PromptId, Seed, TaskKey};
 use crate::engine::{AnswerRequest, EngineError, Prepared};
 use crate::view::{IterationView, RunView};
@@ -29,20 +30,6 @@ pub enum SampleTask {
     },
     /// Write a round of new prompts.
     Write(WriteTask),
-}
-
-/// Write a round of new prompts.
-#[derive(Clone, Debug)]
-pub struct WriteTask {
-    pub(crate) iteration: Iteration,
-    /// Who writes.
-    pub(crate) policy: PolicyRef,
-    pub(crate) engine: Engine,
-    /// Which round, from 0.
-    pub(crate) round: u32,
-    pub(crate) writer: WriterPlan,
-    /// Prompts that the iteration wants.
-    pub(crate) wanted: u32,
 }
 
 impl SampleTask {
@@ -75,7 +62,7 @@ pub(crate) fn request(
     prompt: Arc<Prepared>,
     seed: Seed,
     n: u32,
-    sampling: &plan::Sampling,
+    sampling: &plan::PlannedSampling,
 ) -> AnswerRequest {
     AnswerRequest {
         prompt,
@@ -126,7 +113,7 @@ fn answer(
 /// A prompt and its answers in ids of the policy: as they were drawn, or, of an engine with another
 /// vocabulary, spelled once.
 pub(super) fn in_policy_ids(
-    engine: &plan::Engine,
+    engine: &plan::PlannedEngine,
     prompt: &Prepared,
     completions: Vec<Completion>,
     context: &StageContext,

@@ -19,7 +19,7 @@ use crate::domain::plan::{
 };
 use crate::domain::{AdapterShape, Event, Iteration, IterationPlan, PolicyRef, Seed, TaskKey};
 use crate::engine::training::{
-    Saved, Segment, SegmentRequest, StepData, StepResult, skipped_in_a_row,
+    Saved, SegmentRequest, StepData, StepResult, TrainedSegment, skipped_in_a_row,
 };
 use crate::lm::lora::LoraSettings;
 use crate::lm::optimizer::OptimizerSettings;
@@ -337,8 +337,8 @@ impl SegmentPlan {
             .collect()
     }
 
-    fn events(&self, segment: Segment) -> Vec<Event> {
-        let Segment { steps, saved, short } = segment;
+    fn events(&self, segment: TrainedSegment) -> Vec<Event> {
+        let TrainedSegment { steps, saved, short } = segment;
         let iteration = self.iteration;
         let moved = steps.iter().any(|step| matches!(step, StepResult::Taken(_)));
         let reached = self.from + steps.len() as u32;

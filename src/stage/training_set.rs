@@ -1,7 +1,7 @@
 //! What an iteration trains on, read once: pairs as token ids with the reference's log-probabilities,
 //! and seed rows. The trainer keeps it for the iteration's further segments.
 
-use super::bodies::PairLogps;
+use super::bodies::ReferenceSums;
 use super::pair_texts::{PairReader, TokenizedPair, answer_ids, places};
 use super::{StageContext, StageError};
 use crate::domain::event::{IterationKind, SeedRow};
@@ -49,7 +49,7 @@ impl TrainingSetRef {
 
 /// Which pairs and rows were read.
 #[derive(Clone, Copy, PartialEq)]
-struct Version {
+struct SetVersion {
     iteration: Iteration,
     voided: u32,
     pairs: usize,
@@ -57,7 +57,7 @@ struct Version {
 
 /// The training set that was read last.
 #[derive(Default)]
-pub(super) struct TrainingSetCache(Option<(Version, TrainingSet)>);
+pub(super) struct TrainingSetCache(Option<(SetVersion, TrainingSet)>);
 
 /// A training set, read.
 #[derive(Default)]
@@ -65,7 +65,7 @@ pub(super) struct TrainingSet {
     pairs: Vec<TokenizedPair>,
     rows: Vec<WeightedSequence>,
     /// What the reference said; read when all is there.
-    logps: Option<BTreeMap<PairId, PairLogps>>,
+    logps: Option<BTreeMap<PairId, ReferenceSums>>,
     /// How many records of that there were.
     reference_records: usize,
 }
@@ -80,7 +80,7 @@ impl TrainingSetCache {
     ) -> Result<&TrainingSet, StageError> {
         let open = wanted.open(view)?;
         let TrainingSetRef { iteration, voided, .. } = *wanted;
-        let version = Version { iteration, voided, pairs: open.pairs.len() };
+        let version = SetVersion { iteration, voided, pairs: open.pairs.len() };
         let known = self.0.take().filter(|(known, _)| *known == version);
         let mut set = match known {
             Some((_, set)) => set,
@@ -152,7 +152,7 @@ impl TrainingSet {
         let logps = self.logps.as_ref().filter(|_| self.reference_records > 0);
         let example = |pair: &TokenizedPair| {
             let reference = match logps {
-                None => PairLogps { chosen: 0.0, rejected: 0.0 },
+                None => ReferenceSums { chosen: 0.0, rejected: 0.0 },
                 Some(logps) => logps.get(&pair.id).copied().ok_or_else(|| {
                     StageError::Missing(format!(
                         "the reference's log-probabilities of pair {}",

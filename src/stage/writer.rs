@@ -6,13 +6,12 @@
 
 pub mod numbered;
 
-use super::sampler::WriteTask;
 use super::{StageContext, StageError};
-use crate::domain::plan::WriterPlan;
-use crate::domain::{Completion, Event, Prompt, PromptOrigin, Seed};
+use crate::domain::plan::{PlannedEngine, WriterPlan};
+use crate::domain::{Completion, Event, Iteration, PolicyRef, Prompt, PromptOrigin, Seed};
 use crate::engine::{AnswerRequest, ChatModel, EngineError, Prepared};
 use crate::lm::policy::Vocabulary;
-use crate::prompts::list::Item;
+use crate::prompts::list::ListItem;
 use crate::view::RunView;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -38,10 +37,10 @@ pub trait PromptWriter: Send + Sync {
         demonstrations: Vec<String>,
         max_new_tokens: u32,
         model: &Asked<'_>,
-    ) -> Result<Question, EngineError>;
+    ) -> Result<WriterQuestion, EngineError>;
 
     /// The prompts in what the model said.
-    fn items(&self, said: &Completion) -> Vec<Item>;
+    fn items(&self, said: &Completion) -> Vec<ListItem>;
 
     /// What decides which of them are taken, knowing no prompt yet.
     fn filter(&self) -> Box<dyn PromptFilter>;
@@ -57,7 +56,7 @@ pub trait PromptFilter {
     ///
     /// # Errors
     /// Why it is not, for people.
-    fn accept(&self, item: &Item) -> Result<(), String>;
+    fn accept(&self, item: &ListItem) -> Result<(), String>;
 }
 
 /// Who is asked.
@@ -68,9 +67,23 @@ pub struct Asked<'a> {
     pub vocabulary: &'a dyn Vocabulary,
 }
 
+/// Write a round of new prompts.
+#[derive(Clone, Debug)]
+pub struct WriteTask {
+    pub(crate) iteration: Iteration,
+    /// Who writes.
+    pub(crate) policy: PolicyRef,
+    pub(crate) engine: PlannedEngine,
+    /// Which round, from 0.
+    pub(crate) round: u32,
+    pub(crate) writer: WriterPlan,
+    /// Prompts that the iteration wants.
+    pub(crate) wanted: u32,
+}
+
 /// What the model is asked.
 #[derive(Clone, Debug)]
-pub struct Question {
+pub struct WriterQuestion {
     /// The conversation, or bare ids.
     pub prompt: Prepared,
     /// Ids that end what it says, beside those that always do.
@@ -184,7 +197,7 @@ fn request(
     let own = pick(generated, shots / 4, &mut rng);
     let mut demonstrations = pick(given, shots - own.len(), &mut rng);
     demonstrations.extend(own);
-    let Question { prompt, stop_ids } =
+    let WriterQuestion { prompt, stop_ids } =
         writer.ask(demonstrations, plan.sampling.max_new_tokens, asked)?;
     Ok(AnswerRequest {
         prompt: Arc::new(prompt),

@@ -54,11 +54,11 @@ mod tests {
     use super::*;
 
     /// Values, mean, low, high: scipy's t.interval(0.95, n - 1, mean, sem).
-    type Row = (Vec<f64>, f64, f64, f64);
+    type IntervalRow = (Vec<f64>, f64, f64, f64);
 
     #[test]
     fn intervals_equal_scipy() {
-        let rows: Vec<Row> =
+        let rows: Vec<IntervalRow> =
             serde_json::from_str(include_str!("../../tests/golden/stats/means.json")).unwrap();
         assert!(rows.len() > 30);
         for (values, mean, low, high) in rows {

@@ -125,12 +125,12 @@ mod tests {
     use super::*;
 
     /// One row of the golden file: x, y, scipy's spearman and kendall tau-b (null if undefined).
-    type Row = (Vec<f64>, Vec<f64>, Option<f64>, Option<f64>);
+    type RankRow = (Vec<f64>, Vec<f64>, Option<f64>, Option<f64>);
 
     #[test]
     fn correlations_equal_scipy() {
         let text = include_str!("../../tests/golden/stats/rank.json");
-        let rows: Vec<Row> = serde_json::from_str(text).unwrap();
+        let rows: Vec<RankRow> = serde_json::from_str(text).unwrap();
         assert!(rows.len() > 50);
         let close = |a: Option<f64>, b: Option<f64>| match (a, b) {
             (Some(a), Some(b)) => (a - b).abs() < 1e-12,

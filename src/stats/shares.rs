@@ -106,13 +106,13 @@ mod tests {
     /// `wilson`: k, n, low, high by statsmodels. `sign`: wins, losses, p by scipy. `win_rate`: wins,
     /// ties, losses, low, high, from the likelihood by scipy's optimisers.
     #[derive(serde::Deserialize)]
-    struct Golden {
+    struct SharesGolden {
         wilson: Vec<(u32, u32, f64, f64)>,
         sign: Vec<(u32, u32, f64)>,
         win_rate: Vec<(u32, u32, u32, f64, f64)>,
     }
 
-    fn golden() -> Golden {
+    fn golden() -> SharesGolden {
         serde_json::from_str(include_str!("../../tests/golden/stats/shares.json")).unwrap()
     }
 

@@ -6,7 +6,7 @@ use crate::runs::{alone, copied, whole};
 use gradus::domain::{Event, Offset, Prompt, PromptOrigin, TaskKey};
 use gradus::lm::cancel::Cancel;
 use gradus::log::{Batch, Clock, Digest, DurableLog, Log, MemoryLog, state_digest};
-use gradus::runtime::{Folder, Goal, Outcome, Runtime};
+use gradus::runtime::{Folder, Goal, Runtime, WaitOutcome};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -81,7 +81,7 @@ fn state_after(dir: &Path, clock: Option<Arc<dyn Clock>>) -> Digest {
     }
     let runtime = builder.start_blocking().unwrap();
     let outcome = runtime.wait_blocking(Goal::Iterations, &Cancel::default(), |_| {}).unwrap();
-    assert_eq!(outcome, Outcome::Reached);
+    assert_eq!(outcome, WaitOutcome::Reached);
     runtime.shutdown_blocking();
     assert_eq!(Folder::at(dir).verify_log().unwrap().first_error, None);
     state_digest(&Folder::at(dir).read_log().unwrap()).unwrap()

@@ -68,7 +68,7 @@ fn what_opens_a_model_wants_its_device_first() {
         let out = gradus(&[arguments.as_slice(), &NOT_THERE].concat());
         let said = stderr(&out);
         assert_eq!(out.status.code(), Some(2), "{arguments:?}: {said}");
-        assert!(said.contains("error: device cuda:99: "), "{arguments:?}: {said}");
+        assert!(said.contains("error: GRADUS0114 device cuda:99: "), "{arguments:?}: {said}");
     }
     assert_eq!(digest(&dir), whole().digest, "nothing was begun");
     // Where no model is asked, none is opened.

@@ -227,5 +227,6 @@ fn settings_that_texts_name_are_there() {
         look(path, &std::fs::read_to_string(root().join(path)).unwrap());
     }
     assert!(unknown.is_empty(), "{unknown:#?}");
-    assert!(count > 200, "only {count} settings were found in all texts");
+    // In code most of them are put together by a macro (`config/groups.rs`).
+    assert!(count > 120, "only {count} settings were found in all texts");
 }

@@ -7,7 +7,7 @@ use crate::runs::{alone, copied, demo, digest, ends_within, json, records, until
 use gradus::domain::Event;
 use gradus::domain::event::IterationKind;
 use gradus::lm::cancel::Cancel;
-use gradus::runtime::Outcome;
+use gradus::runtime::WaitOutcome;
 use gradus::{Goal, Runtime};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
@@ -180,7 +180,7 @@ fn another_folder_in_the_place_of_the_runs_stops_it() {
     let mut said = String::new();
     std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(1), "{said}");
-    assert!(said.contains("but another") && said.contains("go on with: gradus run"), "{said}");
+    assert!(said.contains("but another") && said.contains("hint: go on: gradus run"), "{said}");
     let left: Vec<_> = std::fs::read_dir(dir.join("blobs")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
     assert!(!dir.join("log").exists() && !dir.join("status.json").exists());
@@ -251,7 +251,10 @@ fn a_failed_iteration_stops_the_run_with_its_reason_unless_it_is_to_go_on() {
     // A host that waits for it is told the same.
     let runtime = Runtime::builder(&dir).start_blocking().unwrap();
     let outcome = runtime.wait_blocking(Goal::Iterations, &Cancel::default(), |_| {}).unwrap();
-    assert!(matches!(&outcome, Outcome::Failed(failed) if failed.iteration.0 == 2), "{outcome:?}");
+    assert!(
+        matches!(&outcome, WaitOutcome::Failed(failed) if failed.iteration.0 == 2),
+        "{outcome:?}"
+    );
     runtime.shutdown_blocking();
     let goes_on =
         format!("on_failure: continue\n{DIVERGES}").replace("iterations: 3", "iterations: 5");
@@ -288,7 +291,9 @@ fn the_end_says_what_the_task_said() {
     let out = run(&dir, &[]);
     assert_eq!(out.status.code(), Some(1));
     let said = stderr(&out);
-    assert!(said.contains("iteration 1 failed: a task of the trainer failed 3 times"), "{said}");
+    let failed = "iteration 1 failed: GRADUS0402 a task of the trainer failed 3 times";
+    assert!(said.contains(failed), "{said}");
+    assert_eq!(said.matches("hint: all attempts").count(), 1, "{said}");
     assert!(said.contains(&format!("{} is damaged", path.display())), "{said}");
 }
 

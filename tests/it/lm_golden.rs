@@ -14,7 +14,7 @@ use gradus::lm::loss::{Belief, DpoSettings, Loss};
 use gradus::lm::optimizer::{OptimizerSettings, Schedule};
 use gradus::lm::packed::PackedRows;
 use gradus::lm::train::{
-    DpoExample, Method, StepMetrics, StepReport, TrainSettings, Trainer, WeightedSequence,
+    DpoExample, Method, StepMetrics, StepReport, TrainSession, TrainSettings, WeightedSequence,
 };
 use gradus::lm::weights::Weights;
 use serde::Deserialize;
@@ -117,12 +117,23 @@ impl Case {
         loaded.0.iter().map(|(name, tensor)| (name.clone(), flat(tensor))).collect()
     }
 
-    fn trainer(&self, method: Method, optimizer: OptimizerSettings, threads: usize) -> Trainer {
+    fn trainer(
+        &self,
+        method: Method,
+        optimizer: OptimizerSettings,
+        threads: usize,
+    ) -> TrainSession {
         let adapter = matches!(method, Method::Lora(_))
             .then(|| Weights::load_file(&at(&format!("{}/lora.safetensors", self.name))).unwrap());
         let settings = TrainSettings { method, optimizer, threads, gradient_checkpointing: false };
-        Trainer::new(&self.config, self.weights.clone(), adapter.as_ref(), settings, Seed::root(1))
-            .unwrap()
+        TrainSession::new(
+            &self.config,
+            self.weights.clone(),
+            adapter.as_ref(),
+            settings,
+            Seed::root(1),
+        )
+        .unwrap()
     }
 
     fn sft_batch(&self) -> Vec<WeightedSequence> {
@@ -250,7 +261,7 @@ fn activations_that_are_computed_again_give_the_same_gradients() {
             };
             let weights = case.weights.clone();
             let mut trainer =
-                Trainer::new(&case.config, weights, None, settings, Seed::root(1)).unwrap();
+                TrainSession::new(&case.config, weights, None, settings, Seed::root(1)).unwrap();
             trainer.dpo_gradient(&case.pairs(), &dpo_settings(SIGMOID)).unwrap()
         };
         assert!(gradient(true) == gradient(false), "{}", case.name);

@@ -15,7 +15,7 @@ use gradus::lm::model_files::ModelFiles;
 use gradus::lm::optimizer::{AdamW, OptimizerSettings, Schedule, TrainedTensor, global_norm};
 use gradus::lm::packed::PackedRows;
 use gradus::lm::train::{
-    DpoExample, Method, StepMetrics, StepReport, TrainSettings, Trainer, WeightedSequence,
+    DpoExample, Method, StepMetrics, StepReport, TrainSession, TrainSettings, WeightedSequence,
 };
 use gradus::lm::weights::Weights;
 use serde::Deserialize;
@@ -183,11 +183,11 @@ impl Case {
         start: Option<Weights>,
         optimizer: OptimizerSettings,
         threads: usize,
-    ) -> Trainer {
+    ) -> TrainSession {
         let new = |method, weights: &Weights, adapter: Option<&Weights>| {
             let settings =
                 TrainSettings { method, optimizer, threads, gradient_checkpointing: false };
-            Trainer::new(&config(), weights.clone(), adapter, settings, Seed::root(1)).unwrap()
+            TrainSession::new(&config(), weights.clone(), adapter, settings, Seed::root(1)).unwrap()
         };
         match &self.adapter {
             None => new(Method::Full, &start.unwrap_or_else(base), None),

@@ -13,6 +13,7 @@
     allow(dead_code, reason = "what only tests of the command line use")
 )]
 
+mod alone;
 #[cfg(feature = "cli")]
 mod author;
 #[cfg(feature = "cli")]

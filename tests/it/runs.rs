@@ -1,5 +1,6 @@
 //! Whole runs as processes, and what they came to.
 
+pub use crate::alone::alone;
 use gradus::config::Config;
 use gradus::domain::Offset;
 use gradus::log::{JournalLog, Log, Recorded};
@@ -18,18 +19,6 @@ pub fn gradus() -> Command {
 /// Runs are compared bit by bit, which only holds where the same kind of device computes: beside a GPU
 /// some would take it, and those that say nothing of it would not.
 const ON_CPU: [&str; 2] = ["--device", "cpu"];
-
-/// While this lives, no other test works on whole runs: they would take each other's time, and
-/// some look at the clock. Across processes, for a runner may give each test its own.
-pub struct Alone(#[allow(dead_code, reason = "locked as long as it is open")] std::fs::File);
-
-/// Waits until no other test works on whole runs.
-pub fn alone() -> Alone {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("alone.lock");
-    let file = std::fs::File::create(path).unwrap();
-    file.lock().unwrap();
-    Alone(file)
-}
 
 /// A reduced demo in a folder, by seed 1; one that is there goes on.
 pub fn demo(dir: &Path) -> Command {

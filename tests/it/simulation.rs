@@ -52,6 +52,7 @@ fn outcome_name(outcome: &IterationOutcome) -> &'static str {
         IterationOutcome::NoSignal { .. } => "no signal",
         IterationOutcome::JudgeCompromised { .. } => "judge compromised",
         IterationOutcome::Failed { .. } => "failed",
+        other => panic!("unknown: {other:?}"),
     }
 }
 

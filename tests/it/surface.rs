@@ -123,7 +123,7 @@ fn a_pause_comes_within_a_second_and_costs_nothing_that_was_recorded() {
     }
     assert!(cut >= 2, "only {cut} stages were met at work");
     let end = runtime.wait_blocking(Goal::Iterations, &Cancel::default(), |_| {}).unwrap();
-    assert_eq!(end, Outcome::Reached);
+    assert_eq!(end, WaitOutcome::Reached);
     runtime.shutdown_blocking();
     assert!(records(&dir).iter().all(|r| !matches!(r.event, Event::TaskFailed { .. })));
     // The weights are those of a run that nobody paused, bit for bit.
@@ -348,7 +348,7 @@ fn a_host_whose_callbacks_panic_loses_no_task() {
     let builder = Runtime::builder(&dir).iterations(4).gauge(std::sync::Arc::new(Panics));
     let runtime = builder.start_blocking().unwrap();
     let end = runtime.wait_blocking(Goal::Iterations, &Cancel::default(), |_| panic!("no tick"));
-    assert_eq!(end.unwrap(), Outcome::Reached);
+    assert_eq!(end.unwrap(), WaitOutcome::Reached);
     runtime.shutdown_blocking();
     assert!(records(&dir).iter().all(|r| !matches!(r.event, Event::TaskFailed { .. })));
     let _ = digest(&dir);

@@ -9,8 +9,8 @@ use crate::runs::{
 use gradus::domain::{Event, Judgment, RubricId, RubricName, When};
 use gradus::lm::cancel::Cancel;
 use gradus::rubric::bundled;
-use gradus::runtime::rubrics::{Again, Wanted};
-use gradus::runtime::{Goal, Outcome, Runtime};
+use gradus::runtime::rubrics::{Again, RubricWanted};
+use gradus::runtime::{Goal, Runtime, WaitOutcome};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -55,7 +55,7 @@ fn a_thousand_swaps_under_load() {
         let mut took = Vec::new();
         for id in ids.iter().cycle().take(1000) {
             let begun = Instant::now();
-            let wanted = [Wanted::plain(id.0.clone())];
+            let wanted = [RubricWanted::plain(id.0.clone())];
             rubrics.activate(&wanted, When::Immediately, Again::Refuse).unwrap();
             took.push(begun.elapsed());
             std::thread::sleep(Duration::from_millis(10));
@@ -64,7 +64,7 @@ fn a_thousand_swaps_under_load() {
         (took[500], took[990], took[999])
     });
     let end = runtime.wait_blocking(Goal::Iterations, &Cancel::default(), |_| {}).unwrap();
-    assert_eq!(end, Outcome::Reached);
+    assert_eq!(end, WaitOutcome::Reached);
     println!("a swap took (median, 99 of 100, slowest) {:?}", swap.join().unwrap());
     runtime.shutdown_blocking();
     let judges = judges(&dir);
@@ -221,7 +221,7 @@ fn only_one_changes_what_is_current() {
             runtime.handle().view().unwrap().panel.clone().unwrap().members()[0].rubric.0.clone();
         let changed: Vec<bool> = std::thread::scope(|scope| {
             let ask = |id: &RubricId| {
-                let (rubrics, wanted) = (rubrics.clone(), [Wanted::plain(id.0.clone())]);
+                let (rubrics, wanted) = (rubrics.clone(), [RubricWanted::plain(id.0.clone())]);
                 let current = current.clone();
                 scope.spawn(move || {
                     let (when, again) = (When::NextIteration, Again::Refuse);
@@ -258,7 +258,9 @@ fn the_watched_folder_never_goes_back_in_version() {
     let rubrics = runtime.handle().rubrics().unwrap();
     let first = rubrics.install(&versioned("1.4")).unwrap();
     assert_eq!(first.version, "1.4");
-    rubrics.activate(&[Wanted::plain("hostile")], When::NextIteration, Again::Refuse).unwrap();
+    rubrics
+        .activate(&[RubricWanted::plain("hostile")], When::NextIteration, Again::Refuse)
+        .unwrap();
     let on_panel =
         || runtime.handle().view().unwrap().panel.clone().unwrap().members()[0].rubric.clone();
     let reason = || {
@@ -271,7 +273,7 @@ fn the_watched_folder_never_goes_back_in_version() {
     dropped(&dir, "old.wasm", &versioned("0.9"), "rubric_refused");
     let said = reason();
     assert!(said.contains("0.9 is older than 1.4 that judges"), "{said}");
-    assert!(said.contains("gradus rubric activate DIR"), "{said}");
+    assert!(said.contains("Activate it by its hash"), "{said}");
     dropped(&dir, "odd.wasm", &versioned("new"), "rubric_refused");
     assert!(reason().contains("cannot be told"), "{}", reason());
     assert_eq!(on_panel(), first.rubric);
@@ -282,7 +284,9 @@ fn the_watched_folder_never_goes_back_in_version() {
     dropped(&dir, "next.wasm", &versioned("1.5"), "rubric_activated");
     assert_ne!(on_panel(), same);
     // By hand it may.
-    rubrics.activate(&[Wanted::plain("hostile@0.9")], When::NextIteration, Again::Refuse).unwrap();
+    rubrics
+        .activate(&[RubricWanted::plain("hostile@0.9")], When::NextIteration, Again::Refuse)
+        .unwrap();
     runtime.shutdown_blocking();
 }
 

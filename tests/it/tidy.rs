@@ -148,7 +148,8 @@ fn rooms_look_only_downwards() {
 
 /// Rooms whose files use each other in one direction only. The head of each lists its files from the
 /// bottom to the top; to hold another room to it, write the list and add the room here.
-const ORDERED_ROOMS: [&str; 3] = ["src/log", "crates/lm/src", "crates/lm/src/gpu"];
+const ORDERED_ROOMS: [&str; 5] =
+    ["src/domain", "src/log", "src/runtime", "crates/lm/src", "crates/lm/src/gpu"];
 
 /// How code names an ordered room from the root of its crate: `crate::log::`; of a crate's own root
 /// `crate::`.
@@ -414,6 +415,14 @@ fn every_file_says_what_it_is_for() {
     assert!(headless.is_empty(), "no //! head: {headless:#?}");
 }
 
+/// A declaration without its `pub` or `pub(...)`.
+fn without_visibility(line: &str) -> &str {
+    match line.strip_prefix("pub(") {
+        Some(scoped) => scoped.split_once(") ").map_or(line, |(_, rest)| rest),
+        None => line.strip_prefix("pub ").unwrap_or(line),
+    }
+}
+
 /// Functions with their first line and length, found by indentation: rustfmt puts the closing
 /// brace under the `fn`.
 fn functions(text: &str) -> Vec<(usize, usize)> {
@@ -422,9 +431,8 @@ fn functions(text: &str) -> Vec<(usize, usize)> {
     for (at, line) in lines.iter().enumerate() {
         let body = line.trim_start();
         let indent = line.len() - body.len();
-        let is_fn = ["fn ", "pub fn ", "pub(crate) fn ", "pub(super) fn ", "const fn "]
-            .iter()
-            .any(|start| body.starts_with(start));
+        let is_fn = without_visibility(body).starts_with("fn ")
+            || without_visibility(body).starts_with("const fn ");
         if !is_fn {
             continue;
         }
@@ -540,4 +548,107 @@ fn the_environment_is_read_as_documented_and_nowhere_else() {
     assert!(elsewhere.is_empty(), "add it to READ_THE_ENVIRONMENT: {elsewhere:#?}");
     assert_eq!(read, documented(), "left: what is read; right: docs/environment.md");
     assert!(read.len() > 8, "{read:?}");
+}
+
+/// Names of types, and where each is declared; what an `impl` says of a trait's types is indented.
+fn declared_types(sources: &[(String, String)]) -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (path, text) in sources {
+        for line in text.lines() {
+            let alias = line.trim_start().starts_with("type ") && line.starts_with(' ');
+            let rest = without_visibility(line.trim_start());
+            let kinds = ["struct ", "enum ", "trait ", "union ", "type "];
+            let Some(rest) = kinds.iter().find_map(|kind| rest.strip_prefix(kind)) else {
+                continue;
+            };
+            let name = rest.split(|c| !is_part_of_a_name(c)).next().unwrap_or_default();
+            if !alias && name.starts_with(|c: char| c.is_ascii_uppercase()) {
+                found.entry(name.to_owned()).or_default().push(path.clone());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn one_name_of_a_type_means_one_thing() {
+    let sources = sources(&["src", "crates/lm/src", "crates/kernels/src", "crates/cuda-lazy/src"]);
+    // `Arguments` are those of the verb whose file it is.
+    let same_thing = ["Arguments"];
+    let twice: Vec<_> = declared_types(&sources)
+        .into_iter()
+        .filter(|(name, paths)| paths.len() > 1 && !same_thing.contains(&name.as_str()))
+        .collect();
+    assert!(twice.is_empty(), "declared more than once: {twice:#?}");
+}
+
+#[test]
+fn types_of_one_name_are_found() {
+    let text = "pub struct Row;\nstruct Row<'a> {\n    type Row = u8;\npub(super) enum Column {\n";
+    let found = declared_types(&[("a.rs".to_owned(), text.to_owned())]);
+    assert_eq!(found["Row"].len(), 2);
+    assert_eq!(found["Column"].len(), 1);
+}
+
+/// Pages for people, by their paths.
+fn pages() -> Vec<(String, String)> {
+    let docs = std::fs::read_dir(root().join("docs")).unwrap();
+    let docs = docs.map(|entry| format!("docs/{}", entry.unwrap().file_name().to_string_lossy()));
+    let all = ["README.md", "ARCHITECTURE.md"].map(str::to_owned).into_iter().chain(docs);
+    all.filter(|path| path.ends_with(".md"))
+        .map(|path| {
+            let text = std::fs::read_to_string(root().join(&path)).unwrap();
+            (path, text)
+        })
+        .collect()
+}
+
+/// What stands in backticks.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// Whether a file is meant by the end of its path.
+fn is_named(file: &str, path: &str) -> bool {
+    file == path || file.ends_with(&format!("/{path}"))
+}
+
+#[test]
+fn pages_name_files_that_there_are() {
+    let files = sources(&["src", "crates", "tests", "examples", "benches", "plugins"]);
+    let wrong: Vec<String> = pages()
+        .iter()
+        .flat_map(|(page, text)| quoted(text).into_iter().map(move |name| (page, name)))
+        .filter(|(_, name)| name.ends_with(".rs") && !name.contains([' ', 'N', '<', '{', '\n']))
+        .filter(|(_, name)| !files.iter().any(|(file, _)| is_named(file, name)))
+        .map(|(page, name)| format!("{page}: {name}"))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The walk of a prompt names functions, each in its file, and each step has some.
+#[test]
+fn the_walk_of_a_prompt_names_functions_that_there_are() {
+    let page = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let (_, walk) = page.split_once("## One prompt's journey").unwrap();
+    let (walk, _) = walk.split_once("\n## ").unwrap();
+    let sources = sources(&["src"]);
+    let mut steps = 0;
+    for row in walk.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| -")) {
+        let named = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let (mut file, mut functions) = (None, 0);
+        for name in quoted(named) {
+            if name.ends_with(".rs") {
+                let found = sources.iter().find(|(path, _)| is_named(path, name));
+                file = Some(found.unwrap_or_else(|| panic!("{name} is not there")));
+            } else {
+                let (path, text) = file.expect("a file comes first");
+                assert!(text.contains(&format!("fn {name}(")), "{path} has no {name}");
+                functions += 1;
+            }
+        }
+        steps += usize::from(functions > 0);
+        assert!(functions > 0 || named == "functions", "no function: {row}");
+    }
+    assert!(steps >= 12, "{steps}");
 }

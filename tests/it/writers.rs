@@ -174,8 +174,9 @@ fn a_rubric_that_the_run_needs_is_named_and_comes_back() {
         let out = run(&["run"], &dir);
         let why = said(&out);
         assert_eq!(out.status.code(), Some(2), "{why}");
-        let advice = format!("gradus rubric install {} demo-compact", dir.display());
+        let advice = format!("gradus rubric install {}", dir.display());
         assert!(why.contains("needs the rubric demo-compact@") && why.contains(&advice), "{why}");
+        assert!(why.contains("Install it again from the bundled rubric demo-compact"), "{why}");
         assert!(why.contains(needed.file_name().unwrap().to_str().unwrap()), "{why}");
         let mut install = gradus();
         install.args(["rubric", "install"]).arg(&dir).arg("demo-compact");

@@ -42,16 +42,16 @@ unsafe extern "C" {
 const FLAGS: c_int = 0x102;
 
 /// An open library. It is never closed.
-struct Handle(*mut c_void);
+struct LibraryHandle(*mut c_void);
 
 #[expect(unsafe_code, reason = "a pointer is not Send by itself")]
 // SAFETY: the loader's handles may be used from any thread, and are only handed back to it.
-unsafe impl Send for Handle {}
+unsafe impl Send for LibraryHandle {}
 #[expect(unsafe_code, reason = "a pointer is not Sync by itself")]
 // SAFETY: as above.
-unsafe impl Sync for Handle {}
+unsafe impl Sync for LibraryHandle {}
 
-static OPEN: [OnceLock<Result<Handle, Missing>>; Library::COUNT] =
+static OPEN: [OnceLock<Result<LibraryHandle, Missing>>; Library::COUNT] =
     [const { OnceLock::new() }; Library::COUNT];
 
 /// A library that a program on the GPU needs and cannot have here.
@@ -87,7 +87,7 @@ pub fn missing() -> Vec<Missing> {
         .collect()
 }
 
-fn opened(library: Library) -> &'static Result<Handle, Missing> {
+fn opened(library: Library) -> &'static Result<LibraryHandle, Missing> {
     OPEN[library as usize].get_or_init(|| {
         if library == Library::Cublas {
             // It names cuBLASLt, which lies where the loader may not look.
@@ -97,7 +97,7 @@ fn opened(library: Library) -> &'static Result<Handle, Missing> {
     })
 }
 
-fn open(library: Library, surroundings: &Surroundings) -> Result<Handle, Missing> {
+fn open(library: Library, surroundings: &Surroundings) -> Result<LibraryHandle, Missing> {
     let file = library.file();
     let (named, usual) = (surroundings.named(), surroundings.usual(library));
     let there = |dirs: &[PathBuf]| {
@@ -119,13 +119,13 @@ fn open(library: Library, surroundings: &Surroundings) -> Result<Handle, Missing
 }
 
 #[expect(unsafe_code, reason = "the loader is a C library's")]
-fn load(path: &OsStr) -> Result<Handle, String> {
+fn load(path: &OsStr) -> Result<LibraryHandle, String> {
     let path = CString::new(path.as_bytes()).map_err(|error| error.to_string())?;
     // SAFETY: a string that ends in nul. Loading runs the library's own initialisers, which is
     // what it means to use it.
     let handle = unsafe { dlopen(path.as_ptr(), FLAGS) };
     if !handle.is_null() {
-        return Ok(Handle(handle));
+        return Ok(LibraryHandle(handle));
     }
     // SAFETY: null, or a string that stays until this thread's next call of the loader.
     let said = unsafe { dlerror().as_ref().map(|said| CStr::from_ptr(said)) };
@@ -144,7 +144,7 @@ extern "C" fn resolve(number: u32) -> *const c_void {
 }
 
 #[expect(unsafe_code, reason = "the loader is a C library's")]
-fn symbol(handle: &Handle, name: &CStr) -> Option<*mut c_void> {
+fn symbol(handle: &LibraryHandle, name: &CStr) -> Option<*mut c_void> {
     // SAFETY: an open library that is never closed, and a string that ends in nul.
     let found = unsafe { dlsym(handle.0, name.as_ptr()) };
     (!found.is_null()).then_some(found)

@@ -340,8 +340,12 @@ impl safetensors::View for StoredTensor {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        // Contiguous f32 on the CPU by construction (`flat_f32`), so reading cannot fail.
-        let values = self.tensor.flatten_all().and_then(|t| t.to_vec1::<f32>()).unwrap_or_default();
+        let values = self.tensor.flatten_all().and_then(|t| t.to_vec1::<f32>());
+        #[expect(
+            clippy::expect_used,
+            reason = "f32 on the CPU by construction (`flat_f32`); a file without its numbers would be worse"
+        )]
+        let values = values.expect("a tensor of f32 in the machine's memory");
         let mut bytes = Vec::with_capacity(self.data_len());
         for value in values {
             match self.dtype {

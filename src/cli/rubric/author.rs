@@ -3,7 +3,7 @@
 use super::super::output;
 use super::{component, named};
 use gradus::rubric::{
-    Attacked, Golden, Rubric, RubricEngine, RubricInfo, RubricInput, attack, require_golden,
+    Attacked, Rubric, RubricEngine, RubricInfo, RubricInput, TriedCase, attack, require_golden,
     run_golden,
 };
 use gradus::{Code, Error};
@@ -116,7 +116,7 @@ struct Tried {
     world: &'static str,
     bytes: usize,
     load_ms: f64,
-    golden: Vec<Golden>,
+    golden: Vec<TriedCase>,
     hostile: Vec<Attacked>,
     passed: bool,
 }
@@ -208,7 +208,7 @@ fn table(tried: &Tried) -> String {
 
 /// What to show.
 #[derive(clap::Args)]
-pub struct Show {
+pub struct ShowRubric {
     /// A component (.wasm), the name of a bundled rubric, or with --run an installed one.
     rubric: String,
     /// The run's folder.
@@ -234,7 +234,7 @@ fn field(text: &str) -> Result<(String, String), String> {
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct RubricShown {
     rubric: String,
     info: RubricInfo,
     /// The version of the world that it speaks.
@@ -249,7 +249,7 @@ struct Shown {
 }
 
 /// Shows what a rubric says of itself and asks.
-pub fn show(arguments: &Show) -> Result<(), Error> {
+pub fn show(arguments: &ShowRubric) -> Result<(), Error> {
     let bytes = named(arguments.dir.as_deref(), &arguments.rubric)?;
     let rubric = Rubric::load(&RubricEngine::new()?, &bytes)?;
     let info = rubric.info().clone();
@@ -272,7 +272,7 @@ pub fn show(arguments: &Show) -> Result<(), Error> {
         )
     })?;
     let (lead, choices) = rendered.readout.map(|r| (r.lead, r.choices)).unzip();
-    let shown = Shown {
+    let shown = RubricShown {
         rubric: rubric.id().to_string(),
         info,
         world: rubric.world(),
@@ -288,7 +288,7 @@ pub fn show(arguments: &Show) -> Result<(), Error> {
     }
 }
 
-fn described(shown: &Shown) -> String {
+fn described(shown: &RubricShown) -> String {
     let info = &shown.info;
     let mut text = format!(
         "{}@{}  {}\nsha256 {}, gradus:rubric@{}\nscale {} to {}, {} to {} candidates{}\n",

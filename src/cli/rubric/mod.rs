@@ -7,7 +7,7 @@ mod taint;
 use super::{ExitStatus, output};
 use gradus::domain::{Panel, When};
 use gradus::rubric::{RubricInfo, bundled};
-use gradus::runtime::rubrics::{Again, RubricRow, Wanted, find};
+use gradus::runtime::rubrics::{Again, RubricRow, RubricWanted, find};
 use gradus::runtime::{Answer, Command, Component, Folder, socket};
 use gradus::view::RunView;
 use gradus::{Code, Error};
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 /// Write rubrics, try them, and change which ones judge.
 #[derive(clap::Subcommand)]
-pub enum Verb {
+pub enum RubricVerb {
     /// Begin a rubric of your own: a folder with a working one to change.
     New(author::New),
     /// Build the component of a rubric's folder.
@@ -25,7 +25,7 @@ pub enum Verb {
     /// A run's rubrics and which of them judge; without a run, those that come with gradus.
     List(List),
     /// What a rubric says of itself and asks.
-    Show(author::Show),
+    Show(author::ShowRubric),
     /// Check a component and keep it with a run. It judges once it is activated.
     Install(Install),
     /// Let one or several installed rubrics judge, in the place of those that do.
@@ -126,7 +126,7 @@ fn when(text: &str) -> Result<When, String> {
 }
 
 /// Reads `NAME*WEIGHT:TAG,TAG`.
-fn wanted(text: &str) -> Result<Wanted, Error> {
+fn wanted(text: &str) -> Result<RubricWanted, Error> {
     let (head, tags) = text.split_once(':').unwrap_or((text, ""));
     let (name, weight) = head.split_once('*').unwrap_or((head, "1"));
     let weight = weight.parse().map_err(|_| {
@@ -136,23 +136,23 @@ fn wanted(text: &str) -> Result<Wanted, Error> {
         )
     })?;
     let tags = tags.split(',').map(str::trim).filter(|tag| !tag.is_empty());
-    Ok(Wanted { rubric: name.to_owned(), weight, tags: tags.map(str::to_owned).collect() })
+    Ok(RubricWanted { rubric: name.to_owned(), weight, tags: tags.map(str::to_owned).collect() })
 }
 
 /// Runs the verb.
-pub fn run(verb: &Verb) -> Result<ExitStatus, Error> {
+pub fn run(verb: &RubricVerb) -> Result<ExitStatus, Error> {
     match verb {
-        Verb::New(arguments) => author::new(arguments),
-        Verb::Build(arguments) => build::run(arguments),
-        Verb::Test(arguments) => author::test(arguments),
-        Verb::List(arguments) => list(arguments),
-        Verb::Show(arguments) => author::show(arguments),
-        Verb::Install(arguments) => install(arguments),
-        Verb::Activate(arguments) => activate(arguments),
-        Verb::Rollback(arguments) => rollback(arguments),
-        Verb::Shadow(arguments) => shadow(arguments),
-        Verb::Diff(arguments) => super::rejudge::diff(arguments),
-        Verb::Taint(arguments) => taint::run(arguments),
+        RubricVerb::New(arguments) => author::new(arguments),
+        RubricVerb::Build(arguments) => build::run(arguments),
+        RubricVerb::Test(arguments) => author::test(arguments),
+        RubricVerb::List(arguments) => list(arguments),
+        RubricVerb::Show(arguments) => author::show(arguments),
+        RubricVerb::Install(arguments) => install(arguments),
+        RubricVerb::Activate(arguments) => activate(arguments),
+        RubricVerb::Rollback(arguments) => rollback(arguments),
+        RubricVerb::Shadow(arguments) => shadow(arguments),
+        RubricVerb::Diff(arguments) => super::rejudge::diff(arguments),
+        RubricVerb::Taint(arguments) => taint::run(arguments),
     }?;
     Ok(ExitStatus::Done)
 }

@@ -1,7 +1,7 @@
 //! What lies in the folder or the file of a frozen model: its texts, its kind of network, and its
 //! identity, which is the hash of all of it.
 
-use super::folder::{Shape, weight_files};
+use super::folder::{NetworkShape, weight_files};
 use super::network::Frozen;
 use super::quantised::Quantised;
 use crate::domain::BlobHash;
@@ -13,14 +13,14 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-enum Network {
-    Folder(PathBuf, Box<Shape>),
+enum NetworkFiles {
+    Folder(PathBuf, Box<NetworkShape>),
     Gguf(Quantised),
 }
 
 /// A frozen model's files, its weights not read.
 pub(super) struct Files {
-    network: Network,
+    network: NetworkFiles,
     chat: Arc<ChatFiles>,
     identity: BlobHash,
 }
@@ -46,7 +46,7 @@ impl Files {
 
     fn folder(path: &Path) -> Result<Files, LmError> {
         let texts = read_texts(path)?;
-        let shape = Shape::of(texts.get("config.json").map_or("", String::as_str))?;
+        let shape = NetworkShape::of(texts.get("config.json").map_or("", String::as_str))?;
         let mut hasher = identity();
         hash_texts(&mut hasher, &texts);
         for file in weight_files(path)? {
@@ -59,7 +59,7 @@ impl Files {
         };
         Ok(Files {
             chat: Arc::new(ChatFiles::assemble(texts, bounds, None)?),
-            network: Network::Folder(path.to_owned(), Box::new(shape)),
+            network: NetworkFiles::Folder(path.to_owned(), Box::new(shape)),
             identity: BlobHash(hasher.finalize().to_hex().to_string()),
         })
     }
@@ -94,7 +94,7 @@ impl Files {
         };
         Ok(Files {
             chat: Arc::new(ChatFiles::assemble(texts, bounds, None)?),
-            network: Network::Gguf(quantised),
+            network: NetworkFiles::Gguf(quantised),
             identity: BlobHash(hasher.finalize().to_hex().to_string()),
         })
     }
@@ -118,8 +118,8 @@ impl Files {
     /// What it is, for people.
     pub fn what(&self) -> String {
         match &self.network {
-            Network::Folder(_, shape) => shape.model_type.to_owned(),
-            Network::Gguf(quantised) => quantised.what.clone(),
+            NetworkFiles::Folder(_, shape) => shape.model_type.to_owned(),
+            NetworkFiles::Gguf(quantised) => quantised.what.clone(),
         }
     }
 
@@ -129,8 +129,8 @@ impl Files {
     /// A tensor is missing, broken or of the wrong shape.
     pub fn network(&self) -> Result<Frozen, LmError> {
         match &self.network {
-            Network::Folder(path, shape) => shape.load(path),
-            Network::Gguf(quantised) => quantised.load(),
+            NetworkFiles::Folder(path, shape) => shape.load(path),
+            NetworkFiles::Gguf(quantised) => quantised.load(),
         }
     }
 }

@@ -46,7 +46,7 @@ impl Network for Llama {
 
 /// A kind of network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum NetworkKind {
     Llama,
     Mistral,
     Mixtral,
@@ -61,23 +61,23 @@ pub(super) enum Kind {
 }
 
 /// Kinds by the `model_type` of `config.json`.
-const KINDS: [(&str, Kind); 11] = [
-    ("llama", Kind::Llama),
-    ("mistral", Kind::Mistral),
-    ("mixtral", Kind::Mixtral),
-    ("qwen2", Kind::Qwen2),
-    ("qwen2_moe", Kind::Qwen2Moe),
-    ("qwen3", Kind::Qwen3),
-    ("qwen3_moe", Kind::Qwen3Moe),
-    ("gemma", Kind::Gemma),
-    ("gemma2", Kind::Gemma2),
-    ("gemma3_text", Kind::Gemma3),
-    ("phi3", Kind::Phi3),
+const KINDS: [(&str, NetworkKind); 11] = [
+    ("llama", NetworkKind::Llama),
+    ("mistral", NetworkKind::Mistral),
+    ("mixtral", NetworkKind::Mixtral),
+    ("qwen2", NetworkKind::Qwen2),
+    ("qwen2_moe", NetworkKind::Qwen2Moe),
+    ("qwen3", NetworkKind::Qwen3),
+    ("qwen3_moe", NetworkKind::Qwen3Moe),
+    ("gemma", NetworkKind::Gemma),
+    ("gemma2", NetworkKind::Gemma2),
+    ("gemma3_text", NetworkKind::Gemma3),
+    ("phi3", NetworkKind::Phi3),
 ];
 
 /// A network's configuration, made fit for candle-transformers.
-pub(super) struct Shape {
-    pub kind: Kind,
+pub(super) struct NetworkShape {
+    pub kind: NetworkKind,
     pub model_type: &'static str,
     pub vocab_size: usize,
     /// How far it can read and is exact.
@@ -95,12 +95,12 @@ fn count(config: &Value, key: &str) -> std::result::Result<usize, LmError> {
     n.map(|n| n as usize).ok_or_else(|| wrong(format!("config.json has no usable {key}")))
 }
 
-impl Shape {
+impl NetworkShape {
     /// Reads the text of a `config.json`.
     ///
     /// # Errors
     /// A kind that candle-transformers does not have, or has in part.
-    pub fn of(text: &str) -> std::result::Result<Shape, LmError> {
+    pub fn of(text: &str) -> std::result::Result<NetworkShape, LmError> {
         let given: Value = serde_json::from_str(text)
             .map_err(|error| wrong(format!("config.json is not JSON: {error}")))?;
         let named = given.get("model_type").and_then(Value::as_str).unwrap_or("none");
@@ -121,7 +121,7 @@ impl Shape {
         let context_tokens_max = exact_up_to(kind, &given)?;
         let vocab_size = count(&given, "vocab_size")?;
         let config = completed(kind, given)?;
-        Ok(Shape { kind, model_type, vocab_size, context_tokens_max, eos_token_ids, config })
+        Ok(NetworkShape { kind, model_type, vocab_size, context_tokens_max, eos_token_ids, config })
     }
 
     fn read<T: DeserializeOwned>(&self) -> std::result::Result<T, LmError> {
@@ -144,7 +144,7 @@ impl Shape {
     /// The network with these weights.
     ///
     /// # Errors
-    /// As [`Shape::load`].
+    /// As [`NetworkShape::load`].
     fn with(
         &self,
         mut tensors: HashMap<String, Tensor>,
@@ -160,41 +160,43 @@ impl Shape {
         let frozen = Frozen::new(network, Prompts::Shared);
         Ok(match self.kind {
             // Its memory takes several tokens at once of one head of keys alone.
-            Kind::Gemma3 => frozen.token_by_token(),
+            NetworkKind::Gemma3 => frozen.token_by_token(),
             _ => frozen,
         })
     }
 
     fn network(&self, weights: VarBuilder<'_>) -> std::result::Result<Box<dyn Network>, LmError> {
         Ok(match self.kind {
-            Kind::Llama => {
+            NetworkKind::Llama => {
                 let config = self.read::<llama::LlamaConfig>()?.into_config(false);
                 let read = llama::Cache::new(true, DType::F32, &config, &Device::Cpu)?;
                 Box::new(Llama { network: llama::Llama::load(weights, &config)?, read })
             }
-            Kind::Mistral => Box::new(mistral::Model::new(&self.read()?, weights)?),
-            Kind::Mixtral => Box::new(mixtral::Model::new(&self.read()?, weights)?),
-            Kind::Qwen2 => Box::new(qwen2::ModelForCausalLM::new(&self.read()?, weights)?),
-            Kind::Qwen2Moe => Box::new(qwen2_moe::Model::new(&self.read()?, weights)?),
-            Kind::Qwen3 => Box::new(qwen3::ModelForCausalLM::new(&self.read()?, weights)?),
-            Kind::Qwen3Moe => Box::new(qwen3_moe::ModelForCausalLM::new(&self.read()?, weights)?),
-            Kind::Gemma => Box::new(gemma::Model::new(false, &self.read()?, weights)?),
-            Kind::Gemma2 => Box::new(gemma2::Model::new(false, &self.read()?, weights)?),
-            Kind::Gemma3 => Box::new(gemma3::Model::new(false, &self.read()?, weights)?),
-            Kind::Phi3 => Box::new(phi3::Model::new(&self.read()?, weights)?),
+            NetworkKind::Mistral => Box::new(mistral::Model::new(&self.read()?, weights)?),
+            NetworkKind::Mixtral => Box::new(mixtral::Model::new(&self.read()?, weights)?),
+            NetworkKind::Qwen2 => Box::new(qwen2::ModelForCausalLM::new(&self.read()?, weights)?),
+            NetworkKind::Qwen2Moe => Box::new(qwen2_moe::Model::new(&self.read()?, weights)?),
+            NetworkKind::Qwen3 => Box::new(qwen3::ModelForCausalLM::new(&self.read()?, weights)?),
+            NetworkKind::Qwen3Moe => {
+                Box::new(qwen3_moe::ModelForCausalLM::new(&self.read()?, weights)?)
+            }
+            NetworkKind::Gemma => Box::new(gemma::Model::new(false, &self.read()?, weights)?),
+            NetworkKind::Gemma2 => Box::new(gemma2::Model::new(false, &self.read()?, weights)?),
+            NetworkKind::Gemma3 => Box::new(gemma3::Model::new(false, &self.read()?, weights)?),
+            NetworkKind::Phi3 => Box::new(phi3::Model::new(&self.read()?, weights)?),
         })
     }
 }
 
 /// Refuses what candle-transformers leaves out of a kind, and would compute without a word.
-fn refuse_what_is_left_out(kind: Kind, given: &Value) -> std::result::Result<(), LmError> {
+fn refuse_what_is_left_out(kind: NetworkKind, given: &Value) -> std::result::Result<(), LmError> {
     let is_set = |key: &str| given.get(key).and_then(Value::as_bool) == Some(true);
-    if kind == Kind::Llama && (is_set("attention_bias") || is_set("mlp_bias")) {
+    if kind == NetworkKind::Llama && (is_set("attention_bias") || is_set("mlp_bias")) {
         return Err(wrong(
             "candle-transformers has no Llama with biases (attention_bias, mlp_bias)",
         ));
     }
-    if matches!(kind, Kind::Llama | Kind::Mixtral | Kind::Phi3)
+    if matches!(kind, NetworkKind::Llama | NetworkKind::Mixtral | NetworkKind::Phi3)
         && let Some(dim) = given.get("head_dim").and_then(Value::as_u64)
         && dim * count(given, "num_attention_heads")? as u64 != count(given, "hidden_size")? as u64
     {
@@ -209,7 +211,8 @@ fn refuse_what_is_left_out(kind: Kind, given: &Value) -> std::result::Result<(),
         let kind = rope.get("rope_type").and_then(Value::as_str).unwrap_or("default");
         kind != "default"
     });
-    if scaled.or(by_parameters).is_some() && !matches!(kind, Kind::Llama | Kind::Phi3) {
+    if scaled.or(by_parameters).is_some() && !matches!(kind, NetworkKind::Llama | NetworkKind::Phi3)
+    {
         return Err(wrong(
             "candle-transformers has this kind without stretched rotary positions (rope_scaling)",
         ));
@@ -219,10 +222,13 @@ fn refuse_what_is_left_out(kind: Kind, given: &Value) -> std::result::Result<(),
 
 /// How far candle-transformers reads a kind as its model would: where attention has a window that
 /// it does not compute in every step, as far as the window.
-fn exact_up_to(kind: Kind, given: &Value) -> std::result::Result<usize, LmError> {
+fn exact_up_to(kind: NetworkKind, given: &Value) -> std::result::Result<usize, LmError> {
     let longest = count(given, "max_position_embeddings").unwrap_or(8192);
     let unused = given.get("use_sliding_window").and_then(Value::as_bool) == Some(false);
-    let qwen = matches!(kind, Kind::Qwen2 | Kind::Qwen2Moe | Kind::Qwen3 | Kind::Qwen3Moe);
+    let qwen = matches!(
+        kind,
+        NetworkKind::Qwen2 | NetworkKind::Qwen2Moe | NetworkKind::Qwen3 | NetworkKind::Qwen3Moe
+    );
     let window = given.get("sliding_window").and_then(Value::as_u64);
     let absent = unused || (qwen && given.get("use_sliding_window").is_none());
     let window = window.filter(|_| !absent);
@@ -230,7 +236,7 @@ fn exact_up_to(kind: Kind, given: &Value) -> std::result::Result<usize, LmError>
 }
 
 /// The configuration with everything that candle-transformers wants said.
-fn completed(kind: Kind, mut given: Value) -> std::result::Result<Value, LmError> {
+fn completed(kind: NetworkKind, mut given: Value) -> std::result::Result<Value, LmError> {
     let rope = given.get("rope_parameters").cloned().unwrap_or(Value::Null);
     let heads = count(&given, "num_attention_heads")?;
     let hidden = count(&given, "hidden_size")?;
@@ -242,7 +248,7 @@ fn completed(kind: Kind, mut given: Value) -> std::result::Result<Value, LmError
     let pattern = given.get("layer_types").and_then(Value::as_array).and_then(|types| {
         types.iter().position(|kind| kind.as_str() == Some("full_attention")).map(|at| at + 1)
     });
-    let gelu = matches!(kind, Kind::Gemma | Kind::Gemma2 | Kind::Gemma3);
+    let gelu = matches!(kind, NetworkKind::Gemma | NetworkKind::Gemma2 | NetworkKind::Gemma3);
     let defaults = json!({
         "rope_theta": theta(full).unwrap_or(10_000.0),
         "rope_local_base_freq": local.unwrap_or(10_000.0),
@@ -284,7 +290,7 @@ fn completed(kind: Kind, mut given: Value) -> std::result::Result<Value, LmError
         // The first Gemma takes one of the two.
         map.remove("hidden_act");
     }
-    if kind == Kind::Phi3 {
+    if kind == NetworkKind::Phi3 {
         map.remove("eos_token_id");
         if let Some(Value::Object(scaling)) = map.get_mut("rope_scaling")
             && let Some(kind) = scaling.get("rope_type").cloned()

@@ -41,7 +41,7 @@ impl Network for Qwen2 {
 
 /// A kind of network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum QuantisedKind {
     /// Mixtral too, where its experts are tensors of their own.
     Llama,
     Qwen2,
@@ -50,12 +50,12 @@ enum Kind {
     Phi3,
 }
 
-const KINDS: [(&str, Kind); 5] = [
-    ("llama", Kind::Llama),
-    ("qwen2", Kind::Qwen2),
-    ("qwen3", Kind::Qwen3),
-    ("gemma3", Kind::Gemma3),
-    ("phi3", Kind::Phi3),
+const KINDS: [(&str, QuantisedKind); 5] = [
+    ("llama", QuantisedKind::Llama),
+    ("qwen2", QuantisedKind::Qwen2),
+    ("qwen3", QuantisedKind::Qwen3),
+    ("gemma3", QuantisedKind::Gemma3),
+    ("phi3", QuantisedKind::Phi3),
 ];
 
 /// Candle's Phi 3 sets memory aside for its whole context: as much as this takes.
@@ -64,7 +64,7 @@ const PHI3_CONTEXT_MAX: usize = 4096;
 /// A GGUF file whose header was read.
 pub(super) struct Quantised {
     path: PathBuf,
-    kind: Kind,
+    kind: QuantisedKind,
     /// `llama, Q4_1`.
     pub what: String,
     pub vocab_size: usize,
@@ -96,13 +96,13 @@ impl Quantised {
         }
         let longest = metadata.whole(&format!("{named}.context_length")).unwrap_or(2048) as usize;
         let context_tokens_max = match kind {
-            Kind::Llama => longest.min(quantized_llama::MAX_SEQ_LEN),
-            Kind::Phi3 => longest.min(PHI3_CONTEXT_MAX),
-            Kind::Gemma3 => {
+            QuantisedKind::Llama => longest.min(quantized_llama::MAX_SEQ_LEN),
+            QuantisedKind::Phi3 => longest.min(PHI3_CONTEXT_MAX),
+            QuantisedKind::Gemma3 => {
                 let window = metadata.whole("gemma3.attention.sliding_window");
                 longest.min(window.map_or(longest, |window| window as usize))
             }
-            Kind::Qwen2 | Kind::Qwen3 => longest,
+            QuantisedKind::Qwen2 | QuantisedKind::Qwen3 => longest,
         };
         let ends = ["eos_token_id", "eot_token_id"].into_iter();
         let eos_token_ids = ends.filter_map(|key| metadata.id(&format!("tokenizer.ggml.{key}")));
@@ -130,42 +130,45 @@ impl Quantised {
         let file = File::open(&self.path).map_err(|error| LmError::io(&self.path, error))?;
         let mut reader = BufReader::new(file);
         let (device, what) = (Device::Cpu, self.path.display().to_string());
-        if self.kind == Kind::Phi3 {
+        if self.kind == QuantisedKind::Phi3 {
             let bound = Value::U32(self.context_tokens_max as u32);
             content.metadata.insert("phi3.context_length".to_owned(), bound);
         }
         let network: Box<dyn Network> = built(&what, || {
             let (reader, device) = (&mut reader, &device);
             Ok(match self.kind {
-                Kind::Llama => {
+                QuantisedKind::Llama => {
                     Box::new(quantized_llama::ModelWeights::from_gguf(content, reader, device)?)
                         as Box<dyn Network>
                 }
-                Kind::Qwen2 => {
+                QuantisedKind::Qwen2 => {
                     let read = quantized_qwen2::ModelWeights::from_gguf(content, reader, device);
                     Box::new(Qwen2(Arc::new(Mutex::new(read?))))
                 }
-                Kind::Qwen3 => {
+                QuantisedKind::Qwen3 => {
                     Box::new(quantized_qwen3::ModelWeights::from_gguf(content, reader, device)?)
                 }
-                Kind::Gemma3 => {
+                QuantisedKind::Gemma3 => {
                     Box::new(quantized_gemma3::ModelWeights::from_gguf(content, reader, device)?)
                 }
-                Kind::Phi3 => Box::new(quantized_phi3::ModelWeights::from_gguf(
+                QuantisedKind::Phi3 => Box::new(quantized_phi3::ModelWeights::from_gguf(
                     false, content, reader, device,
                 )?),
             })
         })?;
         let prompts = match self.kind {
-            Kind::Qwen2 => Prompts::ReadAnew,
-            Kind::Llama | Kind::Qwen3 | Kind::Gemma3 | Kind::Phi3 => Prompts::Shared,
+            QuantisedKind::Qwen2 => Prompts::ReadAnew,
+            QuantisedKind::Llama
+            | QuantisedKind::Qwen3
+            | QuantisedKind::Gemma3
+            | QuantisedKind::Phi3 => Prompts::Shared,
         };
         Ok(Frozen::new(network, prompts))
     }
 }
 
 /// What candle-transformers leaves out of a kind, and would compute without a word.
-fn left_out(kind: Kind, named: &str, content: &Content) -> Option<String> {
+fn left_out(kind: QuantisedKind, named: &str, content: &Content) -> Option<String> {
     let metadata = Metadata::of(content);
     let has = |tensor: &str| content.tensor_infos.contains_key(tensor);
     let scaling = metadata.text(&format!("{named}.rope.scaling.type"));
@@ -182,7 +185,7 @@ fn left_out(kind: Kind, named: &str, content: &Content) -> Option<String> {
     let heads = metadata.whole(&format!("{named}.attention.head_count"));
     let width = metadata.whole(&format!("{named}.embedding_length"));
     let dim = metadata.whole(&format!("{named}.attention.key_length"));
-    let of_its_own = matches!(kind, Kind::Qwen3 | Kind::Gemma3);
+    let of_its_own = matches!(kind, QuantisedKind::Qwen3 | QuantisedKind::Gemma3);
     match (heads, width, dim) {
         (Some(heads), Some(width), Some(dim)) if !of_its_own && heads * dim != width => {
             Some(format!(

@@ -14,15 +14,15 @@ fn settings(wanted: u32) -> Config {
 }
 
 /// A run that has begun, and what its conductor decides.
-struct Run {
+struct PromptOrderRun {
     view: RunView,
     conductor: Conductor,
 }
 
-impl Run {
-    fn begun(config: &Config) -> Run {
+impl PromptOrderRun {
+    fn begun(config: &Config) -> PromptOrderRun {
         let conductor = Conductor::new(Arc::new(config.clone()));
-        let mut run = Run { view: RunView::default(), conductor };
+        let mut run = PromptOrderRun { view: RunView::default(), conductor };
         let panel = Panel::one(RubricId("r".to_owned()));
         run.tell(Event::RubricActivated { panel, when: When::NextIteration, trial: None });
         let base = PolicyRef::full(BlobHash("w".to_owned()));
@@ -75,7 +75,7 @@ const TAKEN: [(&str, &str, u32, &str, &str); 6] = [
 #[test]
 fn who_is_answered_first() {
     for (before, after, wanted, first, second) in TAKEN {
-        let mut run = Run::begun(&settings(wanted));
+        let mut run = PromptOrderRun::begun(&settings(wanted));
         run.admit(before);
         assert_eq!(run.decide(), ["iteration_started"]);
         run.admit(after);
@@ -95,7 +95,7 @@ fn who_is_answered_first() {
 
 #[test]
 fn nothing_is_decided_while_nothing_can_come_of_it() {
-    let mut run = Run::begun(&settings(1));
+    let mut run = PromptOrderRun::begun(&settings(1));
     run.tell(Event::PauseRequested);
     assert!(run.decide().is_empty(), "it pauses");
     run.tell(Event::ResumeRequested);
@@ -120,7 +120,7 @@ fn nothing_is_decided_while_nothing_can_come_of_it() {
 /// forgotten.
 #[test]
 fn what_failed_before_is_nothing_to_the_next_iteration() {
-    let mut run = Run::begun(&settings(1));
+    let mut run = PromptOrderRun::begun(&settings(1));
     run.admit("a b");
     run.decide();
     run.decide();

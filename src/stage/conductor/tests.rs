@@ -7,13 +7,13 @@ use crate::domain::{BlobHash, SkipReason, Trial};
 use crate::stage::testing::{Run, brief, prompts, rubric};
 
 /// What a case is about, the run so far, and what is appended next.
-type Case = (&'static str, Run, &'static [&'static str]);
+type DecisionCase = (&'static str, Run, &'static [&'static str]);
 
 fn next(run: &Run) -> Option<(TaskKey, Vec<Event>)> {
     Conductor::new(Arc::new(run.config.clone())).next(&run.view)
 }
 
-fn check(cases: impl IntoIterator<Item = Case>) {
+fn check(cases: impl IntoIterator<Item = DecisionCase>) {
     for (what, given, then) in cases {
         let events = next(&given).map_or_else(Vec::new, |(_, events)| events);
         assert_eq!(events.iter().map(brief).collect::<Vec<_>>(), then, "{what}");

@@ -5,7 +5,7 @@ use super::aggregate::AggregateScore;
 use super::item::Distinct;
 use super::job::JudgingJob;
 use super::panel::PanelResult;
-use super::reply::Reply;
+use super::reply::JudgeReply;
 use super::runner::RubricResult;
 use crate::domain::{Completion, Outcome, Panel};
 use crate::stage::StageContext;
@@ -23,7 +23,10 @@ pub(super) fn oracle(job: &JudgingJob, panel: &Panel, context: &StageContext) ->
             Some(score) => Outcome::Scored { score, parsed: None },
             None => Outcome::Refused { reason: "the oracle does not know this task".into() },
         };
-        Reply { scores: score.iter().copied().collect(), ..Reply::without_text(&[at], outcome) }
+        JudgeReply {
+            scores: score.iter().copied().collect(),
+            ..JudgeReply::without_text(&[at], outcome)
+        }
     };
     let replies = truths.iter().enumerate().map(reply).collect();
     let score =
@@ -54,7 +57,7 @@ pub(super) fn random(job: &JudgingJob, result: PanelResult) -> PanelResult {
     };
     let whose = |shown: &[usize]| shown.iter().filter_map(|at| to.get(*at).copied()).collect();
     let by_rubric = result.by_rubric.into_iter().map(|(rubric, result)| {
-        let reply = |reply: Reply| Reply { shown: whose(&reply.shown), ..reply };
+        let reply = |reply: JudgeReply| JudgeReply { shown: whose(&reply.shown), ..reply };
         let scores = moved(&result.scores);
         let replies = result.replies.into_iter().map(reply).collect();
         let groups_not_shown = result.groups_not_shown;

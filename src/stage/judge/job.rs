@@ -3,7 +3,7 @@
 
 use super::item::{Distinct, JudgingItem, RecordedReply, SeedRule};
 use super::panel::{PanelResult, installed, judge_under, name_of};
-use super::reply::Reply;
+use super::reply::JudgeReply;
 use super::runner::{JudgeSetup, RubricResult};
 use crate::domain::plan::JudgePlan;
 use crate::domain::{
@@ -159,9 +159,9 @@ pub(crate) fn judgments_recorded(
 pub(crate) fn judgments_of(
     rubric: &RubricId,
     index_of: &[usize],
-    replies: &[Reply],
+    replies: &[JudgeReply],
 ) -> Vec<Judgment> {
-    let judgment = |reply: &Reply, candidate: usize| Judgment {
+    let judgment = |reply: &JudgeReply, candidate: usize| Judgment {
         rubric: rubric.clone(),
         candidate: candidate as u32,
         sample: reply.sample,

@@ -3,7 +3,7 @@
 //! expectation replaces the one it happened to draw. A reply without a score has no such place: it
 //! gets none, but where somebody asks for it (`judge.readout: forced`), and then the record says so.
 
-use super::reply::Reply;
+use super::reply::JudgeReply;
 use crate::domain::{Completion, ReadoutFacts, StopReason};
 use crate::engine::{ChatModel, ChoiceRequest, Prepared};
 use crate::lm::cancel::Cancel;
@@ -91,15 +91,17 @@ fn read_place(exact: &[f64], place: &ScorePlace) -> Option<PlaceReadout> {
     let total: f64 = weights.iter().sum();
     let (_, first) = place.choices.first()?;
     let expected = (0..first.len()).map(|at| {
-        let given = |scores: &Vec<f64>| scores.get(at).copied().unwrap_or_default();
-        let sum: f64 =
-            weights.iter().zip(&place.choices).map(|(w, (_, scores))| w * given(scores)).sum();
-        sum / total
+        let choices = weights.iter().zip(&place.choices);
+        let sum: Option<f64> =
+            choices.map(|(w, (_, scores))| scores.get(at).map(|score| w * score)).sum();
+        sum.map(|sum| sum / total)
     });
+    // A choice that says nothing of a candidate says nothing of where it stands, either.
+    let scores: Vec<f64> = expected.collect::<Option<_>>()?;
     let shares = weights.iter().map(|w| w / total).filter(|share| *share > 0.0);
     (total.is_finite() && total > 0.0).then(|| PlaceReadout {
         weight: place.weight,
-        scores: expected.collect(),
+        scores,
         mass: exact.iter().map(|logp| logp.exp()).sum(),
         entropy: shares.map(|share| -share * share.ln()).sum(),
     })
@@ -108,13 +110,15 @@ fn read_place(exact: &[f64], place: &ScorePlace) -> Option<PlaceReadout> {
 /// The mean over the places by their weight.
 fn mean(all: &[PlaceReadout], forced: bool) -> Option<(Vec<f64>, ReadoutFacts)> {
     let total: f64 = all.iter().map(|one| one.weight).sum();
-    let of = |value: &dyn Fn(&PlaceReadout) -> f64| {
-        all.iter().map(|one| one.weight * value(one)).sum::<f64>() / total
+    let of = |value: &dyn Fn(&PlaceReadout) -> Option<f64>| {
+        let sum: Option<f64> = all.iter().map(|one| Some(one.weight * value(one)?)).sum();
+        sum.map(|sum| sum / total)
     };
-    let candidates = all.first()?.scores.len();
-    let score = |at: usize| of(&|one| one.scores.get(at).copied().unwrap_or_default());
-    let facts = ReadoutFacts { forced, mass: of(&|l| l.mass), entropy: of(&|l| l.entropy) };
-    Some(((0..candidates).map(score).collect(), facts))
+    let candidates = 0..all.first()?.scores.len();
+    let scores: Option<Vec<f64>> =
+        candidates.map(|at| of(&|one| one.scores.get(at).copied())).collect();
+    let (mass, entropy) = (of(&|one| Some(one.mass))?, of(&|one| Some(one.entropy))?);
+    Some((scores?, ReadoutFacts { forced, mass, entropy }))
 }
 
 /// Looks up what is pending, all of it in one call, and replaces the scores. A place that the model
@@ -122,7 +126,7 @@ fn mean(all: &[PlaceReadout], forced: bool) -> Option<(Vec<f64>, ReadoutFacts)> 
 pub(super) fn apply(
     model: &dyn ChatModel,
     pending: Vec<PendingReadout>,
-    replies: &mut [Vec<Reply>],
+    replies: &mut [Vec<JudgeReply>],
     cancel: &Cancel,
 ) -> Result<(), StageError> {
     let asked = pending.iter().flat_map(|one| one.places.iter().map(|(_, asked)| asked.clone()));

@@ -18,7 +18,7 @@ const CRITERION_CHARS_MAX: usize = 200;
 
 /// One reply, read.
 #[derive(Clone, Debug)]
-pub(crate) struct Reply {
+pub(crate) struct JudgeReply {
     /// Which of the item's answers were shown, in order.
     pub shown: Vec<usize>,
     /// Which of the k replies to what was shown.
@@ -41,17 +41,17 @@ pub(crate) struct Reply {
 
 /// A reply and where in it the rubric read its score.
 pub(super) struct LocatedReply {
-    pub reply: Reply,
+    pub reply: JudgeReply,
     /// Where the score was read, in order.
     pub places: Vec<ScorePlace>,
     /// It holds no score, and nothing that contradicts itself either.
     pub missing: bool,
 }
 
-impl Reply {
+impl JudgeReply {
     /// Of a question that got no reply, and why.
-    pub fn without_text(shown: &[usize], outcome: Outcome) -> Reply {
-        Reply {
+    pub fn without_text(shown: &[usize], outcome: Outcome) -> JudgeReply {
+        JudgeReply {
             shown: shown.to_vec(),
             sample: 0,
             outcome,
@@ -67,7 +67,7 @@ impl Reply {
     /// What was read from probabilities takes the place of the score that was written.
     pub fn read_out(&mut self, scores: Vec<f64>, facts: ReadoutFacts) {
         let parsed = self.outcome.score();
-        let score = scores.first().copied().unwrap_or_default();
+        let Some(score) = scores.first().copied() else { return };
         self.outcome = Outcome::Scored { score, parsed };
         self.scores = scores;
         self.readout = Some(facts);
@@ -90,10 +90,13 @@ impl LocatedReply {
         let mut remarks = Remarks::default();
         let (outcome, fuel) = match rubric.read(&question.input, &text, readout) {
             Ok(ParsedReply::Verdict { scores, places: read, criteria, rationale, fuel }) => {
-                let score = scores.first().copied().unwrap_or_default();
+                let outcome = match scores.first() {
+                    Some(score) => Outcome::Scored { score: *score, parsed: Some(*score) },
+                    None => Outcome::Unparsed { reason: "a verdict without a score".into() },
+                };
                 (given, places) = (scores, read);
                 remarks = remarks_of(criteria, rationale, &text);
-                (Outcome::Scored { score, parsed: Some(score) }, fuel)
+                (outcome, fuel)
             }
             Ok(ParsedReply::Missing { fuel }) => {
                 missing = true;
@@ -104,12 +107,12 @@ impl LocatedReply {
             }
             Err(error) => (outcome_of(error)?, 0),
         };
-        let reply = Reply {
+        let reply = JudgeReply {
             scores: given,
             remarks,
             text,
             fuel: fuel + rendered.rendered.fuel,
-            ..Reply::without_text(&question.shown, outcome)
+            ..JudgeReply::without_text(&question.shown, outcome)
         };
         Ok(LocatedReply { reply, places, missing })
     }

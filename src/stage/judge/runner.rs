@@ -10,8 +10,8 @@ use super::item::{JudgingItem, RecordedReply, input_of};
 use super::panel::installed;
 use super::question::{Question, RenderedQuestion, groups_of};
 use super::readout::{self, JudgeText, PendingReadout};
-use super::reply::{LocatedReply, Reply, outcome_of, too_long};
-use crate::domain::plan::{JudgePlan, ReadoutMode, Sampling};
+use super::reply::{JudgeReply, LocatedReply, outcome_of, too_long};
+use crate::domain::plan::{JudgePlan, PlannedSampling, ReadoutMode};
 use crate::domain::{
     Completion, Message, Outcome, PolicyRef, Prompt, ReadoutFacts, RubricId, Seed,
 };
@@ -44,7 +44,7 @@ pub(crate) struct RubricRunner<'a> {
 /// What became of an item under one rubric.
 #[derive(Clone, Debug)]
 pub(crate) struct RubricResult {
-    pub replies: Vec<Reply>,
+    pub replies: Vec<JudgeReply>,
     /// One for each answer of the item, in the rubric's scale; `None`: no score.
     pub scores: Vec<Option<AggregateScore>>,
     /// Groups of answers that were not shown, for there were too many.
@@ -62,7 +62,7 @@ struct DrawnReplies {
 
 /// A question that is being read: its position among all, and in the rubric's words.
 #[derive(Clone, Copy)]
-struct Asked<'q> {
+struct AskedQuestion<'q> {
     at: usize,
     question: &'q Question,
     rendered: &'q RenderedQuestion,
@@ -92,7 +92,7 @@ impl RubricRunner<'_> {
         for (at, item) in items.iter().enumerate() {
             questions.extend(Question::all_about(at, item, self.rubric, most));
         }
-        let mut replies: Vec<Vec<Reply>> = items.iter().map(|_| Vec::new()).collect();
+        let mut replies: Vec<Vec<JudgeReply>> = items.iter().map(|_| Vec::new()).collect();
         for (question, answered) in questions.iter().zip(self.replies(&questions, items)?) {
             if let Some(item) = replies.get_mut(question.item) {
                 item.extend(answered);
@@ -121,7 +121,7 @@ impl RubricRunner<'_> {
         &self,
         questions: &[Question],
         items: &[JudgingItem<'_>],
-    ) -> Result<Vec<Vec<Reply>>, StageError> {
+    ) -> Result<Vec<Vec<JudgeReply>>, StageError> {
         let recorded = |q: &Question| items.get(q.item).map_or(&[][..], |item| &item.recorded);
         let rendered =
             questions.iter().map(|q| self.render(q, recorded(q))).collect::<Result<Vec<_>, _>>()?;
@@ -132,11 +132,11 @@ impl RubricRunner<'_> {
             let rendered = match rendered {
                 Ok(rendered) => rendered,
                 Err(outcome) => {
-                    all.push(vec![Reply::without_text(&question.shown, outcome.clone())]);
+                    all.push(vec![JudgeReply::without_text(&question.shown, outcome.clone())]);
                     continue;
                 }
             };
-            let asked = Asked { at, question, rendered };
+            let asked = AskedQuestion { at, question, rendered };
             all.push(if rendered.is_for_a_program() {
                 vec![self.read(asked, String::new())?.reply]
             } else if rendered.is_answered() {
@@ -144,10 +144,10 @@ impl RubricRunner<'_> {
             } else {
                 match drawn.next() {
                     Some(Ok(drawn)) => self.read_drawn(asked, &drawn, &mut pending)?,
-                    Some(Err(outcome)) => vec![Reply::without_text(&question.shown, outcome)],
+                    Some(Err(outcome)) => vec![JudgeReply::without_text(&question.shown, outcome)],
                     None => {
                         let outcome = Outcome::Refused { reason: NOT_ASKED.to_owned() };
-                        vec![Reply::without_text(&question.shown, outcome)]
+                        vec![JudgeReply::without_text(&question.shown, outcome)]
                     }
                 }
             });
@@ -212,14 +212,14 @@ impl RubricRunner<'_> {
         prepared: Arc<Prepared>,
         seed: Seed,
     ) -> AnswerRequest {
-        let Sampling { temperature, top_p, max_new_tokens } = self.setup.judge.sampling;
+        let PlannedSampling { temperature, top_p, max_new_tokens } = self.setup.judge.sampling;
         let max_new_tokens = question.rendered.max_tokens.min(max_new_tokens);
-        let sampling = Sampling { temperature, top_p, max_new_tokens };
+        let sampling = PlannedSampling { temperature, top_p, max_new_tokens };
         let stop = question.rendered.stop.clone();
         AnswerRequest { stop, ..request(prepared, seed, self.samples, &sampling) }
     }
 
-    fn read(&self, asked: Asked<'_>, text: String) -> Result<LocatedReply, StageError> {
+    fn read(&self, asked: AskedQuestion<'_>, text: String) -> Result<LocatedReply, StageError> {
         LocatedReply::read(self.rubric, asked.rendered, asked.question, text)
     }
 
@@ -227,7 +227,7 @@ impl RubricRunner<'_> {
     /// was read; of one without a score only where that is asked for.
     fn pending(
         &self,
-        asked: Asked<'_>,
+        asked: AskedQuestion<'_>,
         located: &LocatedReply,
         text: JudgeText<'_>,
     ) -> Option<PendingReadout> {
@@ -243,10 +243,10 @@ impl RubricRunner<'_> {
 
     fn read_drawn(
         &self,
-        asked: Asked<'_>,
+        asked: AskedQuestion<'_>,
         drawn: &DrawnReplies,
         pending: &mut Vec<PendingReadout>,
-    ) -> Result<Vec<Reply>, StageError> {
+    ) -> Result<Vec<JudgeReply>, StageError> {
         let mut replies = Vec::with_capacity(drawn.replies.len());
         for (sample, reply) in drawn.replies.iter().enumerate() {
             let mut located = self.read(asked, reply.text.clone())?;
@@ -263,9 +263,9 @@ impl RubricRunner<'_> {
     /// were not, the model is asked for them, or without one the score read counts.
     fn read_recorded(
         &self,
-        asked: Asked<'_>,
+        asked: AskedQuestion<'_>,
         pending: &mut Vec<PendingReadout>,
-    ) -> Result<Vec<Reply>, StageError> {
+    ) -> Result<Vec<JudgeReply>, StageError> {
         let mut replies = Vec::with_capacity(asked.rendered.recorded.len());
         for (sample, recorded) in asked.rendered.recorded.iter().enumerate() {
             let mut located = self.read(asked, recorded.text.clone())?;
@@ -295,7 +295,7 @@ impl RubricRunner<'_> {
     /// looked up now: under this rubric and these settings, at the same places.
     fn reads_the_same(
         &self,
-        asked: Asked<'_>,
+        asked: AskedQuestion<'_>,
         located: &LocatedReply,
         recorded: &RecordedReply,
         facts: &ReadoutFacts,

@@ -4,7 +4,7 @@
 
 use super::job::{JudgingJob, ScoreColumns, judge_jobs, judge_policy, judgments_of};
 use super::panel::PanelResult;
-use super::reply::Reply;
+use super::reply::JudgeReply;
 use super::runner::JudgeSetup;
 use crate::domain::plan::{JudgePlan, JudgeSource};
 use crate::domain::{
@@ -119,9 +119,10 @@ fn judge(
 /// A prompt whose question the model could not take.
 fn refused(task: &ShadowTask, job: &JudgingJob, reason: &str) -> Event {
     let all: Vec<usize> = (0..job.completions.len()).collect();
-    let reply =
-        |at: &usize| Reply::without_text(&[*at], Outcome::Refused { reason: reason.to_owned() });
-    let replies: Vec<Reply> = all.iter().map(reply).collect();
+    let reply = |at: &usize| {
+        JudgeReply::without_text(&[*at], Outcome::Refused { reason: reason.to_owned() })
+    };
+    let replies: Vec<JudgeReply> = all.iter().map(reply).collect();
     let scores = ScoreColumns { scores: vec![None; all.len()], errors: Vec::new() };
     recorded(task, job, judgments_of(&task.rubric, &all, &replies), scores)
 }

@@ -1,13 +1,13 @@
 //! The product's own way of asking for prompts: a numbered list that the model goes on with in its
 //! turn. (Asked in the user's turn, a small model repeats the list or answers it.)
 
-use super::{Asked, PromptFilter, PromptWriter, Question};
+use super::{Asked, PromptFilter, PromptWriter, WriterQuestion};
 use crate::domain::plan::WriterPlan;
 use crate::domain::{Completion, Message, Prompt, PromptOrigin, StopReason};
 use crate::engine::EngineError;
 use crate::prompts::alike::Known;
 use crate::prompts::held_out::HeldOut;
-use crate::prompts::list::{self, Item};
+use crate::prompts::list::{self, ListItem};
 use crate::prompts::self_instruct;
 
 /// With fewer demonstrations than this that show what is wanted, the others are shown too.
@@ -36,7 +36,7 @@ impl PromptWriter for Numbered {
         mut demonstrations: Vec<String>,
         max_new_tokens: u32,
         asked: &Asked<'_>,
-    ) -> Result<Question, EngineError> {
+    ) -> Result<WriterQuestion, EngineError> {
         let most = asked.model.context_tokens_max();
         loop {
             let begun = self_instruct::open_list(&demonstrations);
@@ -47,12 +47,12 @@ impl PromptWriter for Numbered {
                 (0..demonstrations.len()).max_by_key(|at| demonstrations.get(*at).map(String::len));
             match longest.filter(|_| !fits) {
                 Some(at) => drop(demonstrations.remove(at)),
-                None => return Ok(Question { prompt, stop_ids: Vec::new() }),
+                None => return Ok(WriterQuestion { prompt, stop_ids: Vec::new() }),
             }
         }
     }
 
-    fn items(&self, said: &Completion) -> Vec<Item> {
+    fn items(&self, said: &Completion) -> Vec<ListItem> {
         list::split(&said.text, said.stop == StopReason::Length)
     }
 
@@ -76,7 +76,7 @@ impl PromptFilter for Different {
         }
     }
 
-    fn accept(&self, item: &Item) -> Result<(), String> {
+    fn accept(&self, item: &ListItem) -> Result<(), String> {
         if self.held_out.in_chat(&[Message::user(item.text.as_str())]).is_some() {
             return Err("is held out, or nearly: what is measured is not trained on".into());
         }

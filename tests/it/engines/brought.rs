@@ -2,7 +2,7 @@
 
 use super::fakes::{LengthScorer, STATE, StandingTrainer, TextEngine};
 use super::small::{config, create, demo_base, first, run};
-use crate::runs::alone;
+use crate::alone::alone;
 use gradus::blob::BlobStore;
 use gradus::config::ReadoutMode;
 use gradus::domain::plan::{self, AnswersWith, NamedEngine};
@@ -30,7 +30,8 @@ fn an_engine_that_gives_text_alone_answers_and_judges_beside_the_trainer_here() 
         Event::IterationStarted { plan, .. } => Some(plan.clone()),
         _ => None,
     });
-    let plan::Engine::Named(NamedEngine { name, what, answers_with, .. }) = &plan.judge.engine
+    let plan::PlannedEngine::Named(NamedEngine { name, what, answers_with, .. }) =
+        &plan.judge.engine
     else {
         panic!("{:?}", plan.judge.engine)
     };

@@ -6,7 +6,7 @@ use gradus::blob::BlobStore;
 use gradus::domain::event::StepMetrics;
 use gradus::domain::plan::{self, AnswersWith, MovingMean};
 use gradus::domain::{BlobHash, Completion, Message, PolicyRef, StopReason};
-use gradus::engine::training::{Saved, Segment, SegmentRequest, StepResult};
+use gradus::engine::training::{Saved, SegmentRequest, StepResult, TrainedSegment};
 use gradus::engine::{
     AnswerRequest, Capabilities, ChatModel, ChoiceRequest, Engine, EngineError, Identity, Needs,
     Prepared, Scorer, TrainBackend, text_alone,
@@ -42,7 +42,11 @@ impl Engine for TextEngine {
         Needs::Network
     }
 
-    fn open(&self, _: &PolicyRef, _: &plan::Engine) -> Result<Arc<dyn ChatModel>, EngineError> {
+    fn open(
+        &self,
+        _: &PolicyRef,
+        _: &plan::PlannedEngine,
+    ) -> Result<Arc<dyn ChatModel>, EngineError> {
         Ok(Arc::new(TextModel(self.asked.clone())))
     }
 }
@@ -131,7 +135,7 @@ impl TrainBackend for StandingTrainer {
         Needs::Network
     }
 
-    fn train(&self, request: SegmentRequest<'_>) -> Result<Segment, EngineError> {
+    fn train(&self, request: SegmentRequest<'_>) -> Result<TrainedSegment, EngineError> {
         request.cancel.check()?;
         let from = request.saved.map_or_else(|| request.start.clone(), |saved| saved.policy);
         self.steps.fetch_add(request.steps.len() as u32, Ordering::Relaxed);
@@ -141,7 +145,7 @@ impl TrainBackend for StandingTrainer {
         });
         let steps = steps.collect();
         let saved = Saved { policy: from, optimizer: self.blobs.put(STATE)? };
-        Ok(Segment { steps, saved: Some(saved), short: Vec::new() })
+        Ok(TrainedSegment { steps, saved: Some(saved), short: Vec::new() })
     }
 
     fn merge(&self, policy: &PolicyRef) -> Result<PolicyRef, EngineError> {

@@ -2,7 +2,7 @@
 //! records what they are, and another model under the same name is refused.
 
 use super::small::{config, create, demo_base, first, judging, run};
-use crate::runs::alone;
+use crate::alone::alone;
 use gradus::config::{EngineConfig, ReadoutMode};
 use gradus::domain::plan::{self, AnswersWith};
 use gradus::domain::{BlobHash, Event, Message, PolicyRef};
@@ -50,9 +50,9 @@ fn a_frozen_judge_and_a_frozen_sampler_are_named_in_the_settings() {
         Event::IterationStarted { plan, .. } => Some(plan.clone()),
         _ => None,
     });
-    let named = |engine: &plan::Engine| match engine {
-        plan::Engine::Named(named) => named.clone(),
-        plan::Engine::Local { .. } => panic!("it is the run's own"),
+    let named = |engine: &plan::PlannedEngine| match engine {
+        plan::PlannedEngine::Named(named) => named.clone(),
+        _ => panic!("it is the run's own"),
     };
     let (judge, sampler) = (named(&plan.judge.engine), named(&plan.samples[0].engine));
     assert_eq!((judge.name.as_str(), judge.what.as_str()), ("referee", "candle llama"));
@@ -128,7 +128,7 @@ fn another_model_under_the_same_name_is_refused() {
     let blobs = Arc::new(gradus::blob::BlobStore::open(&root.path().join("blobs")).unwrap());
     let local = Arc::new(LocalModel::on(None, files.clone(), blobs));
     let models = ModelBackend::local(local, PolicyTokens::of(&files));
-    let named = plan::Engine::Named(before.identity().named("referee"));
+    let named = plan::PlannedEngine::Named(before.identity().named("referee"));
     let policy = PolicyRef::full(BlobHash("none".to_owned()));
     let ask = |models: &ModelBackend| models.answering(&policy, &named).map(drop);
     assert!(ask(&models.clone().with_named("referee", before)).is_ok());
@@ -147,14 +147,14 @@ fn another_model_under_the_same_name_is_refused() {
     assert!(said.contains("GRADUS1002") && said.contains("does not compare"), "{said}");
 }
 
-fn plan_identity(engine: &plan::Engine) -> gradus::engine::Identity {
+fn plan_identity(engine: &plan::PlannedEngine) -> gradus::engine::Identity {
     match engine {
-        plan::Engine::Named(named) => gradus::engine::Identity {
+        plan::PlannedEngine::Named(named) => gradus::engine::Identity {
             what: named.what.clone(),
             hash: named.identity.clone(),
             answers_with: named.answers_with,
         },
-        plan::Engine::Local { .. } => panic!("it is named"),
+        _ => panic!("it is named"),
     }
 }
 

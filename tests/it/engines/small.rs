@@ -13,7 +13,7 @@ use gradus::lm::cancel::Cancel;
 use gradus::lm::model_files::ModelFiles;
 use gradus::log::{Batch, Log, MemoryLog, Recorded};
 use gradus::rubric::{Rubric, bundled};
-use gradus::runtime::{Builder, Folder, Goal, NewRun, Outcome, Runtime};
+use gradus::runtime::{Builder, Folder, Goal, NewRun, Runtime, WaitOutcome};
 use gradus::view::RunView;
 use std::path::{Path, PathBuf};
 
@@ -70,7 +70,7 @@ pub fn run(dir: &Path, host: impl FnOnce(Builder) -> Builder) -> Result<Vec<Reco
     let runtime = host(Runtime::builder(dir)).start_blocking()?;
     let outcome = runtime.wait_blocking(Goal::Iterations, &Cancel::default(), |_| {})?;
     runtime.shutdown_blocking();
-    assert_eq!(outcome, Outcome::Reached);
+    assert_eq!(outcome, WaitOutcome::Reached);
     let log = Folder::at(dir).read_log()?;
     Ok(log.read(gradus::domain::Offset(0), 100_000)?)
 }

@@ -399,6 +399,7 @@ pub fn the_story_holds(disk: &Disk) {
                     ReferenceRule::None => None,
                     ReferenceRule::Ema if plan.reference.made_of.is_some() => None,
                     ReferenceRule::Ema => Some(&plan.policy),
+                    other => panic!("the story does not know {other:?}"),
                 };
                 assert_eq!(against, wanted);
                 let story = Story { policy: Some(plan.policy.clone()), ..Story::default() };

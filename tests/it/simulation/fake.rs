@@ -11,7 +11,8 @@ use gradus::domain::{
 };
 use gradus::engine::tokens::TokenChat;
 use gradus::engine::training::{
-    SKIPPED_IN_A_ROW_MAX, Saved, Segment, SegmentRequest, StepData, StepResult, skipped_in_a_row,
+    SKIPPED_IN_A_ROW_MAX, Saved, SegmentRequest, StepData, StepResult, TrainedSegment,
+    skipped_in_a_row,
 };
 use gradus::engine::{
     Capabilities, ChatModel, Engine, EngineError, Identity, ModelBackend, Needs, PolicyTokens,
@@ -363,7 +364,7 @@ impl Engine for FakeBackend {
     fn open(
         &self,
         policy: &PolicyRef,
-        _: &plan::Engine,
+        _: &plan::PlannedEngine,
     ) -> Result<Arc<dyn ChatModel>, EngineError> {
         Ok(TokenChat::over(Arc::new(self.model(policy)?)))
     }
@@ -404,7 +405,7 @@ impl TrainBackend for FakeBackend {
         blobs.iter().for_each(|blob| self.blobs.remove(blob));
     }
 
-    fn train(&self, request: SegmentRequest<'_>) -> Result<Segment, EngineError> {
+    fn train(&self, request: SegmentRequest<'_>) -> Result<TrainedSegment, EngineError> {
         request.cancel.check()?;
         self.model(request.start)?;
         let settings = format!("{:?} {:?} {:?}", request.settings, request.dpo, request.seed);
@@ -435,7 +436,7 @@ impl TrainBackend for FakeBackend {
                 false => StepResult::Taken(metrics(&state)),
             });
             if skipped_in_a_row(request.skipped_before, &steps) >= SKIPPED_IN_A_ROW_MAX {
-                return Ok(Segment { steps, saved: None, short });
+                return Ok(TrainedSegment { steps, saved: None, short });
             }
         }
         let habit = if self.temper.learns { format!(" habit {habit}") } else { String::new() };
@@ -456,7 +457,7 @@ impl TrainBackend for FakeBackend {
                 PolicyRef { weights: request.start.weights.clone(), adapter }
             }
         };
-        Ok(Segment { steps, saved: Some(Saved { policy, optimizer }), short })
+        Ok(TrainedSegment { steps, saved: Some(Saved { policy, optimizer }), short })
     }
 }
 

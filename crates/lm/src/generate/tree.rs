@@ -24,7 +24,7 @@ pub(crate) struct InputToken {
 
 /// Some consecutive positions of a context.
 #[derive(Default)]
-pub(crate) struct Node {
+pub(crate) struct TreeNode {
     /// Position of the first token.
     pub start: usize,
     len: usize,
@@ -36,7 +36,7 @@ pub(crate) struct Node {
     pub users: usize,
 }
 
-impl Node {
+impl TreeNode {
     /// Positions that were read.
     pub fn len(&self) -> usize {
         self.len
@@ -59,7 +59,7 @@ impl Node {
 /// What several contexts have in common, and the blocks that hold it.
 #[derive(Default)]
 pub(crate) struct PrefixTree {
-    nodes: Vec<Node>,
+    nodes: Vec<TreeNode>,
     free: Vec<NodeId>,
     blocks: usize,
     free_blocks: Vec<BlockId>,
@@ -71,7 +71,7 @@ impl PrefixTree {
         let id = self.free.pop().unwrap_or(self.nodes.len());
         let mut chain = parent.map_or_else(Vec::new, |p| self.nodes[p].chain.clone());
         chain.push(id);
-        let node = Node { start, chain, users, ..Node::default() };
+        let node = TreeNode { start, chain, users, ..TreeNode::default() };
         if id == self.nodes.len() {
             self.nodes.push(node);
         } else {
@@ -81,7 +81,7 @@ impl PrefixTree {
     }
 
     /// The node.
-    pub fn node(&self, id: NodeId) -> &Node {
+    pub fn node(&self, id: NodeId) -> &TreeNode {
         &self.nodes[id]
     }
 

@@ -18,7 +18,7 @@ use crate::optimizer::state::{self, Moment, SavedState};
 use crate::optimizer::{OptimizerSettings, StepNumbers};
 use crate::seed::Seed;
 use crate::train::{
-    LossTerm, Method, ShortOfMemory, StepBackend, StepMetrics, TrainSettings, Trainer, lora_of,
+    LossTerm, Method, ShortOfMemory, StepBackend, StepMetrics, TrainSession, TrainSettings, lora_of,
 };
 use crate::weights::Weights;
 use candle_core::{Device, Tensor};
@@ -33,8 +33,8 @@ pub enum BaseWeights {
     Shared(Arc<Base>),
 }
 
-impl Trainer {
-    /// As [`Trainer::new`], on a device. Full training needs weights of its own.
+impl TrainSession {
+    /// As [`TrainSession::new`], on a device. Full training needs weights of its own.
     ///
     /// # Errors
     /// As there, and [`LmError::DeviceMemory`].
@@ -45,7 +45,7 @@ impl Trainer {
         adapter: Option<&Weights>,
         settings: TrainSettings,
         seed: Seed,
-    ) -> Result<Trainer, LmError> {
+    ) -> Result<TrainSession, LmError> {
         let store = match (lora_of(config, adapter, &settings, seed)?, base) {
             (None, BaseWeights::Host(weights)) => WeightStore::moving(gpu, config, weights)?,
             (None, BaseWeights::Shared(_)) => {
@@ -64,7 +64,7 @@ impl Trainer {
         Ok(trainer(store, settings))
     }
 
-    /// As [`Trainer::on`], with all weights made up on the device: for benchmarks.
+    /// As [`TrainSession::on`], with all weights made up on the device: for benchmarks.
     ///
     /// # Errors
     /// As there.
@@ -72,18 +72,18 @@ impl Trainer {
         gpu: &Gpu,
         config: &ModelConfig,
         settings: TrainSettings,
-    ) -> Result<Trainer, LmError> {
+    ) -> Result<TrainSession, LmError> {
         if matches!(settings.method, Method::Lora(_)) {
             let base = BaseWeights::Shared(Base::made_up(gpu, config)?);
-            return Trainer::on(gpu, config, base, None, settings, Seed::root(1));
+            return TrainSession::on(gpu, config, base, None, settings, Seed::root(1));
         }
         let store = WeightStore::moving_made_up(gpu, config)?;
         Ok(trainer(store, settings))
     }
 }
 
-fn trainer(store: WeightStore, settings: TrainSettings) -> Trainer {
-    Trainer::over(Box::new(GpuBackend::new(store, settings.saved())), settings)
+fn trainer(store: WeightStore, settings: TrainSettings) -> TrainSession {
+    TrainSession::over(Box::new(GpuBackend::new(store, settings.saved())), settings)
 }
 
 /// More rows than this at once give nothing: every product is large enough long before.

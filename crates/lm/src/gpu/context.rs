@@ -17,15 +17,15 @@ use std::time::{Duration, Instant};
 
 /// What the parts of steps took, while somebody asks.
 #[derive(Default)]
-pub(super) struct PhaseTimer(Mutex<Option<Watched>>);
+pub(super) struct PhaseTimer(Mutex<Option<RunningPhase>>);
 
-pub(super) struct Watched {
+pub(super) struct RunningPhase {
     pub since: Instant,
     pub parts: Vec<(&'static str, Duration)>,
 }
 
 impl PhaseTimer {
-    pub fn watched(&self) -> MutexGuard<'_, Option<Watched>> {
+    pub fn watched(&self) -> MutexGuard<'_, Option<RunningPhase>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -200,7 +200,7 @@ impl Gpu {
     /// From here on the device is waited for after each part of a step, and the parts are timed.
     /// The waits cost: a step that is timed so takes longer, for nothing is asked for ahead.
     pub fn time_phases(&self) {
-        *self.0.phases.watched() = Some(Watched { since: Instant::now(), parts: Vec::new() });
+        *self.0.phases.watched() = Some(RunningPhase { since: Instant::now(), parts: Vec::new() });
     }
 
     /// What each part took since [`Gpu::time_phases`], in the order in which they first came. Ends
@@ -212,7 +212,7 @@ impl Gpu {
     /// All that was asked for since the last such call is this part of a step.
     pub(super) fn phase(&self, name: &'static str) -> Result<(), LmError> {
         let mut watched = self.0.phases.watched();
-        let Some(Watched { since, parts }) = watched.as_mut() else { return Ok(()) };
+        let Some(RunningPhase { since, parts }) = watched.as_mut() else { return Ok(()) };
         self.wait()?;
         let took = since.elapsed();
         *since = Instant::now();

@@ -17,7 +17,7 @@ use crate::loss::Loss;
 use crate::optimizer::{OptimizerSettings, Schedule};
 use crate::seed::Seed;
 use crate::train::{
-    Belief, DpoExample, DpoSettings, Method, StepMetrics, StepReport, TrainSettings, Trainer,
+    Belief, DpoExample, DpoSettings, Method, StepMetrics, StepReport, TrainSession, TrainSettings,
     WeightedSequence,
 };
 use crate::weights::Weights;
@@ -128,17 +128,17 @@ fn adapter(config: &ModelConfig, method: &Method) -> Option<Weights> {
     Some(adapter)
 }
 
-fn on_cpu(config: &ModelConfig, method: &Method) -> Trainer {
+fn on_cpu(config: &ModelConfig, method: &Method) -> TrainSession {
     let adapter = adapter(config, method);
     let settings = settings(method, false);
-    Trainer::new(config, weights(config), adapter.as_ref(), settings, Seed::root(2)).unwrap()
+    TrainSession::new(config, weights(config), adapter.as_ref(), settings, Seed::root(2)).unwrap()
 }
 
-fn on_gpu(gpu: &Gpu, config: &ModelConfig, method: &Method, checkpointing: bool) -> Trainer {
+fn on_gpu(gpu: &Gpu, config: &ModelConfig, method: &Method, checkpointing: bool) -> TrainSession {
     let adapter = adapter(config, method);
     let settings = settings(method, checkpointing);
     let under = BaseWeights::Host(weights(config));
-    Trainer::on(gpu, config, under, adapter.as_ref(), settings, Seed::root(2)).unwrap()
+    TrainSession::on(gpu, config, under, adapter.as_ref(), settings, Seed::root(2)).unwrap()
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
@@ -255,7 +255,7 @@ fn recomputing_changes_nothing() {
 fn a_saved_state_goes_on() {
     let Some(gpu) = gpu(Dtype::Bf16) else { return };
     let config = config(Architecture::Llama);
-    let step = |trainer: &mut Trainer| {
+    let step = |trainer: &mut TrainSession| {
         taken(trainer.sft_step(&rows(), &Cancel::default()).unwrap());
     };
     let mut whole = on_gpu(&gpu, &config, &Method::Full, false);
@@ -265,15 +265,15 @@ fn a_saved_state_goes_on() {
     let settings = settings(&Method::Full, false);
     let under = BaseWeights::Host(weights.clone());
     let mut rest =
-        Trainer::on(&gpu, &config, under, None, settings.clone(), Seed::root(2)).unwrap();
+        TrainSession::on(&gpu, &config, under, None, settings.clone(), Seed::root(2)).unwrap();
     rest.restore_optimizer(&state).unwrap();
     (0..2).for_each(|_| step(&mut rest));
-    let bytes = |t: &Trainer| {
+    let bytes = |t: &TrainSession| {
         let all = [t.weights().unwrap(), t.optimizer_state().unwrap()];
         all.map(|weights| weights.to_bytes(crate::weights::WeightDtype::F32).unwrap())
     };
     assert_eq!(bytes(&whole), bytes(&rest));
-    let mut cpu = Trainer::new(&config, weights, None, settings, Seed::root(2)).unwrap();
+    let mut cpu = TrainSession::new(&config, weights, None, settings, Seed::root(2)).unwrap();
     cpu.restore_optimizer(&state).unwrap();
     step(&mut cpu);
     assert_eq!(cpu.step(), 3);
@@ -289,7 +289,7 @@ fn what_does_not_fit_is_taken_in_parts() {
     let Some(gpu) = gpu(Dtype::F32) else { return };
     let config = config(Architecture::Llama);
     let mut trainer = on_gpu(&gpu, &config, &Method::Full, false);
-    let gradient = |trainer: &mut Trainer| trainer.dpo_gradient(&pairs(), &dpo()).unwrap();
+    let gradient = |trainer: &mut TrainSession| trainer.dpo_gradient(&pairs(), &dpo()).unwrap();
     let roomy = gradient(&mut trainer);
     assert!(trainer.short_of_memory().is_empty());
     let most = gpu.take_most_held();
@@ -477,7 +477,7 @@ fn what_is_common_is_held_once() {
     let under = BaseWeights::Shared(base);
     let settings = settings(&method, false);
     let mut trainer =
-        Trainer::on(&gpu, &config, under, Some(&adapter), settings, Seed::root(2)).unwrap();
+        TrainSession::on(&gpu, &config, under, Some(&adapter), settings, Seed::root(2)).unwrap();
     // Adapters are large beside so small a network; three copies would be three times as much.
     assert!(gpu.held() < 2 * held, "{held} with one, {} with three", gpu.held());
     // The adapter is not merged, and counts.

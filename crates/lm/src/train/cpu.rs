@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// One thread, or all of them together, with what it computes in.
-struct Worker {
+struct StepWorker {
     pool: rayon::ThreadPool,
     space: Workspace,
     grads: Gradients,
@@ -25,7 +25,7 @@ struct Worker {
 pub(super) struct CpuBackend {
     pub decoder: Decoder,
     adamw: AdamW,
-    workers: Vec<Worker>,
+    workers: Vec<StepWorker>,
     threads: usize,
     saved: SavedActivations,
 }
@@ -44,7 +44,7 @@ impl CpuBackend {
         let moves = |p: &Parameter| full || p.low_rank;
         let worker = |_| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(each).build();
-            Ok(Worker {
+            Ok(StepWorker {
                 pool: pool.map_err(|error| LmError::Threads(error.to_string()))?,
                 space: Workspace::new(settings.saved()),
                 grads: Gradients::new(&decoder.parameters, moves),
@@ -80,7 +80,7 @@ impl CpuBackend {
         let figures: Vec<Result<StepMetrics, LmError>> = std::thread::scope(|scope| {
             let running: Vec<_> = parts
                 .zip(&mut self.workers)
-                .map(|(part, Worker { pool, space, grads })| {
+                .map(|(part, StepWorker { pool, space, grads })| {
                     let part_figures = &part_figures;
                     let compute = move || pool.install(|| part_figures(part, space, grads));
                     std::thread::Builder::new().spawn_scoped(scope, compute)

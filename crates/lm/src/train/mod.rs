@@ -100,12 +100,12 @@ pub enum StepReport {
 }
 
 /// Weights in training.
-pub struct Trainer {
+pub struct TrainSession {
     settings: TrainSettings,
     backend: Box<dyn StepBackend>,
 }
 
-impl Trainer {
+impl TrainSession {
     /// A trainer on the CPU that starts at `weights`, and at `adapter` when one is trained and there
     /// is one; else a fresh adapter is drawn from `seed`.
     ///
@@ -117,16 +117,16 @@ impl Trainer {
         adapter: Option<&Weights>,
         settings: TrainSettings,
         seed: Seed,
-    ) -> Result<Trainer, LmError> {
+    ) -> Result<TrainSession, LmError> {
         let lora = lora_of(config, adapter, &settings, seed)?;
         let decoder = Decoder::new(config, weights, lora.as_ref())?;
         let backend = Box::new(CpuBackend::new(decoder, &settings)?);
-        Ok(Trainer { settings, backend })
+        Ok(TrainSession { settings, backend })
     }
 
     /// A trainer over whoever computes.
-    pub(crate) fn over(backend: Box<dyn StepBackend>, settings: TrainSettings) -> Trainer {
-        Trainer { settings, backend }
+    pub(crate) fn over(backend: Box<dyn StepBackend>, settings: TrainSettings) -> TrainSession {
+        TrainSession { settings, backend }
     }
 
     /// Steps taken, also before a restart.
@@ -186,7 +186,7 @@ impl Trainer {
     /// A preference step, with supervised rows rehearsed beside it when there are any.
     ///
     /// # Errors
-    /// As [`Trainer::sft_step`].
+    /// As [`TrainSession::sft_step`].
     pub fn dpo_step(
         &mut self,
         batch: &[DpoExample],
@@ -223,7 +223,7 @@ impl Trainer {
     /// The gradients of a supervised batch by tensor name, flat; nothing moves.
     ///
     /// # Errors
-    /// As [`Trainer::sft_step`].
+    /// As [`TrainSession::sft_step`].
     pub fn sft_gradient(
         &mut self,
         batch: &[WeightedSequence],
@@ -235,7 +235,7 @@ impl Trainer {
     /// The gradients of a preference batch by tensor name, flat; nothing moves.
     ///
     /// # Errors
-    /// As [`Trainer::sft_step`].
+    /// As [`TrainSession::sft_step`].
     pub fn dpo_gradient(
         &mut self,
         batch: &[DpoExample],

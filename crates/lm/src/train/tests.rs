@@ -44,8 +44,8 @@ fn settings(method: Method, threads: usize) -> TrainSettings {
     TrainSettings { method, optimizer, threads, gradient_checkpointing: false }
 }
 
-fn trainer(method: Method, threads: usize) -> Trainer {
-    Trainer::new(&config(), weights(), None, settings(method, threads), Seed::root(2)).unwrap()
+fn trainer(method: Method, threads: usize) -> TrainSession {
+    TrainSession::new(&config(), weights(), None, settings(method, threads), Seed::root(2)).unwrap()
 }
 
 fn cpu_backend(method: Method) -> CpuBackend {
@@ -55,7 +55,7 @@ fn cpu_backend(method: Method) -> CpuBackend {
     CpuBackend::new(decoder, &settings).unwrap()
 }
 
-fn values(trainer: &Trainer) -> Vec<Vec<f32>> {
+fn values(trainer: &TrainSession) -> Vec<Vec<f32>> {
     let base = trainer.weights().unwrap().0;
     let all = base.into_iter().chain(trainer.adapter().unwrap().into_iter().flat_map(|a| a.0));
     all.map(|(_, t)| t.flatten_all().unwrap().to_vec1().unwrap()).collect()
@@ -129,7 +129,7 @@ fn a_step_that_would_not_be_finite_changes_nothing() {
         let mut t = trainer(method, 1);
         t.sft_step(&rows(), &Cancel::default()).unwrap();
         t.settings.optimizer.learning_rate = 1e300;
-        let state = |t: &Trainer| {
+        let state = |t: &TrainSession| {
             let optimizer = t.optimizer_state().unwrap().to_bytes(WeightDtype::F32).unwrap();
             (values(t), optimizer)
         };
@@ -190,8 +190,9 @@ fn a_wrong_reference_is_refused() {
 
 #[test]
 fn five_steps_and_a_restart_equal_ten_steps_bit_for_bit() {
-    let bits =
-        |t: &Trainer| -> Vec<u32> { values(t).iter().flatten().map(|v| v.to_bits()).collect() };
+    let bits = |t: &TrainSession| -> Vec<u32> {
+        values(t).iter().flatten().map(|v| v.to_bits()).collect()
+    };
     for method in [Method::Full, lora()] {
         let mut whole = trainer(method.clone(), 2);
         (0..10).for_each(|_| drop(whole.sft_step(&rows(), &Cancel::default()).unwrap()));
@@ -199,7 +200,7 @@ fn five_steps_and_a_restart_equal_ten_steps_bit_for_bit() {
         (0..5).for_each(|_| drop(half.sft_step(&rows(), &Cancel::default()).unwrap()));
         let saved = half.optimizer_state().unwrap().to_bytes(WeightDtype::F32).unwrap();
         let state = Weights::from_bytes(&saved).unwrap();
-        let mut rest = Trainer::new(
+        let mut rest = TrainSession::new(
             &config(),
             half.weights().unwrap(),
             half.adapter().unwrap().as_ref(),

@@ -16,31 +16,31 @@ use std::sync::Arc;
 struct Cases {
     question: String,
     prompt: Vec<u32>,
-    replies: Vec<Case>,
+    replies: Vec<ReadoutCase>,
 }
 
 #[derive(Deserialize)]
-struct Case {
+struct ReadoutCase {
     text: String,
     ids: Vec<u32>,
     choices: Vec<(String, Vec<f64>)>,
-    places: Vec<Span>,
+    places: Vec<TokenSpan>,
     scores: Vec<f64>,
     mass: f64,
     entropy: f64,
 }
 
 #[derive(Deserialize)]
-struct Span {
+struct TokenSpan {
     start: usize,
     end: usize,
     weight: f64,
 }
 
-fn reply_of(case: &Case) -> Reply {
-    Reply {
+fn reply_of(case: &ReadoutCase) -> JudgeReply {
+    JudgeReply {
         text: case.text.clone(),
-        ..Reply::without_text(&[0], Outcome::Scored { score: 0.0, parsed: Some(0.0) })
+        ..JudgeReply::without_text(&[0], Outcome::Scored { score: 0.0, parsed: Some(0.0) })
     }
 }
 
@@ -49,9 +49,9 @@ fn question(prompt: &[u32]) -> Arc<Prepared> {
     Arc::new(Prepared { ids: prompt.to_vec(), ..Prepared::default() })
 }
 
-fn read(policy: &Arc<Policy>, prompt: &[u32], ids: &[u32], case: &Case) -> Reply {
-    let place = |span: &Span| {
-        let Span { start, end, weight } = *span;
+fn read(policy: &Arc<Policy>, prompt: &[u32], ids: &[u32], case: &ReadoutCase) -> JudgeReply {
+    let place = |span: &TokenSpan| {
+        let TokenSpan { start, end, weight } = *span;
         ScorePlace { start, end, weight, choices: case.choices.clone() }
     };
     let places: Vec<ScorePlace> = case.places.iter().map(place).collect();
@@ -97,7 +97,8 @@ fn scores_and_masses_are_those_of_transformers_at_the_right_token() {
 fn a_reply_known_as_text_is_read_at_the_same_place() {
     for name in ["smollm2", "llama3", "qwen2", "sentencepiece"] {
         let (policy, cases) = kind(name);
-        let drawn_apart = |case: &Case| case.ids.len() > 2 * case.text.split(' ').count() + 8;
+        let drawn_apart =
+            |case: &ReadoutCase| case.ids.len() > 2 * case.text.split(' ').count() + 8;
         for case in cases.replies.iter().filter(|case| !drawn_apart(case)) {
             let drawn = read(&policy, &cases.prompt, &case.ids, case);
             let known = read(&policy, &cases.prompt, &[], case);
@@ -112,11 +113,11 @@ fn a_reply_known_as_text_is_read_at_the_same_place() {
 #[test]
 fn a_forced_reading_goes_on_where_the_reply_ended() {
     let (policy, cases) = kind("smollm2");
-    let case = Case {
+    let case = ReadoutCase {
         text: "It is clear.\nScore: 4".to_owned(),
         ids: Vec::new(),
         choices: cases.replies[0].choices.clone(),
-        places: vec![Span { start: 20, end: 21, weight: 1.0 }],
+        places: vec![TokenSpan { start: 20, end: 21, weight: 1.0 }],
         scores: Vec::new(),
         mass: 0.0,
         entropy: 0.0,

@@ -311,7 +311,10 @@ fn what_does_not_fit_is_taken_in_parts() {
     let mut trainer = on_gpu(&gpu, &config, &Method::Full, false);
     gpu.set_limit(gpu.held() + 50_000);
     let error = trainer.dpo_gradient(&pairs(), &dpo()).unwrap_err().to_string();
-    assert!(error.contains("does not fit by itself") && error.contains("lora"), "{error}");
+    assert!(
+        error.contains("does not fit by itself") && error.contains("train.use_peft"),
+        "{error}"
+    );
 }
 
 /// What a run is planned with (`lm/device/estimate`) is what a step holds.

@@ -27,6 +27,8 @@ pub struct Brought {
     pub policy: Option<NamedEngine>,
     /// Engines by name, opened.
     pub engines: BTreeMap<String, NamedEngine>,
+    /// Bytes that engines on this machine hold in its memory beside the run's own model.
+    pub memory_bytes: u64,
     /// The name of the host's prompt writer.
     pub writer: Option<String>,
     /// What `prompts.writer` said in a file of old.

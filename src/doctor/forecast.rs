@@ -130,17 +130,20 @@ impl Forecast<'_> {
         let reference =
             if pairs == 0 { 0.0 } else { self.found.reference.at((pairs * scored) as f64) };
         let stages = [
-            (
-                "sampler",
-                opening
-                    + self.writing(written)
-                    + self.answering(prompts, self.config.sampling.candidates),
-            ),
+            ("sampler", opening + self.writing(written) + self.candidates(prompts)),
             ("judge", self.judging(prompts)),
             ("trainer", reference + trainer),
             ("evaluator", if steps == 0 { 0.0 } else { self.evaluator(iteration) }),
         ];
         self.forecast((iteration, IterationKind::Dpo), (prompts, pairs, steps), stages)
+    }
+
+    /// Drawing what competes, by the policy or another engine.
+    fn candidates(&self, prompts: usize) -> f64 {
+        match self.found.answered {
+            Some(each) => prompts as f64 * each,
+            None => self.answering(prompts, self.config.sampling.candidates),
+        }
     }
 
     fn writing(&self, wanted: usize) -> f64 {

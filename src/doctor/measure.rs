@@ -68,8 +68,11 @@ pub(super) struct Measured {
     pub readout: f64,
     /// Of the different answers to prompts, the share that had to be asked about.
     pub asked: f64,
-    /// Seconds of a question that no model answers.
+    /// Seconds of a prompt's judging where the run's own model is not asked: by programs, or by another
+    /// engine.
     pub program: f64,
+    /// Seconds of a prompt's answers where another engine gives them.
+    pub answered: Option<f64>,
     /// Seconds of opening a policy, and a checkpoint.
     pub opening: f64,
     pub checkpoint: f64,
@@ -320,11 +323,21 @@ fn price(
     let model = tokens(play, cast, &policy)?;
     let live = live_max(cast.model.config(), cast.device.kind);
     let (sampling, judge) = (&cast.config.sampling, &cast.config.judge);
-    let (requests, lengths) = drawn(sampled);
+    let (mut requests, mut lengths) = drawn(sampled);
+    if requests.is_empty() {
+        // Another engine answers: that is measured as a whole. The policy answers where it is measured.
+        let spent: f64 = sampled.iter().map(|act| act.seconds).sum();
+        found.answered = Some(spent / play.prompts.max(1) as f64);
+        (requests, lengths) = some_answers(model.as_ref(), cast, play.prompts)?;
+    }
     let rows = (sampling.batch_prompts * sampling.candidates) as usize;
     let costs = prices(model.as_ref(), &requests, rows.min(live))?;
-    found.sampling =
-        DrawingCost { prices: costs, ratio: ratio(sampled, &costs, live, 0.0), lengths };
+    let ratio_of_run = match found.answered {
+        // The policy draws nothing there that could be held against its prices.
+        Some(_) => 1.0,
+        None => ratio(sampled, &costs, live, 0.0),
+    };
+    found.sampling = DrawingCost { prices: costs, ratio: ratio_of_run, lengths };
     let (questions, replies) = drawn(judged);
     let reads = judged.iter().flat_map(|act| &act.calls).filter_map(|call| match call {
         TimedCall::Read { contexts, seconds } => Some((contexts, *seconds)),
@@ -359,25 +372,35 @@ fn price(
     Ok(())
 }
 
+/// What the policy is asked for one answer to each of the first prompts, and the answers' lengths.
+fn some_answers(
+    model: &dyn LanguageModel,
+    cast: &Cast,
+    most: usize,
+) -> Result<(Vec<DrawRequest>, Vec<usize>), Error> {
+    let root = Seed::root(cast.config.seed);
+    let (iteration, _) = super::upcoming(&cast.view);
+    let request = |prompt: &Prompt| {
+        let ids = model.encode_chat(&prompt.messages)?;
+        let seed = prompt_seed(root, "sampler", iteration, &prompt.id);
+        let prompt = Arc::new(Prepared { ids, ..Prepared::default() });
+        let request = request(prompt, seed, 1, &cast.config.sampling.drawing());
+        Ok(draw_request(model, &request))
+    };
+    let requests = cast.prompts(most)?.iter().map(request).collect::<Result<Vec<_>, LmError>>()?;
+    let drawn = model.draw(&requests, &Cancel::default())?;
+    let lengths = drawn.iter().flatten().map(|c| c.token_ids.len()).collect();
+    Ok((requests, lengths))
+}
+
 /// The lengths of answers to more prompts than were judged, one answer each: lengths differ from
 /// prompt to prompt more than among the answers to one. They are those that the run itself would
 /// draw.
 fn survey(play: &RehearsedRun, cast: &Cast, found: &mut Measured) -> Result<(), Error> {
     let Some(policy) = &play.view.base else { return Ok(()) };
     let model = tokens(play, cast, policy)?;
-    let root = Seed::root(cast.config.seed);
-    let (iteration, _) = super::upcoming(&cast.view);
     let most = SURVEYED.min(cast.config.prompts.per_iteration as usize);
-    let request = |prompt: &Prompt| {
-        let ids = model.encode_chat(&prompt.messages)?;
-        let seed = prompt_seed(root, "sampler", iteration, &prompt.id);
-        let prompt = Arc::new(Prepared { ids, ..Prepared::default() });
-        let request = request(prompt, seed, 1, &cast.config.sampling.drawing());
-        Ok(draw_request(model.as_ref(), &request))
-    };
-    let requests = cast.prompts(most)?.iter().map(request).collect::<Result<Vec<_>, LmError>>()?;
-    let drawn = model.draw(&requests, &Cancel::default())?;
-    let lengths: Vec<usize> = drawn.iter().flatten().map(|c| c.token_ids.len()).collect();
+    let (requests, lengths) = some_answers(model.as_ref(), cast, most)?;
     let Some(known) = &mut found.lengths else { return Ok(()) };
     let (prompt, answer) =
         (mean(requests.iter().map(|r| r.prompt.len())), mean(lengths.iter().copied()));

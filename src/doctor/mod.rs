@@ -21,6 +21,7 @@ pub use machine::Machine;
 use crate::config::Config;
 use crate::domain::Iteration;
 use crate::domain::event::IterationKind;
+use crate::engine;
 use crate::error::Error;
 use crate::estimate::{DiskNeeds, Kinds, Lengths, Memory, Outline, Remedy, parameters, remedies};
 use crate::lm::device::{DeviceKind, SelectedDevice, free_memory};
@@ -184,13 +185,13 @@ fn cast(
     let writer = HostEngines { writer, ..HostEngines::default() }.writer(&mut config)?;
     let model = Arc::new(ModelFiles::open(&folder.model())?);
     config.validate_for(model.config()).map_err(|error| error.at(&folder.config()))?;
+    config.brought.memory_bytes = engine::memory_bytes(&config, folder.path());
     let (log, device) = (Arc::new(log), device.clone());
     Ok(Cast { config, model, view, log, rubrics, device, writer })
 }
 
 /// Foretells a run that nobody works on, and that computes on `device`, as a host would start it that
-/// brings this oracle and this prompt writer. What shapes alone say does not fit is not measured. The
-/// time that engines beside the run's own take to answer, and their memory, are not foretold.
+/// brings this oracle and this prompt writer. What shapes alone say does not fit is not measured.
 ///
 /// # Errors
 /// [`Error::NoRun`], [`LogError::InUse`] beside a process that works on the run, or what a stage

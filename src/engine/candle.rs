@@ -80,6 +80,15 @@ impl CandleEngine {
     }
 }
 
+/// Bytes that a frozen model's weights take in memory: of a GGUF file what they take in it, of a folder
+/// four for each number.
+pub(super) fn memory_bytes(path: &Path) -> u64 {
+    match path.is_dir() {
+        true => folder::memory_bytes(path),
+        false => std::fs::metadata(path).map_or(0, |file| file.len()),
+    }
+}
+
 impl Engine for CandleEngine {
     fn identity(&self) -> Identity {
         Identity {

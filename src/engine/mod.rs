@@ -23,7 +23,7 @@ pub use error::EngineError;
 pub(crate) use error::code_of_model;
 pub use training::TrainBackend;
 
-use crate::config::EngineConfig;
+use crate::config::{Config, EngineConfig};
 use crate::domain::plan::{self, AnswersWith, NamedEngine};
 use crate::domain::{BlobHash, Completion, Message, PolicyRef, Seed};
 use crate::lm::cancel::Cancel;
@@ -211,4 +211,16 @@ pub fn open(settings: &EngineConfig, base: &Path) -> Result<Arc<dyn Engine>, Eng
     Ok(match settings {
         EngineConfig::Candle { model } => Arc::new(candle::CandleEngine::open(&base.join(model))?),
     })
+}
+
+/// Bytes that the engines hold in this machine's memory which `sampling.engine` and `judge.engine`
+/// name; nothing is opened. Of files that cannot be read nothing is counted: opening refuses them.
+pub fn memory_bytes(config: &Config, base: &Path) -> u64 {
+    let mut used: Vec<&str> = config.engines_used().into_iter().map(|(_, name)| name).collect();
+    used.sort_unstable();
+    used.dedup();
+    let settings = used.into_iter().filter_map(|name| config.engines.get(name));
+    let bytes =
+        settings.map(|EngineConfig::Candle { model }| candle::memory_bytes(&base.join(model)));
+    bytes.sum()
 }

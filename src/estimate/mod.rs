@@ -236,9 +236,10 @@ impl<'a> Outline<'a> {
         }
     }
 
-    /// The process, its tokenizer with it.
+    /// The process, its tokenizer with it, and frozen models beside the run's own.
     fn process_bytes(&self) -> u64 {
-        PROCESS_BYTES + self.model.vocab_size as u64 * TOKENIZER_BYTES_PER_TOKEN
+        let tokenizer = self.model.vocab_size as u64 * TOKENIZER_BYTES_PER_TOKEN;
+        PROCESS_BYTES + tokenizer + self.config.brought.memory_bytes
     }
 
     /// Policies that are open when the last iteration begins, and with its checkpoint.

@@ -51,6 +51,17 @@ fn lighter_settings_need_less() {
 }
 
 #[test]
+fn frozen_models_are_held_beside_everything() {
+    let (model, mut config) = (smollm2(), Config::default());
+    let needs = |config: &Config| outline(&model, config).needs(Memory::Machine).stages();
+    let alone = needs(&config);
+    config.brought.memory_bytes = 1 << 30;
+    for ((stage, alone), (_, beside)) in alone.into_iter().zip(needs(&config)) {
+        assert_eq!(beside - alone, 1 << 30, "{stage}");
+    }
+}
+
+#[test]
 fn an_adapter_spares_the_supervised_iteration_too() {
     let (model, mut config) = (smollm2(), Config::preset("tiny").unwrap());
     let seeded = |config: &Config| {

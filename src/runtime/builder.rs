@@ -20,7 +20,7 @@ use crate::blob::{BlobError, BlobStore};
 use crate::config::{Config, RubricsConfig};
 use crate::domain::BlobHash;
 use crate::engine::local::LocalModel;
-use crate::engine::{Engine, Scorer, TrainBackend};
+use crate::engine::{self, Engine, Scorer, TrainBackend};
 use crate::error::Error;
 use crate::estimate::{self, Kinds, Outline};
 use crate::lm::cancel::Cancel;
@@ -161,7 +161,7 @@ impl Builder {
     /// [`Builder::headroom`]).
     pub fn start_blocking(self) -> Result<Runtime, Error> {
         let log = self.folder.open_log_by(self.clock.clone())?;
-        let (config, model) = settings(&self.folder, self.iterations)?;
+        let (mut config, model) = settings(&self.folder, self.iterations)?;
         threads::start()?;
         let device = select(self.device.unwrap_or(config.device))?;
         tracing::info!(device = %device.kind, reason = %device.reason, "this computes");
@@ -180,6 +180,7 @@ impl Builder {
         }
         if self.headroom.is_none() {
             let (model, kinds) = (model.config(), Kinds::of(&view));
+            config.brought.memory_bytes = engine::memory_bytes(&config, self.folder.path());
             estimate::check_now(&Outline::of(model, &config, kinds, &device), &device)?;
         }
         identity::check(&config, &model, &self.folder, log.as_ref(), &mut view)?;

@@ -62,22 +62,11 @@ impl Weights {
     /// As [`Weights::from_bytes`], with the path.
     pub fn load_file(path: &Path) -> Result<Weights, LmError> {
         let file = File::open(path).map_err(|e| LmError::io(path, e))?;
-        let size = file.metadata().map_err(|e| LmError::io(path, e))?.len();
         let bad = |why: String| LmError::Model(format!("{}: {why}", path.display()));
-        let mut first = [0u8; 8];
-        let length = match file.read_exact_at(&mut first, 0) {
-            Ok(()) => header_length(&first, size).map_err(bad)?,
-            Err(_) => return Err(bad(format!("{UNUSABLE}: {size} bytes hold no header"))),
-        };
-        let mut head = vec![0u8; 8 + length];
-        file.read_exact_at(&mut head, 0).map_err(|e| LmError::io(path, e))?;
-        check_header(&head, size).map_err(bad)?;
-        let metadata: Metadata =
-            serde_json::from_slice(&head[8..]).map_err(|e| bad(format!("{UNUSABLE}: {e}")))?;
-        check_ranges(&metadata, size - head.len() as u64).map_err(bad)?;
+        let (metadata, head) = read_header(&file, path)?;
         let fill = |(name, info, values): &mut (String, &TensorInfo, Vec<f32>)| {
             let (from, to) = info.data_offsets;
-            let at = (head.len() + from) as u64;
+            let at = (head + from) as u64;
             let read =
                 |bytes: &mut [u8]| file.read_exact_at(bytes, at).map_err(|e| LmError::io(path, e));
             if info.dtype == Dtype::F32 {
@@ -100,6 +89,16 @@ impl Weights {
             Ok((name, Tensor::from_vec(values, info.shape.as_slice(), &Device::Cpu)?))
         };
         Ok(Weights(tensors.into_iter().map(tensor).collect::<Result<_, LmError>>()?))
+    }
+
+    /// The shapes of a file's tensors; no number is read.
+    ///
+    /// # Errors
+    /// As [`Weights::load_file`].
+    pub fn shapes_in(path: &Path) -> Result<Vec<Vec<usize>>, LmError> {
+        let file = File::open(path).map_err(|e| LmError::io(path, e))?;
+        let (metadata, _) = read_header(&file, path)?;
+        Ok(metadata.tensors().into_values().map(|info| info.shape.clone()).collect())
     }
 
     /// Parses safetensors bytes. The header is validated before anything is allocated: its length
@@ -371,6 +370,24 @@ const TENSORS_MAX: usize = 20_000;
 
 /// How a refusal begins.
 const UNUSABLE: &str = "not a usable safetensors file";
+
+/// The header of a file, checked, and the bytes before the first number.
+fn read_header(file: &File, path: &Path) -> Result<(Metadata, usize), LmError> {
+    let size = file.metadata().map_err(|e| LmError::io(path, e))?.len();
+    let bad = |why: String| LmError::Model(format!("{}: {why}", path.display()));
+    let mut first = [0u8; 8];
+    let length = match file.read_exact_at(&mut first, 0) {
+        Ok(()) => header_length(&first, size).map_err(bad)?,
+        Err(_) => return Err(bad(format!("{UNUSABLE}: {size} bytes hold no header"))),
+    };
+    let mut head = vec![0u8; 8 + length];
+    file.read_exact_at(&mut head, 0).map_err(|e| LmError::io(path, e))?;
+    check_header(&head, size).map_err(bad)?;
+    let metadata: Metadata =
+        serde_json::from_slice(&head[8..]).map_err(|e| bad(format!("{UNUSABLE}: {e}")))?;
+    check_ranges(&metadata, size - head.len() as u64).map_err(bad)?;
+    Ok((metadata, head.len()))
+}
 
 /// Length of the header of a file of `size` bytes, from its first eight.
 fn header_length(first: &[u8; 8], size: u64) -> Result<usize, String> {

@@ -4,6 +4,7 @@
 
 use super::network::{Frozen, Network, Prompts, built, keeps_in_itself};
 use crate::lm::error::LmError;
+use crate::lm::weights::Weights;
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::{
@@ -299,6 +300,18 @@ fn completed(kind: NetworkKind, mut given: Value) -> std::result::Result<Value, 
         }
     }
     Ok(given)
+}
+
+/// Bytes of a folder's weights once they are read; 0 where they cannot be.
+pub(super) fn memory_bytes(folder: &Path) -> u64 {
+    let files = weight_files(folder).unwrap_or_default();
+    let numbers = files.iter().filter_map(|file| numbers_in(file).ok());
+    numbers.sum::<u64>() * DType::F32.size_in_bytes() as u64
+}
+
+/// The numbers of a file's tensors.
+fn numbers_in(file: &Path) -> std::result::Result<u64, LmError> {
+    Ok(Weights::shapes_in(file)?.iter().map(|shape| shape.iter().product::<usize>() as u64).sum())
 }
 
 /// The safetensors files of a folder.

@@ -3,16 +3,19 @@
 
 use super::small::{config, create, demo_base, first, judging, run};
 use crate::alone::alone;
-use gradus::config::{EngineConfig, ReadoutMode};
+use gradus::config::{Config, DeviceChoice, EngineConfig, ReadoutMode};
+use gradus::doctor::examine;
 use gradus::domain::plan::{self, AnswersWith};
 use gradus::domain::{BlobHash, Event, Message, PolicyRef};
 use gradus::engine::candle::CandleEngine;
 use gradus::engine::local::LocalModel;
-use gradus::engine::{Engine, ModelBackend, PolicyTokens};
+use gradus::engine::{Engine, ModelBackend, PolicyTokens, memory_bytes};
+use gradus::lm::device::select;
 use gradus::lm::model_files::ModelFiles;
 use gradus::lm::policy::Vocabulary;
+use gradus::runtime::Folder;
 use gradus::stage::{NoGauge, Stage};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 fn copied(from: &Path, to: &Path) {
@@ -29,13 +32,10 @@ fn golden(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/readout").join(name)
 }
 
-/// A judge of the policy's own kind, and a sampler with another vocabulary.
-#[test]
-fn a_frozen_judge_and_a_frozen_sampler_are_named_in_the_settings() {
-    let _alone = alone();
-    let root = tempfile::tempdir().unwrap();
-    let dir = root.path().join("run");
-    copied(&demo_base(), &root.path().join("judge"));
+/// A run with a judge of the policy's own kind, and a sampler with another vocabulary.
+fn of_frozen_models(root: &Path) -> PathBuf {
+    let dir = root.join("run");
+    copied(&demo_base(), &root.join("judge"));
     let mut settings = config();
     settings.judge.readout = ReadoutMode::Forced;
     for (name, model) in [("referee", "../judge".into()), ("stranger", golden("llama3"))] {
@@ -45,6 +45,35 @@ fn a_frozen_judge_and_a_frozen_sampler_are_named_in_the_settings() {
     settings.sampling.engine = Some("stranger".to_owned());
     settings.sampling.max_new_tokens = 6;
     create(&dir, settings);
+    dir
+}
+
+/// What answering and judging will take is foretold whoever does it, and so is the memory of both.
+#[test]
+fn the_doctor_foretells_engines_beside_the_runs_own() {
+    let _alone = alone();
+    let root = tempfile::tempdir().unwrap();
+    let dir = of_frozen_models(root.path());
+    let device = select(DeviceChoice::Cpu).unwrap();
+    let found = examine(&Folder::at(&dir), (None, None), &device).unwrap();
+    let time = found.time.expect("it fits");
+    let seconds = &time.iterations[0].seconds_by_stage;
+    for stage in ["sampler", "judge", "trainer", "evaluator"] {
+        assert!(seconds[stage] > 0.0, "{stage}: {seconds:?}");
+    }
+    let settings = Config::from_yaml(&dir.join("gradus.yaml")).unwrap();
+    let bytes = std::fs::metadata(demo_base().join("model.safetensors")).unwrap().len();
+    let held = memory_bytes(&settings, &dir);
+    // The judge's numbers are read as they are, or have half as many bytes in the file.
+    assert!(held > bytes && held < 3 * bytes, "{held} of {bytes}");
+}
+
+/// A judge of the policy's own kind, and a sampler with another vocabulary.
+#[test]
+fn a_frozen_judge_and_a_frozen_sampler_are_named_in_the_settings() {
+    let _alone = alone();
+    let root = tempfile::tempdir().unwrap();
+    let dir = of_frozen_models(root.path());
     let records = run(&dir, |builder| builder).unwrap();
     let plan = first(&records, |event| match event {
         Event::IterationStarted { plan, .. } => Some(plan.clone()),

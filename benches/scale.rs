@@ -47,11 +47,18 @@ const WORDS: [&str; 16] = [
     "orchard", "pepper", "granite", "compass", "feather", "thunder", "basket",
 ];
 
-/// A prompt of about 90 characters, each another one.
+/// Letters that a number has and no other one, four for 16 bits, stirred so that neighbours differ.
+fn stirred(n: usize) -> String {
+    let mixed = (n as u32).wrapping_mul(0x9e37_79b1);
+    (0..8).map(|at| char::from(b'a' + ((mixed >> (4 * at)) % 16) as u8)).collect()
+}
+
+/// A prompt of about 90 characters, each another one, and no two nearly the same: what is nearly a
+/// held-out prompt is not trained on.
 fn text(n: usize) -> String {
-    let word = |at: usize| WORDS[(n >> (4 * at)) % WORDS.len()];
-    let (a, b, c, d, e) = (word(0), word(1), word(2), word(3), word(4));
-    format!("Describe how a {a} and a {b} came to the {c}, and why the {d} near the {e} was glad.")
+    let name = |part: usize| stirred(n * 8 + part);
+    let (a, b, c, d, e) = (name(0), name(1), name(2), name(3), name(4));
+    format!("Describe {a} and {b}, how {c} came to {d}, what {} {e} was.", WORDS[n % WORDS.len()])
 }
 
 /// A prompt that is in no pool, nor nearly.

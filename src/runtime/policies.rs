@@ -62,14 +62,16 @@ pub(super) fn list(view: &RunView) -> Vec<PolicyRow> {
 /// What the policy is called that acts now.
 pub(super) fn acting(view: &RunView) -> Option<String> {
     let is = |made: Option<&PolicyRef>| made.is_some() && made == view.policy.as_ref();
+    if is(view.base.as_ref()) {
+        return Some(name_of(Iteration(0)));
+    }
     let open = view.open().filter(|(_, open)| is(open.made())).map(|(number, _)| number);
     // From the newest on: it is one of the last, mostly.
     let made_it = |number: &Iteration| {
         is(view.finished_iteration(*number).and_then(|past| past.made.as_ref()))
     };
     let over = || (1..view.next_iteration().0.0).rev().map(Iteration).find(made_it);
-    let base = || is(view.base.as_ref()).then_some(Iteration(0));
-    open.or_else(over).or_else(base).map(name_of)
+    open.or_else(over).map(name_of)
 }
 
 /// The policy that a person means: `latest`, `base`, `M2`, or the beginning of its hash.

@@ -43,8 +43,19 @@ impl Journal {
     /// What the file system says.
     pub fn create(dir: &Path, first: Offset, previous: BatchHash) -> io::Result<Journal> {
         create_private_folder(dir)?;
-        begin_segment(dir, first, previous, None)?;
+        Journal::begin_segment(dir, first, previous, None)
+    }
+
+    fn begin_segment(
+        dir: &Path,
+        first: Offset,
+        previous: BatchHash,
+        sealed: Option<&Sealed>,
+    ) -> io::Result<Journal> {
+        pass(Point::SegmentBegin)?;
         let path = path_of(dir, first);
+        let header = header_line(first, FORMAT, previous, sealed);
+        atomic_file::write(&path, &header, Access::Private)?;
         let bytes = std::fs::metadata(&path)?.len();
         Journal::resume(dir, Segment { first, path }, bytes)
     }
@@ -108,18 +119,13 @@ impl Journal {
     pub fn rotate(&mut self, next: Offset, previous: BatchHash) -> io::Result<()> {
         let blake3 = hash_file(&self.segment.path)?.to_hex().to_string();
         let sealed = Sealed { segment: self.segment.first, bytes: self.bytes, blake3 };
-        let segment = Segment { first: next, path: path_of(&self.dir, next) };
-        let path = segment.path.clone();
-        let begun = begin_segment(&self.dir, next, previous, Some(&sealed))
-            .and_then(|()| std::fs::metadata(&segment.path))
-            .and_then(|new| Journal::resume(&self.dir, segment, new.len()));
-        match begun {
+        match Journal::begin_segment(&self.dir, next, previous, Some(&sealed)) {
             Ok(journal) => {
                 *self = journal;
                 Ok(())
             }
             Err(error) => {
-                self.take_back(&path);
+                self.take_back(&path_of(&self.dir, next));
                 Err(error)
             }
         }
@@ -138,15 +144,4 @@ impl Journal {
             self.lost = Some(format!("{file} was begun and could not be taken back: {error}"));
         }
     }
-}
-
-fn begin_segment(
-    dir: &Path,
-    first: Offset,
-    previous: BatchHash,
-    sealed: Option<&Sealed>,
-) -> io::Result<()> {
-    pass(Point::SegmentBegin)?;
-    let header = header_line(first, FORMAT, previous, sealed);
-    atomic_file::write(&path_of(dir, first), &header, Access::Private)
 }

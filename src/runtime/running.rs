@@ -50,7 +50,7 @@ pub(super) struct RuntimeState {
     pub blobs: Arc<BlobStore>,
 }
 
-pub(super) fn lock<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -33,10 +33,32 @@ enum LockKind {
     Alone,
 }
 
+/// A file that is locked as long as this lives.
+///
+/// It is unlocked by name and not by closing it alone: a program that this process is just starting
+/// holds copies of its open files until it runs, and would hold the lock for as long.
+#[derive(Debug)]
+pub(crate) struct LockedFile(File);
+
+impl std::ops::Deref for LockedFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for LockedFile {
+    fn drop(&mut self) {
+        if let Err(error) = ask(&self.0, libc::F_OFD_SETLK, libc::F_UNLCK) {
+            tracing::debug!(%error, "a lock goes when its file is closed");
+        }
+    }
+}
+
 /// Asks the system about a lock of a whole file: its answer.
 #[expect(unsafe_code, reason = "no crate of ours has locks that belong to the open file")]
-fn ask(file: &File, command: libc::c_int, kind: LockKind) -> io::Result<libc::flock> {
-    let kind = if kind == LockKind::Alone { libc::F_WRLCK } else { libc::F_RDLCK };
+fn ask(file: &File, command: libc::c_int, kind: libc::c_int) -> io::Result<libc::flock> {
     let mut lock = libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
@@ -52,12 +74,13 @@ fn ask(file: &File, command: libc::c_int, kind: LockKind) -> io::Result<libc::fl
     }
 }
 
-/// Locks a file as long as it is open; false when others have it.
-fn lock(file: &File, kind: LockKind) -> io::Result<bool> {
-    match ask(file, libc::F_OFD_SETLK, kind) {
-        Ok(_) => Ok(true),
+/// Locks a file; gives it back when others have it.
+fn lock(file: File, kind: LockKind) -> io::Result<Result<LockedFile, File>> {
+    let kind = if kind == LockKind::Alone { libc::F_WRLCK } else { libc::F_RDLCK };
+    match ask(&file, libc::F_OFD_SETLK, kind) {
+        Ok(_) => Ok(Ok(LockedFile(file))),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
-            Ok(false)
+            Ok(Err(file))
         }
         Err(error) => Err(error),
     }
@@ -65,7 +88,7 @@ fn lock(file: &File, kind: LockKind) -> io::Result<bool> {
 
 /// Whether somebody else has any lock of a file.
 fn is_locked(file: &File) -> io::Result<bool> {
-    Ok(ask(file, libc::F_OFD_GETLK, LockKind::Alone)?.l_type != libc::F_UNLCK as libc::c_short)
+    Ok(ask(file, libc::F_OFD_GETLK, libc::F_WRLCK)?.l_type != libc::F_UNLCK as libc::c_short)
 }
 
 /// Opens a file that only this user may read.
@@ -85,13 +108,14 @@ fn open_own(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// What the file system says.
-pub(crate) fn own(path: &Path) -> io::Result<Option<File>> {
-    let file = open_own(path)?;
-    // A program that the process before has just started holds a copy of its open files for a moment.
+pub(crate) fn own(path: &Path) -> io::Result<Option<LockedFile>> {
+    let mut file = open_own(path)?;
+    // A program that a killed process had just started holds copies of its open files for a moment.
     for _ in 0..ATTEMPTS {
-        if lock(&file, LockKind::Alone)? {
-            return Ok(Some(file));
-        }
+        file = match lock(file, LockKind::Alone)? {
+            Ok(locked) => return Ok(Some(locked)),
+            Err(file) => file,
+        };
         std::thread::sleep(PAUSE);
     }
     Ok(None)
@@ -106,9 +130,9 @@ pub(crate) fn is_unlinked(file: &File) -> bool {
 #[derive(Debug)]
 pub(crate) struct Lock {
     path: PathBuf,
-    file: File,
+    file: LockedFile,
     /// The format's file, locked for all to see that the log is open, once the folder has it.
-    shown: Option<File>,
+    shown: Option<LockedFile>,
 }
 
 impl Lock {
@@ -132,14 +156,14 @@ impl Lock {
 
     /// Writes down who has it. For people: a full disk must not stop a log from being opened.
     fn write_process_id(&self) {
-        let (mut file, pid) = (&self.file, std::process::id());
+        let (mut file, pid) = (&*self.file, std::process::id());
         let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{pid}"));
     }
 
     /// Shows everybody that the log is open, once the folder has its format.
     pub fn show(&mut self) {
         let shown = File::open(self.path.with_file_name(FORMAT_FILE));
-        self.shown = shown.ok().filter(|file| lock(file, LockKind::Shared).is_ok());
+        self.shown = shown.and_then(|file| lock(file, LockKind::Shared)).ok().and_then(Result::ok);
     }
 
     /// Puts the file back that somebody took away. The store's own lock has kept others out.
@@ -216,6 +240,19 @@ mod tests {
         drop(first);
         assert_eq!(holder(dir.path()), None);
         Lock::take(dir.path()).unwrap();
+    }
+
+    /// A process that is being started holds copies of all open files until it runs.
+    #[test]
+    fn a_copy_of_the_open_file_does_not_keep_it() {
+        let dir = folder();
+        let mut first = Lock::take(dir.path()).unwrap();
+        first.show();
+        let copies = [&first.file, first.shown.as_ref().unwrap()].map(|file| file.try_clone().unwrap());
+        drop(first);
+        assert_eq!(holder(dir.path()), None);
+        Lock::take(dir.path()).unwrap();
+        drop(copies);
     }
 
     /// A copy, a look, a backup: whatever the process itself does with the file.

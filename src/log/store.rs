@@ -7,7 +7,7 @@
 //! and concurrent `flush_async` can deadlock (here one thread writes, and flushes).
 
 use super::block::Block;
-use super::lock::{is_unlinked, own};
+use super::lock::{LockedFile, is_unlinked, own};
 use super::segment::JournalPosition;
 use crate::domain::{Offset, TaskKey};
 use crate::faults::{Point, pass};
@@ -77,7 +77,7 @@ pub(crate) struct Store {
     /// #1351, #1452); this descriptor is for `fdatasync`.
     data: File,
     /// Locked as long as the store is open: see [`super::lock`].
-    own: File,
+    own: LockedFile,
     own_path: PathBuf,
     log: sled::Tree,
     /// Where some records begin in the journal.
@@ -115,7 +115,7 @@ fn open_sled(path: &Path) -> Result<sled::Db, StoreError> {
 }
 
 /// Takes the lock in the store's folder, which is for this user alone.
-fn lock(path: &Path) -> Result<(PathBuf, File), StoreError> {
+fn lock(path: &Path) -> Result<(PathBuf, LockedFile), StoreError> {
     let io = |error: std::io::Error| StoreError::Io(error.to_string());
     std::fs::create_dir_all(path).map_err(io)?;
     // Somebody else's folder stays as it is.

@@ -11,6 +11,7 @@ mod devices;
 mod doctor;
 mod drive;
 mod generate;
+mod heaps;
 mod hints;
 mod init;
 mod log;
@@ -81,6 +82,7 @@ enum Verb {
 
 /// Runs the command.
 pub fn main() -> ExitCode {
+    heaps::share();
     let filter = tracing_subscriber::EnvFilter::try_from_env("GRADUS_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     tracing_subscriber::fmt()

@@ -3,8 +3,9 @@
 //! iterations (later ones have more policies open), and what to change where that is too much.
 //!
 //! It counts what the code holds by design, and what glibc's allocator keeps of memory that was given
-//! back: pieces of less than 32 MiB stay with the thread that had them, and every stage has a thread
-//! of its own. How much of that there is in truth `doctor` measures.
+//! back: pieces of less than 32 MiB stay in the heap, where the next stage finds them. All threads
+//! share one heap, as those of the `gradus` command do; in a host with a heap for each thread every
+//! stage keeps its own, and that comes on top. How much there is in truth `doctor` measures.
 //!
 //! Where a GPU computes there are two memories: what lies on the device, and what passes through the
 //! machine's on its way there and back (`gpu`).
@@ -47,7 +48,7 @@ const BLOCK_TOKENS: usize = 32;
 /// Larger pieces go back to the system at once (mallopt(3), M_MMAP_THRESHOLD).
 const KEPT_BYTES_MAX: u64 = 32 << 20;
 
-/// Share of the weights in tensors so small that a thread keeps their memory.
+/// Share of the weights in tensors so small that the heap keeps their memory.
 fn kept_share(config: &ModelConfig) -> f64 {
     let small = |spec: &&TensorSpec| spec.count() * F32_BYTES < KEPT_BYTES_MAX;
     let kept: u64 = tensors(config).iter().filter(small).map(TensorSpec::count).sum();
@@ -180,6 +181,20 @@ impl MemoryNeeds {
     }
 }
 
+/// The heap: what it once held in small pieces it keeps, for whoever comes next.
+#[derive(Default)]
+struct Heap {
+    most: u64,
+}
+
+impl Heap {
+    /// How large it is when so many bytes of it are in use, in the order of the stages.
+    fn holds(&mut self, bytes: u64) -> u64 {
+        self.most = self.most.max(bytes);
+        self.most
+    }
+}
+
 /// What one training holds, bytes.
 struct TrainingMemory {
     /// All weights, an adapter's too.
@@ -203,11 +218,11 @@ impl TrainingMemory {
         (steady + 4 * self.moving).max(loading).max(restoring)
     }
 
-    /// What its thread keeps afterwards: everything in small pieces. The bytes of a checkpoint are
+    /// What of it is in small pieces, which the heap keeps afterwards. The bytes of a checkpoint are
     /// one large piece.
-    fn kept(&self, share: f64) -> u64 {
+    fn small(&self, share: f64) -> u64 {
         let all = self.weights + self.gradients + 4 * self.moving;
-        (share * all as f64) as u64 + self.step
+        ((share * all as f64) as u64 + self.step).min(self.peak())
     }
 }
 
@@ -255,24 +270,27 @@ impl<'a> Outline<'a> {
         let weights = parameters(model) * F32_BYTES;
         let (last, beside) = self.open_policies();
         let open = open_bytes(model, storage(&config.engine()));
-        let acting = base + last * open;
+        let (acting, measuring) = (base + last * open, base + beside * open);
         let (answering, judging) = (self.answering_bytes(), self.judging_bytes());
-        // A policy on its way in: its bytes beside its tensors, or its tensors before and after an
-        // adapter is added.
-        let opening = weights;
-        // What the sampler's thread keeps of opening, and then the judge's of its cache.
         let share = kept_share(model);
         let tensors = (share * weights as f64) as u64;
-        let later = tensors + judging;
+        let large = weights - tensors;
         let training = self.training(weights);
-        let measuring = base + beside * open + later + training.kept(share);
+        let mut heap = Heap::default();
+        // A policy on its way in: its bytes beside its tensors, or its tensors before and after an
+        // adapter is added.
+        let sampler = acting + (large + heap.holds(tensors)).max(heap.holds(answering));
+        let judge = acting + heap.holds(judging);
+        let reference = acting + 2 * large + heap.holds(2 * tensors);
+        let supervised = self.supervised_peak(weights);
+        let steps = training.peak() - training.small(share) + heap.holds(training.small(share));
         MemoryNeeds {
-            sampler: acting + opening.max(tensors + answering),
-            judge: acting + tensors + judging,
-            reference: acting + later + 2 * weights,
-            trainer: acting + later + training.peak().max(self.supervised_peak(weights)),
-            opening: measuring + opening,
-            evaluator: measuring + tensors + judging.max(answering),
+            sampler,
+            judge,
+            reference,
+            trainer: acting + steps.max(supervised),
+            opening: measuring + large + heap.holds(tensors),
+            evaluator: measuring + heap.holds(judging.max(answering)),
         }
     }
 
@@ -343,7 +361,7 @@ impl<'a> Outline<'a> {
     }
 
     /// The supervised iteration's peak, where it is to come. It is the first: of the policies that
-    /// are open in the last one it has but one, and nothing was judged before it.
+    /// are open in the last one it has but one.
     fn supervised_peak(&self, weights: u64) -> u64 {
         if self.kinds == Kinds::Preference {
             return 0;
@@ -352,7 +370,7 @@ impl<'a> Outline<'a> {
         let step = self.step_bytes(self.config.train.sft.train_batch_size, prompt + answer);
         let open = open_bytes(self.model, storage(&self.config.engine()));
         let spared = u64::from(self.config.iterations.clamp(1, 3) - 1) * open;
-        self.training_by(weights, step).peak().saturating_sub(spared + self.judging_bytes())
+        self.training_by(weights, step).peak().saturating_sub(spared)
     }
 
     fn logit_bytes(&self, rows: u64) -> u64 {

@@ -7,6 +7,7 @@ use super::core::{Core, Live};
 use super::memory::Reserve;
 use super::rubrics::{Rubrics, Terms};
 use super::running::{Runtime, RuntimeState, Working, watch_tail};
+use super::settings::ComparedSettings;
 use super::socket::Listener;
 use super::status::Progress;
 use super::watched::WatchedFolder;
@@ -261,6 +262,7 @@ impl Builder {
             local,
             models,
             config: config.clone(),
+            settings: ComparedSettings::of(config.clone()),
             clock: self.clock,
             device: device.kind.to_string(),
             progress,

@@ -1,13 +1,14 @@
 //! What carries out the surface ([`super::Command`], [`super::Query`]), of a run that this process has
 //! open. Doors hold it weakly: when the runtime is shut down it is gone, and the folder is free.
 
+use super::Folder;
 use super::admission::AdmissionIndex;
 use super::policies::{self, PolicyChoice};
 use super::rubrics::{self, Rubrics};
 use super::served::ServedPolicy;
+use super::settings::ComparedSettings;
 use super::status::{Activity, Progress, Status, by_name};
 use super::surface::{Admission, Answer, Command, Component, Query, Reply};
-use super::{Folder, SettingsToCome};
 use crate::actor::{StageStates, StageStatus};
 use crate::blob::BlobStore;
 use crate::config::Config;
@@ -38,6 +39,7 @@ pub(super) struct Live {
     pub(super) local: Arc<LocalModel>,
     pub(super) models: Arc<ModelBackend>,
     pub(super) config: Arc<Config>,
+    pub(super) settings: ComparedSettings,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) device: String,
     pub(super) progress: Arc<Progress>,
@@ -246,7 +248,7 @@ impl Core {
             at_ms: live.clock.now_ms(),
             stage,
             progress,
-            settings_to_come: SettingsToCome::of(&live.config, view),
+            settings_to_come: live.settings.to_come(view),
             ..status
         }
     }

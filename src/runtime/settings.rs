@@ -3,8 +3,10 @@
 use crate::config::{Config, changes};
 use crate::domain::Iteration;
 use crate::domain::plan::SettingChange;
-use crate::view::RunView;
+use crate::view::{RunView, Shared};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Settings that count from the next iteration on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,10 +23,38 @@ pub struct SettingsToCome {
 impl SettingsToCome {
     /// What of these settings no plan has yet; `None` when there is nothing.
     pub fn of(config: &Config, view: &RunView) -> Option<SettingsToCome> {
-        let changes = changes(view.settings.as_ref()?, config);
+        SettingsToCome::made_of(changes(view.settings.as_ref()?, config), view)
+    }
+
+    fn made_of(changes: Vec<SettingChange>, view: &RunView) -> Option<SettingsToCome> {
         let open = view.open().map(|(iteration, _)| iteration);
         let (from, _) = view.next_iteration();
         (!changes.is_empty()).then_some(SettingsToCome { from, open, changes })
+    }
+}
+
+/// The settings of a runtime beside those that the last plan was made of. They are compared once for
+/// each plan, however often somebody asks.
+pub(super) struct ComparedSettings {
+    config: Arc<Config>,
+    last: Mutex<Option<(Shared<Value>, Vec<SettingChange>)>>,
+}
+
+impl ComparedSettings {
+    pub(super) fn of(config: Arc<Config>) -> ComparedSettings {
+        ComparedSettings { config, last: Mutex::default() }
+    }
+
+    /// What of them no plan has yet; `None` when there is nothing.
+    pub(super) fn to_come(&self, view: &RunView) -> Option<SettingsToCome> {
+        let recorded = view.settings.as_ref()?;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let changes = match last.take() {
+            Some((before, changes)) if before == *recorded => changes,
+            _ => changes(recorded, &self.config),
+        };
+        *last = Some((recorded.clone(), changes.clone()));
+        SettingsToCome::made_of(changes, view)
     }
 }
 

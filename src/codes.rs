@@ -193,6 +193,10 @@ codes! {
     EngineAway = 1003, Later, "An engine does not answer just now.";
     EngineUnknown = 1004, Never, "A setting names an engine that there is not, or an engine has a name that it cannot have.";
     SettingGone = 1005, Never, "gradus.yaml has a setting that moved elsewhere.";
+
+    // 11: exports.
+    NothingToExport = 1101, Never, "The run has nothing of what was to be exported.";
+    AdapterNotAlone = 1102, Never, "A policy has no adapter that could be exported by itself.";
 }
 
 /// What every code begins with.

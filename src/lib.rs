@@ -21,6 +21,7 @@
 //! | [`estimate`], [`doctor`] | what a run will take: by formulae, and measured |
 //! | [`rejudge`] | the past under another rubric |
 //! | [`report`] | tables and plots of what happened |
+//! | [`export`] | what a run made, as other tools open it |
 //! | [`config`], [`prompts`], [`stats`] | settings, prompt files, pure numbers |
 //! | [`demo`] | a world that a program can grade |
 
@@ -35,6 +36,7 @@ pub mod domain;
 pub mod engine;
 pub mod error;
 pub mod estimate;
+pub mod export;
 mod faults;
 pub mod log;
 mod machine;

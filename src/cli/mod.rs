@@ -10,6 +10,7 @@ mod demo;
 mod devices;
 mod doctor;
 mod drive;
+mod export;
 mod generate;
 mod heaps;
 mod hints;
@@ -66,6 +67,9 @@ enum Verb {
     Prompts(control::PromptsVerb),
     /// A run's tables and plots as HTML and JSON.
     Report(report::Arguments),
+    /// What a run made, in the forms that other tools open.
+    #[command(subcommand)]
+    Export(export::ExportVerb),
     /// Let any iteration of a run answer.
     Generate(generate::Arguments),
     /// Judge what a run has recorded again, under another rubric.
@@ -114,6 +118,7 @@ fn run(verb: Verb) -> Result<ExitStatus, Error> {
         Verb::Policy(verb) => control::policy(&verb),
         Verb::Prompts(verb) => control::add(&verb),
         Verb::Report(arguments) => report::run(&arguments),
+        Verb::Export(verb) => export::run(&verb),
         Verb::Generate(arguments) => generate::run(&arguments),
         Verb::Rejudge(arguments) => rejudge::run(&arguments),
         Verb::Rubric(verb) => rubric::run(&verb),

@@ -248,7 +248,8 @@ mod tests {
         let dir = folder();
         let mut first = Lock::take(dir.path()).unwrap();
         first.show();
-        let copies = [&first.file, first.shown.as_ref().unwrap()].map(|file| file.try_clone().unwrap());
+        let copies =
+            [&first.file, first.shown.as_ref().unwrap()].map(|file| file.try_clone().unwrap());
         drop(first);
         assert_eq!(holder(dir.path()), None);
         Lock::take(dir.path()).unwrap();

@@ -148,7 +148,7 @@ impl Past {
             one.answers.iter().find(same).unwrap_or(answer).completion.clone()
         };
         Ok(JudgingJob {
-            prompt: self.context.prompt(&self.view, &one.prompt)?,
+            prompt: self.context.bodies().prompt(&self.view, &one.prompt)?,
             completions: one.answers.iter().map(first).collect(),
             texts: Vec::new(),
             seed: root.derive("evaluate judge").derive(one.prompt.as_str()),

@@ -289,7 +289,7 @@ impl Past {
                 return Ok(None);
             }
             let mut job = JudgingJob::of(iteration, prompt, &samples, &self.view, &self.context)?;
-            let judged = self.context.judgments(*judged, job.completions.len())?;
+            let judged = self.context.bodies().judgments(*judged, job.completions.len())?;
             if source != JudgeSource::Model {
                 // A control arm's scores are nobody's replies.
                 all.push(Answered { job, judged });
@@ -297,7 +297,7 @@ impl Past {
             }
             job.recorded.clone_from(&judged.judgments);
             for shadowed in open.shadowed.values().filter_map(|shadowed| shadowed.get(prompt)) {
-                let beside = self.context.judgments(*shadowed, job.completions.len())?;
+                let beside = self.context.bodies().judgments(*shadowed, job.completions.len())?;
                 job.recorded.extend(beside.judgments);
             }
             all.push(Answered { job, judged });

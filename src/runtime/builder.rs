@@ -254,8 +254,7 @@ impl Builder {
         let rubrics = Rubrics::new(dir, &held, view.clone(), registry, engine, terms);
         drop(held);
         let io = |error| Error::io(self.folder.path(), error);
-        let (tell, tail) = tokio::sync::watch::channel(log.tail());
-        let tail_watch = watch_tail(&log, tell).map_err(io)?;
+        let (tail, tail_watch) = watch_tail(&log).map_err(io)?;
         let watched = watch_rubrics(&self.folder, &config.rubrics, &rubrics)?;
         let system = ActorSystem::start(context, config.clone(), view.clone()).map_err(io)?;
         let live = Live {

@@ -18,6 +18,7 @@ use crate::log::{Health, Log};
 use crate::machine::Place;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// How long a shutdown waits for computations that look at their flag too seldom, and for requests
 /// that are being answered: they hold the log, and with it the folder.
@@ -171,16 +172,16 @@ impl Drop for RuntimeState {
     }
 }
 
-/// Tells handles how far the log goes.
+/// Tells handles how far the log goes: whom they ask, and the thread that tells.
 ///
 /// # Errors
 /// When the system will not give a thread.
 pub(super) fn watch_tail(
     log: &Arc<crate::log::DurableLog>,
-    tell: tokio::sync::watch::Sender<Offset>,
-) -> std::io::Result<Background> {
+) -> std::io::Result<(watch::Receiver<Offset>, Background)> {
+    let (tell, tail) = watch::channel(log.tail());
     let (bell, log) = (log.subscribe(), Arc::downgrade(log));
-    Background::start("tail", move |stopped| {
+    let told = Background::start("tail", move |stopped| {
         loop {
             crossbeam_channel::select! {
                 recv(stopped) -> _ => return,
@@ -189,5 +190,6 @@ pub(super) fn watch_tail(
             let Some(tail) = log.upgrade().map(|log| log.tail()) else { return };
             tell.send_replace(tail);
         }
-    })
+    })?;
+    Ok((tail, told))
 }

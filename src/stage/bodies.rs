@@ -3,12 +3,14 @@
 
 use super::judge::aggregate::AggregateScore;
 use super::{StageContext, StageError};
+use crate::blob::ReadBlobs;
 use crate::domain::event::SeedRow;
 use crate::domain::plan::SampleSet;
 use crate::domain::{
-    BlobHash, Completion, Event, Judgment, Offset, PairId, PreferencePair, Prompt, PromptId,
+    BlobHash, Completion, Event, Judgment, Offset, PairId, PreferencePair, Prompt, PromptId, Side,
     TextRef,
 };
+use crate::log::Log;
 use crate::view::RunView;
 use std::collections::BTreeMap;
 
@@ -73,7 +75,23 @@ fn wrong(offset: Offset, wanted: &str, found: &Event) -> StageError {
     StageError::Missing(format!("offset {offset} holds {}, not {wanted}", found.kind()))
 }
 
+/// Reads recorded texts.
+#[derive(Clone, Copy)]
+pub(crate) struct Bodies<'a> {
+    /// The log that they are in.
+    pub log: &'a dyn Log,
+    /// Seed data.
+    pub blobs: &'a dyn ReadBlobs,
+}
+
 impl StageContext {
+    /// What is recorded in the log that stages read.
+    pub(crate) fn bodies(&self) -> Bodies<'_> {
+        Bodies { log: self.log.as_ref(), blobs: self.blobs.as_ref() }
+    }
+}
+
+impl Bodies<'_> {
     /// The event at an offset.
     ///
     /// # Errors
@@ -88,7 +106,7 @@ impl StageContext {
     /// The prompt with this id.
     ///
     /// # Errors
-    /// As [`StageContext::event`].
+    /// As [`Bodies::event`].
     pub fn prompt(&self, view: &RunView, id: &PromptId) -> Result<Prompt, StageError> {
         let facts = view
             .prompts
@@ -103,7 +121,7 @@ impl StageContext {
     /// The completions that are recorded at some places.
     ///
     /// # Errors
-    /// As [`StageContext::event`].
+    /// As [`Bodies::event`].
     pub(crate) fn answers(&self, places: &[(String, Offset)]) -> Result<Answers, StageError> {
         let mut answers = Answers::default();
         for (_, offset) in places {
@@ -125,7 +143,7 @@ impl StageContext {
     /// The judgments of `n` completions that are recorded at an offset.
     ///
     /// # Errors
-    /// As [`StageContext::event`].
+    /// As [`Bodies::event`].
     pub(crate) fn judgments(
         &self,
         offset: Offset,
@@ -138,18 +156,39 @@ impl StageContext {
     /// The pair that is recorded at an offset.
     ///
     /// # Errors
-    /// As [`StageContext::event`].
-    pub(super) fn pair(&self, offset: Offset) -> Result<PreferencePair, StageError> {
+    /// As [`Bodies::event`].
+    pub(crate) fn pair(&self, offset: Offset) -> Result<PreferencePair, StageError> {
         match self.event(offset)? {
             Event::PairFormed { pair, .. } => Ok(pair),
             other => Err(wrong(offset, "a pair", &other)),
         }
     }
 
+    /// The text that a side of a pair of answers refers to, among the answers to its prompt.
+    ///
+    /// # Errors
+    /// [`StageError::Missing`] when it is not there; of what a judge replied, whose question is another
+    /// than the prompt.
+    pub(crate) fn side_text(&self, side: &Side, answers: &Answers) -> Result<String, StageError> {
+        let missing = || StageError::Missing(format!("{:?}", side.text));
+        match &side.text {
+            TextRef::Completion { .. } => {
+                let at = answers.texts.iter().position(|text| *text == side.text);
+                let found = at.and_then(|at| answers.completions.get(at)).ok_or_else(missing)?;
+                Ok(found.text.clone())
+            }
+            TextRef::SeedAnswer { blob, row } => {
+                let row = self.seed_rows(blob)?.into_iter().nth(*row as usize);
+                Ok(row.ok_or_else(missing)?.completion)
+            }
+            TextRef::Judgment { .. } => Err(missing()),
+        }
+    }
+
     /// What the reference said of pairs, of all that is recorded at these offsets.
     ///
     /// # Errors
-    /// As [`StageContext::event`].
+    /// As [`Bodies::event`].
     pub(super) fn reference_logps(
         &self,
         offsets: &[Offset],

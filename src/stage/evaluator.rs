@@ -420,7 +420,7 @@ impl Stage for Evaluator {
         let prompts = task
             .prompts
             .iter()
-            .map(|id| context.prompt(view, id))
+            .map(|id| context.bodies().prompt(view, id))
             .collect::<Result<Vec<_>, StageError>>()?;
         let session = Session { task: &task, prompts, root, context };
         match evaluate(&session) {

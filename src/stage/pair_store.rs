@@ -40,8 +40,8 @@ impl PairTask {
     }
 
     fn decide(&self, judged: &JudgedPrompt, context: &StageContext) -> Result<Event, StageError> {
-        let answers = context.answers(&judged.samples)?;
-        let recorded = context.judgments(judged.judged, answers.texts.len())?;
+        let answers = context.bodies().answers(&judged.samples)?;
+        let recorded = context.bodies().judgments(judged.judged, answers.texts.len())?;
         let candidates = candidates(&answers.texts, &answers.completions, &recorded.scores);
         let (iteration, prompt) = (self.iteration, judged.prompt.clone());
         Ok(match select(&candidates, &self.rule) {

@@ -60,8 +60,8 @@ impl<'a> PairReader<'a> {
 
     /// The pair at a place.
     pub fn read(&mut self, place: &PairPlace) -> Result<TokenizedPair, StageError> {
-        let pair = self.context.pair(place.pair)?;
-        let answers = self.context.answers(&place.samples)?;
+        let pair = self.context.bodies().pair(place.pair)?;
+        let answers = self.context.bodies().answers(&place.samples)?;
         let prompt = self.question(&pair, place, &answers)?;
         Ok(TokenizedPair {
             chosen: self.side(&pair.chosen, &prompt, place, &answers)?,
@@ -101,7 +101,7 @@ impl<'a> PairReader<'a> {
     }
 
     fn prompt(&self, place: &PairPlace) -> Result<Prompt, StageError> {
-        self.context.prompt(self.view, &place.prompt)
+        self.context.bodies().prompt(self.view, &place.prompt)
     }
 
     /// What the judge was asked that replied this.
@@ -127,7 +127,7 @@ impl<'a> PairReader<'a> {
         let TextRef::Judgment { rubric, candidate, sample } = text else { return Err(missing()) };
         let at = place.judged.ok_or_else(missing)?;
         // Scores by completion are not looked at here.
-        let judgments = self.context.judgments(at, 0)?.judgments;
+        let judgments = self.context.bodies().judgments(at, 0)?.judgments;
         let ours =
             |j: &Judgment| j.rubric == *rubric && j.candidate == *candidate && j.sample == *sample;
         judgments.into_iter().find(ours).ok_or_else(missing)
@@ -153,7 +153,7 @@ impl<'a> PairReader<'a> {
             TextRef::Judgment { .. } => spelled(&self.judgment(place, &side.text)?.text),
             TextRef::SeedAnswer { blob, row } => {
                 if !self.rows.contains_key(blob) {
-                    self.rows.insert(blob.clone(), self.context.seed_rows(blob)?);
+                    self.rows.insert(blob.clone(), self.context.bodies().seed_rows(blob)?);
                 }
                 let missing = || StageError::Missing(format!("row {row} of the seed data {blob}"));
                 let rows = self.rows.get(blob).ok_or_else(missing)?;

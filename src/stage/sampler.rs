@@ -87,7 +87,7 @@ fn answer(
     let requests = prompts
         .iter()
         .map(|id| {
-            let prompt = model.prepare(&context.prompt(view, id)?.messages, "")?;
+            let prompt = model.prepare(&context.bodies().prompt(view, id)?.messages, "")?;
             let seed = prompt_seed(root, &label, iteration, id);
             Ok(request(Arc::new(prompt), seed, set.n, &set.sampling))
         })

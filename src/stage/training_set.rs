@@ -88,7 +88,7 @@ impl TrainingSetCache {
         };
         let records = open.reference_scored.len();
         if set.logps.is_none() || set.reference_records != records {
-            set.logps = Some(context.reference_logps(&open.reference_scored)?);
+            set.logps = Some(context.bodies().reference_logps(&open.reference_scored)?);
             set.reference_records = records;
         }
         Ok(&self.0.insert((version, set)).1)
@@ -110,7 +110,7 @@ impl TrainingSet {
         let pairs = places.iter().map(|place| reader.read(place)).collect::<Result<Vec<_>, _>>()?;
         let mut rows = Vec::new();
         for set in &wanted.data {
-            for row in context.seed_rows(&set.blob)? {
+            for row in context.bodies().seed_rows(&set.blob)? {
                 rows.push(sequence(&row, context.models.vocabulary())?);
             }
         }

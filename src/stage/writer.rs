@@ -163,7 +163,7 @@ fn pool(
 ) -> Result<Pool, StageError> {
     let (mut given, mut generated, mut known) = (Vec::new(), Vec::new(), writer.filter());
     for (id, facts) in &view.prompts {
-        let prompt = context.prompt(view, id)?;
+        let prompt = context.bodies().prompt(view, id)?;
         known.know(&prompt);
         let text = prompt.task_text().to_owned();
         match facts.origin {

@@ -35,6 +35,8 @@ mod errors;
 #[cfg(feature = "cli")]
 mod examples;
 #[cfg(feature = "cli")]
+mod export;
+#[cfg(feature = "cli")]
 mod faults;
 #[cfg(feature = "cli")]
 mod full_run;

@@ -75,7 +75,7 @@ fn a_thousand_swaps_under_load() {
     // begun under the same one of the two. Then more iterations are asked for.
     for total in [6, 9, 12, 15, 18, 21, 24] {
         if total > 6 {
-            let more = gradus::Command::RaiseIterations { total };
+            let more = gradus::runtime::Command::RaiseIterations { total };
             runtime.handle().command_blocking(more).unwrap();
         }
         let end = runtime.wait_blocking(Goal::Iterations, &Cancel::default(), |_| {}).unwrap();

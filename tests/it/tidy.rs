@@ -40,7 +40,7 @@ fn room(path: &str) -> &str {
 
 /// Which rooms each room may look into. Below is never above: a cycle cannot be written down here
 /// without being seen.
-const MAY_SEE: [(&str, &[&str]); 27] = [
+const MAY_SEE: [(&str, &[&str]); 28] = [
     // The table of codes, which every room may see.
     ("codes", &["machine"]),
     // The model layer, a crate of its own: the words that both speak are at home there.
@@ -105,6 +105,22 @@ const MAY_SEE: [(&str, &[&str]); 27] = [
         &[
             "config", "domain", "engine", "error", "lm", "log", "rubric", "runtime", "stage",
             "stats", "view",
+        ],
+    ),
+    (
+        "export",
+        &[
+            "atomic_file",
+            "config",
+            "domain",
+            "engine",
+            "error",
+            "lm",
+            "log",
+            "report",
+            "runtime",
+            "stage",
+            "view",
         ],
     ),
     ("error", &["blob", "config", "domain", "engine", "lm", "log", "prompts", "rubric", "stage"]),

@@ -225,7 +225,7 @@ fn missing(folder: &Path, name: &str) -> LmError {
 }
 
 /// A named token: a text, or an object with the text in `content`.
-fn named_token(config: &serde_json::Value, key: &str) -> Option<String> {
+pub(crate) fn named_token(config: &serde_json::Value, key: &str) -> Option<String> {
     let value = config.get(key)?;
     let text = value.as_str().or_else(|| value.get("content").and_then(|c| c.as_str()));
     text.map(str::to_owned)

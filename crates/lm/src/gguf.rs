@@ -8,7 +8,7 @@ use super::tensors::tensors;
 use super::weights::Weights;
 use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::{Device, Tensor};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -123,6 +123,14 @@ pub fn halves_from_pairs(tensor: &Tensor, heads: usize) -> Result<Tensor, LmErro
     Ok(split.transpose(1, 2)?.contiguous()?.reshape((rows, inner))?)
 }
 
+/// Rows of queries and keys in the order of GGUF: [`halves_from_pairs`] the other way round.
+pub fn pairs_from_halves(tensor: &Tensor, heads: usize) -> Result<Tensor, LmError> {
+    let (rows, inner) = tensor.dims2()?;
+    let half = rows / heads / 2;
+    let split = tensor.reshape((heads, 2, half, inner))?;
+    Ok(split.transpose(1, 2)?.contiguous()?.reshape((rows, inner))?)
+}
+
 /// Metadata by key, with the type that is expected.
 pub struct Metadata<'a> {
     content: &'a Content,
@@ -194,9 +202,9 @@ impl Metadata<'_> {
             || Architecture::ALL.into_iter().filter_map(|a| Some((a, a.description().gguf?)));
         let found = readable().find(|(_, format)| format.architecture == named);
         found.ok_or_else(|| {
-            let known: Vec<&str> = readable().map(|(_, format)| format.architecture).collect();
-            let known = known.join(", ");
-            LmError::Config(format!("general.architecture is {named}; {known} is supported"))
+            let known: BTreeSet<&str> = readable().map(|(_, format)| format.architecture).collect();
+            let known = known.into_iter().collect::<Vec<_>>().join(", ");
+            LmError::Config(format!("general.architecture is {named}; {known} are supported"))
         })
     }
 

@@ -5,8 +5,11 @@ use super::gguf::Metadata;
 use serde_json::{Map, Value, json};
 
 /// Token types of GGUF.
-const CONTROL: i64 = 3;
-const USER_DEFINED: i64 = 4;
+pub(crate) const CONTROL: i64 = 3;
+pub(crate) const USER_DEFINED: i64 = 4;
+
+/// llama.cpp's names for the ways of splitting text that are known here, each once.
+pub(crate) const SPLITTERS: [&str; 4] = ["gpt-2", "smollm", "llama-bpe", "qwen2"];
 
 /// Texts that describe a tokenizer, from GGUF metadata.
 pub struct TokenizerTexts {
@@ -147,7 +150,7 @@ fn by_pattern(numbers: &str) -> Value {
 }
 
 /// How text is split before merging, by the name that llama.cpp gives it (`llama-vocab.cpp`).
-fn splitter(pre: &str) -> Result<Value, LmError> {
+pub(crate) fn splitter(pre: &str) -> Result<Value, LmError> {
     match pre {
         "gpt-2" => Ok(byte_level(true)),
         // Digits stand alone, then GPT-2's pattern.
@@ -159,8 +162,9 @@ fn splitter(pre: &str) -> Result<Value, LmError> {
         _ if is_llama_3(pre) => Ok(by_pattern(r"\p{N}{1,3}")),
         "qwen2" => Ok(by_pattern(r"\p{N}")),
         other => Err(LmError::Tokenizer(format!(
-            "the GGUF splits text by {other:?}; gpt-2, smollm, llama-bpe and qwen2 are known. Put the \
-             model's tokenizer.json beside the file, or use its Hugging Face folder instead"
+            "the GGUF splits text by {other:?}; {} are known. Put the \
+             model's tokenizer.json beside the file, or use its Hugging Face folder instead",
+            SPLITTERS.join(", ")
         ))),
     }
 }

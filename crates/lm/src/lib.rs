@@ -38,6 +38,8 @@
 //! - `gguf_tokenizer`: the tokenizer in them
 //! - `chat_files`: what of a model's files is about text
 //! - `model_files`: a model as files
+//! - `gguf_vocabulary`: its tokenizer as a GGUF file has it
+//! - `gguf_write`: a model as a GGUF file
 //! - `policy`: the port that stages use
 //! - `fork`: where a reply may go on in one of several ways
 //!
@@ -79,6 +81,8 @@ pub mod fork;
 pub mod generate;
 pub mod gguf;
 pub mod gguf_tokenizer;
+mod gguf_vocabulary;
+pub mod gguf_write;
 pub mod gpu;
 pub mod logp;
 pub mod lora;

@@ -13,6 +13,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+const CONFIG: &str = "config.json";
+/// The keys of `config.json` for the type of the weights: of transformers since 4.56, and before.
+const DTYPE_KEYS: [&str; 2] = ["dtype", "torch_dtype"];
+
 /// Where the weights are.
 enum Source {
     Folder(PathBuf),
@@ -162,7 +166,16 @@ impl ModelFiles {
         }
     }
 
-    /// Writes a complete Hugging Face folder with these weights.
+    /// How `config.json` says that the base's weights are stored; `None` where it does not say, or
+    /// says something else.
+    pub fn stored_dtype(&self) -> Option<WeightDtype> {
+        let config: serde_json::Value = serde_json::from_str(self.text(CONFIG)?).ok()?;
+        let said = DTYPE_KEYS.into_iter().find_map(|key| config.get(key)?.as_str());
+        said.and_then(WeightDtype::of_hf_name)
+    }
+
+    /// Writes a complete Hugging Face folder with these weights: one file, or shards of at most
+    /// `bytes_max` bytes.
     ///
     /// # Errors
     /// The disk refuses, or the weights do not fit the network.
@@ -171,10 +184,33 @@ impl ModelFiles {
         folder: &Path,
         weights: &Weights,
         dtype: WeightDtype,
+        bytes_max: u64,
     ) -> Result<(), LmError> {
         let weights = weights.clone().checked(&self.config)?;
         self.write_texts(folder)?;
-        weights.save(&folder.join("model.safetensors"), dtype)
+        if let Some(config) = self.config_text_with(dtype)? {
+            let path = folder.join(CONFIG);
+            std::fs::write(&path, config).map_err(|e| LmError::io(path, e))?;
+        }
+        weights.save_folder(folder, dtype, bytes_max)
+    }
+
+    /// `config.json` where it says another type than `dtype`: transformers opens a model in the type
+    /// that stands there, whatever its file has. `None` where it may stay as it is, byte for byte.
+    fn config_text_with(&self, dtype: WeightDtype) -> Result<Option<String>, LmError> {
+        let bad = |e: serde_json::Error| LmError::Model(format!("{CONFIG} is not JSON: {e}"));
+        let text = self.text(CONFIG).unwrap_or("{}");
+        let mut config: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(text).map_err(bad)?;
+        let key = DTYPE_KEYS.into_iter().find(|key| config.contains_key(*key));
+        let said = key.and_then(|key| config.get(key)?.as_str());
+        // Where nothing is said it is F32.
+        if said.unwrap_or(WeightDtype::F32.hf_name()) == dtype.hf_name() {
+            return Ok(None);
+        }
+        let key = key.unwrap_or(DTYPE_KEYS[1]);
+        config.insert(key.to_owned(), dtype.hf_name().into());
+        Ok(Some(format!("{:#}\n", serde_json::Value::Object(config))))
     }
 
     /// Writes everything but the weights.
@@ -248,7 +284,7 @@ mod tests {
         assert_eq!(files.stop_ids(), [0, 2, 12]);
         let weights = crate::generate::random_weights(files.config(), 3);
         let out = tempfile::tempdir().unwrap();
-        files.write_hf(out.path(), &weights, WeightDtype::F32).unwrap();
+        files.write_hf(out.path(), &weights, WeightDtype::F32, u64::MAX).unwrap();
         for name in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
             let read = |d: &Path| std::fs::read(d.join(name)).unwrap();
             assert_eq!(read(out.path()), read(base.path()), "{name}");
@@ -262,7 +298,7 @@ mod tests {
         );
         let mut short = weights.clone();
         short.0.remove("model.norm.weight");
-        let error = files.write_hf(out.path(), &short, WeightDtype::F32).unwrap_err();
+        let error = files.write_hf(out.path(), &short, WeightDtype::F32, u64::MAX).unwrap_err();
         assert!(error.to_string().contains("model.norm.weight"), "{error}");
     }
 }

@@ -26,8 +26,53 @@ pub struct Weights(pub BTreeMap<String, Tensor>);
 pub enum WeightDtype {
     /// 4 bytes, exact.
     F32,
-    /// 2 bytes, rounded to nearest.
+    /// 2 bytes, rounded to nearest: 11 bits of a number, and none above 65,504.
     F16,
+    /// 2 bytes, rounded to nearest: 8 bits of a number, of any size that F32 has.
+    Bf16,
+}
+
+impl WeightDtype {
+    /// Bytes a number.
+    pub fn bytes(self) -> usize {
+        match self {
+            WeightDtype::F32 => 4,
+            WeightDtype::F16 | WeightDtype::Bf16 => 2,
+        }
+    }
+
+    /// What `config.json` calls it: `float32`, `float16`, `bfloat16`.
+    pub fn hf_name(self) -> &'static str {
+        match self {
+            WeightDtype::F32 => "float32",
+            WeightDtype::F16 => "float16",
+            WeightDtype::Bf16 => "bfloat16",
+        }
+    }
+
+    /// The one that `config.json` calls so.
+    pub fn of_hf_name(name: &str) -> Option<WeightDtype> {
+        let all = [WeightDtype::F32, WeightDtype::F16, WeightDtype::Bf16];
+        all.into_iter().find(|dtype| dtype.hf_name() == name)
+    }
+
+    /// A number as it is read back from a file.
+    pub fn rounded(self, value: f32) -> f32 {
+        match self {
+            WeightDtype::F32 => value,
+            WeightDtype::F16 => half::f16::from_f32(value).to_f32(),
+            WeightDtype::Bf16 => half::bf16::from_f32(value).to_f32(),
+        }
+    }
+}
+
+/// What rounding leaves of what training did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MovedNumbers {
+    /// Numbers that differ between the two.
+    pub moved: u64,
+    /// Of these, how many are the same once both are rounded.
+    pub lost: u64,
 }
 
 impl Weights {
@@ -125,21 +170,79 @@ impl Weights {
     /// # Errors
     /// A tensor that cannot be read as f32.
     pub fn to_bytes(&self, dtype: WeightDtype) -> Result<Vec<u8>, LmError> {
-        let mut stored = Vec::with_capacity(self.0.len());
-        for (name, tensor) in &self.0 {
-            stored.push((name.as_str(), StoredTensor { tensor: flat_f32(tensor)?, dtype }));
-        }
-        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        safetensors::serialize(stored, Some(metadata))
+        safetensors::serialize(stored(self.0.iter(), dtype)?, Some(metadata()))
             .map_err(|e| LmError::Model(format!("weights cannot be written: {e}")))
     }
 
-    /// Writes a safetensors file; see [`Weights::to_bytes`].
+    /// Writes a safetensors file, tensor by tensor; the bytes are those of [`Weights::to_bytes`].
     ///
     /// # Errors
     /// The disk refuses.
     pub fn save(&self, path: &Path, dtype: WeightDtype) -> Result<(), LmError> {
-        std::fs::write(path, self.to_bytes(dtype)?).map_err(|e| LmError::io(path, e))
+        save_some(self.0.iter(), path, dtype)
+    }
+
+    /// Writes `model.safetensors` into a folder; where that were more than `bytes_max`, shards of at
+    /// most so many bytes (a larger tensor has one of its own) and `model.safetensors.index.json`, as
+    /// transformers does.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn save_folder(
+        &self,
+        folder: &Path,
+        dtype: WeightDtype,
+        bytes_max: u64,
+    ) -> Result<(), LmError> {
+        let mut shards: Vec<(u64, Vec<(&String, &Tensor)>)> = Vec::new();
+        let mut total = 0;
+        for (name, tensor) in &self.0 {
+            let bytes = (tensor.elem_count() * dtype.bytes()) as u64;
+            total += bytes;
+            match shards.last_mut() {
+                Some((held, tensors)) if *held + bytes <= bytes_max => {
+                    *held += bytes;
+                    tensors.push((name, tensor));
+                }
+                _ => shards.push((bytes, vec![(name, tensor)])),
+            }
+        }
+        if shards.len() < 2 {
+            return self.save(&folder.join("model.safetensors"), dtype);
+        }
+        let (of, mut map) = (shards.len(), serde_json::Map::new());
+        for (at, (_, tensors)) in shards.into_iter().enumerate() {
+            let file = format!("model-{:05}-of-{of:05}.safetensors", at + 1);
+            map.extend(tensors.iter().map(|(name, _)| ((*name).clone(), file.clone().into())));
+            save_some(tensors.into_iter(), &folder.join(file), dtype)?;
+        }
+        let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": map });
+        let path = folder.join("model.safetensors.index.json");
+        std::fs::write(&path, format!("{index:#}\n")).map_err(|e| LmError::io(path, e))
+    }
+
+    /// How many of these numbers differ from another model's, and how many of them would not any more
+    /// if both were stored so.
+    ///
+    /// # Errors
+    /// A tensor that the other has not, or another shape.
+    pub fn moved_from(&self, other: &Weights, dtype: WeightDtype) -> Result<MovedNumbers, LmError> {
+        let mut all = MovedNumbers::default();
+        for (name, tensor) in &self.0 {
+            let before = other.get(name)?;
+            if before.dims() != tensor.dims() {
+                return Err(LmError::Model(format!("the tensors {name} have different shapes")));
+            }
+            with_numbers(tensor, |now| {
+                with_numbers(before, |before| {
+                    for (now, before) in now.iter().zip(before).filter(|(a, b)| a != b) {
+                        all.moved += 1;
+                        all.lost += u64::from(dtype.rounded(*now) == dtype.rounded(*before));
+                    }
+                })
+            })??;
+        }
+        Ok(all)
     }
 
     /// The tensor of that name.
@@ -319,6 +422,34 @@ fn flat_f32(tensor: &Tensor) -> Result<Tensor, LmError> {
     Ok(tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?)
 }
 
+/// Without it older transformers refuse a file.
+fn metadata() -> HashMap<String, String> {
+    HashMap::from([("format".to_owned(), "pt".to_owned())])
+}
+
+fn stored<'a>(
+    tensors: impl Iterator<Item = (&'a String, &'a Tensor)>,
+    dtype: WeightDtype,
+) -> Result<Vec<(&'a str, StoredTensor)>, LmError> {
+    let stored = |(name, tensor): (&'a String, &Tensor)| {
+        Ok((name.as_str(), StoredTensor { tensor: flat_f32(tensor)?, dtype }))
+    };
+    tensors.map(stored).collect()
+}
+
+fn save_some<'a>(
+    tensors: impl Iterator<Item = (&'a String, &'a Tensor)>,
+    path: &Path,
+    dtype: WeightDtype,
+) -> Result<(), LmError> {
+    use safetensors::SafeTensorError::IoError;
+    let written = safetensors::serialize_to_file(stored(tensors, dtype)?, Some(metadata()), path);
+    written.map_err(|error| match error {
+        IoError(error) => LmError::io(path, error),
+        other => LmError::Model(format!("{}: weights cannot be written: {other}", path.display())),
+    })
+}
+
 /// A tensor on its way into a file; converted only when its turn comes, so that a model is not
 /// held twice.
 struct StoredTensor {
@@ -331,6 +462,7 @@ impl safetensors::View for StoredTensor {
         match self.dtype {
             WeightDtype::F32 => Dtype::F32,
             WeightDtype::F16 => Dtype::F16,
+            WeightDtype::Bf16 => Dtype::BF16,
         }
     }
 
@@ -352,14 +484,16 @@ impl safetensors::View for StoredTensor {
                 WeightDtype::F16 => {
                     bytes.extend_from_slice(&half::f16::from_f32(value).to_le_bytes());
                 }
+                WeightDtype::Bf16 => {
+                    bytes.extend_from_slice(&half::bf16::from_f32(value).to_le_bytes());
+                }
             }
         }
         Cow::Owned(bytes)
     }
 
     fn data_len(&self) -> usize {
-        let width = if self.dtype == WeightDtype::F32 { 4 } else { 2 };
-        self.tensor.elem_count() * width
+        self.tensor.elem_count() * self.dtype.bytes()
     }
 }
 

@@ -43,9 +43,9 @@ impl JudgingJob {
         context: &StageContext,
     ) -> Result<JudgingJob, StageError> {
         let root = root_seed(view)?;
-        let answers = context.answers(samples)?;
+        let answers = context.bodies().answers(samples)?;
         Ok(JudgingJob {
-            prompt: context.prompt(view, prompt)?,
+            prompt: context.bodies().prompt(view, prompt)?,
             completions: answers.completions,
             texts: answers.texts,
             seed: prompt_seed(root, "judge", iteration, prompt),

@@ -156,7 +156,7 @@ fn ours(
         if ours.len() >= before + size {
             break;
         }
-        let prompt = context.prompt(view, id)?;
+        let prompt = context.bodies().prompt(view, id)?;
         let members = task.panel.for_tags(&prompt.notes.tags);
         if members.iter().any(|member| member.rubric == task.rubric) {
             ours.push((id.clone(), prompt));

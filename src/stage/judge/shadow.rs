@@ -82,7 +82,7 @@ pub(super) fn run(
     let mut jobs = Vec::new();
     for (prompt, samples, judged) in &task.prompts {
         let mut job = JudgingJob::of(task.iteration, prompt, samples, view, context)?;
-        job.recorded = context.judgments(*judged, job.completions.len())?.judgments;
+        job.recorded = context.bodies().judgments(*judged, job.completions.len())?.judgments;
         jobs.push(job);
     }
     let all: Vec<&JudgingJob> = jobs.iter().collect();

@@ -12,9 +12,10 @@ use gradus::lm::cancel::Cancel;
 use gradus::lm::config::ModelConfig;
 use gradus::lm::decoder::Decoder;
 use gradus::lm::generate::{DrawRequest, Sampling};
+use gradus::lm::gguf_write::{self, GgufDtype};
 use gradus::lm::model_files::ModelFiles;
 use gradus::lm::packed::PackedRows;
-use gradus::lm::policy::{LanguageModel, Policy};
+use gradus::lm::policy::{LanguageModel, Policy, Vocabulary};
 use gradus::lm::template::CHATML;
 use gradus::lm::tensors::tensors;
 use gradus::lm::weights::{WeightDtype, Weights};
@@ -269,34 +270,42 @@ fn a_real_quantised_model_answers() {
         eprintln!("not run: {} is not there (scripts/fetch-smollm2)", path.display());
         return;
     }
-    let engine = CandleEngine::open(&path).unwrap();
-    let model = engine.model().unwrap();
-    let chat: &dyn LanguageModel = model.as_ref();
-    let asked = [gradus::domain::Message::user("What is the capital of France?")];
-    let prompt = chat.encode_chat(&asked).unwrap();
-    let sampling = Sampling {
-        temperature: 0.0,
-        top_p: 1.0,
-        top_k: None,
-        min_p: None,
-        repetition_penalty: 1.0,
-        max_new_tokens: 24,
-        stop_ids: chat.stop_ids().to_vec(),
-    };
-    let request = DrawRequest { prompt: prompt.clone(), seeds: vec![Seed::root(1)], sampling };
-    let began = std::time::Instant::now();
-    let said = chat.draw(&[request], &Cancel::default()).unwrap().remove(0).remove(0);
-    eprintln!("{:?} in {:?}: {:?}", said.stop, began.elapsed(), said.text);
-    assert!(said.text.contains("Paris"), "{said:?}");
     let files = Arc::new(ModelFiles::open(&path).unwrap());
     let weights = files.weights().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let exact = dir.path().join("model.gguf");
+    let mut file = std::io::BufWriter::new(std::fs::File::create(&exact).unwrap());
+    gguf_write::write_gguf(&mut file, &files, &weights, GgufDtype::F32, "exact").unwrap();
+    drop(file);
     let ours = Policy::new(files, weights, None).unwrap();
+    let asked = [gradus::domain::Message::user("What is the capital of France?")];
+    let prompt = ours.encode_chat(&asked).unwrap();
     let choices: Vec<Vec<u32>> =
-        ["The", "Paris", "I"].map(|w| chat.encode_text(w).unwrap()).to_vec();
-    let a = ours.choice_logps(std::slice::from_ref(&prompt), &choices, &Cancel::default()).unwrap();
-    let b = chat.choice_logps(&[prompt], &choices, &Cancel::default()).unwrap();
-    eprintln!("ours {a:?}, candle {b:?}");
-    for (a, b) in a[0].iter().zip(&b[0]) {
-        assert!((a - b).abs() < 0.5, "{a} and {b}");
+        ["The", "Paris", "I"].map(|w| ours.encode_text(w).unwrap()).to_vec();
+    let known = std::slice::from_ref(&prompt);
+    let wanted = ours.choice_logps(known, &choices, &Cancel::default()).unwrap();
+    // Candle rounds what is multiplied with quantised numbers to 8 bits, too: what it says then is near,
+    // and need not be the same answer.
+    for (path, error) in [(&path, 0.5), (&exact, 1e-3)] {
+        let engine = CandleEngine::open(path).unwrap();
+        let model = engine.model().unwrap();
+        let chat: &dyn LanguageModel = model.as_ref();
+        assert_eq!(chat.encode_chat(&asked).unwrap(), prompt);
+        let said = chat.choice_logps(known, &choices, &Cancel::default()).unwrap();
+        for (a, b) in wanted[0].iter().zip(&said[0]) {
+            assert!((a - b).abs() < error, "{}: {a} and {b}", path.display());
+        }
+        let sampling = Sampling {
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: None,
+            min_p: None,
+            repetition_penalty: 1.0,
+            max_new_tokens: 24,
+            stop_ids: chat.stop_ids().to_vec(),
+        };
+        let request = DrawRequest { prompt: prompt.clone(), seeds: vec![Seed::root(1)], sampling };
+        let said = chat.draw(&[request], &Cancel::default()).unwrap().remove(0).remove(0);
+        assert!(!said.text.is_empty() && (error > 0.1 || said.text.contains("Paris")), "{said:?}");
     }
 }

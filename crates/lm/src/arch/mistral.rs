@@ -8,7 +8,6 @@ pub(super) const MISTRAL: Description = Description {
     model_type: "mistral",
     class: "MistralForCausalLM",
     has_window_keys: true,
-    // llama.cpp writes these files as Llama's.
-    gguf: None,
+    // GGUF files have it as Llama's.
     ..LLAMA
 };

@@ -124,7 +124,7 @@ fn a_dequantised_folder_is_the_same_model() {
     let Some(files) = smollm2() else { return };
     let weights = files.weights().unwrap();
     let out = tempfile::tempdir().unwrap();
-    files.write_hf(out.path(), &weights, WeightDtype::F32).unwrap();
+    files.write_hf(out.path(), &weights, WeightDtype::F32, u64::MAX).unwrap();
     let folder = Arc::new(ModelFiles::open(out.path()).unwrap());
     assert_eq!(folder.config(), files.config());
     assert_eq!(folder.quantised_note(), None);

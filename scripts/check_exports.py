@@ -10,9 +10,10 @@ iteration learns a few answers, then
   log-probability; so does PEFT on the base with the exported adapter;
 - llama.cpp (xllamacpp) opens the exported GGUF and writes the same tokens greedily at F32;
 - the exported model is a base for a new run, whose M0 answers the same;
-- datasets opens the pairs that a reduced demo exports, and TRL's DPOTrainer takes a step on them.
+- datasets opens the pairs that a reduced demo exports, and TRL's DPOTrainer takes a step on them;
+- tensorboard reads the demo's metrics: tags, steps and values.
 
-Needs torch, transformers, peft, trl, datasets and xllamacpp. Ends with 1 when anything differs.
+Needs torch, transformers, peft, trl, datasets, tensorboard and xllamacpp. Ends with 1 when anything differs.
 """
 
 import argparse
@@ -229,6 +230,23 @@ def check_gguf(check: Check, name: str, run: Path, out: Path) -> None:
     check.says(f"{name}: its GGUF is a base for a new run", (first["token_ids"], first["logp"]) == (ours["token_ids"], ours["logp"]))
 
 
+def check_metrics(check: Check, run: Path, out: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    check.call("export", "metrics", run, "-o", out)
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    events = EventAccumulator(str(out), size_guidance={"scalars": 0})
+    events.Reload()
+    for tag in ["loss", "learning_rate", "rewards/margins", "logps/chosen"]:
+        wanted = [(row["step"], row[tag]) for row in rows if tag in row]
+        read = [(event.step, event.value) for event in events.Scalars(f"train/{tag}")]
+        fine = len(read) == len(wanted) and all(
+            a == c and math.isclose(b, d, rel_tol=1e-6, abs_tol=1e-9) for (a, b), (c, d) in zip(read, wanted))
+        check.says(f"tensorboard reads train/{tag}", fine, f"{len(read)} steps")
+    ours = sorted(tag for tag in events.Tags()["scalars"] if tag.startswith("gradus/"))
+    check.says("tensorboard reads what iterations came to", "gradus/win_rate" in ours, " ".join(ours))
+
+
 def check_pairs(check: Check, out: Path) -> None:
     import datasets
     from trl import DPOConfig, DPOTrainer
@@ -241,6 +259,7 @@ def check_pairs(check: Check, out: Path) -> None:
         rows = json.loads(check.call("export", "pairs", run, "-o", folder, "--format", form, "--json"))["rows"]
         loaded = datasets.load_dataset(str(folder), split="train")
         check.says(f"datasets opens {form}", len(loaded) == rows, f"{rows} rows: {loaded.column_names}")
+    check_metrics(check, run, out / "metrics")
     model = transformers.AutoModelForCausalLM.from_pretrained(out / "model", dtype="auto")
     tokens = transformers.AutoTokenizer.from_pretrained(out / "model")
     pairs = datasets.load_dataset(str(out / "pairs-trl"), split="train")

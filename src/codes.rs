@@ -197,6 +197,7 @@ codes! {
     // 11: exports.
     NothingToExport = 1101, Never, "The run has nothing of what was to be exported.";
     AdapterNotAlone = 1102, Never, "A policy has no adapter that could be exported by itself.";
+    PairUnknown = 1103, Never, "No pair has that id, or more than one.";
 }
 
 /// What every code begins with.

@@ -20,6 +20,10 @@ pub enum ExportVerb {
     Gguf(GgufArguments),
     /// The pairs that were trained on, for TRL, axolotl, LLaMA-Factory.
     Pairs(PairsArguments),
+    /// Every answer with everything that the judge said of it.
+    Candidates(CandidatesArguments),
+    /// The figures of every step and iteration: JSON lines, and TensorBoard's event files.
+    Metrics(ExportPlace),
 }
 
 /// Where from and where to.
@@ -93,6 +97,16 @@ pub struct PairsArguments {
     /// The form that rows have.
     #[arg(long, default_value = "trl")]
     format: FormChoice,
+    /// Of this iteration alone.
+    #[arg(long)]
+    iteration: Option<u32>,
+}
+
+/// Every answer with its judgments.
+#[derive(Args)]
+pub struct CandidatesArguments {
+    #[command(flatten)]
+    place: ExportPlace,
     /// Of this iteration alone.
     #[arg(long)]
     iteration: Option<u32>,
@@ -182,6 +196,10 @@ pub fn run(verb: &ExportVerb) -> Result<ExitStatus, Error> {
             let run = open(place)?;
             (place, run.pairs(&place.out, (*format).into(), iteration.map(Iteration))?)
         }
+        ExportVerb::Candidates(CandidatesArguments { place, iteration }) => {
+            (place, open(place)?.candidates(&place.out, iteration.map(Iteration))?)
+        }
+        ExportVerb::Metrics(place) => (place, open(place)?.metrics(&place.out)?),
     };
     match place.json {
         true => output::json(&manifest)?,

@@ -17,11 +17,13 @@ mod hints;
 mod init;
 mod log;
 mod output;
+mod pairs;
 mod recipe;
 mod rejudge;
 mod report;
 mod rubric;
 mod screen;
+mod shell;
 mod signals;
 mod status;
 
@@ -70,6 +72,8 @@ enum Verb {
     /// What a run made, in the forms that other tools open.
     #[command(subcommand)]
     Export(export::ExportVerb),
+    /// The pairs of a run, and what was said of their answers.
+    Pairs(pairs::Arguments),
     /// Let any iteration of a run answer.
     Generate(generate::Arguments),
     /// Judge what a run has recorded again, under another rubric.
@@ -82,6 +86,10 @@ enum Verb {
     /// Read, check, compact or mend a run's log.
     #[command(subcommand)]
     Log(log::LogVerb),
+    /// What a shell needs to complete commands, on standard output.
+    Completions(shell::CompletionArguments),
+    /// Manual pages: of `gradus` on standard output, or of every command in a folder.
+    Man(shell::ManArguments),
 }
 
 /// Runs the command.
@@ -119,11 +127,14 @@ fn run(verb: Verb) -> Result<ExitStatus, Error> {
         Verb::Prompts(verb) => control::add(&verb),
         Verb::Report(arguments) => report::run(&arguments),
         Verb::Export(verb) => export::run(&verb),
+        Verb::Pairs(arguments) => pairs::run(&arguments),
         Verb::Generate(arguments) => generate::run(&arguments),
         Verb::Rejudge(arguments) => rejudge::run(&arguments),
         Verb::Rubric(verb) => rubric::run(&verb),
         Verb::Devices(arguments) => devices::run(&arguments),
         Verb::Log(verb) => log::run(&verb),
+        Verb::Completions(arguments) => shell::complete(&arguments, Arguments::command()),
+        Verb::Man(arguments) => shell::man(&arguments, Arguments::command()),
     }
 }
 

@@ -10,14 +10,20 @@
 //! | `card` | `README.md` of a model or an adapter |
 //! | `weights` | the model, its adapter, its GGUF |
 //! | `pairs`, `preference` | the pairs that were trained on, and the forms they can take |
+//! | `answers` | every answer with every judgment; a pair as it is shown |
+//! | `metrics`, `tensorboard` | what each step and iteration came to |
 
+mod answers;
 mod card;
 mod manifest;
+mod metrics;
 mod pairs;
 mod preference;
 mod target;
+mod tensorboard;
 mod weights;
 
+pub use answers::{AnsweredPrompt, JudgedAnswer, PairSummary, RecordedVerdict};
 pub use manifest::{ExportedFile, Manifest};
 pub use pairs::PairsFormat;
 pub use weights::{ModelDtype, ModelWishes};

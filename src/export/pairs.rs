@@ -4,7 +4,8 @@ use super::RunExport;
 use super::manifest::Manifest;
 use super::preference::PairRow;
 use super::target::NewFolder;
-use crate::domain::{Iteration, PairId, PromptId};
+use crate::blob::ReadBlobs;
+use crate::domain::{Iteration, Offset, PairId, PromptId};
 use crate::error::{Code, Error};
 use crate::log::Log;
 use crate::stage::StageError;
@@ -14,8 +15,8 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Rows of an export of pairs.
-const ROWS: &str = "train.jsonl";
+/// Rows of an export that has rows.
+pub(super) const ROWS: &str = "train.jsonl";
 
 /// The form that rows have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,85 +61,108 @@ impl RunExport {
     ) -> Result<Manifest, Error> {
         let folder = NewFolder::begin(to)?;
         let mut manifest = self.manifest("pairs", None, format.name().to_owned());
-        let (mut text, mut rows) = (String::new(), 0u64);
-        for (iteration, open) in &self.view.iterations {
-            if only.is_some_and(|only| only != *iteration) {
-                continue;
-            }
-            for pair in self.rows_of(*iteration, open)? {
-                for row in pair.rows(format) {
-                    rows += 1;
-                    text += &row.to_string();
-                    text.push('\n');
-                }
-            }
+        let mut file = folder.rows(ROWS)?;
+        for (iteration, open) in self.iterations(only) {
+            let trained =
+                self.rows_of(iteration, open)?.into_iter().filter(|(_, trained)| *trained);
+            let mut rows = trained.flat_map(|(pair, _)| pair.rows(format));
+            rows.try_for_each(|row| file.push(&row))?;
         }
-        if rows == 0 {
-            let which = only.map_or_else(String::new, |n| format!(" in iteration {n}"));
-            let message =
-                format!("the run has trained on no pairs{which}: there is nothing to export");
-            return Err(Error::refused(Code::NothingToExport, message));
-        }
+        let which = only.map_or_else(String::new, |n| format!(" in iteration {n}"));
+        let rows = file.finish(&format!("the run has trained on no pairs{which}"))?;
         manifest.rows = Some(rows);
-        folder.write(ROWS, text)?;
         if format == PairsFormat::LlamaFactory {
             folder.write("dataset_info.json", format!("{:#}\n", dataset_info(&self.name())))?;
         }
-        folder.write("README.md", self.data_card(format, rows))?;
+        let what = format!(
+            "pairs of answers (form `{}`), chosen and rejected by the model's own judgment, that the run \
+             trained on. `score_*` are the judge's means (null: nobody scored it), `weight` and \
+             `certainty` are what the pair's loss was weighted by and how certainly chosen is the better \
+             side, `policy` is who answered and `rubrics` under what was judged",
+            format.name()
+        );
+        folder.write("README.md", self.data_card("Pairs", &what, rows))?;
         manifest.finish(folder)
     }
 
-    /// The pairs that an iteration trained on, with their texts.
-    fn rows_of(&self, iteration: Iteration, open: &IterationView) -> Result<Vec<PairRow>, Error> {
-        let blobs = self.folder.blobs();
-        let bodies = Bodies { log: &self.log, blobs: blobs.as_ref() };
+    /// The run's iterations, all of them or one.
+    pub(super) fn iterations(
+        &self,
+        only: Option<Iteration>,
+    ) -> impl Iterator<Item = (Iteration, &IterationView)> {
+        let wanted = move |iteration: &Iteration| only.is_none_or(|only| only == *iteration);
+        let all = self.view.iterations.iter().map(|(iteration, open)| (*iteration, &**open));
+        all.filter(move |(iteration, _)| wanted(iteration))
+    }
+
+    /// What is recorded in the run's log.
+    pub(super) fn bodies<'a>(&'a self, blobs: &'a dyn ReadBlobs) -> Bodies<'a> {
+        Bodies { log: &self.log, blobs }
+    }
+
+    /// The pairs that an iteration formed, with their texts, and whether it trained on them.
+    pub(super) fn rows_of(
+        &self,
+        iteration: Iteration,
+        open: &IterationView,
+    ) -> Result<Vec<(PairRow, bool)>, Error> {
         let sealed: BTreeSet<&PairId> = open.sealed.iter().flatten().collect();
-        let trained = open.pairs.iter().filter(|(_, (id, _))| sealed.contains(id));
-        let row = |prompt: &PromptId, at| -> Result<PairRow, StageError> {
-            let pair = bodies.pair(at)?;
-            let places = open.samples_of(prompt).ok_or_else(|| dropped(prompt))?;
-            let answers = bodies.answers(&places)?;
-            let rubrics = open.prompt_judgments.get(prompt);
-            Ok(PairRow {
-                prompt: bodies.prompt(&self.view, prompt)?.messages,
-                chosen: bodies.side_text(&pair.chosen, &answers)?,
-                rejected: bodies.side_text(&pair.rejected, &answers)?,
-                iteration: iteration.0,
-                policy: open.policy.id().to_string(),
-                rubrics: rubrics.iter().flat_map(|j| &j.rubrics).map(ToString::to_string).collect(),
-                pair,
-            })
+        let row = |(prompt, (id, at)): (&PromptId, &(PairId, Offset))| {
+            Ok((self.pair_row(iteration, open, prompt, *at)?, sealed.contains(id)))
         };
-        let rows = trained.map(|(prompt, (_, at))| row(prompt, *at));
-        rows.collect::<Result<Vec<PairRow>, StageError>>().map_err(|error| match error {
+        let rows: Result<Vec<(PairRow, bool)>, StageError> = open.pairs.iter().map(row).collect();
+        rows.map_err(|error| self.unread(iteration, error))
+    }
+
+    fn pair_row(
+        &self,
+        iteration: Iteration,
+        open: &IterationView,
+        prompt: &PromptId,
+        at: Offset,
+    ) -> Result<PairRow, StageError> {
+        let blobs = self.folder.blobs();
+        let bodies = self.bodies(blobs.as_ref());
+        let pair = bodies.pair(at)?;
+        let missing = || StageError::Missing(format!("the answers to prompt {prompt}"));
+        let answers = bodies.answers(&open.samples_of(prompt).ok_or_else(missing)?)?;
+        let rubrics = open.prompt_judgments.get(prompt);
+        let named = |rubric| crate::report::rubric_name(&self.view, rubric);
+        Ok(PairRow {
+            prompt: bodies.prompt(&self.view, prompt)?.messages,
+            chosen: bodies.side_text(&pair.chosen, &answers)?,
+            rejected: bodies.side_text(&pair.rejected, &answers)?,
+            iteration: iteration.0,
+            policy: open.policy.id().to_string(),
+            rubrics: rubrics.iter().flat_map(|j| &j.rubrics).map(named).collect(),
+            pair,
+        })
+    }
+
+    /// Why an iteration's texts cannot be read.
+    pub(super) fn unread(&self, iteration: Iteration, error: StageError) -> Error {
+        match error {
             StageError::Missing(what) if self.log.compacted().is_some() => Error::refused(
                 Code::RecordsDropped,
                 format!(
                     "iteration {iteration}'s texts were dropped when the log was compacted ({what}). \
-                     Export later iterations (--iteration), or a copy of the folder from before that"
+                     Ask for later iterations (--iteration), or for a copy of the folder from before that"
                 ),
             ),
             other => other.into(),
-        })
+        }
     }
 
-    fn data_card(&self, format: PairsFormat, rows: u64) -> String {
+    /// `README.md` of rows, with what `datasets.load_dataset(FOLDER)` looks for.
+    pub(super) fn data_card(&self, title: &str, what: &str, rows: u64) -> String {
         let name = self.name();
         format!(
             "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: {ROWS}\ntags: \
-             [preference, dpo, gradus]\n---\n\n# Pairs of {name}\n\n{rows} rows of the form `{}`, which \
-             the gradus run `{name}` trained on: answers of a model, chosen and rejected by its own \
-             judgment. `score_*` are the judge's means (null: nobody scored it), `weight` and `certainty` \
-             are what the pair's loss was weighted by and how certainly chosen is the better side, \
-             `policy` is who answered and `rubrics` under what was judged.\n\n`gradus.json` has every \
-             file with its SHA-256. The licence is that of the prompts and of the model.\n",
-            format.name()
+             [preference, gradus]\n---\n\n# {title} of {name}\n\n{rows} rows from the gradus run `{name}`: \
+             {what}.\n\n`gradus.json` has every file with its SHA-256. The licence is that of the prompts \
+             and of the model.\n",
         )
     }
-}
-
-fn dropped(prompt: &PromptId) -> StageError {
-    StageError::Missing(format!("the answers to prompt {prompt}"))
 }
 
 /// How LLaMA-Factory is told of the file.

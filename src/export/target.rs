@@ -2,8 +2,9 @@
 
 use crate::atomic_file::sync_folder;
 use crate::error::{Code, Error};
+use serde::Serialize;
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 /// A folder that has not got its place yet; removed when it does not get it.
@@ -51,6 +52,16 @@ impl NewFolder {
         std::fs::write(&path, bytes).map_err(|e| Error::io(&path, e))
     }
 
+    /// Begins a file of rows.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn rows(&self, name: &str) -> Result<RowsFile, Error> {
+        let path = self.part.join(name);
+        let file = File::create(&path).map_err(|e| Error::io(&path, e))?;
+        Ok(RowsFile { path, file: BufWriter::new(file), rows: 0 })
+    }
+
     /// Gives the folder its place. Durable when this returns.
     ///
     /// # Errors
@@ -69,6 +80,42 @@ impl NewFolder {
         })?;
         self.finished = true;
         sync_folder(beside(&self.place)).map_err(|e| io(&self.place, e))
+    }
+}
+
+/// A file with a JSON value on each line, however many they are.
+pub(super) struct RowsFile {
+    path: PathBuf,
+    file: BufWriter<File>,
+    rows: u64,
+}
+
+impl RowsFile {
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn push(&mut self, row: &impl Serialize) -> Result<(), Error> {
+        let io = |error: std::io::Error| Error::io(&self.path, error);
+        serde_json::to_writer(&mut self.file, row).map_err(|error| io(error.into()))?;
+        self.file.write_all(b"\n").map_err(io)?;
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// Ends the file: how many rows it has.
+    ///
+    /// # Errors
+    /// What the file system says; [`Error::Refused`] where it has none.
+    pub fn finish(mut self, nothing: &str) -> Result<u64, Error> {
+        self.file.flush().map_err(|error| Error::io(&self.path, error))?;
+        match self.rows {
+            0 => Err(Error::refused(
+                Code::NothingToExport,
+                format!("{nothing}: there is nothing to export"),
+            )),
+            rows => Ok(rows),
+        }
     }
 }
 

@@ -64,7 +64,7 @@ pub struct BadAnswerRow {
 }
 
 /// Name and version of a rubric, or the beginning of its hash.
-pub(super) fn named(view: &RunView, rubric: &RubricId) -> String {
+pub(crate) fn named(view: &RunView, rubric: &RubricId) -> String {
     let facts = view.rubrics.installed.get(rubric);
     facts.map_or_else(|| rubric.short().to_owned(), |f| format!("{}@{}", f.name, f.version))
 }

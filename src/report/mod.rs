@@ -7,6 +7,7 @@ mod page;
 mod plot;
 mod table;
 
+pub(crate) use judging::named as rubric_name;
 pub use judging::{AttackRow, BadAnswerRow, RubricJudgments, rubrics_table};
 pub use page::page;
 pub use table::{iterations_table, judge_table, time_table};

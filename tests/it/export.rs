@@ -1,6 +1,7 @@
 //! What a run made, taken out of it. That other tools open it is `scripts/check_exports.py`'s.
 
 use crate::runs::{blobs, copied, gradus, whole};
+use gradus::domain::Event;
 use gradus::export::{ModelDtype, ModelWishes, RunExport};
 use gradus::lm::model_files::ModelFiles;
 use gradus::lm::weights::WeightDtype;
@@ -136,6 +137,126 @@ fn pairs_come_out_in_every_form() {
         exported("pairs", &run, &out, &["--iteration", iteration])["rows"].as_u64().unwrap()
     };
     assert_eq!(of("2") + of("3"), trl.len() as u64);
+}
+
+fn printed(run: &Path, arguments: &[&str]) -> Output {
+    let mut command = gradus();
+    command.args(arguments).arg(run).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.output().unwrap()
+}
+
+#[test]
+fn every_answer_comes_out_with_everything_that_was_said_of_it() {
+    let root = tempfile::tempdir().unwrap();
+    let (run, out) = (whole().dir(), root.path().join("candidates"));
+    let rows = exported("candidates", &run, &out, &[])["rows"].as_u64().unwrap();
+    let (mut answers, mut judgments) = (0, 0);
+    for record in crate::runs::records(&run) {
+        match record.event {
+            Event::CompletionsSampled { completions, .. } => answers += completions.len(),
+            Event::JudgmentsRecorded { judgments: all, .. } => judgments += all.len(),
+            _ => {}
+        }
+    }
+    let text = std::fs::read_to_string(out.join("train.jsonl")).unwrap();
+    let all: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((rows as usize, all.len()), (answers, answers));
+    let said = |row: &Value| row["verdicts"].as_array().unwrap().len();
+    assert_eq!(all.iter().map(said).sum::<usize>(), judgments);
+    for row in &all {
+        let scores: Vec<f64> = row["verdicts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|v| v["score"].as_f64())
+            .collect();
+        let mean = scores.iter().sum::<f64>() / scores.len() as f64;
+        match row["score"].as_f64() {
+            Some(score) => assert!((score - mean).abs() < 1e-9, "{row}"),
+            None => assert!(scores.is_empty(), "{row}"),
+        }
+    }
+}
+
+#[test]
+fn pairs_are_listed_and_shown_with_what_was_said() {
+    let run = whole().dir();
+    let list: Value = serde_json::from_slice(&printed(&run, &["pairs", "--json"]).stdout).unwrap();
+    let list = list.as_array().unwrap();
+    let formed = crate::runs::records(&run)
+        .into_iter()
+        .filter(|record| matches!(record.event, Event::PairFormed { .. }));
+    assert_eq!(list.len(), formed.count());
+    let id = list[0]["id"].as_str().unwrap();
+    let shown = String::from_utf8(printed(&run, &["pairs", "--show", id]).stdout).unwrap();
+    for text in [
+        id,
+        list[0]["asked"].as_str().unwrap(),
+        "chosen, ",
+        "rejected, ",
+        "demo-compact@",
+        "    | ",
+    ] {
+        assert!(shown.contains(text), "{text}: {shown}");
+    }
+    let few = String::from_utf8(printed(&run, &["pairs", "--limit", "3"]).stdout).unwrap();
+    assert!(few.contains(&format!("3 of {} pairs", list.len())), "{few}");
+    let none = printed(&run, &["pairs", "--json", "--min-gap", "99"]);
+    assert_eq!(String::from_utf8(none.stdout).unwrap().trim(), "[]");
+    let unknown = printed(&run, &["pairs", "--show", "nothing"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("GRADUS1103"));
+}
+
+#[test]
+fn shells_and_man_are_told_of_every_command() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let mut command = gradus();
+        let said = command.args(["completions", shell]).stdout(Stdio::piped()).output().unwrap();
+        let text = String::from_utf8(said.stdout).unwrap();
+        assert!(said.status.success() && text.contains("rejudge") && text.contains("export"));
+    }
+    let root = tempfile::tempdir().unwrap();
+    assert!(gradus().args(["man", "--out"]).arg(root.path()).status().unwrap().success());
+    let pages = names(root.path());
+    for page in ["gradus.1", "gradus-run.1", "gradus-export-model.1", "gradus-pairs.1"] {
+        assert!(pages.iter().any(|name| name == page), "{page}: {pages:?}");
+    }
+    let mut command = gradus();
+    let said = command.arg("man").stdout(Stdio::piped()).output().unwrap();
+    assert!(String::from_utf8(said.stdout).unwrap().contains(".TH gradus"));
+}
+
+/// `scripts/check_exports.py` reads the events with tensorboard.
+#[test]
+fn metrics_are_those_of_every_step() {
+    let root = tempfile::tempdir().unwrap();
+    let (run, out) = (whole().dir(), root.path().join("metrics"));
+    let manifest = exported("metrics", &run, &out, &[]);
+    let lines = |name: &str| -> Vec<Value> {
+        let text = std::fs::read_to_string(out.join(name)).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let (steps, iterations) = (lines("metrics.jsonl"), lines("iterations.jsonl"));
+    assert_eq!((manifest["rows"].as_u64(), iterations.len()), (Some(steps.len() as u64), 3));
+    let taken: Vec<Value> = crate::runs::records(&run)
+        .into_iter()
+        .filter_map(|record| match record.event {
+            Event::StepTaken { metrics, .. } => Some(metrics.loss.into()),
+            _ => None,
+        })
+        .collect();
+    let said: Vec<Value> = steps.iter().map(|step| step["loss"].clone()).collect();
+    assert_eq!(said, taken);
+    let numbers: Vec<u64> = steps.iter().map(|step| step["step"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (1..=steps.len() as u64).collect::<Vec<_>>(), "they never begin again");
+    assert!(steps.iter().all(|step| step["time"].as_f64().unwrap() > 1e9));
+    let tokens: Vec<f64> = steps.iter().map(|step| step["num_tokens"].as_f64().unwrap()).collect();
+    assert!(tokens.is_sorted() && tokens[0] > 0.0);
+    let events = names(&out).into_iter().find(|name| name.contains("tfevents")).unwrap();
+    let bytes = std::fs::read(out.join(events)).unwrap();
+    let has = |tag: &str| bytes.windows(tag.len()).any(|at| at == tag.as_bytes());
+    assert!(["train/loss", "train/rewards/margins", "gradus/win_rate/low"].iter().all(|t| has(t)));
 }
 
 #[test]

@@ -111,6 +111,7 @@ const MAY_SEE: [(&str, &[&str]); 28] = [
         "export",
         &[
             "atomic_file",
+            "blob",
             "config",
             "domain",
             "engine",

@@ -4,10 +4,9 @@
 use super::RunExport;
 use super::manifest::Manifest;
 use super::pairs::ROWS;
+use super::preference::PairRow;
 use super::target::NewFolder;
-use crate::domain::{
-    Iteration, Judgment, Message, Outcome, PairId, PromptId, Side, StopReason, TextRef,
-};
+use crate::domain::{Iteration, Judgment, Message, Outcome, PairId, PromptId, StopReason, TextRef};
 use crate::error::{Code, Error};
 use crate::report::rubric_name;
 use crate::stage::StageError;
@@ -134,6 +133,20 @@ fn judged(view: &RunView, answers: Answers, said: &RecordedJudgments) -> Vec<Jud
     texts.enumerate().filter_map(answer).collect()
 }
 
+fn summary(iteration: Iteration, row: PairRow, trained: bool) -> PairSummary {
+    PairSummary {
+        id: row.pair.id,
+        iteration,
+        trained,
+        prompt_id: row.pair.prompt,
+        score_chosen: row.pair.chosen.score,
+        score_rejected: row.pair.rejected.score,
+        asked: row.prompt.into_iter().next_back().map(|turn| turn.content).unwrap_or_default(),
+        chosen: row.chosen,
+        rejected: row.rejected,
+    }
+}
+
 impl RunExport {
     /// A prompt with what was answered to it in an iteration, and what was said of that.
     fn answered(
@@ -142,15 +155,12 @@ impl RunExport {
         open: &IterationView,
         prompt: &PromptId,
     ) -> Result<Option<AnsweredPrompt>, StageError> {
-        let (Some(places), blobs) = (open.samples_of(prompt), self.folder.blobs()) else {
-            return Ok(None);
-        };
-        let bodies = self.bodies(blobs.as_ref());
+        let Some(places) = open.samples_of(prompt) else { return Ok(None) };
+        let bodies = self.bodies();
         let answers = bodies.answers(&places)?;
-        let nothing = || RecordedJudgments { judgments: Vec::new(), scores: Vec::new() };
         let said = match open.judged.get(prompt) {
             Some(at) => bodies.judgments(*at, answers.completions.len())?,
-            None => nothing(),
+            None => RecordedJudgments { judgments: Vec::new(), scores: Vec::new() },
         };
         Ok(Some(AnsweredPrompt {
             iteration,
@@ -206,21 +216,8 @@ impl RunExport {
     pub fn pair_list(&self, only: Option<Iteration>) -> Result<Vec<PairSummary>, Error> {
         let mut all = Vec::new();
         for (iteration, open) in self.iterations(only) {
-            for (row, trained) in self.rows_of(iteration, open)? {
-                let asked = row.prompt.last().map(|turn| turn.content.clone());
-                let score = |side: &Side| side.score;
-                all.push(PairSummary {
-                    id: row.pair.id.clone(),
-                    iteration,
-                    trained,
-                    score_chosen: score(&row.pair.chosen),
-                    score_rejected: score(&row.pair.rejected),
-                    asked: asked.unwrap_or_default(),
-                    chosen: row.chosen,
-                    rejected: row.rejected,
-                    prompt_id: row.pair.prompt,
-                });
-            }
+            let rows = self.rows_of(iteration, open)?.into_iter();
+            all.extend(rows.map(|(row, trained)| summary(iteration, row, trained)));
         }
         Ok(all)
     }
@@ -230,20 +227,23 @@ impl RunExport {
     /// # Errors
     /// [`Error::Refused`] where no pair begins so, or several do; else as [`RunExport::pair_list`].
     pub fn pair(&self, wanted: &str) -> Result<(PairSummary, AnsweredPrompt), Error> {
-        let list = self.pair_list(None)?;
-        let mut found = list.into_iter().filter(|pair| pair.id.0.starts_with(wanted));
         let refused = |why: String| Error::refused(Code::PairUnknown, why);
         let none =
             || refused(format!("no pair's id begins with {wanted:?}. gradus pairs lists them"));
-        let pair = found.next().ok_or_else(none)?;
+        let all = self.iterations(None).flat_map(|(iteration, open)| {
+            open.pairs.iter().map(move |(prompt, (id, at))| (iteration, open, prompt, id, *at))
+        });
+        let mut found = all.filter(|(_, _, _, id, _)| id.0.starts_with(wanted));
+        let (iteration, open, prompt, id, at) = found.next().ok_or_else(none)?;
         if found.next().is_some() {
             return Err(refused(format!(
                 "several pairs' ids begin with {wanted:?}; give more of it"
             )));
         }
-        let open = self.view.iterations.get(&pair.iteration).ok_or_else(none)?;
-        let answered = self.answered(pair.iteration, open, &pair.prompt_id);
-        let answered = answered.map_err(|error| self.unread(pair.iteration, error))?;
-        Ok((pair, answered.ok_or_else(none)?))
+        let unread = |error| self.unread(iteration, error);
+        let row = self.pair_row(iteration, open, prompt, at).map_err(unread)?;
+        let trained = open.sealed.iter().flatten().any(|sealed| sealed == id);
+        let answered = self.answered(iteration, open, prompt).map_err(unread)?;
+        Ok((summary(iteration, row, trained), answered.ok_or_else(none)?))
     }
 }

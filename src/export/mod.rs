@@ -28,6 +28,7 @@ pub use manifest::{ExportedFile, Manifest};
 pub use pairs::PairsFormat;
 pub use weights::{ModelDtype, ModelWishes};
 
+use crate::blob::BlobStore;
 use crate::config::Config;
 use crate::engine::local::LocalModel;
 use crate::error::{Code, Error};
@@ -43,6 +44,7 @@ pub struct RunExport {
     view: RunView,
     log: JournalLog,
     files: Arc<ModelFiles>,
+    blobs: Arc<BlobStore>,
     local: LocalModel,
 }
 
@@ -58,9 +60,10 @@ impl RunExport {
         let config = Config::from_yaml(&folder.config())?;
         let files = Arc::new(ModelFiles::open(&folder.model())?);
         identity::check_model(&view, &files, folder)?;
-        let local = LocalModel::on(None, files.clone(), folder.blobs())
+        let blobs = folder.blobs();
+        let local = LocalModel::on(None, files.clone(), blobs.clone())
             .with_adapters_of_old(identity::adapters_of_old(&view, &config));
-        Ok(RunExport { folder: folder.clone(), view, log, files, local })
+        Ok(RunExport { folder: folder.clone(), view, log, files, blobs, local })
     }
 
     /// The policy that a person means: `latest`, `base`, `M2`, or the beginning of its hash.

@@ -4,7 +4,6 @@ use super::RunExport;
 use super::manifest::Manifest;
 use super::preference::PairRow;
 use super::target::NewFolder;
-use crate::blob::ReadBlobs;
 use crate::domain::{Iteration, Offset, PairId, PromptId};
 use crate::error::{Code, Error};
 use crate::log::Log;
@@ -96,8 +95,8 @@ impl RunExport {
     }
 
     /// What is recorded in the run's log.
-    pub(super) fn bodies<'a>(&'a self, blobs: &'a dyn ReadBlobs) -> Bodies<'a> {
-        Bodies { log: &self.log, blobs }
+    pub(super) fn bodies(&self) -> Bodies<'_> {
+        Bodies { log: &self.log, blobs: self.blobs.as_ref() }
     }
 
     /// The pairs that an iteration formed, with their texts, and whether it trained on them.
@@ -114,15 +113,14 @@ impl RunExport {
         rows.map_err(|error| self.unread(iteration, error))
     }
 
-    fn pair_row(
+    pub(super) fn pair_row(
         &self,
         iteration: Iteration,
         open: &IterationView,
         prompt: &PromptId,
         at: Offset,
     ) -> Result<PairRow, StageError> {
-        let blobs = self.folder.blobs();
-        let bodies = self.bodies(blobs.as_ref());
+        let bodies = self.bodies();
         let pair = bodies.pair(at)?;
         let missing = || StageError::Missing(format!("the answers to prompt {prompt}"));
         let answers = bodies.answers(&open.samples_of(prompt).ok_or_else(missing)?)?;

@@ -121,8 +121,8 @@ impl RunExport {
             "use_rslora": false,
         });
         folder.write("adapter_config.json", format!("{config:#}\n"))?;
-        let tensors = Weights::from_bytes(&self.blob(weights)?)?;
-        tensors.save(&folder.path().join("adapter_model.safetensors"), WeightDtype::F32)?;
+        // It is kept as PEFT keeps it: its names, in F32.
+        folder.write("adapter_model.safetensors", self.blobs.read(weights)?)?;
         folder.write("README.md", adapter_card(&Card::of(self, policy, base, &manifest)))?;
         manifest.finish(folder)
     }
@@ -146,7 +146,7 @@ impl RunExport {
         let mut file = BufWriter::new(file);
         write_gguf(&mut file, &self.files, &weights, dtype, &called)?;
         file.into_inner().map_err(|e| Error::io(&path, e.into_error()))?;
-        folder.write("Modelfile", self.modelfile(&called)?)?;
+        folder.write("Modelfile", self.modelfile(&called))?;
         let base = self.base_name();
         folder.write("README.md", model_card(&Card::of(self, policy, base, &manifest)))?;
         manifest.finish(folder)
@@ -154,10 +154,6 @@ impl RunExport {
 
     fn merged(&self, policy: &PolicyRow) -> Result<Weights, Error> {
         Ok(self.local.merged(&policy.policy).map_err(StageError::from)?)
-    }
-
-    fn blob(&self, hash: &crate::domain::BlobHash) -> Result<Vec<u8>, Error> {
-        Ok(self.folder.blobs().read(hash)?)
     }
 
     /// The adapter of a policy, which lies on the run's base.
@@ -223,7 +219,7 @@ impl RunExport {
     }
 
     /// What Ollama is told. It takes the chat template from the file.
-    fn modelfile(&self, called: &str) -> Result<String, Error> {
+    fn modelfile(&self, called: &str) -> String {
         let mut text = format!("# {called}: ollama create NAME -f Modelfile\nFROM ./{GGUF}\n");
         for id in self.files.stop_ids() {
             let specials = self.files.tokenizer().specials();
@@ -231,7 +227,7 @@ impl RunExport {
                 text += &format!("PARAMETER stop {}\n", json!(token));
             }
         }
-        Ok(text)
+        text
     }
 }
 

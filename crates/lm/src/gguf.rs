@@ -98,18 +98,27 @@ impl GgufModel {
             }
             let quantised = self.content.tensor(&mut reader, &stored, &Device::Cpu)?;
             let tensor = quantised.dequantize(&Device::Cpu)?;
-            let heads = match (self.format.query_key_rows, spec.role) {
-                (RowOrder::SideBySide, TensorRole::Query) => Some(self.config.num_attention_heads),
-                (RowOrder::SideBySide, TensorRole::Key) => Some(self.config.num_key_value_heads),
-                _ => None,
-            };
-            let tensor = match heads {
+            let tensor = match paired_heads(self.format, spec.role, &self.config) {
                 Some(heads) => halves_from_pairs(&tensor, heads)?,
                 None => tensor,
             };
             found.insert(spec.name, tensor);
         }
         Weights(found).checked(&self.config)
+    }
+}
+
+/// Heads of a tensor whose rows GGUF files of this format have in another order than Hugging Face's;
+/// `None` of one whose rows lie in the same order.
+pub(crate) fn paired_heads(
+    format: GgufFormat,
+    role: TensorRole,
+    config: &ModelConfig,
+) -> Option<usize> {
+    match (format.query_key_rows, role) {
+        (RowOrder::SideBySide, TensorRole::Query) => Some(config.num_attention_heads),
+        (RowOrder::SideBySide, TensorRole::Key) => Some(config.num_key_value_heads),
+        _ => None,
     }
 }
 

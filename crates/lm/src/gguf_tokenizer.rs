@@ -5,8 +5,18 @@ use super::gguf::Metadata;
 use serde_json::{Map, Value, json};
 
 /// Token types of GGUF.
+pub(crate) const NORMAL: i64 = 1;
 pub(crate) const CONTROL: i64 = 3;
 pub(crate) const USER_DEFINED: i64 = 4;
+pub(crate) const UNUSED: i64 = 5;
+
+/// Tokens by what they are for: in `tokenizer_config.json`, and after `tokenizer.ggml.`.
+pub(crate) const NAMED_TOKENS: [(&str, &str); 4] = [
+    ("bos_token", "bos_token_id"),
+    ("eos_token", "eos_token_id"),
+    ("pad_token", "padding_token_id"),
+    ("unk_token", "unknown_token_id"),
+];
 
 /// llama.cpp's names for the ways of splitting text that are known here, each once.
 pub(crate) const SPLITTERS: [&str; 4] = ["gpt-2", "smollm", "llama-bpe", "qwen2"];
@@ -44,7 +54,7 @@ pub fn tokenizer_texts(metadata: &Metadata<'_>, context: usize) -> Result<Tokeni
     let mut added = Vec::new();
     for (id, token) in tokens.iter().enumerate() {
         vocab.insert((*token).to_owned(), id.into());
-        let kind = types.get(id).copied().unwrap_or(1);
+        let kind = types.get(id).copied().unwrap_or(NORMAL);
         if kind == CONTROL || kind == USER_DEFINED {
             added.push(added_token(id, token, kind == CONTROL));
         }
@@ -110,12 +120,7 @@ fn added_by_id(added: &[Value]) -> Value {
 
 fn named_specials(metadata: &Metadata<'_>, tokens: &[&str]) -> Map<String, Value> {
     let mut named = Map::new();
-    for (name, key) in [
-        ("bos_token", "bos_token_id"),
-        ("eos_token", "eos_token_id"),
-        ("pad_token", "padding_token_id"),
-        ("unk_token", "unknown_token_id"),
-    ] {
+    for (name, key) in NAMED_TOKENS {
         let id = metadata.id(&format!("tokenizer.ggml.{key}"));
         if let Some(token) = id.and_then(|id| tokens.get(id as usize)) {
             named.insert(name.to_owned(), (*token).into());

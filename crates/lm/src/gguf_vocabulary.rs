@@ -3,14 +3,12 @@
 
 use super::chat_files::named_token;
 use super::error::LmError;
-use super::gguf_tokenizer::{CONTROL, SPLITTERS, USER_DEFINED, splitter};
+use super::gguf_tokenizer::{
+    CONTROL, NAMED_TOKENS, NORMAL, SPLITTERS, UNUSED, USER_DEFINED, splitter,
+};
 use super::model_files::ModelFiles;
 use candle_core::quantized::gguf_file::Value;
 use serde_json::Value as Json;
-
-/// Token types of GGUF.
-const NORMAL: i64 = 1;
-const UNUSED: i64 = 5;
 
 /// Metadata under the keys of `tokenizer.*`.
 ///
@@ -43,12 +41,7 @@ pub fn tokenizer_metadata(files: &ModelFiles) -> Result<Vec<(String, Value)>, Lm
         // Ends an answer, whatever ends a text.
         ("tokenizer.ggml.eot_token_id".to_owned(), Value::U32(files.turn_end())),
     ];
-    for (name, key) in [
-        ("bos_token", "bos_token_id"),
-        ("eos_token", "eos_token_id"),
-        ("pad_token", "padding_token_id"),
-        ("unk_token", "unknown_token_id"),
-    ] {
+    for (name, key) in NAMED_TOKENS {
         let token = named_token(&config, name);
         if let Some(id) = token.and_then(|token| files.tokenizer().id_of(&token)) {
             all.push((format!("tokenizer.ggml.{key}"), Value::U32(id)));

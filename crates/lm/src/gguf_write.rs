@@ -1,9 +1,8 @@
 //! A model as one GGUF file, for llama.cpp and what is built on it: weights, shape, tokenizer and chat
 //! template. What [`super::gguf`] reads, the other way round.
 
-use super::arch::{RowOrder, TensorRole};
 use super::error::LmError;
-use super::gguf::pairs_from_halves;
+use super::gguf::{paired_heads, pairs_from_halves};
 use super::gguf_vocabulary::tokenizer_metadata;
 use super::model_files::ModelFiles;
 use super::tensors::tensors;
@@ -106,12 +105,7 @@ fn stored(
     let format = format(files)?;
     let stored = |spec: super::tensors::TensorSpec| {
         let tensor = weights.get(&spec.name)?;
-        let heads = match (format.query_key_rows, spec.role) {
-            (RowOrder::SideBySide, TensorRole::Query) => Some(config.num_attention_heads),
-            (RowOrder::SideBySide, TensorRole::Key) => Some(config.num_key_value_heads),
-            _ => None,
-        };
-        let tensor = match heads {
+        let tensor = match paired_heads(format, spec.role, config) {
             Some(heads) => pairs_from_halves(tensor, heads)?,
             None => tensor.contiguous()?,
         };

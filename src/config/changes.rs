@@ -1,17 +1,26 @@
 //! What differs between the settings that a run has recorded and those of its file now.
 
 use super::Config;
+use super::describe::with_current_names;
 use crate::domain::plan::SettingChange;
 use serde_json::Value;
 
 /// Every setting of `now` that is another than in `recorded`, by key. A setting that `recorded` says
 /// nothing of, for it is younger than the record, was its default.
 pub fn changes(recorded: &Value, now: &Config) -> Vec<SettingChange> {
+    let recorded = with_current_names(recorded);
     let before: Option<Config> = serde_json::from_value(recorded.clone()).ok();
-    let before = before.map_or_else(|| recorded.clone(), |config| config.recorded());
+    let before = before.map_or(recorded, |config| config.recorded());
     let mut all = Vec::new();
     walk("", Some(&before), Some(&now.recorded()), &mut all);
     all.retain(|change| !is_of_no_plan(&change.key));
+    all
+}
+
+/// Every setting that differs between two, by key.
+pub fn differences(before: &Config, now: &Config) -> Vec<SettingChange> {
+    let mut all = Vec::new();
+    walk("", Some(&before.as_json()), Some(&now.as_json()), &mut all);
     all
 }
 
@@ -75,5 +84,19 @@ mod tests {
         let mut now = Config::default();
         now.pairs.noise = 2.0;
         assert_eq!(said(&of_old, &now), ["pairs.noise: 1.0 -> 2.0"]);
+    }
+
+    #[test]
+    fn a_setting_under_a_name_of_old_is_the_same_setting() {
+        let mut of_old = Config::default().recorded();
+        let train = of_old["train"].as_object_mut().unwrap();
+        let steps = train.shift_remove("save_steps").unwrap();
+        train.insert("segment_steps".to_owned(), steps);
+        assert!(said(&of_old, &Config::default()).is_empty());
+        // A change that was recorded since has the name of now.
+        of_old["train"]["save_steps"] = 7.into();
+        let mut now = Config::default();
+        now.train.save_steps = 9;
+        assert_eq!(said(&of_old, &now), ["train.save_steps: 7 -> 9"]);
     }
 }

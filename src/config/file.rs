@@ -1,7 +1,9 @@
 //! `gradus.yaml`: reading with messages a person can act on, and writing with comments.
 
-use super::Config;
+use super::describe::{ValueKind, current_key};
+use super::{Config, SettingInfo};
 use crate::codes::Code;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// What can be wrong with settings.
@@ -59,24 +61,27 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
     },
+    /// No such setting.
+    #[error("there is no setting {key}{}", meant.as_ref().map_or_else(String::new, |meant| format!(". Did you mean {meant}?")))]
+    UnknownKey {
+        /// What was asked for.
+        key: String,
+        /// The one that may have been meant.
+        meant: Option<String>,
+    },
+    /// A value that a setting does not take.
+    #[error("{key} cannot be {value}: it takes {takes}")]
+    Value {
+        /// The key.
+        key: String,
+        /// What was given.
+        value: String,
+        /// What it takes.
+        takes: String,
+    },
     /// No such preset.
     #[error("there is no preset {0:?}; there are: recommended, paper, tiny, demo")]
     Preset(String),
-}
-
-/// Keys of all levels, for suggestions.
-fn known_keys() -> Vec<String> {
-    fn walk(value: &serde_json::Value, keys: &mut Vec<String>) {
-        if let serde_json::Value::Object(map) = value {
-            for (key, value) in map {
-                keys.push(key.clone());
-                walk(value, keys);
-            }
-        }
-    }
-    let mut keys = Vec::new();
-    walk(&Config::default().as_json(), &mut keys);
-    keys
 }
 
 /// Letters to change, add or remove to get from one word to the other.
@@ -99,15 +104,20 @@ fn distance(a: &str, b: &str) -> usize {
     row.last().copied().unwrap_or_default()
 }
 
+/// The word that may have been meant, where one is near.
+fn nearest<'w>(meant: &str, words: &[&'w str]) -> Option<&'w str> {
+    let nearest = words.iter().min_by_key(|word| distance(meant, word))?;
+    (distance(meant, nearest) <= 1 + meant.len() / 3).then_some(nearest)
+}
+
 fn suggestion(message: &str) -> Option<String> {
     let unknown = message.split("unknown field").nth(1)?;
     let name = unknown.split(['`', '\'', '"']).nth(1)?;
-    let keys = known_keys();
-    let nearest = keys.iter().min_by_key(|key| distance(name, key))?;
-    let close = distance(name, nearest) <= 1 + name.len() / 3;
-    Some(match close {
-        true => format!("unknown key {name}. Did you mean {nearest}?"),
-        false => format!("unknown key {name}"),
+    let keys: Vec<String> = SettingInfo::all().into_iter().map(|one| one.key).collect();
+    let names: Vec<&str> = keys.iter().filter_map(|key| key.rsplit('.').next()).collect();
+    Some(match nearest(name, &names) {
+        Some(nearest) => format!("unknown key {name}. Did you mean {nearest}?"),
+        None => format!("unknown key {name}"),
     })
 }
 
@@ -120,6 +130,11 @@ fn reason(message: &str, line: usize, text: &str) -> String {
     if let Some((_, rest)) = first.split_once("duplicate mapping key: ") {
         let key = rest.split(',').next().unwrap_or_default();
         return format!("the key {key} is there twice; merge the two");
+    }
+    if let Some(name) =
+        first.split("duplicate field").nth(1).and_then(|rest| rest.split(['`', '\'', '"']).nth(1))
+    {
+        return format!("{name} is there twice, under two of its names; keep one");
     }
     // It begins with the place, which is said already.
     let what = first.rsplit_once("column ").and_then(|(_, rest)| rest.split_once(": "));
@@ -208,9 +223,57 @@ impl Config {
         Ok(config)
     }
 
+    /// Sets one setting, given as text: `train.dpo.beta`, `0.2`. Whether it fits the others is not
+    /// looked at ([`Config::validate`]).
+    ///
+    /// # Errors
+    /// [`ConfigError::UnknownKey`]; [`ConfigError::Value`] with what the setting takes.
+    pub fn set(&mut self, key: &str, text: &str) -> Result<(), ConfigError> {
+        let info = SettingInfo::find(key)?;
+        let refused = || ConfigError::Value {
+            key: info.key.clone(),
+            value: text.to_owned(),
+            takes: info.takes(),
+        };
+        if info.kind == ValueKind::Group {
+            return Err(refused());
+        }
+        let read = serde_saphyr::from_str::<Value>(text).ok();
+        let value = match (&info.kind, read) {
+            (_, Some(Value::Null)) if text == "null" => Value::Null,
+            (ValueKind::Text, _) | (_, None) => Value::String(text.to_owned()),
+            (_, Some(value)) => value,
+        };
+        let mut settings = self.as_json();
+        let path = current_key(key);
+        let (group, name) = path.rsplit_once('.').unwrap_or(("", &path));
+        let group = group.split('.').filter(|part| !part.is_empty());
+        let place = group.fold(&mut settings, |place, part| &mut place[part]);
+        place[name] = value;
+        let mut changed: Config = serde_json::from_value(settings).map_err(|_| refused())?;
+        std::mem::swap(&mut changed.brought, &mut self.brought);
+        *self = changed;
+        Ok(())
+    }
+
+    /// Sets settings, given as `key=value`, one after the other, and checks what comes of it.
+    ///
+    /// # Errors
+    /// As [`Config::set`] and [`Config::validate`].
+    pub fn set_all(&mut self, all: &[String]) -> Result<(), ConfigError> {
+        for one in all {
+            let Some((key, value)) = one.split_once('=') else {
+                return Err(ConfigError::unknown_key(one));
+            };
+            self.set(key.trim(), value.trim())?;
+        }
+        self.validate()
+    }
+
     /// The settings as a commented file that [`Config::from_yaml`] reads back to the same value.
     pub fn to_commented_yaml(&self) -> String {
-        let head = "# Settings of a gradus run. Keys under `train` have TRL's names.\n\
+        let head = "# Settings of a gradus run. Keys under `train` have TRL's names. One by itself: gradus config\n\
+            # explain KEY; all: docs/settings.md.\n\
             # An iteration's plan is made of them when it opens: what you change counts from the next\n\
             # one on, and is recorded. `seed` cannot change.\n";
         let value = self.as_json();
@@ -231,11 +294,24 @@ fn says_nothing(text: &str) -> bool {
 }
 
 impl ConfigError {
+    /// That there is no such setting, with the one that may have been meant.
+    pub(super) fn unknown_key(key: &str) -> ConfigError {
+        let keys: Vec<String> = SettingInfo::all().into_iter().map(|one| one.key).collect();
+        // A name alone may be meant, without the groups that it is in.
+        let names = keys.iter().map(String::as_str);
+        let near = nearest(key, &names.clone().collect::<Vec<_>>());
+        let by_name = || names.clone().find(|one| one.rsplit('.').next() == Some(key));
+        let meant = by_name().or(near).map(str::to_owned);
+        ConfigError::UnknownKey { key: key.to_owned(), meant }
+    }
+
     /// What happened, as programs tell it apart.
     pub fn code(&self) -> Code {
         match self {
             ConfigError::Io { source, .. } => Code::of_io(source),
-            ConfigError::File { .. } => Code::SettingsUnreadable,
+            ConfigError::File { .. }
+            | ConfigError::UnknownKey { .. }
+            | ConfigError::Value { .. } => Code::SettingsUnreadable,
             ConfigError::Range { .. } | ConfigError::RangeAt { .. } => Code::SettingOutOfRange,
             ConfigError::Empty { .. } => Code::SettingsEmpty,
             ConfigError::Preset(_) => Code::PresetUnknown,
@@ -316,7 +392,7 @@ fn comment(path: &str) -> Option<&'static str> {
              initial | ema | none"
         }
         "train.use_peft" => "train a LoRA adapter instead of all weights",
-        "train.segment_steps" => "steps between checkpoints: what a crash can cost",
+        "train.save_steps" => "steps between checkpoints: what a crash can cost",
         "train.keep_checkpoints" => "newest: what resuming needs | all",
         "train.gradient_checkpointing" => "slower, in less memory: activations are not kept",
         "supervision" => {
@@ -364,7 +440,10 @@ mod tests {
         assert_eq!((c.sampling.candidates, c.judge.samples), (4, 3));
         assert_eq!((c.sampling.temperature, c.sampling.top_p), (0.7, 0.9));
         assert_eq!((c.train.dpo.beta, c.train.dpo.learning_rate), (0.1, 1e-6));
-        assert_eq!((c.train.sft.learning_rate, c.train.sft.train_batch_size), (5.5e-6, 16));
+        assert_eq!(
+            (c.train.sft.learning_rate, c.train.sft.per_device_train_batch_size),
+            (5.5e-6, 16)
+        );
     }
 
     #[test]
@@ -432,6 +511,70 @@ mod tests {
             assert_eq!(prompts(text), Ok(wanted), "{text}");
         }
         assert!(!Config::default().to_commented_yaml().contains("trial_judgments"));
+    }
+
+    #[test]
+    fn other_names_are_read_and_not_twice() {
+        let config = parse(
+            "train:\n  segment_steps: 7\n  dpo:\n    train_batch_size: 3\n    rpo_alpha: 0.5\n",
+        );
+        let train = config.unwrap().train;
+        assert_eq!((train.save_steps, train.dpo.per_device_train_batch_size), (7, 3));
+        assert_eq!(train.dpo.nll_weight, 0.5);
+        let error = parse("train:\n  segment_steps: 7\n  save_steps: 7\n").unwrap_err();
+        assert!(error.contains("save_steps is there twice, under two of its names"), "{error}");
+    }
+
+    #[test]
+    fn settings_are_set_by_key_and_text() {
+        let mut config = Config::default();
+        let set = |config: &mut Config, all: &[&str]| {
+            let all: Vec<String> = all.iter().map(|one| (*one).to_owned()).collect();
+            config.set_all(&all).map_err(|error| error.to_string())
+        };
+        config.brought.memory_bytes = 5;
+        let all = [
+            "train.dpo.beta=0.2",
+            "iterations=7",
+            "train.use_peft=true",
+            "device=cpu",
+            "evaluate.rubrics=[a, b]",
+            "judge.engine=big",
+            "train.segment_steps=9",
+            "sampling.weight_bits=8",
+            "judge.probes=40",
+            "judge.probes_max=40",
+        ];
+        assert_eq!(set(&mut config, &all[..8]), Ok(()));
+        let error = set(&mut config.clone(), &all[8..]).unwrap_err();
+        assert!(error.contains("judge.probes is 40; allowed: 0 to 32"), "{error}");
+        assert_eq!(
+            (config.train.dpo.beta, config.iterations, config.train.save_steps),
+            (0.2, 7, 9)
+        );
+        assert_eq!((config.device, config.train.use_peft), (DeviceChoice::Cpu, true));
+        assert_eq!(
+            (config.evaluate.rubrics.len(), config.judge.engine.as_deref()),
+            (2, Some("big"))
+        );
+        assert_eq!((config.sampling.weight_bits, config.brought.memory_bytes), (8, 5));
+        assert_eq!(set(&mut config, &["judge.engine=null"]), Ok(()));
+        assert_eq!(config.judge.engine, None);
+        for (wrong, said) in [
+            (
+                "train.dpo.bete=1",
+                "there is no setting train.dpo.bete. Did you mean train.dpo.beta?",
+            ),
+            ("beta=1", "Did you mean train.dpo.beta?"),
+            ("iterations", "there is no setting iterations"),
+            ("train=1", "train cannot be 1: it takes settings below it"),
+            ("judge.readout=guess", "it takes expected | parsed | forced"),
+            ("iterations=many", "iterations cannot be many: it takes a whole number, 1 to 100000"),
+            ("iterations=0", "iterations is 0; allowed: 1 to 100000"),
+        ] {
+            let error = set(&mut config.clone(), &[wrong]).unwrap_err();
+            assert!(error.contains(said), "{wrong}: {error}");
+        }
     }
 
     #[test]

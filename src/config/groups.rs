@@ -1,12 +1,16 @@
 //! Settings by group, each said once: what it means, its type, what it is by default, and what it may
-//! be where it is a number. A new one is a line here, and whoever reads it.
+//! be where it is a number. A new one is a line here, and whoever reads it. `gradus config` and the page
+//! of settings are made of this ([`super::describe`]).
 
+use super::describe::{Declaration, ValueKind, attributes, key, kind_of, words_of};
 use super::span::{Span, above_zero, not_negative, within};
 use super::{
-    GateMode, JudgeSource, KeepCheckpoints, LossType, OnNoSignal, PairRule, ReadoutMode,
-    ReferenceRule, Schedule, Trial, When,
+    Brought, DeviceChoice, Dtype, EngineConfig, GateMode, JudgeSource, KeepCheckpoints, LossType,
+    OnFailure, OnNoSignal, PairRule, ReadoutMode, ReferenceRule, Schedule, Trial, When,
 };
+use crate::domain::plan::PromptReuse;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Iterations of a run.
 pub(super) const ITERATIONS_MAX: u32 = 100_000;
@@ -38,37 +42,131 @@ const COMPARISONS_MAX: u32 = 256;
 const LAYERS: [&str; 7] =
     ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
-/// Declares groups of settings: `Group at "path" { name: type = default, what it may be; }`.
+/// Declares groups of settings: `Group at "path" { name: type = default, what it may be; }`, and after `=>`
+/// what a group holds that is no setting.
 macro_rules! settings {
     ($(
-        $(#[$about:meta])*
+        $(#[doc = $about:literal])*
         $group:ident at $path:literal {
-            $($(#[$meta:meta])* $name:ident: $kind:ty = $default:expr $(, $span:expr)?;)+
+            $(
+                $(#[doc = $doc:literal])*
+                $(#[serde($($attribute:tt)*)])*
+                $name:ident: $kind:ty = $default:expr $(, $span:expr)?;
+            )+
+            $(=> $(#[$meta:meta])* $other:ident: $other_kind:ty;)*
         }
-    )+) => {$(
-        $(#[$about])*
-        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-        #[serde(deny_unknown_fields, default)]
-        pub struct $group {
-            $($(#[$meta])* pub $name: $kind,)+
-        }
-
-        impl Default for $group {
-            fn default() -> Self {
-                $group { $($name: $default,)+ }
+    )+) => {
+        $(
+            $(#[doc = $about])*
+            #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+            #[serde(deny_unknown_fields, default)]
+            pub struct $group {
+                $(
+                    $(#[doc = $doc])*
+                    $(#[serde($($attribute)*)])*
+                    pub $name: $kind,
+                )+
+                $($(#[$meta])* pub $other: $other_kind,)*
             }
-        }
 
-        impl $group {
-            /// Its numbers: key, value, what it may be.
-            pub(super) fn numbers(&self) -> Vec<(&'static str, f64, Span)> {
-                vec![$($((concat!($path, ".", stringify!($name)), f64::from(self.$name), $span),)?)+]
+            impl Default for $group {
+                fn default() -> Self {
+                    $group {
+                        $($name: $default,)+
+                        $($other: Default::default(),)*
+                    }
+                }
             }
+
+            impl $group {
+                /// Its numbers: key, value, what it may be.
+                pub(super) fn numbers(&self) -> Vec<(&'static str, f64, Span)> {
+                    vec![$($((
+                        key(concat!($path, ".", stringify!($name))),
+                        f64::from(self.$name),
+                        $span,
+                    ),)?)+]
+                }
+
+                fn declared(all: &mut Vec<Declaration>) {
+                    all.push(Declaration {
+                        key: $path,
+                        about: words_of(&[$($about),*]),
+                        kind: ValueKind::Group,
+                        default: serde_json::Value::Null,
+                        span: None,
+                        old_names: Vec::new(),
+                        of_old: false,
+                    });
+                    $({
+                        let (old_names, of_old) =
+                            attributes(&[$(stringify!($($attribute)*)),*]);
+                        let default: $kind = $default;
+                        let span: &[Span] = &[$($span)?];
+                        all.push(Declaration {
+                            key: key(concat!($path, ".", stringify!($name))),
+                            about: words_of(&[$($doc),*]),
+                            kind: kind_of::<$kind>(),
+                            default: serde_json::to_value(&default).unwrap_or_default(),
+                            span: span.first().copied(),
+                            old_names,
+                            of_old,
+                        });
+                    })+
+                }
+            }
+        )+
+
+        /// Every setting and group, group after group.
+        pub(super) fn declarations() -> Vec<Declaration> {
+            let mut all = Vec::new();
+            $($group::declared(&mut all);)+
+            all
         }
-    )+};
+    };
 }
 
 settings! {
+    /// All settings of a run.
+    Config at "" {
+        /// Root of all randomness. It cannot change once a run has begun.
+        seed: u64 = 1;
+        /// Iterations in all, the supervised one included.
+        iterations: u32 = 3, within(1, ITERATIONS_MAX);
+        /// What to do after an iteration that failed: wait for somebody, or go on with the policy from
+        /// before.
+        on_failure: OnFailure = OnFailure::Stop;
+        /// What computes: auto, cpu, cuda or cuda:N. The machine's business and not the run's: it may be
+        /// another at every start, and no task's key knows of it.
+        device: DeviceChoice = DeviceChoice::Auto;
+        /// What a GPU computes with; the machine's business too. The CPU has f32 always.
+        dtype: Dtype = Dtype::Bf16;
+        /// Where prompts come from.
+        prompts: PromptsConfig = PromptsConfig::default();
+        /// Models beside the run's own, by the names that `sampling.engine` and `judge.engine` call them.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        engines: BTreeMap<String, EngineConfig> = BTreeMap::new();
+        /// How completions are drawn.
+        sampling: SamplingConfig = SamplingConfig::default();
+        /// How completions are judged.
+        judge: JudgeConfig = JudgeConfig::default();
+        /// How pairs are chosen.
+        pairs: PairsConfig = PairsConfig::default();
+        /// How weights move.
+        train: TrainConfig = TrainConfig::default();
+        /// How checkpoints are measured.
+        evaluate: EvaluateConfig = EvaluateConfig::default();
+        /// How rubrics come and go.
+        rubrics: RubricsConfig = RubricsConfig::default();
+        /// What happens to tasks that fail or freeze.
+        supervision: SupervisionConfig = SupervisionConfig::default();
+        /// What a run may take of the disk.
+        storage: StorageConfig = StorageConfig::default();
+        => /// What a runtime was given and found beside the settings.
+        #[serde(skip)]
+        brought: Brought;
+    }
+
     /// Where prompts come from.
     PromptsConfig at "prompts" {
         /// Prompts answered in an iteration.
@@ -79,6 +177,11 @@ settings! {
         wait_for: u32 = 0, within(0, PROMPTS_MAX);
         /// Whether the policy writes new ones when too few wait.
         generate: bool = false;
+        /// What an iteration does that finds fewer new prompts than it answers, once no more are written:
+        /// it answers those alone, or it takes prompts again that earlier iterations answered, drawn by
+        /// the run's seed, to fill up.
+        #[serde(skip_serializing_if = "PromptReuse::is_never")]
+        reuse: PromptReuse = PromptReuse::Never;
         /// What chose the demo's way of asking for prompts before the host brought it; read from files of
         /// old.
         #[serde(default, skip_serializing)]
@@ -89,9 +192,9 @@ settings! {
         draws_per_round: u32 = 32, within(1, BATCH_MAX);
         /// Rounds of writing in an iteration.
         rounds_max: u32 = 50, within(0, PASSES_MAX);
-        /// Temperature of writing.
+        /// Temperature of writing; 0 takes the likeliest token.
         temperature: f64 = 0.6, within(0, 10);
-        /// Nucleus of writing.
+        /// Nucleus of writing: the likeliest tokens, as many as have so much probability together.
         top_p: f64 = 0.9, above_zero(1.0);
         /// Bound on a draw, tokens.
         max_new_tokens: u32 = 96, within(1, TOKENS_MAX);
@@ -107,11 +210,12 @@ settings! {
         /// trained on as the policy's tokenizer spells it.
         #[serde(skip_serializing_if = "Option::is_none")]
         engine: Option<String> = None;
-        /// Completions per prompt (N).
+        /// Completions per prompt (N; what GRPO calls num_generations).
+        #[serde(alias = "num_generations")]
         candidates: u32 = 4, within(2, FEW_MAX); // A pair needs two.
-        /// Temperature.
+        /// Temperature; 0 takes the likeliest token.
         temperature: f64 = 0.7, within(0, 10);
-        /// Nucleus.
+        /// Nucleus: the likeliest tokens, as many as have so much probability together.
         top_p: f64 = 0.9, above_zero(1.0);
         /// Bound on a completion, tokens.
         max_new_tokens: u32 = 512, within(1, TOKENS_MAX);
@@ -130,9 +234,9 @@ settings! {
         engine: Option<String> = None;
         /// Judgments per completion (k).
         samples: u32 = 3, within(1, FEW_MAX);
-        /// Temperature.
+        /// Temperature; 0 takes the likeliest token.
         temperature: f64 = 0.7, within(0, 10);
-        /// Nucleus.
+        /// Nucleus: the likeliest tokens, as many as have so much probability together.
         top_p: f64 = 0.9, above_zero(1.0);
         /// Bound on a judgment, tokens; the rubric may ask for less.
         max_new_tokens: u32 = 256, within(1, TOKENS_MAX);
@@ -188,7 +292,8 @@ settings! {
         /// Layers that get one.
         lora_target_modules: Vec<String> = LAYERS.map(str::to_owned).to_vec();
         /// Steps between checkpoints: what a crash can cost.
-        segment_steps: u32 = 20, within(1, STEPS_MAX);
+        #[serde(alias = "segment_steps")]
+        save_steps: u32 = 20, within(1, STEPS_MAX);
         /// Threads that compute; part of what makes a run reproducible.
         threads: u32 = 2, within(1, FEW_MAX);
         /// Compute activations again on the way back instead of keeping them: slower, in less memory.
@@ -201,16 +306,18 @@ settings! {
     SftConfig at "train.sft" {
         /// Peak learning rate.
         learning_rate: f64 = 5.5e-6, above_zero(f64::MAX);
-        /// Rows of a step.
-        train_batch_size: u32 = 16, within(1, BATCH_MAX);
+        /// Rows of a step, however few of them fit into memory at once.
+        #[serde(alias = "train_batch_size")]
+        per_device_train_batch_size: u32 = 16, within(1, BATCH_MAX);
         /// Passes over the rows.
         num_train_epochs: u32 = 1, within(1, PASSES_MAX);
-        /// Linear warm-up.
+        /// Steps of linear warm-up.
         warmup_steps: u32 = 0, within(0, u32::MAX); // Longer than what it warms up: it rises to the end.
         /// Shape after warm-up.
         lr_scheduler_type: Schedule = Schedule::Cosine;
         /// Last learning rate as a share of the peak.
-        final_ratio: f64 = 0.2, within(0, 1);
+        #[serde(alias = "final_ratio")]
+        min_lr_rate: f64 = 0.2, within(0, 1);
         /// Decoupled weight decay.
         weight_decay: f64 = 0.0, within(0, FACTOR_MAX);
         /// Gradient clipping; 0 is none.
@@ -221,30 +328,33 @@ settings! {
     DpoConfig at "train.dpo" {
         /// Strength of the pull to the reference.
         beta: f64 = 0.1, above_zero(FACTOR_MAX);
-        /// The loss.
+        /// The loss of a pair: DPO's own, robust DPO's, IPO's or SLiC's.
         loss_type: LossType = LossType::Sigmoid;
-        /// cDPO's epsilon.
+        /// cDPO's epsilon: how often a pair is thought to be the wrong way round.
         label_smoothing: f64 = 0.0, within(0, 1);
         /// What the policy is held against.
         reference: ReferenceRule = ReferenceRule::Previous;
         /// `reference: ema`: what the mean so far counts for beside the newest policy.
         reference_decay: f64 = 0.9, within(0, 1);
         /// Weight of the NLL of the chosen completion, per token.
+        #[serde(alias = "rpo_alpha")]
         nll_weight: f64 = 0.0, within(0, FACTOR_MAX);
         /// Weight of rehearsed seed rows.
         rehearsal_weight: f64 = 0.0, within(0, FACTOR_MAX);
         /// Peak learning rate.
         learning_rate: f64 = 1e-6, above_zero(f64::MAX);
-        /// Pairs of a step.
-        train_batch_size: u32 = 16, within(1, BATCH_MAX);
+        /// Pairs of a step, however few of them fit into memory at once.
+        #[serde(alias = "train_batch_size")]
+        per_device_train_batch_size: u32 = 16, within(1, BATCH_MAX);
         /// Passes over the pairs.
         num_train_epochs: u32 = 1, within(1, PASSES_MAX);
-        /// Linear warm-up.
+        /// Steps of linear warm-up.
         warmup_steps: u32 = 0, within(0, u32::MAX); // Longer than what it warms up: it rises to the end.
         /// Shape after warm-up.
         lr_scheduler_type: Schedule = Schedule::Cosine;
         /// Last learning rate as a share of the peak.
-        final_ratio: f64 = 0.1, within(0, 1);
+        #[serde(alias = "final_ratio")]
+        min_lr_rate: f64 = 0.1, within(0, 1);
         /// Decoupled weight decay.
         weight_decay: f64 = 0.0, within(0, FACTOR_MAX);
         /// Gradient clipping; 0 is none.
@@ -271,7 +381,8 @@ settings! {
 
     /// When a checkpoint passes.
     GateConfig at "evaluate.gate" {
-        /// How strict.
+        /// How strict: `paper` always passes, `not_worse` when it is surely not worse by more than the
+        /// margin, `better` when it is surely better.
         mode: GateMode = GateMode::NotWorse;
         /// `not_worse`: the win rate against the previous policy, ties half, must surely be above 0.5
         /// less this.

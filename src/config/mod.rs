@@ -2,11 +2,14 @@
 //! line and the key that was meant. Training keys have TRL's names.
 
 mod changes;
+mod describe;
 mod engines;
 mod file;
 mod groups;
 mod plan;
+mod pool;
 mod presets;
+mod schema;
 mod span;
 mod validate;
 
@@ -15,18 +18,20 @@ pub use crate::domain::plan::{
 };
 pub use crate::domain::{Trial, When};
 pub use crate::lm::device::{DeviceChoice, Dtype};
-pub use changes::changes;
+pub use changes::{changes, differences};
+pub use describe::{SettingInfo, ValueKind, settings_page};
 pub use engines::{Brought, EngineConfig};
 pub use file::ConfigError;
 pub use groups::{
-    DpoConfig, EvaluateConfig, GateConfig, JudgeConfig, PairsConfig, PromptsConfig, RubricsConfig,
-    SamplingConfig, SftConfig, StorageConfig, SupervisionConfig, TrainConfig,
+    Config, DpoConfig, EvaluateConfig, GateConfig, JudgeConfig, PairsConfig, PromptsConfig,
+    RubricsConfig, SamplingConfig, SftConfig, StorageConfig, SupervisionConfig, TrainConfig,
 };
 pub use plan::PlanInputs;
+pub use pool::PoolForecast;
+pub use schema::schema;
 
 use crate::domain::plan::WriterPlan;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// TRL's `loss_type`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,47 +57,6 @@ pub enum OnFailure {
     Stop,
     /// It opens the next on the policy from before.
     Continue,
-}
-
-/// All settings of a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Root of all randomness.
-    pub seed: u64,
-    /// Iterations in all, the supervised one included.
-    pub iterations: u32,
-    /// What to do after an iteration that failed.
-    pub on_failure: OnFailure,
-    /// What computes. The machine's business and not the run's: it may be another at every start,
-    /// and no task's key knows of it.
-    pub device: DeviceChoice,
-    /// What a GPU computes with; the machine's business too.
-    pub dtype: Dtype,
-    /// Where prompts come from.
-    pub prompts: PromptsConfig,
-    /// Models beside the run's own, by the names that `sampling.engine` and `judge.engine` call them.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub engines: BTreeMap<String, EngineConfig>,
-    /// How completions are drawn.
-    pub sampling: SamplingConfig,
-    /// How completions are judged.
-    pub judge: JudgeConfig,
-    /// How pairs are chosen.
-    pub pairs: PairsConfig,
-    /// How weights move.
-    pub train: TrainConfig,
-    /// How checkpoints are measured.
-    pub evaluate: EvaluateConfig,
-    /// How rubrics come and go.
-    pub rubrics: RubricsConfig,
-    /// What happens to tasks that fail or freeze.
-    pub supervision: SupervisionConfig,
-    /// What a run may take of the disk.
-    pub storage: StorageConfig,
-    /// What a runtime was given and found beside the settings.
-    #[serde(skip)]
-    pub brought: Brought,
 }
 
 impl RubricsConfig {
@@ -156,6 +120,13 @@ impl Config {
     pub(crate) fn as_json(&self) -> serde_json::Value {
         let refused = |error| serde_json::Value::String(format!("no JSON: {error}"));
         serde_json::to_value(self).unwrap_or_else(refused)
+    }
+
+    /// What a setting is set to, by its key; `None` of a group or where there is no such setting.
+    pub fn value(&self, key: &str) -> Option<serde_json::Value> {
+        let info = SettingInfo::find(key).ok().filter(|info| info.kind != ValueKind::Group)?;
+        // What is not written is as by default.
+        Some(describe::at(&self.as_json(), &info.key).cloned().unwrap_or(info.default))
     }
 
     /// The settings as a run's log keeps them: without those that are the machine's business, so

@@ -64,6 +64,7 @@ impl Config {
             prompts: PromptPlan {
                 per_iteration: self.prompts.per_iteration,
                 writer: self.writer_plan(),
+                reuse: self.prompts.reuse,
             },
             samples: self.sample_sets(inputs),
             batch_prompts: self.sampling.batch_prompts,
@@ -210,19 +211,23 @@ impl TrainConfig {
 
     fn plan(&self, kind: IterationKind) -> TrainingPlan {
         let (optimizer, batch_size, epochs) = match kind {
-            IterationKind::Sft => {
-                (self.sft.optimizer(), self.sft.train_batch_size, self.sft.num_train_epochs)
-            }
-            IterationKind::Dpo => {
-                (self.dpo.optimizer(), self.dpo.train_batch_size, self.dpo.num_train_epochs)
-            }
+            IterationKind::Sft => (
+                self.sft.optimizer(),
+                self.sft.per_device_train_batch_size,
+                self.sft.num_train_epochs,
+            ),
+            IterationKind::Dpo => (
+                self.dpo.optimizer(),
+                self.dpo.per_device_train_batch_size,
+                self.dpo.num_train_epochs,
+            ),
         };
         TrainingPlan {
             trained: if self.use_peft { Trained::Adapter(self.adapter()) } else { Trained::All },
             optimizer,
             batch_size,
             epochs,
-            segment_steps: self.segment_steps,
+            segment_steps: self.save_steps,
             threads: self.threads,
             gradient_checkpointing: self.gradient_checkpointing,
             keep_checkpoints: self.keep_checkpoints,
@@ -236,7 +241,7 @@ impl SftConfig {
             learning_rate: self.learning_rate,
             schedule: self.lr_scheduler_type,
             warmup_steps: self.warmup_steps,
-            final_ratio: self.final_ratio,
+            final_ratio: self.min_lr_rate,
             weight_decay: self.weight_decay,
             max_grad_norm: self.max_grad_norm,
         }
@@ -280,7 +285,7 @@ impl DpoConfig {
             learning_rate: self.learning_rate,
             schedule: self.lr_scheduler_type,
             warmup_steps: self.warmup_steps,
-            final_ratio: self.final_ratio,
+            final_ratio: self.min_lr_rate,
             weight_decay: self.weight_decay,
             max_grad_norm: self.max_grad_norm,
         }

@@ -4,28 +4,8 @@
 
 use super::*;
 
-impl Default for Config {
-    fn default() -> Self {
-        Config {
-            seed: 1,
-            iterations: 3,
-            on_failure: OnFailure::Stop,
-            device: DeviceChoice::Auto,
-            dtype: Dtype::Bf16,
-            prompts: PromptsConfig::default(),
-            sampling: SamplingConfig::default(),
-            judge: JudgeConfig::default(),
-            pairs: PairsConfig::default(),
-            train: TrainConfig::default(),
-            evaluate: EvaluateConfig::default(),
-            supervision: SupervisionConfig::default(),
-            storage: StorageConfig::default(),
-            engines: BTreeMap::new(),
-            brought: Brought::default(),
-            rubrics: RubricsConfig::default(),
-        }
-    }
-}
+/// The names of all presets.
+pub(super) const NAMES: [&str; 4] = ["recommended", "paper", "tiny", "demo"];
 
 impl Config {
     /// The preset with a name.
@@ -52,7 +32,7 @@ fn paper() -> Config {
     config.evaluate.prompts = 256;
     config.judge = JudgeConfig { readout: ReadoutMode::Parsed, probes: 0, ..config.judge };
     config.pairs = PairsConfig { noise: 0.0, min_pairs: 1, require_ended: false, ..config.pairs };
-    config.train.segment_steps = 200;
+    config.train.save_steps = 200;
     config.evaluate.gate.mode = GateMode::Paper;
     config
 }
@@ -66,9 +46,9 @@ fn tiny() -> Config {
     config.pairs.min_pairs = 4;
     config.pairs.require_ended = false;
     config.train.use_peft = true;
-    config.train.segment_steps = 4;
+    config.train.save_steps = 4;
     config.train.dpo.learning_rate = 5e-5;
-    config.train.dpo.train_batch_size = 8;
+    config.train.dpo.per_device_train_batch_size = 8;
     config.evaluate.prompts = 16;
     // With sixteen prompts no win rate is known to a tenth: half of its interval is a quarter.
     config.evaluate.gate.margin = 0.25;
@@ -105,18 +85,18 @@ fn demo() -> Config {
         ..JudgeConfig::default()
     };
     config.pairs = PairsConfig { min_gap: 0.5, min_pairs: 32, ..PairsConfig::default() };
-    config.train.segment_steps = 40;
+    config.train.save_steps = 40;
     config.train.sft = SftConfig {
         learning_rate: 8e-4,
-        train_batch_size: 32,
+        per_device_train_batch_size: 32,
         num_train_epochs: 3,
         warmup_steps: 10,
-        final_ratio: 0.1,
+        min_lr_rate: 0.1,
         ..SftConfig::default()
     };
     config.train.dpo = DpoConfig {
         learning_rate: 1.5e-4,
-        train_batch_size: 16,
+        per_device_train_batch_size: 16,
         num_train_epochs: 2,
         warmup_steps: 10,
         nll_weight: 0.1,
@@ -160,19 +140,19 @@ mod tests {
         ("no bound on the number of pairs", "/pairs/min_pairs", "1"),
         ("3.1.3, SFT learning rate, its beginning", "/train/sft/learning_rate", "5.5e-6"),
         ("3.1.3, SFT schedule", "/train/sft/lr_scheduler_type", "\"cosine\""),
-        ("3.1.3, SFT learning rate, its end 1.1e-6", "/train/sft/final_ratio", "0.2"),
-        ("3.1.3, SFT batch", "/train/sft/train_batch_size", "16"),
+        ("3.1.3, SFT learning rate, its end 1.1e-6", "/train/sft/min_lr_rate", "0.2"),
+        ("3.1.3, SFT batch", "/train/sft/per_device_train_batch_size", "16"),
         ("3.1.3, DPO learning rate, its beginning", "/train/dpo/learning_rate", "1e-6"),
-        ("3.1.3, DPO learning rate, its end 1e-7", "/train/dpo/final_ratio", "0.1"),
+        ("3.1.3, DPO learning rate, its end 1e-7", "/train/dpo/min_lr_rate", "0.1"),
         ("3.1.3, DPO schedule", "/train/dpo/lr_scheduler_type", "\"cosine\""),
-        ("3.1.3, DPO batch", "/train/dpo/train_batch_size", "16"),
+        ("3.1.3, DPO batch", "/train/dpo/per_device_train_batch_size", "16"),
         ("3.1.3, beta", "/train/dpo/beta", "0.1"),
         ("2.4, the loss of DPO", "/train/dpo/loss_type", "\"sigmoid\""),
         ("the same: certain labels", "/train/dpo/label_smoothing", "0.0"),
         ("the same: no NLL beside it", "/train/dpo/nll_weight", "0.0"),
         ("2.4, pairs alone", "/train/dpo/rehearsal_weight", "0.0"),
         ("3.1, all weights", "/train/use_peft", "false"),
-        ("3.1.3, a checkpoint every 200 steps", "/train/segment_steps", "200"),
+        ("3.1.3, a checkpoint every 200 steps", "/train/save_steps", "200"),
         ("3.1.2, 256 test prompts", "/evaluate/prompts", "256"),
         ("2.4, every model goes on", "/evaluate/gate/mode", "\"paper\""),
     ];

@@ -4,8 +4,7 @@
 //! above what anybody needs; what a run takes of the memory that is there is asked at its start
 //! ([`Code::NotEnoughMemory`](crate::Code::NotEnoughMemory)).
 
-use super::groups::ITERATIONS_MAX;
-use super::span::{Span, within};
+use super::span::Span;
 use super::{Config, ConfigError};
 use crate::lm::config::ModelConfig;
 use crate::lm::lora;
@@ -23,7 +22,7 @@ impl Config {
         if let serde_json::Value::String(why) = self.as_json() {
             return Err(refuse("gradus.yaml", why, "settings that JSON can hold"));
         }
-        for (key, value, span) in self.numbers() {
+        for (key, value, span) in self.all_numbers() {
             if !span.holds(value) {
                 return Err(refuse(key, value, span.words()));
             }
@@ -57,11 +56,10 @@ impl Config {
     }
 
     /// Every number: key, value, what it may be.
-    fn numbers(&self) -> Vec<(&'static str, f64, Span)> {
+    fn all_numbers(&self) -> Vec<(&'static str, f64, Span)> {
         let Config { prompts, sampling, judge, pairs, train, evaluate, .. } = self;
-        let iterations = within(1, ITERATIONS_MAX);
         [
-            vec![("iterations", f64::from(self.iterations), iterations)],
+            self.numbers(),
             prompts.numbers(),
             sampling.numbers(),
             judge.numbers(),
@@ -189,7 +187,7 @@ mod tests {
     fn every_number_is_held_to_what_can_work() {
         let all = numeric();
         assert!(all.len() >= 60, "{}", all.len());
-        let spans = Config::default().numbers();
+        let spans = Config::default().all_numbers();
         for (key, whole) in &all {
             let key = key.as_str();
             for none in [".nan", ".inf", "-.inf", "-1", "x", "[]"] {
@@ -234,11 +232,11 @@ mod tests {
             "judge.max_new_tokens",
             "judge.comparisons_max",
             "train.lora_r",
-            "train.segment_steps",
+            "train.save_steps",
             "train.threads",
-            "train.sft.train_batch_size",
+            "train.sft.per_device_train_batch_size",
             "train.sft.num_train_epochs",
-            "train.dpo.train_batch_size",
+            "train.dpo.per_device_train_batch_size",
             "train.dpo.num_train_epochs",
             "supervision.frozen_after_seconds",
         ] {
@@ -263,7 +261,7 @@ mod tests {
             ("train.lora_target_modules", "[q_proj, \"\"]", "one or more names of layers"),
             ("train.threads", "100000", "is 100000; allowed: 1 to 1024"),
             ("iterations", "0", "iterations is 0; allowed: 1 to 100000"),
-            ("train.sft.final_ratio", "1.5", "is 1.5; allowed: 0 to 1"),
+            ("train.sft.min_lr_rate", "1.5", "is 1.5; allowed: 0 to 1"),
             ("train.sft.weight_decay", "-0.1", "is -0.1; allowed: 0 to 1000000"),
             ("judge.max_new_tokens", "200000", "is 200000; allowed: 1 to 131072"),
             ("judge.probes_max", "1", "is 1; allowed: judge.probes (4) or more"),

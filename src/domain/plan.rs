@@ -161,6 +161,27 @@ pub struct PromptPlan {
     /// How the policy writes new ones when too few wait; `None`: it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writer: Option<WriterPlan>,
+    /// What happens when there are too few all the same.
+    #[serde(default, skip_serializing_if = "PromptReuse::is_never")]
+    pub reuse: PromptReuse,
+}
+
+/// Whether an iteration that finds too few new prompts answers some again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptReuse {
+    /// It answers the new ones alone.
+    #[default]
+    Never,
+    /// It fills up with prompts that earlier iterations answered, drawn by the run's seed.
+    WhenEmpty,
+}
+
+impl PromptReuse {
+    /// Whether it is the default, which is not written.
+    pub fn is_never(&self) -> bool {
+        *self == PromptReuse::Never
+    }
 }
 
 impl WriterPlan {

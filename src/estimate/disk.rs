@@ -47,12 +47,16 @@ impl Outline<'_> {
         let preference = u64::from(config.iterations).saturating_sub(supervised);
         let segments = |rows: u64, batch: u32, epochs: u32| {
             let steps = rows.div_ceil(u64::from(batch.max(1))) * u64::from(epochs.max(1));
-            steps.div_ceil(u64::from(train.segment_steps.max(1)))
+            steps.div_ceil(u64::from(train.save_steps.max(1)))
         };
         let prompts = u64::from(config.prompts.per_iteration);
-        let sft =
-            segments(seed_rows as u64, train.sft.train_batch_size, train.sft.num_train_epochs);
-        let dpo = segments(prompts, train.dpo.train_batch_size, train.dpo.num_train_epochs);
+        let sft = segments(
+            seed_rows as u64,
+            train.sft.per_device_train_batch_size,
+            train.sft.num_train_epochs,
+        );
+        let dpo =
+            segments(prompts, train.dpo.per_device_train_batch_size, train.dpo.num_train_epochs);
         let training = match train.keep_checkpoints {
             // The newest, and the one that it takes the place of.
             KeepCheckpoints::Newest => 2 * checkpoint,

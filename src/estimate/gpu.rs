@@ -82,7 +82,7 @@ impl Outline<'_> {
         let train = &self.config.train;
         Training {
             adapter: train.use_peft.then(|| adapter_parameters(self.model, self.config)),
-            items: u64::from(train.dpo.train_batch_size),
+            items: u64::from(train.dpo.per_device_train_batch_size),
             rows: (prompt + 2 * answer) as u64,
             saved: self.saved_activations(),
             dtype: self.dtype(),
@@ -96,7 +96,7 @@ impl Outline<'_> {
         }
         let Lengths { prompt, answer, .. } = self.lengths();
         let training = Training {
-            items: u64::from(self.config.train.sft.train_batch_size),
+            items: u64::from(self.config.train.sft.per_device_train_batch_size),
             rows: (prompt + answer) as u64,
             ..self.preference()
         };

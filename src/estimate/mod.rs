@@ -346,7 +346,7 @@ impl<'a> Outline<'a> {
     /// Training in preference iterations; `weights` are the model's bytes.
     fn training(&self, weights: u64) -> TrainingMemory {
         let Lengths { prompt, answer, .. } = self.lengths();
-        let batch = self.config.train.dpo.train_batch_size;
+        let batch = self.config.train.dpo.per_device_train_batch_size;
         self.training_by(weights, self.step_bytes(batch, prompt + 2 * answer))
     }
 
@@ -367,7 +367,8 @@ impl<'a> Outline<'a> {
             return 0;
         }
         let Lengths { prompt, answer, .. } = self.lengths();
-        let step = self.step_bytes(self.config.train.sft.train_batch_size, prompt + answer);
+        let step =
+            self.step_bytes(self.config.train.sft.per_device_train_batch_size, prompt + answer);
         let open = open_bytes(self.model, storage(&self.config.engine()));
         let spared = u64::from(self.config.iterations.clamp(1, 3) - 1) * open;
         self.training_by(weights, step).peak().saturating_sub(spared)

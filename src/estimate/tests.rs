@@ -47,7 +47,7 @@ fn lighter_settings_need_less() {
     assert!(judged(&|c| c.judge.max_new_tokens = 64) < judged(&|_| {}));
     assert!(judged(&|c| c.sampling.batch_prompts = 2) < judged(&|_| {}));
     // A batch is cut into parts that fit.
-    assert_eq!(peak(|c| c.train.dpo.train_batch_size = 64), plain);
+    assert_eq!(peak(|c| c.train.dpo.per_device_train_batch_size = 64), plain);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use super::{ATTEMPTS_MAX, Duty, Needs, Stage, StageContext, StageError, task_key
 use crate::codes::Code;
 use crate::config::{Config, OnFailure, PlanInputs, changes};
 use crate::domain::event::{IterationKind, IterationOutcome};
-use crate::domain::plan::OnNoSignal;
+use crate::domain::plan::{OnNoSignal, PromptReuse};
 use crate::domain::{
     Attack, Event, Iteration, IterationPlan, JudgmentCounts, PairId, Panel, PanelMember, PolicyRef,
     PromptId, RubricId, TaskKey,
@@ -158,9 +158,13 @@ impl PromptsAwaited {
         if view.open().is_some() || view.next_iteration().1 == IterationKind::Sft {
             return None;
         }
+        let reuses =
+            || config.prompts.reuse == PromptReuse::WhenEmpty && view.answered().next().is_some();
         let wanted = match config.prompts.wait_for {
             // The policy writes what is lacking.
             0 if config.prompts.generate => 0,
+            // It is taken from those that were answered.
+            0 if reuses() => 0,
             wait_for => wait_for.max(1) as usize,
         };
         let waiting = view.waiting();
@@ -220,16 +224,29 @@ fn seal_prompts(
     if waiting < wanted && next_round(&plan.prompts, open).is_some() {
         return None;
     }
-    if waiting == 0 {
-        let reason = "no unused prompt is left: add prompts, or set prompts.generate: true";
+    let mut prompts: Vec<PromptId> = view.unused().take(wanted).map(|(id, _)| id.clone()).collect();
+    if plan.prompts.reuse == PromptReuse::WhenEmpty {
+        prompts.extend(answered_again(view, iteration, wanted - prompts.len()));
+    }
+    if prompts.is_empty() {
+        let reason = "no unused prompt is left: add prompts, set prompts.generate: true, or have them \
+                      answered again (prompts.reuse: when_empty)";
         let outcome = IterationOutcome::NoSignal { reason: Code::NoPromptLeft.says(reason) };
         return Some(give_up(plan, iteration, outcome));
     }
-    let mut prompts: Vec<PromptId> = view.unused().take(wanted).map(|(id, _)| id.clone()).collect();
     // Who is taken goes by turns; in which order they are answered, by their ids.
     prompts.sort();
     let event = |prompts, left| Event::PromptsSealed { iteration, prompts, left };
     Some(Decision { iteration, kind: DecisionKind::Prompts, events: sealed(&prompts, event) })
+}
+
+/// Prompts that earlier iterations answered, as many as are wanted, drawn anew for each iteration.
+fn answered_again(view: &RunView, iteration: Iteration, wanted: usize) -> Vec<PromptId> {
+    let Some(seed) = view.seed.filter(|_| wanted > 0) else { return Vec::new() };
+    let draw = seed.derive("reuse").index(u64::from(iteration.0));
+    let mut drawn: Vec<_> = view.answered().map(|id| (draw.derive(id.as_str()).0, id)).collect();
+    drawn.sort_unstable();
+    drawn.into_iter().take(wanted).map(|(_, id)| id.clone()).collect()
 }
 
 fn seal_pairs(

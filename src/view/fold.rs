@@ -99,7 +99,7 @@ impl RunView {
                 let view = IterationView::open(*kind, policy, reference, panel);
                 self.open_iteration(*iteration, view, record);
             }
-            PromptsSealed { prompts, .. } => self.use_prompts(prompts),
+            PromptsSealed { iteration, prompts, .. } => self.use_prompts(*iteration, prompts),
             CheckpointPromoted { policy, .. } => {
                 self.first.get_or_insert_with(|| policy.clone());
                 self.policy = Some(policy.clone());

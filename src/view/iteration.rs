@@ -101,6 +101,9 @@ pub struct IterationView {
     /// of its panel was rolled back is still in it.
     #[serde(default)]
     pub(super) criteria: Shared<BTreeMap<RubricId, BTreeMap<String, RunningMean>>>,
+    /// How many of its prompts an earlier iteration answered too (`prompts.reuse`).
+    #[serde(default, skip_serializing_if = "super::is_zero")]
+    pub reused: u32,
     /// Where each formed pair is.
     pub pairs: SharedMap<PromptId, (PairId, Offset)>,
     /// Prompts without a pair, and why.
@@ -220,6 +223,7 @@ impl IterationView {
             judgments: JudgmentCounts::default(),
             not_compared: 0,
             criteria: Default::default(),
+            reused: 0,
             pairs: Default::default(),
             skipped: Default::default(),
             split: Default::default(),

@@ -2,7 +2,7 @@
 //! they come and go, so that nobody who asks goes through the pool.
 
 use super::{PromptFacts, RunView, SharedSet};
-use crate::domain::{Offset, Prompt, PromptId, PromptOrigin};
+use crate::domain::{Iteration, Offset, Prompt, PromptId, PromptOrigin};
 use std::cmp::Reverse;
 
 /// A prompt's place among those that wait: the least is answered next.
@@ -53,7 +53,11 @@ impl RunView {
     }
 
     /// An iteration answers these.
-    pub(super) fn use_prompts(&mut self, prompts: &[PromptId]) {
+    pub(super) fn use_prompts(&mut self, iteration: Iteration, prompts: &[PromptId]) {
+        let again = prompts.iter().filter(|prompt| self.used.contains(*prompt)).count();
+        if let Some(open) = self.iterations.get_mut(&iteration) {
+            open.reused += again as u32;
+        }
         for prompt in prompts {
             if let Some(facts) = self.prompts.get(prompt) {
                 let turn = self.turn(prompt, facts);
@@ -95,6 +99,12 @@ impl RunView {
     /// How many those are.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Prompts for training that an iteration has answered, in the order of their ids.
+    pub fn answered(&self) -> impl Iterator<Item = &PromptId> {
+        let known = self.with_facts(self.used.iter());
+        known.filter(|(_, facts)| is_trained_on(facts.origin)).map(|(prompt, _)| prompt)
     }
 
     /// Prompts that are never trained on, in the order of their ids.

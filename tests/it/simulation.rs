@@ -539,7 +539,7 @@ fn a_pool_is_sealed_in_parts() {
     let c = &mut world.config;
     (c.iterations, c.prompts.per_iteration, c.sampling.batch_prompts) = (1, 9000, 4500);
     (c.sampling.candidates, c.judge.probes, c.pairs.noise) = (2, 0, 0.0);
-    (c.train.dpo.train_batch_size, c.train.segment_steps) = (4096, 10);
+    (c.train.dpo.per_device_train_batch_size, c.train.save_steps) = (4096, 10);
     (world.given, world.seed_rows, world.temper.cut_off) = (9000, 0, 0);
     world.temper.skipped_steps = 0;
     let mut sim = Sim::new(&world);

@@ -93,6 +93,40 @@ fn who_is_answered_first() {
     }
 }
 
+/// With `prompts.reuse`, new prompts come first, and what is lacking is drawn from those that were
+/// answered: other ones in each iteration, none twice in one, none that is held out.
+#[test]
+fn prompts_are_answered_again_where_that_is_wanted() {
+    let config = Config { iterations: 40, ..settings(3) };
+    let sealed = |reuse| {
+        let mut config = config.clone();
+        config.prompts.reuse = reuse;
+        let mut run = PromptOrderRun::begun(&config);
+        run.admit("a b c d");
+        let held_out = Prompt::user("h", PromptOrigin::HeldOut);
+        run.tell(Event::PromptAdmitted { prompt: Prompt { id: PromptId("h".into()), ..held_out } });
+        let (mut all, mut reused) = (Vec::new(), Vec::new());
+        for iteration in (1..=30).map(Iteration) {
+            if run.decide() != ["iteration_started"] {
+                break;
+            }
+            run.decide();
+            all.push(run.sealed());
+            reused.push(run.view.iterations[&iteration].reused);
+            run.tell(Event::IterationFinished { iteration, outcome: IterationOutcome::Promoted });
+        }
+        (all, reused)
+    };
+    let (all, reused) = sealed(PromptReuse::Never);
+    assert_eq!((all, reused), (vec!["abc".to_owned(), "d".to_owned()], vec![0, 0]));
+    let (all, reused) = sealed(PromptReuse::WhenEmpty);
+    assert_eq!((all.len(), &reused[..3]), (30, &[0, 2, 3][..]));
+    assert!(all[1].contains('d') && all.iter().all(|sealed| sealed.len() == 3));
+    let sets: std::collections::BTreeSet<&String> = all.iter().skip(2).collect();
+    assert_eq!(sets.len(), 4, "all that there are of three in four: {sets:?}");
+    assert!(all.iter().all(|sealed| !sealed.contains('h')));
+}
+
 #[test]
 fn nothing_is_decided_while_nothing_can_come_of_it() {
     let mut run = PromptOrderRun::begun(&settings(1));

@@ -299,7 +299,7 @@ fn reasons_name_what_to_do() {
     };
     let unparsed = Run::begun(4).opened().sealed(0..4).sampled(0..4).unparsed("a", 0..4);
     for (run, wanted) in [
-        (Run::begun(0).opened(), "add prompts, or set prompts.generate"),
+        (Run::begun(0).opened(), "add prompts, set prompts.generate: true"),
         (judged(Run::begun(4)).skipped(0..4, SkipReason::Tie), "GRADUS0304"),
         (judged(Run::begun(4)).skipped(0..4, SkipReason::Tie), "4 tie"),
         (unparsed.skipped(0..4, SkipReason::Unparsed), "GRADUS0301"),

@@ -55,7 +55,7 @@ fn the_doctor_foretells_engines_beside_the_runs_own() {
     let root = tempfile::tempdir().unwrap();
     let dir = of_frozen_models(root.path());
     let device = select(DeviceChoice::Cpu).unwrap();
-    let found = examine(&Folder::at(&dir), (None, None), &device).unwrap();
+    let found = examine(&Folder::at(&dir), (None, None), &device, &|_| {}).unwrap();
     let time = found.time.expect("it fits");
     let seconds = &time.iterations[0].seconds_by_stage;
     for stage in ["sampler", "judge", "trainer", "evaluator"] {

@@ -36,8 +36,8 @@ pub fn config() -> Config {
     (config.judge.probes, config.judge.probes_max) = (0, 0);
     (config.pairs.min_pairs, config.pairs.noise, config.pairs.min_gap) = (1, 0.0, 0.0);
     config.pairs.require_ended = false;
-    config.train.segment_steps = 2;
-    config.train.dpo.train_batch_size = 4;
+    config.train.save_steps = 2;
+    config.train.dpo.per_device_train_batch_size = 4;
     config.train.dpo.num_train_epochs = 1;
     // So that the reference's figures need not be those of the policy.
     config.train.dpo.reference = ReferenceRule::Initial;

@@ -122,9 +122,9 @@ impl World {
         config.judge.samples = 1;
         config.judge.max_new_tokens = 120;
         config.pairs.min_pairs = 1;
-        config.train.segment_steps = 2;
-        config.train.sft.train_batch_size = 2;
-        config.train.dpo.train_batch_size = 2;
+        config.train.save_steps = 2;
+        config.train.sft.per_device_train_batch_size = 2;
+        config.train.dpo.per_device_train_batch_size = 2;
         config.evaluate.prompts = 3;
         config.evaluate.judge_prompts = 2;
         config.evaluate.gate.mode = GateMode::Paper;
@@ -174,9 +174,9 @@ impl World {
         c.pairs.length_control = d.pick(&[0.0, 0.0, 0.3]);
         c.pairs.noise = d.pick(&[0.0, 0.0, 1.0]);
         c.pairs.require_ended = d.chance(70);
-        c.train.segment_steps = d.from(1, 3);
-        c.train.sft.train_batch_size = d.from(1, 4);
-        c.train.dpo.train_batch_size = d.from(1, 3);
+        c.train.save_steps = d.from(1, 3);
+        c.train.sft.per_device_train_batch_size = d.from(1, 4);
+        c.train.dpo.per_device_train_batch_size = d.from(1, 3);
         c.train.dpo.num_train_epochs = d.from(1, 2);
         c.train.dpo.rehearsal_weight = d.pick(&[0.0, 0.3]);
         c.train.use_peft = d.chance(50);
@@ -222,10 +222,10 @@ impl World {
                 1 => c.train.lora_r = dice.from(1, 3),
                 2 => c.train.lora_alpha = f64::from(dice.from(1, 100)),
                 3 => c.train.dpo.learning_rate *= 2.0,
-                4 => c.train.dpo.train_batch_size = dice.from(1, 3),
+                4 => c.train.dpo.per_device_train_batch_size = dice.from(1, 3),
                 5 => c.sampling.candidates = dice.from(2, 4),
                 6 => c.judge.samples = dice.from(1, 2),
-                _ => c.train.segment_steps = dice.from(1, 3),
+                _ => c.train.save_steps = dice.from(1, 3),
             }
             self.later.push(config.clone());
         }

@@ -3,35 +3,18 @@
 
 use super::RunExport;
 use super::manifest::Manifest;
-use super::pairs::ROWS;
+use super::pairs::{ROWS, also_parquet};
 use super::preference::PairRow;
 use super::target::NewFolder;
-use crate::domain::{Iteration, Judgment, Message, Outcome, PairId, PromptId, StopReason, TextRef};
+use crate::domain::{Iteration, Message, PairId, PromptId, RubricId, StopReason, TextRef};
 use crate::error::{Code, Error};
-use crate::report::rubric_name;
+use crate::report::{RecordedVerdict, rubric_name, verdicts};
 use crate::stage::StageError;
 use crate::stage::bodies::{Answers, RecordedJudgments};
 use crate::view::{IterationView, RunView};
 use serde::Serialize;
 use serde_json::json;
 use std::path::Path;
-
-/// What a judge said of an answer once.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct RecordedVerdict {
-    /// The rubric that asked: `additive-five@0.2.0`.
-    pub rubric: String,
-    /// Which of its k judgments, from 0.
-    pub sample: u32,
-    /// What the answer got; `None` without a score.
-    pub score: Option<f64>,
-    /// Whether the judge wrote no score and was made to begin one.
-    pub forced: bool,
-    /// Why there is no score, where there is none.
-    pub reason: Option<String>,
-    /// The judge's own words.
-    pub text: String,
-}
 
 /// A recorded answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -92,29 +75,9 @@ pub struct PairSummary {
     pub rejected: String,
 }
 
-fn verdicts(view: &RunView, judgments: &[Judgment], at: u32) -> Vec<RecordedVerdict> {
-    let one = |judgment: &Judgment| {
-        let place = judgment.shown().iter().position(|shown| *shown == at)?;
-        let reason = match &judgment.outcome {
-            Outcome::Scored { .. } => None,
-            Outcome::Unparsed { reason }
-            | Outcome::Refused { reason }
-            | Outcome::Trapped { reason } => Some(reason.clone()),
-        };
-        Some(RecordedVerdict {
-            rubric: rubric_name(view, &judgment.rubric),
-            sample: judgment.sample,
-            score: judgment.each().get(place).copied(),
-            forced: judgment.is_forced(),
-            reason,
-            text: judgment.text.clone(),
-        })
-    };
-    judgments.iter().filter_map(one).collect()
-}
-
 fn judged(view: &RunView, answers: Answers, said: &RecordedJudgments) -> Vec<JudgedAnswer> {
     let texts = answers.texts.into_iter().zip(answers.completions);
+    let named = |rubric: &RubricId| rubric_name(view, rubric);
     let answer = |(at, (text, completion)): (usize, (TextRef, crate::domain::Completion))| {
         let TextRef::Completion { set, index } = text else { return None };
         let score = said.scores.get(at).copied().flatten();
@@ -126,7 +89,7 @@ fn judged(view: &RunView, answers: Answers, said: &RecordedJudgments) -> Vec<Jud
             logp: completion.logp,
             score: score.map(|score| score.score),
             standard_error: score.and_then(|score| score.standard_error),
-            verdicts: verdicts(view, &said.judgments, at as u32),
+            verdicts: verdicts(&named, &said.judgments, at as u32),
             text: completion.text,
         })
     };
@@ -149,7 +112,7 @@ fn summary(iteration: Iteration, row: PairRow, trained: bool) -> PairSummary {
 
 impl RunExport {
     /// A prompt with what was answered to it in an iteration, and what was said of that.
-    fn answered(
+    pub(super) fn answered(
         &self,
         iteration: Iteration,
         open: &IterationView,
@@ -201,6 +164,7 @@ impl RunExport {
             }
         }
         let rows = file.finish("the run has drawn no answers there")?;
+        also_parquet(&folder)?;
         let mut manifest = self.manifest("candidates", None, "jsonl".to_owned());
         manifest.rows = Some(rows);
         let what = "answers of a model with everything that its judge said of them";

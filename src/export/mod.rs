@@ -10,22 +10,29 @@
 //! | `card` | `README.md` of a model or an adapter |
 //! | `weights` | the model, its adapter, its GGUF |
 //! | `pairs`, `preference` | the pairs that were trained on, and the forms they can take |
+//! | `parquet` | rows as Parquet |
 //! | `answers` | every answer with every judgment; a pair as it is shown |
-//! | `metrics`, `tensorboard` | what each step and iteration came to |
+//! | `evidence` | the texts that a report shows |
+//! | `prompts` | every prompt, and what became of it |
+//! | `metrics` | what each step and iteration came to |
 
 mod answers;
 mod card;
+mod evidence;
 mod manifest;
 mod metrics;
 mod pairs;
+mod parquet;
 mod preference;
+mod prompts;
 mod target;
-mod tensorboard;
 mod weights;
 
-pub use answers::{AnsweredPrompt, JudgedAnswer, PairSummary, RecordedVerdict};
+pub use crate::report::RecordedVerdict;
+pub use answers::{AnsweredPrompt, JudgedAnswer, PairSummary};
 pub use manifest::{ExportedFile, Manifest};
 pub use pairs::PairsFormat;
+pub use prompts::{PromptState, PromptSummary};
 pub use weights::{ModelDtype, ModelWishes};
 
 use crate::blob::BlobStore;
@@ -34,17 +41,24 @@ use crate::engine::local::LocalModel;
 use crate::error::{Code, Error};
 use crate::lm::model_files::ModelFiles;
 use crate::log::JournalLog;
+use crate::report::Report;
 use crate::runtime::{Folder, PolicyRow, find_policy, fold, identity};
 use crate::view::RunView;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A run, opened to be exported from.
 pub struct RunExport {
     folder: Folder,
     view: RunView,
     log: JournalLog,
-    files: Arc<ModelFiles>,
     blobs: Arc<BlobStore>,
+    /// Opened when something needs it: pairs and figures do not.
+    base: OnceLock<ExportBase>,
+}
+
+/// The base's files, and the model that they describe.
+struct ExportBase {
+    files: Arc<ModelFiles>,
     local: LocalModel,
 }
 
@@ -52,18 +66,27 @@ impl RunExport {
     /// Opens a run for reading.
     ///
     /// # Errors
-    /// When the folder holds no run, its log or settings cannot be read, or the files of its base are
-    /// not those that it began with.
+    /// When the folder holds no run, or its log cannot be read.
     pub fn open(folder: &Folder) -> Result<RunExport, Error> {
         let log = folder.read_log()?;
-        let view = fold(&log)?;
-        let config = Config::from_yaml(&folder.config())?;
-        let files = Arc::new(ModelFiles::open(&folder.model())?);
-        identity::check_model(&view, &files, folder)?;
-        let blobs = folder.blobs();
-        let local = LocalModel::on(None, files.clone(), blobs.clone())
-            .with_adapters_of_old(identity::adapters_of_old(&view, &config));
-        Ok(RunExport { folder: folder.clone(), view, log, files, blobs, local })
+        let (view, blobs) = (fold(&log)?, folder.blobs());
+        Ok(RunExport { folder: folder.clone(), view, log, blobs, base: OnceLock::new() })
+    }
+
+    /// The base.
+    ///
+    /// # Errors
+    /// When its files or the settings cannot be read, or they are not those that the run began with.
+    fn base(&self) -> Result<&ExportBase, Error> {
+        if let Some(known) = self.base.get() {
+            return Ok(known);
+        }
+        let config = Config::from_yaml(&self.folder.config())?;
+        let files = Arc::new(ModelFiles::open(&self.folder.model())?);
+        identity::check_model(&self.view, &files, &self.folder)?;
+        let local = LocalModel::on(None, files.clone(), self.blobs.clone())
+            .with_adapters_of_old(identity::adapters_of_old(&self.view, &config));
+        Ok(self.base.get_or_init(|| ExportBase { files, local }))
     }
 
     /// The policy that a person means: `latest`, `base`, `M2`, or the beginning of its hash.
@@ -78,6 +101,11 @@ impl RunExport {
         find_policy(&self.view, wanted)
     }
 
+    /// The figures of the run.
+    pub fn report(&self) -> Report {
+        Report::of(&self.view)
+    }
+
     /// What the run is called: its folder's name.
     fn name(&self) -> String {
         let path = self.folder.path();
@@ -89,7 +117,7 @@ impl RunExport {
     /// What its base is called, where its files say it.
     fn base_name(&self) -> Option<String> {
         let config: serde_json::Value =
-            serde_json::from_str(self.files.text("config.json")?).ok()?;
+            serde_json::from_str(self.base().ok()?.files.text("config.json")?).ok()?;
         let name = config.get("_name_or_path")?.as_str()?;
         (!name.is_empty()).then(|| name.to_owned())
     }

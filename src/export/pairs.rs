@@ -2,6 +2,7 @@
 
 use super::RunExport;
 use super::manifest::Manifest;
+use super::parquet::from_json_lines;
 use super::preference::PairRow;
 use super::target::NewFolder;
 use crate::domain::{Iteration, Offset, PairId, PromptId};
@@ -16,6 +17,13 @@ use std::path::Path;
 
 /// Rows of an export that has rows.
 pub(super) const ROWS: &str = "train.jsonl";
+/// The same as Parquet.
+const PARQUET: &str = "train.parquet";
+
+/// Writes an export's rows as Parquet, too.
+pub(super) fn also_parquet(folder: &NewFolder) -> Result<(), Error> {
+    from_json_lines(&folder.path().join(ROWS), &folder.path().join(PARQUET))
+}
 
 /// The form that rows have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +78,7 @@ impl RunExport {
         let which = only.map_or_else(String::new, |n| format!(" in iteration {n}"));
         let rows = file.finish(&format!("the run has trained on no pairs{which}"))?;
         manifest.rows = Some(rows);
+        also_parquet(&folder)?;
         if format == PairsFormat::LlamaFactory {
             folder.write("dataset_info.json", format!("{:#}\n", dataset_info(&self.name())))?;
         }
@@ -157,7 +166,7 @@ impl RunExport {
         format!(
             "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: {ROWS}\ntags: \
              [preference, gradus]\n---\n\n# {title} of {name}\n\n{rows} rows from the gradus run `{name}`: \
-             {what}.\n\n`gradus.json` has every file with its SHA-256. The licence is that of the prompts \
+             {what}.\n\n`{PARQUET}` has the same rows. `gradus.json` has every file with its SHA-256. The licence is that of the prompts \
              and of the model.\n",
         )
     }

@@ -7,6 +7,7 @@ use super::target::NewFolder;
 use crate::domain::AdapterRef;
 use crate::error::{Code, Error};
 use crate::lm::gguf_write::{GgufDtype, write_gguf};
+use crate::lm::model_files::ModelFiles;
 use crate::lm::weights::{WeightDtype, Weights};
 use crate::runtime::PolicyRow;
 use crate::stage::StageError;
@@ -61,13 +62,13 @@ impl RunExport {
         wishes: &ModelWishes,
     ) -> Result<Manifest, Error> {
         let folder = NewFolder::begin(to)?;
-        let (dtype, unsaid) = self.stored_as(wishes.dtype);
+        let (dtype, unsaid) = stored_as(wishes.dtype, &self.base()?.files);
         let weights = self.merged(policy)?;
         let mut manifest = self.manifest("model", Some(policy), dtype.hf_name().to_owned());
         manifest.notes.extend(unsaid);
         manifest.notes.extend(self.lost_to_rounding(policy, &weights, dtype)?);
-        manifest.notes.extend(self.files.quantised_note());
-        self.files.write_hf(folder.path(), &weights, dtype, wishes.shard_bytes_max)?;
+        manifest.notes.extend(self.base()?.files.quantised_note());
+        self.base()?.files.write_hf(folder.path(), &weights, dtype, wishes.shard_bytes_max)?;
         let base = wishes.base.clone().or_else(|| self.base_name());
         folder.write("README.md", model_card(&Card::of(self, policy, base, &manifest)))?;
         manifest.finish(folder)
@@ -99,7 +100,7 @@ impl RunExport {
                     .to_owned(),
             );
         }
-        manifest.notes.extend(self.files.quantised_note());
+        manifest.notes.extend(self.base()?.files.quantised_note());
         let config = json!({
             "alpha_pattern": {},
             "auto_mapping": null,
@@ -140,20 +141,20 @@ impl RunExport {
         if let Some(rounded) = dtype.rounding() {
             manifest.notes.extend(self.lost_to_rounding(policy, &weights, rounded)?);
         }
-        manifest.notes.extend(self.files.quantised_note());
+        manifest.notes.extend(self.base()?.files.quantised_note());
         let path = folder.path().join(GGUF);
         let file = File::create(&path).map_err(|e| Error::io(&path, e))?;
         let mut file = BufWriter::new(file);
-        write_gguf(&mut file, &self.files, &weights, dtype, &called)?;
+        write_gguf(&mut file, &self.base()?.files, &weights, dtype, &called)?;
         file.into_inner().map_err(|e| Error::io(&path, e.into_error()))?;
-        folder.write("Modelfile", self.modelfile(&called))?;
+        folder.write("Modelfile", modelfile(&called, &self.base()?.files))?;
         let base = self.base_name();
         folder.write("README.md", model_card(&Card::of(self, policy, base, &manifest)))?;
         manifest.finish(folder)
     }
 
     fn merged(&self, policy: &PolicyRow) -> Result<Weights, Error> {
-        Ok(self.local.merged(&policy.policy).map_err(StageError::from)?)
+        Ok(self.base()?.local.merged(&policy.policy).map_err(StageError::from)?)
     }
 
     /// The adapter of a policy, which lies on the run's base.
@@ -174,23 +175,6 @@ impl RunExport {
         }
     }
 
-    /// How numbers are to be stored, and what is to be said about it.
-    fn stored_as(&self, wanted: ModelDtype) -> (WeightDtype, Option<String>) {
-        match wanted {
-            ModelDtype::F32 => (WeightDtype::F32, None),
-            ModelDtype::F16 => (WeightDtype::F16, None),
-            ModelDtype::Bf16 => (WeightDtype::Bf16, None),
-            ModelDtype::Base => match self.files.stored_dtype() {
-                Some(dtype) => (dtype, None),
-                None => {
-                    let note = "the base's config.json does not say how its weights are stored; \
-                                these are float32";
-                    (WeightDtype::F32, Some(note.to_owned()))
-                }
-            },
-        }
-    }
-
     /// What rounding takes back of what training did, in a sentence.
     fn lost_to_rounding(
         &self,
@@ -204,7 +188,7 @@ impl RunExport {
         if dtype == WeightDtype::F32 {
             return Ok(None);
         }
-        let before = self.local.merged(base).map_err(StageError::from)?;
+        let before = self.base()?.local.merged(base).map_err(StageError::from)?;
         let moved = weights.moved_from(&before, dtype)?;
         if moved.moved == 0 {
             return Ok(None);
@@ -217,19 +201,36 @@ impl RunExport {
             moved.moved,
         )))
     }
-
-    /// What Ollama is told. It takes the chat template from the file.
-    fn modelfile(&self, called: &str) -> String {
-        let mut text = format!("# {called}: ollama create NAME -f Modelfile\nFROM ./{GGUF}\n");
-        for id in self.files.stop_ids() {
-            let specials = self.files.tokenizer().specials();
-            if let Some((token, _)) = specials.iter().find(|(_, special)| *special == id) {
-                text += &format!("PARAMETER stop {}\n", json!(token));
-            }
-        }
-        text
-    }
 }
 
 /// The GGUF file of an export.
 const GGUF: &str = "model.gguf";
+
+/// How numbers are to be stored, and what is to be said about it.
+fn stored_as(wanted: ModelDtype, files: &ModelFiles) -> (WeightDtype, Option<String>) {
+    match wanted {
+        ModelDtype::F32 => (WeightDtype::F32, None),
+        ModelDtype::F16 => (WeightDtype::F16, None),
+        ModelDtype::Bf16 => (WeightDtype::Bf16, None),
+        ModelDtype::Base => match files.stored_dtype() {
+            Some(dtype) => (dtype, None),
+            None => {
+                let note = "the base's config.json does not say how its weights are stored; \
+                            these are float32";
+                (WeightDtype::F32, Some(note.to_owned()))
+            }
+        },
+    }
+}
+
+/// What Ollama is told. It takes the chat template from the file.
+fn modelfile(called: &str, files: &ModelFiles) -> String {
+    let mut text = format!("# {called}: ollama create NAME -f Modelfile\nFROM ./{GGUF}\n");
+    for id in files.stop_ids() {
+        let specials = files.tokenizer().specials();
+        if let Some((token, _)) = specials.iter().find(|(_, special)| *special == id) {
+            text += &format!("PARAMETER stop {}\n", json!(token));
+        }
+    }
+    text
+}

@@ -96,6 +96,7 @@ pub use verify::{Verified, verify, verify_at_rest, verify_folder};
 
 use crate::domain::{Event, Offset, TaskKey};
 use crossbeam_channel::Receiver;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// What is appended together.
@@ -149,6 +150,30 @@ pub enum Health {
 pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since 1970.
     fn now_ms(&self) -> u64;
+}
+
+/// Records that are read at a time by who reads many.
+const WALKED: usize = 512;
+
+/// Shows the records of a log from an offset on, one after the other, until somebody has seen enough.
+///
+/// # Errors
+/// When the log cannot be read.
+pub fn walk(
+    log: &dyn Log,
+    mut from: Offset,
+    mut see: impl FnMut(Recorded) -> ControlFlow<()>,
+) -> Result<(), LogError> {
+    loop {
+        let records = log.read(from, WALKED)?;
+        let Some(last) = records.last() else { return Ok(()) };
+        from = Offset(last.offset.0 + 1);
+        for record in records {
+            if see(record).is_break() {
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// An append-only sequence of events.

@@ -21,9 +21,17 @@ pub(crate) struct ShutdownMarker {
     pub tail: Offset,
 }
 
+/// Which boot of the machine this is: Linux has an id of it, and elsewhere it is the second at which the
+/// machine was started, which a clock that is set changes. Then the log is looked through once more than
+/// it had to be.
 fn boot() -> String {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    id.trim().to_owned()
+    match std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
+        Ok(id) => id.trim().to_owned(),
+        Err(_) => match sysinfo::System::boot_time() {
+            Ok(second) if second > 0 => format!("booted at {second}"),
+            _ => String::new(),
+        },
+    }
 }
 
 impl ShutdownMarker {

@@ -112,8 +112,17 @@ pub(super) fn bad_answers(open: &IterationView, view: &RunView) -> Vec<BadAnswer
     open.rubrics().into_iter().filter_map(of).collect()
 }
 
+/// What an attack is.
+pub(super) fn in_words(attack: Attack) -> &'static str {
+    match attack {
+        Attack::Claim => "a forged verdict",
+        Attack::MasterKey => "a word in the place of an answer",
+        Attack::Repetition => "repetition",
+    }
+}
+
 /// Whether an attack works.
-fn works(result: ProbeResult) -> &'static str {
+pub(super) fn works(result: ProbeResult) -> &'static str {
     match result {
         ProbeResult::Passed => "no",
         ProbeResult::Failed => "yes",
@@ -161,11 +170,7 @@ pub(super) fn length_notes(row: &IterationRow) -> String {
 pub(super) fn probe_notes(row: &IterationRow) -> String {
     let mut text = String::new();
     for one in &row.attacks {
-        let how = match one.attack {
-            Attack::Claim => "a forged verdict",
-            Attack::MasterKey => "a word in the place of an answer",
-            Attack::Repetition => "repetition",
-        };
+        let how = in_words(one.attack);
         text.push_str(&format!(
             "M{}: does {how} buy a score from {}? {}: {} of the scale over {} answers, {:.0} % allowed\n",
             row.iteration,

@@ -2,15 +2,37 @@
 //! a terminal, as JSON and as a page. Nothing here computes a figure that is not in a view, and
 //! nothing here can change a run.
 
+mod diff;
+mod evidence;
+mod figures;
 mod judging;
+pub(crate) mod metrics;
 mod page;
+mod plain;
 mod plot;
+#[cfg(feature = "png")]
+mod png;
 mod table;
+pub(crate) mod tensorboard;
+mod verdicts;
 
+pub use diff::{DiffPiece, words_apart};
+pub use evidence::{
+    AnswerExample, BeforeAfter, BeforeAfterExamples, EXAMPLES, IterationScores, PairExample,
+    ReportEvidence, RunFacts, ScoreHistogram, even_places, histograms,
+};
+pub use figures::figures;
 pub(crate) use judging::named as rubric_name;
 pub use judging::{AttackRow, BadAnswerRow, RubricJudgments, rubrics_table};
-pub use page::page;
+pub use page::{MARK, page};
+pub use plain::{PlainVerdict, Reason, RunVerdict, Speaks};
+pub(crate) use plain::{decisive, opponent};
+pub use plot::PlotFigure;
+#[cfg(feature = "png")]
+pub use png::{NotDrawn, png};
 pub use table::{iterations_table, judge_table, time_table};
+pub use verdicts::RecordedVerdict;
+pub(crate) use verdicts::verdicts;
 
 use crate::codes::Code;
 use crate::domain::evaluation::{Estimate, Evaluation, Referee};
@@ -41,6 +63,57 @@ pub struct Report {
     /// Rubrics that fail and judge all the same, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+}
+
+/// The same run from M1 on, with another source of scores.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ArmReport {
+    /// Whose scores: `random`, `oracle`.
+    pub name: String,
+    /// What came of it.
+    pub report: Report,
+}
+
+impl ArmReport {
+    /// What the arm is, in a sentence.
+    pub fn what(&self) -> &'static str {
+        match self.name.as_str() {
+            "random" => {
+                "The same from M1 on, with each prompt's scores permuted among its answers: what it gains is \
+                 not the judging's doing."
+            }
+            "oracle" => "The same from M1 on, with pairs by the truth: what a perfect judge gains.",
+            _ => "The same from M1 on, with scores from elsewhere.",
+        }
+    }
+}
+
+/// Everything that a report says, as the page and the JSON have it. Its schema is
+/// `docs/report.schema.json`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FullReport {
+    /// Of the JSON: what is added does not change it.
+    pub schema: u32,
+    /// What came of the run, in plain words.
+    pub verdict: PlainVerdict,
+    /// The figures.
+    #[serde(flatten)]
+    pub report: Report,
+    /// Control arms.
+    pub arms: Vec<ArmReport>,
+    /// Texts, and what the run is.
+    pub evidence: ReportEvidence,
+}
+
+impl FullReport {
+    /// Of the JSON.
+    pub const SCHEMA: u32 = 1;
+
+    /// What a run's figures, its control arms and its texts come to.
+    pub fn of(report: Report, arms: Vec<ArmReport>, evidence: ReportEvidence) -> FullReport {
+        let verdict = PlainVerdict::of(&report, &arms);
+        FullReport { schema: FullReport::SCHEMA, verdict, report, arms, evidence }
+    }
 }
 
 fn is_none(count: &u32) -> bool {
@@ -75,6 +148,9 @@ pub struct IterationRow {
     pub adapter: Option<AdapterShape>,
     /// Prompts it answered.
     pub prompts: usize,
+    /// How many of them an earlier iteration answered too.
+    #[serde(skip_serializing_if = "is_none")]
+    pub prompts_reused: u32,
     /// Prompts the policy wrote for it.
     pub prompts_written: u32,
     /// Generated prompts that a filter refused.
@@ -123,6 +199,10 @@ pub struct IterationRow {
     pub losses: Vec<f64>,
     /// The margin of every step, for a plot.
     pub margins: Vec<f64>,
+    /// Log-probability of the chosen answers at every step, mean of the step's pairs.
+    pub logps_chosen: Vec<f64>,
+    /// The same of the rejected ones.
+    pub logps_rejected: Vec<f64>,
 }
 
 /// What the judge made of bad answers.
@@ -211,7 +291,8 @@ fn base_quality(view: &RunView) -> Option<BaseQuality> {
 }
 
 impl IterationRow {
-    fn of(iteration: u32, open: &IterationView, view: &RunView) -> IterationRow {
+    /// What is known of an iteration.
+    pub(crate) fn of(iteration: u32, open: &IterationView, view: &RunView) -> IterationRow {
         let mut skipped = BTreeMap::new();
         for reason in open.skipped.values() {
             *skipped.entry(reason.as_str()).or_default() += 1;
@@ -227,6 +308,7 @@ impl IterationRow {
                 Trained::All => None,
             }),
             prompts: open.prompts.as_ref().map_or(0, |prompts| prompts.len()),
+            prompts_reused: open.reused,
             prompts_written: open.written.iter().map(|round| round.admitted).sum(),
             prompts_rejected: open.written.iter().map(|round| round.rejected).sum(),
             judgments: open.judgments.total,
@@ -257,6 +339,8 @@ impl IterationRow {
                 .collect(),
             losses: open.steps.iter().map(|(_, m)| m.loss).collect(),
             margins: open.steps.iter().map(|(_, m)| m.rewards_margin).collect(),
+            logps_chosen: open.steps.iter().map(|(_, m)| m.logps_chosen).collect(),
+            logps_rejected: open.steps.iter().map(|(_, m)| m.logps_rejected).collect(),
         }
     }
 }

@@ -80,7 +80,7 @@ fn head_to_head(row: &IterationRow, opponent: &str, referee: Referee) -> String 
     )
 }
 
-fn outcome(row: &IterationRow) -> &'static str {
+pub(super) fn outcome(row: &IterationRow) -> &'static str {
     match row.outcome {
         None => "open",
         Some(IterationOutcome::Promoted) => "promoted",
@@ -195,9 +195,20 @@ fn settings_note(row: &IterationRow) -> String {
     format!("M{}: settings changed: {}\n", row.iteration, changes.join("; "))
 }
 
+/// Whether prompts were answered again.
+fn reuse_note(row: &IterationRow) -> String {
+    match row.prompts_reused {
+        0 => String::new(),
+        again => format!(
+            "M{}: {again} of its {} prompts were answered by an earlier iteration too (prompts.reuse)\n",
+            row.iteration, row.prompts
+        ),
+    }
+}
+
 /// What the figures alone do not say of an iteration.
 fn notes(row: &IterationRow) -> String {
-    let mut text = settings_note(row);
+    let mut text = settings_note(row) + &reuse_note(row);
     if !row.skipped.is_empty() || row.unscored > 0 {
         let reasons: Vec<String> = row.skipped.iter().map(|(r, n)| format!("{n} {r}")).collect();
         let share = 100.0 * f64::from(row.unscored) / f64::from(row.judgments.max(1));

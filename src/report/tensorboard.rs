@@ -3,7 +3,7 @@
 
 /// A scalar at a step.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Scalar {
+pub(crate) struct Scalar {
     /// `train/loss`.
     pub tag: String,
     pub step: u64,
@@ -12,11 +12,23 @@ pub(super) struct Scalar {
     pub value: f64,
 }
 
+/// What an event file is called that begins at a second since 1970.
+pub(crate) fn file_name(begun: f64) -> String {
+    format!("events.out.tfevents.{:010}.gradus", begun as u64)
+}
+
 /// The bytes of an event file.
-pub(super) fn event_file(begun: f64, scalars: &[Scalar]) -> Vec<u8> {
+pub(crate) fn event_file(begun: f64, scalars: &[Scalar]) -> Vec<u8> {
     let mut version = double_field(1, begun);
     version.extend(bytes_field(3, b"brain.Event:2"));
     let mut file = framed(&version);
+    file.extend(events(scalars));
+    file
+}
+
+/// The bytes that scalars add to an event file.
+pub(crate) fn events(scalars: &[Scalar]) -> Vec<u8> {
+    let mut file = Vec::new();
     for Scalar { tag, step, time, value } in scalars {
         let mut one = bytes_field(1, tag.as_bytes());
         one.extend([(2 << 3) | 5]);
@@ -44,7 +56,7 @@ fn bytes_field(field: u8, value: &[u8]) -> Vec<u8> {
 }
 
 /// Seven bits a byte, the lowest first.
-fn varint(mut value: u64) -> Vec<u8> {
+pub(crate) fn varint(mut value: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     while value >= 0x80 {
         bytes.push((value as u8 & 0x7f) | 0x80);

@@ -20,12 +20,14 @@
 //! | [`runtime`] | the front door |
 //! | [`estimate`], [`doctor`] | what a run will take: by formulae, and measured |
 //! | [`rejudge`] | the past under another rubric |
+//! | [`assess`] | answers that are no part of the loop: judged, and policies compared |
 //! | [`report`] | tables and plots of what happened |
 //! | [`export`] | what a run made, as other tools open it |
 //! | [`config`], [`prompts`], [`stats`] | settings, prompt files, pure numbers |
 //! | [`demo`] | a world that a program can grade |
 
 pub mod actor;
+pub mod assess;
 pub mod atomic_file;
 pub mod blob;
 mod codes;

@@ -24,12 +24,18 @@ pub(crate) fn used_bytes(dir: &Path) -> u64 {
 /// Memory that is free to use, where the system says: of the machine, and below the limits of the
 /// control groups that the process is in (a container's).
 pub(crate) fn available_memory_bytes() -> Option<u64> {
-    available_below(Path::new("/"))
+    available_below(Path::new("/"), machines_memory_bytes())
 }
 
-fn available_below(root: &Path) -> Option<u64> {
-    let meminfo = fs::read_to_string(root.join("proc/meminfo")).ok();
-    let machine = meminfo.and_then(|text| field(&text, "MemAvailable:")).map(|kib| kib * 1024);
+/// What the machine has available, as the system says it.
+fn machines_memory_bytes() -> Option<u64> {
+    let mut system = sysinfo::System::new().ok()?;
+    system.refresh_memory_specifics(sysinfo::MemoryRefreshKind::nothing().with_ram());
+    Some(system.available_memory()).filter(|bytes| *bytes > 0)
+}
+
+/// The least of that and of what the control groups leave, which Linux alone has.
+fn available_below(root: &Path, machine: Option<u64>) -> Option<u64> {
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     groups.lines().filter_map(|line| left_in_groups(root, line)).chain(machine).min()
 }
@@ -88,9 +94,9 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         };
-        let available = || available_below(root.path());
-        assert_eq!(available(), None, "nobody says");
-        write("proc/meminfo", "MemTotal: 9 kB\nMemAvailable:    4096 kB\n");
+        assert_eq!(available_below(root.path(), None), None, "nobody says");
+        assert!(available_memory_bytes().is_some_and(|bytes| bytes > 1 << 20));
+        let available = || available_below(root.path(), Some(4096 << 10));
         write("proc/self/cgroup", "9:cpu:/x\n4:memory:/a/b\n0::/c/d\n");
         assert_eq!(available(), Some(4096 << 10), "no group says anything");
         write("sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "9223372036854771712\n");

@@ -8,10 +8,11 @@ use gradus::config::{Config, JudgeSource};
 use gradus::domain::event::IterationOutcome;
 use gradus::domain::{Event, Offset};
 use gradus::lm::cancel::Cancel;
-use gradus::log::Log;
+use gradus::log::{Log, walk};
 use gradus::runtime::{Folder, WaitOutcome};
 use gradus::view::RunView;
 use gradus::{Code, Error};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// The arms, by name.
@@ -20,19 +21,15 @@ pub const ARMS: [(&str, JudgeSource); 2] =
 
 /// Where M1 was promoted: the end of the first iteration that came to something.
 fn end_of_first(log: &dyn Log) -> Result<Option<Offset>, Error> {
-    let mut from = Offset(0);
-    loop {
-        let records = log.read(from, 512)?;
-        let Some(last) = records.last() else { return Ok(None) };
-        from = Offset(last.offset.0 + 1);
-        for record in records {
-            let promoted = IterationOutcome::Promoted;
-            if matches!(record.event, Event::IterationFinished { outcome, .. } if outcome == promoted)
-            {
-                return Ok(Some(Offset(record.offset.0 + 1)));
-            }
+    let (mut end, promoted) = (None, IterationOutcome::Promoted);
+    walk(log, Offset(0), |record| match &record.event {
+        Event::IterationFinished { outcome, .. } if *outcome == promoted => {
+            end = Some(Offset(record.offset.0 + 1));
+            ControlFlow::Break(())
         }
-    }
+        _ => ControlFlow::Continue(()),
+    })?;
+    Ok(end)
 }
 
 /// The arm's folder inside the demo's.

@@ -1,10 +1,16 @@
-//! `gradus pause | resume | stop | raise`, `gradus policy` and `gradus prompts add`: what changes a run,
-//! also while another process works on it.
+//! `gradus pause | resume | stop | raise`, `gradus policy` and `gradus prompts`: what changes a run, also
+//! while another process works on it, and what it has.
 
+use super::export::StateChoice;
 use super::{ExitStatus, output};
+use gradus::Error;
 use gradus::domain::PromptOrigin;
-use gradus::runtime::{Answer, Command, Folder, PolicyChoice, PolicyRow, Query, Reply, socket};
-use gradus::{Error, prompts};
+use gradus::export::{PromptState, RunExport};
+use gradus::report::{IterationRow, Report, iterations_table};
+use gradus::runtime::{
+    Answer, Command, Folder, PolicyChoice, PolicyRow, Query, Reply, find_policy, socket,
+};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 /// A run.
@@ -31,17 +37,31 @@ pub struct Raise {
 pub enum PolicyVerb {
     /// A run's policies, and which of them acts.
     List(RunTarget),
-    /// Let a policy act from here on. An open iteration that began with another one ends.
-    Choose(Choose),
+    /// What a policy is: what made it, on what it was trained, what it was measured at.
+    Show(Show),
+    /// Let a policy act from here on, whatever the gate said. An open iteration that began with another
+    /// one ends.
+    #[command(visible_alias = "choose")]
+    Promote(Promote),
     /// Let the policy act again that acted before this one.
     Rollback(Because),
     /// Let the gate decide again which policy acts.
     Unpin(Because),
 }
 
+/// A policy.
+#[derive(clap::Args)]
+pub struct Show {
+    #[command(flatten)]
+    target: RunTarget,
+    /// latest, M2, base, or the beginning of its hash.
+    #[arg(default_value = "latest")]
+    policy: String,
+}
+
 /// A policy to act.
 #[derive(clap::Args)]
-pub struct Choose {
+pub struct Promote {
     #[command(flatten)]
     target: RunTarget,
     /// M2, base, or the beginning of its hash.
@@ -69,6 +89,24 @@ pub struct Because {
 pub enum PromptsVerb {
     /// Add the prompts of a file to a run. One that waits for prompts wakes.
     Add(Add),
+    /// The prompts of a run, and what became of each.
+    List(PromptsList),
+}
+
+/// The prompts of a run.
+#[derive(clap::Args)]
+pub struct PromptsList {
+    #[command(flatten)]
+    target: RunTarget,
+    /// Those alone that wait, were answered, are held out, or are shown to whoever writes new ones.
+    #[arg(long)]
+    state: Option<StateChoice>,
+    /// Those alone that have this text in them.
+    #[arg(long)]
+    contains: Option<String>,
+    /// How many are listed; 0 for all.
+    #[arg(short, long, default_value_t = 20)]
+    limit: usize,
 }
 
 /// Prompts to add.
@@ -133,7 +171,8 @@ pub fn raise(arguments: &Raise) -> Result<ExitStatus, Error> {
 pub fn policy(verb: &PolicyVerb) -> Result<ExitStatus, Error> {
     match verb {
         PolicyVerb::List(target) => list(&target.dir, target.json),
-        PolicyVerb::Choose(Choose { target, policy, pin, reason }) => {
+        PolicyVerb::Show(Show { target, policy }) => show(target, policy),
+        PolicyVerb::Promote(Promote { target, policy, pin, reason }) => {
             let (policy, reason) = (policy.clone(), reason.clone());
             target.ask(Command::ChoosePolicy { policy, pin: *pin, reason }, chosen)
         }
@@ -143,6 +182,67 @@ pub fn policy(verb: &PolicyVerb) -> Result<ExitStatus, Error> {
         PolicyVerb::Unpin(Because { target, reason }) => {
             target.ask(Command::UnpinPolicy { reason: reason.clone() }, chosen)
         }
+    }
+}
+
+/// A policy with the iteration that made it.
+#[derive(Serialize)]
+struct PolicyShown<'a> {
+    policy: &'a PolicyRow,
+    id: String,
+    iteration: Option<&'a IterationRow>,
+}
+
+fn show(target: &RunTarget, wanted: &str) -> Result<ExitStatus, Error> {
+    let view = super::drive::known(&Folder::at(&target.dir))?;
+    let row = find_policy(&view, wanted)?;
+    let report = Report::of(&view);
+    let number = row.name.strip_prefix('M').and_then(|number| number.parse::<u32>().ok());
+    let made = report.iterations.iter().find(|made| Some(made.iteration) == number);
+    let id = row.policy.id().to_string();
+    if target.json {
+        output::json(&PolicyShown { policy: &row, id, iteration: made })?;
+        return Ok(ExitStatus::Done);
+    }
+    let dir = target.dir.display();
+    let mut text = format!(
+        "{} {}\n  id        {id}\n  weights   {}\n",
+        row.name,
+        state(&row),
+        row.policy.weights
+    );
+    if let Some(adapter) = &row.policy.adapter {
+        text.push_str(&format!("  adapter   {}\n", adapter.weights));
+    }
+    match made {
+        None => text.push_str(
+            "  the base that the run began with, or an iteration that is not kept whole\n",
+        ),
+        Some(made) => {
+            let only = Report {
+                iterations: vec![made.clone()],
+                warnings: Vec::new(),
+                base_quality: None,
+                ..report.clone()
+            };
+            text.push_str(&format!("\n{}", iterations_table(&only)));
+        }
+    }
+    text.push_str(&format!(
+        "\ntake it along: gradus export model {dir} --policy {0} --out FOLDER\nask it:        gradus chat {dir} --policy {0}\n",
+        row.name
+    ));
+    output::text(&text)?;
+    Ok(ExitStatus::Done)
+}
+
+/// Whether it acts, or why not.
+fn state(row: &PolicyRow) -> String {
+    match (row.acts, row.pinned, &row.rejected) {
+        (true, true, _) => "acts, pinned".to_owned(),
+        (true, false, _) => "acts".to_owned(),
+        (false, _, Some(reason)) => format!("rejected: {reason}"),
+        (false, _, None) => String::new(),
     }
 }
 
@@ -165,13 +265,7 @@ fn list(dir: &Path, json: bool) -> Result<ExitStatus, Error> {
         return Ok(ExitStatus::Done);
     }
     let line = |row: &PolicyRow| {
-        let state = match (row.acts, row.pinned, &row.rejected) {
-            (true, true, _) => "acts, pinned".to_owned(),
-            (true, false, _) => "acts".to_owned(),
-            (false, _, Some(reason)) => format!("rejected: {reason}"),
-            (false, _, None) => String::new(),
-        };
-        let text = format!("{:<4} {}  {state}", row.name, row.policy.id().short());
+        let text = format!("{:<4} {}  {}", row.name, row.policy.id().short(), state(row));
         format!("{}\n", text.trim_end())
     };
     output::text(&policies.iter().map(line).collect::<String>())?;
@@ -179,9 +273,50 @@ fn list(dir: &Path, json: bool) -> Result<ExitStatus, Error> {
 }
 
 /// Runs `gradus prompts`.
-pub fn add(verb: &PromptsVerb) -> Result<ExitStatus, Error> {
-    let PromptsVerb::Add(Add { target, file, priority }) = verb;
-    let given = prompts::read(file)?;
+pub fn prompts(verb: &PromptsVerb) -> Result<ExitStatus, Error> {
+    match verb {
+        PromptsVerb::Add(arguments) => add(arguments),
+        PromptsVerb::List(arguments) => listed(arguments),
+    }
+}
+
+/// How much of a prompt a list shows, in characters.
+const SHOWN: usize = 64;
+
+fn listed(arguments: &PromptsList) -> Result<ExitStatus, Error> {
+    let PromptsList { target, state, contains, limit } = arguments;
+    let run = RunExport::open(&Folder::at(&target.dir))?;
+    let mut all = run.prompt_list(state.map(PromptState::from))?;
+    if let Some(text) = contains {
+        all.retain(|prompt| prompt.prompt.iter().any(|turn| turn.content.contains(text)));
+    }
+    if target.json {
+        output::json(&all)?;
+        return Ok(ExitStatus::Done);
+    }
+    let shown = if *limit == 0 { all.len() } else { (*limit).min(all.len()) };
+    let mut text = format!("{:<18} {:<13} {:>10}  prompt\n", "id", "state", "iterations");
+    for prompt in all.iter().take(shown) {
+        let state = serde_json::to_value(prompt.state).ok();
+        let state = state.as_ref().and_then(|state| state.as_str()).unwrap_or_default();
+        let iterations: Vec<String> = prompt.iterations.iter().map(ToString::to_string).collect();
+        let asked = prompt.prompt.last().map(|turn| turn.content.as_str()).unwrap_or_default();
+        let line = format!(
+            "{:<18} {state:<13} {:>10}  {}",
+            prompt.prompt_id.as_str(),
+            iterations.join(","),
+            output::beginning(asked, SHOWN)
+        );
+        text.push_str(&format!("{}\n", line.trim_end()));
+    }
+    let more = if shown < all.len() { "; --limit 0 lists all" } else { "" };
+    output::text(&format!("{text}{shown} of {} prompts{more}\n", all.len()))?;
+    Ok(ExitStatus::Done)
+}
+
+fn add(arguments: &Add) -> Result<ExitStatus, Error> {
+    let Add { target, file, priority } = arguments;
+    let given = gradus::prompts::read(file)?;
     eprintln!("{}: {}", file.display(), given.summary());
     let all = given.prompts(PromptOrigin::Given);
     let prompts = all.into_iter().map(|prompt| prompt.with_priority(*priority)).collect();

@@ -73,7 +73,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     prepare(arguments, &folder)?;
     let oracle = Some(Arc::new(WorldOracle) as Arc<_>);
     let instead = drive::Instead { wish: arguments.wish, ..drive::Instead::default() };
-    let (outcome, view) = drive::work(&folder, "", instead, oracle, &stop)?;
+    let (outcome, view) = drive::work(&folder, "", instead.clone(), oracle, &stop)?;
     let mut shown = DemoShown {
         seed: arguments.seed,
         reduced: arguments.reduced,
@@ -158,7 +158,7 @@ fn run_arms(
 ) -> Result<End, Error> {
     let mut end = End { outcome: WaitOutcome::Reached, folder: folder.clone(), over: 0 };
     for (name, source) in arms::ARMS {
-        let (outcome, view) = arms::run(folder, (name, source), instead, stop)?;
+        let (outcome, view) = arms::run(folder, (name, source), instead.clone(), stop)?;
         let slot = if name == "random" { &mut shown.random_judge } else { &mut shown.oracle_judge };
         *slot = Some(Report::of(&view));
         end = End { outcome, folder: arms::folder(folder, name), over: view.finished() };

@@ -13,6 +13,7 @@ use gradus::runtime::Folder;
 use gradus::{Code, Error};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// What a run will take.
 #[derive(clap::Args)]
@@ -71,8 +72,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         return Err(Error::NoRun(place.to_owned()));
     }
     let picked = device(arguments, &folder)?;
+    let began = Instant::now();
+    let tell = |what: &str| eprintln!("{:>5.1} s  {what}", began.elapsed().as_secs_f64());
     if arguments.dir.is_some() {
-        eprintln!("measuring with a few of the run's prompts; nothing of the run changes");
+        eprintln!(
+            "measuring for about a minute with a few of the run's prompts; nothing of it changes"
+        );
     }
     let machine = Machine::look(place);
     let run = match &arguments.dir {
@@ -80,6 +85,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
             &folder,
             (recipe::oracle_of(&folder).as_deref(), recipe::writer_of(&folder)),
             &picked,
+            &tell,
         )?),
         None => None,
     };
@@ -118,13 +124,35 @@ fn render(shown: &DoctorShown, device: &SelectedDevice) -> String {
         if let Some(of_device) = &run.device_memory {
             text.push_str(&memory(&format!("memory of {}", device.kind), of_device));
         }
-        text.push_str(&format!("\ndisk     {}\n", output::disk(&run.disk)));
+        text.push_str(&format!("\ndisk     {}\nprompts  {}\n", output::disk(&run.disk), run.pool));
         if let Some(time) = &run.time {
             text.push_str(&format!("\n{}", times(time)));
+        }
+        let first =
+            [("first prompt", &run.first_prompt), ("judge's first question", &run.first_question)];
+        for (name, shown) in first {
+            if let Some(shown) = shown {
+                text.push_str(&format!("\nthe {name}, as the model reads it:\n{}", quoted(shown)));
+            }
         }
         text.push_str(&format!("\nfound out in {:.0} s\n", run.measured_seconds));
     }
     text
+}
+
+/// Lines of a text that are shown.
+const QUOTED: usize = 40;
+
+/// A text behind a bar, its beginning and its end where it is long.
+fn quoted(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let bar = |line: &&str| format!("  | {line}\n");
+    if lines.len() <= QUOTED {
+        return lines.iter().map(bar).collect();
+    }
+    let (head, tail) = (lines.iter().take(QUOTED / 2), lines.iter().skip(lines.len() - QUOTED / 2));
+    let between = format!("  : {} lines more\n", lines.len() - QUOTED);
+    head.map(bar).chain([between]).chain(tail.map(bar)).collect()
 }
 
 fn memory(name: &str, memory: &MemoryForecast) -> String {

@@ -1,7 +1,7 @@
 //! `gradus run`, and what every verb that works on a run shares: start, watch, stop.
 
 use super::screen::Screen;
-use super::{ExitStatus, devices, hints, output, signals};
+use super::{ExitStatus, devices, hints, notify, output, signals};
 use gradus::lm::cancel::Cancel;
 use gradus::report::{Report, iterations_table, judge_table, rubrics_table, time_table};
 use gradus::runtime::{FailedIteration, Folder, Goal, Runtime, WaitOutcome, fold};
@@ -19,6 +19,10 @@ pub struct Arguments {
     /// Iterations in all, instead of what gradus.yaml says.
     #[arg(long)]
     iterations: Option<u32>,
+    /// Change a setting for as long as this process works: train.dpo.beta=0.2. It is recorded as one in
+    /// gradus.yaml is, and counts from the next iteration on.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
     #[command(flatten)]
     wish: devices::Wish,
     /// Print the report as JSON.
@@ -27,12 +31,14 @@ pub struct Arguments {
 }
 
 /// What is wanted instead of what the settings say.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub struct Instead {
     /// Iterations in all.
     pub iterations: Option<u32>,
     /// What computes.
     pub wish: devices::Wish,
+    /// Settings, as `key=value`.
+    pub set: Vec<String>,
 }
 
 /// Works until the goal or a signal; gives what is known then.
@@ -51,6 +57,7 @@ pub fn work(
     if let Some(device) = instead.wish.device {
         builder = builder.device(device);
     }
+    builder = builder.settings(instead.set);
     if let Some(oracle) = oracle {
         builder = builder.oracle(oracle);
     }
@@ -73,7 +80,9 @@ pub fn work(
     if handle.view()?.paused {
         handle.resume_blocking()?;
     }
+    notify::ready();
     let outcome = runtime.wait_blocking(Goal::Iterations, stop, |view| screen.tick(view, &runtime));
+    notify::stopping();
     let view = handle.history();
     // A signal does not wait for a computation that looks at its flag too seldom.
     drop(runtime);
@@ -91,7 +100,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let folder = Folder::at(&arguments.dir);
     let stop = signals::stop_flag()?;
     let oracle = super::recipe::oracle_of(&folder);
-    let instead = Instead { iterations: arguments.iterations, wish: arguments.wish };
+    let Arguments { iterations, wish, set, .. } = arguments;
+    let instead = Instead { iterations: *iterations, wish: *wish, set: set.clone() };
     let (outcome, view) = work(&folder, "", instead, oracle, &stop)?;
     let report = Report::of(&view);
     if arguments.json {
@@ -158,8 +168,9 @@ pub fn finish(outcome: &WaitOutcome, folder: &Folder, over: u32) -> Result<ExitS
         WaitOutcome::OutOfPrompts { over } => halted(
             Code::NoPromptLeft,
             format!(
-                "no prompt is left that was not answered; {over} iterations are over. Add some, let \
-                 the policy write them (prompts.generate: true), or have the run wait for them \
+                "no prompt is left that was not answered; {over} iterations are over. Add some (gradus \
+                 prompts add {dir} FILE), let the policy write them (prompts.generate: true), answer \
+                 them again (prompts.reuse: when_empty), or have the run wait for them \
                  (prompts.wait_for: 1), and go on with: gradus run {dir}"
             ),
         ),

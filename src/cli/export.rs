@@ -4,7 +4,7 @@ use super::{ExitStatus, output};
 use clap::{Args, Subcommand, ValueEnum};
 use gradus::Error;
 use gradus::domain::Iteration;
-use gradus::export::{Manifest, ModelDtype, ModelWishes, PairsFormat, RunExport};
+use gradus::export::{Manifest, ModelDtype, ModelWishes, PairsFormat, PromptState, RunExport};
 use gradus::lm::gguf_write::GgufDtype;
 use gradus::runtime::Folder;
 use std::path::PathBuf;
@@ -22,6 +22,8 @@ pub enum ExportVerb {
     Pairs(PairsArguments),
     /// Every answer with everything that the judge said of it.
     Candidates(CandidatesArguments),
+    /// The prompts, and what became of each.
+    Prompts(PromptsArguments),
     /// The figures of every step and iteration: JSON lines, and TensorBoard's event files.
     Metrics(ExportPlace),
 }
@@ -112,6 +114,36 @@ pub struct CandidatesArguments {
     iteration: Option<u32>,
 }
 
+/// The prompts.
+#[derive(Args)]
+pub struct PromptsArguments {
+    #[command(flatten)]
+    place: ExportPlace,
+    /// Those alone that wait, were answered, are held out, or are shown to whoever writes new ones.
+    #[arg(long)]
+    state: Option<StateChoice>,
+}
+
+/// What became of a prompt.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum StateChoice {
+    Waiting,
+    Answered,
+    HeldOut,
+    Demonstration,
+}
+
+impl From<StateChoice> for PromptState {
+    fn from(state: StateChoice) -> PromptState {
+        match state {
+            StateChoice::Waiting => PromptState::Waiting,
+            StateChoice::Answered => PromptState::Answered,
+            StateChoice::HeldOut => PromptState::HeldOut,
+            StateChoice::Demonstration => PromptState::Demonstration,
+        }
+    }
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum DtypeChoice {
     F32,
@@ -198,6 +230,9 @@ pub fn run(verb: &ExportVerb) -> Result<ExitStatus, Error> {
         }
         ExportVerb::Candidates(CandidatesArguments { place, iteration }) => {
             (place, open(place)?.candidates(&place.out, iteration.map(Iteration))?)
+        }
+        ExportVerb::Prompts(PromptsArguments { place, state }) => {
+            (place, open(place)?.prompts(&place.out, state.map(PromptState::from))?)
         }
         ExportVerb::Metrics(place) => (place, open(place)?.metrics(&place.out)?),
     };

@@ -1,22 +1,14 @@
-//! `gradus generate`: let any iteration of a run answer.
+//! `gradus generate`: let any policy of a run answer.
 
-use super::{ExitStatus, devices, drive, output, signals};
-use gradus::config::Config;
-use gradus::domain::{Message, PolicyRef, Seed};
-use gradus::engine::local::LocalModel;
-use gradus::lm::device::select;
+use super::{ExitStatus, devices, output, signals};
+use gradus::domain::{Message, Seed};
 use gradus::lm::generate::{DrawRequest, Sampling};
-use gradus::lm::model_files::ModelFiles;
-use gradus::lm::policy::{LanguageModel, Vocabulary};
-use gradus::runtime::{Folder, identity};
-use gradus::stage::StageError;
-use gradus::view::RunView;
+use gradus::runtime::{Folder, OpenedRun};
 use gradus::{Code, Error};
 use serde::Serialize;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-/// Let any iteration of a run answer.
+/// Let any policy of a run answer.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The run's folder.
@@ -24,8 +16,11 @@ pub struct Arguments {
     /// What to ask.
     #[arg(long)]
     prompt: String,
-    /// Which model: 0 is the base, 2 is M2. Default: the one that acts now.
-    #[arg(long)]
+    /// Which one: latest, base, M2, or the beginning of a policy's hash.
+    #[arg(long, default_value = "latest")]
+    policy: String,
+    /// The same by number: 0 is the base, 2 is M2.
+    #[arg(long, conflicts_with = "policy")]
     iteration: Option<u32>,
     /// Answers.
     #[arg(short, long, default_value_t = 1)]
@@ -59,24 +54,25 @@ struct GeneratedAnswer<'a> {
 
 /// Runs the verb.
 pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
-    let folder = Folder::at(&arguments.dir);
-    let view = drive::known(&folder)?;
-    let (name, policy) = policy(&view, arguments.iteration)?;
-    let config = Config::from_yaml(&folder.config())?;
-    let device = select(arguments.wish.device.unwrap_or(config.device))?;
-    devices::say(&device);
-    let files = Arc::new(ModelFiles::open(&folder.model())?);
-    identity::check_model(&view, &files, &folder)?;
-    let local = LocalModel::new(files, folder.blobs(), &device, config.dtype)?
-        .with_adapters_of_old(identity::adapters_of_old(&view, &config));
-    let model = local.policy(&policy, &config.engine()).map_err(StageError::from)?;
+    let run = OpenedRun::open(&Folder::at(&arguments.dir), arguments.wish.device)?;
+    let wanted = match arguments.iteration {
+        Some(number) => format!("M{number}"),
+        None => arguments.policy.clone(),
+    };
+    let row = run.policy(&wanted).map_err(|error| match arguments.iteration {
+        Some(number) if error.code() == Code::PolicyUnknown => no_model(&run, number),
+        _ => error,
+    })?;
+    devices::say(run.device());
+    let served = run.serve(&row)?;
+    let (usual, model) = (served.settings(), served.model());
     let sampling = Sampling {
-        temperature: arguments.temperature.unwrap_or(config.sampling.temperature as f32),
-        top_p: arguments.top_p.unwrap_or(config.sampling.top_p as f32),
+        temperature: arguments.temperature.unwrap_or(usual.temperature as f32),
+        top_p: arguments.top_p.unwrap_or(usual.top_p as f32),
         top_k: None,
         min_p: None,
         repetition_penalty: 1.0,
-        max_new_tokens: arguments.max_new_tokens.unwrap_or(config.sampling.max_new_tokens) as usize,
+        max_new_tokens: arguments.max_new_tokens.map_or(usual.max_new_tokens, |most| most as usize),
         stop_ids: model.stop_ids().to_vec(),
     };
     let seed = Seed::root(arguments.seed).derive("generate");
@@ -90,8 +86,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let completions = model.draw(&[request], &stop)?.pop().ok_or_else(lost)?;
     if arguments.json {
         let prompt = arguments.prompt.as_str();
-        let policy = policy.id().to_string();
-        output::json(&GeneratedAnswer { model: name, policy, prompt, completions })?;
+        let policy = row.policy.id().to_string();
+        output::json(&GeneratedAnswer { model: row.name, policy, prompt, completions })?;
     } else {
         for completion in &completions {
             output::text(&format!("{}\n", completion.text))?;
@@ -100,30 +96,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     Ok(ExitStatus::Done)
 }
 
-fn policy(view: &RunView, iteration: Option<u32>) -> Result<(String, PolicyRef), Error> {
-    let none = || {
-        Error::refused(
-            Code::RunNotBegun,
-            "the run has not started, so it has no policy that could answer",
-        )
-    };
-    match iteration {
-        None => Ok(("current".to_owned(), view.policy.clone().ok_or_else(none)?)),
-        Some(0) => Ok(("M0".to_owned(), view.base.clone().ok_or_else(none)?)),
-        Some(n) => {
-            let found = view.iterations.iter().find(|(i, _)| i.0 == n);
-            let checkpoint = found.and_then(|(_, open)| open.checkpoint.as_ref());
-            let policy = checkpoint.filter(|c| c.step >= c.steps_total).map(|c| c.policy.clone());
-            let last = view.iterations.keys().next_back().map_or(0, |i| i.0);
-            let policy = policy.ok_or_else(|| {
-                Error::refused(
-                    Code::IterationUnknown,
-                    format!(
-                        "iteration {n} made no model; iterations so far: {last} (0 is the base)"
-                    ),
-                )
-            })?;
-            Ok((format!("M{n}"), policy))
-        }
-    }
+/// That an iteration made no model.
+fn no_model(run: &OpenedRun, number: u32) -> Error {
+    let numbers =
+        run.policies().into_iter().filter_map(|row| row.name.strip_prefix('M')?.parse().ok());
+    let last: u32 = numbers.max().unwrap_or_default();
+    Error::refused(
+        Code::IterationUnknown,
+        format!("iteration {number} made no model; iterations so far: {last} (0 is the base)"),
+    )
 }

@@ -1,7 +1,7 @@
 //! `gradus init`: lays out a run on a model of the user's, and says what it recognised.
 
 use super::{ExitStatus, devices, output};
-use gradus::config::Config;
+use gradus::config::{Config, PoolForecast};
 use gradus::domain::event::SeedRow;
 use gradus::domain::{Message, Prompt, PromptOrigin};
 use gradus::estimate::{self, DiskNeeds, Kinds, Outline, parameters};
@@ -34,6 +34,10 @@ pub struct Arguments {
     /// an hour an iteration on 2 cores).
     #[arg(long, default_value = "recommended")]
     preset: String,
+    /// Change a setting of it: train.dpo.beta=0.2; as often as you like. They are listed by
+    /// gradus config explain.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Root of all randomness.
     #[arg(long)]
     seed: Option<u64>,
@@ -67,6 +71,7 @@ struct Recognised {
     to_train_on: usize,
     held_out: usize,
     seed_rows: usize,
+    pool: PoolForecast,
     disk: DiskNeeds,
     preset: String,
     notes: Vec<String>,
@@ -81,6 +86,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let mut config = Config::preset(&arguments.preset)?;
     config.seed = arguments.seed.unwrap_or(config.seed);
     config.device = arguments.wish.device.unwrap_or(config.device);
+    config.set_all(&arguments.set)?;
     let device = select(config.device)?;
     let file = prompts::read(&arguments.prompts)?;
     let template = template(arguments.chat_template.as_deref())?;
@@ -105,6 +111,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         to_train_on: train.len(),
         held_out: held_out.len(),
         seed_rows: seed_data.iter().map(|(_, rows)| rows.len()).sum(),
+        pool: config.pool_lasts(train.len(), 0, u32::from(!seed_data.is_empty())),
         disk,
         preset: arguments.preset.clone(),
         notes,
@@ -271,6 +278,7 @@ fn render(shown: &Recognised) -> String {
         "model    {} ({:.1} M parameters, {} tokens of context)\n\
          prompts  {}\n\
          \x20        {} to train on, {} held out to measure on, {} seed rows\n\
+         \x20        {}\n\
          disk     {}\n\
          preset   {} (change it in {dir}/gradus.yaml)\n",
         shown.model,
@@ -280,6 +288,7 @@ fn render(shown: &Recognised) -> String {
         shown.to_train_on,
         shown.held_out,
         shown.seed_rows,
+        shown.pool,
         output::disk(&shown.disk),
         shown.preset,
     );

@@ -5,19 +5,25 @@
 //! piped. Exit codes: [`ExitStatus`].
 
 mod arms;
+mod chat;
+mod config;
 mod control;
 mod demo;
 mod devices;
 mod doctor;
 mod drive;
+mod eval;
 mod export;
 mod generate;
 mod heaps;
 mod hints;
 mod init;
+mod judge;
 mod log;
+mod notify;
 mod output;
 mod pairs;
+mod progress;
 mod recipe;
 mod rejudge;
 mod report;
@@ -64,7 +70,7 @@ enum Verb {
     /// A run's policies: which there are, and which acts.
     #[command(subcommand)]
     Policy(control::PolicyVerb),
-    /// What a run answers: add prompts, also while it works.
+    /// What a run answers: add prompts, also while it works, or list them.
     #[command(subcommand)]
     Prompts(control::PromptsVerb),
     /// A run's tables and plots as HTML and JSON.
@@ -74,13 +80,22 @@ enum Verb {
     Export(export::ExportVerb),
     /// The pairs of a run, and what was said of their answers.
     Pairs(pairs::Arguments),
-    /// Let any iteration of a run answer.
+    /// Let any policy of a run answer.
     Generate(generate::Arguments),
+    /// Talk with a policy of a run, or with two side by side.
+    Chat(chat::Arguments),
+    /// Compare two policies of a run, on its held-out prompts or on yours.
+    Eval(eval::Arguments),
+    /// Judge prompts and answers of your own under a rubric.
+    Judge(judge::Arguments),
     /// Judge what a run has recorded again, under another rubric.
     Rejudge(rejudge::Arguments),
     /// Write rubrics, try them, and change which ones judge.
     #[command(subcommand)]
     Rubric(rubric::RubricVerb),
+    /// What settings there are, and what a run has set.
+    #[command(subcommand)]
+    Config(config::ConfigVerb),
     /// What this machine can compute on.
     Devices(devices::Arguments),
     /// Read, check, compact or mend a run's log.
@@ -124,11 +139,15 @@ fn run(verb: Verb) -> Result<ExitStatus, Error> {
         Verb::Stop(target) => control::stop(&target),
         Verb::Raise(arguments) => control::raise(&arguments),
         Verb::Policy(verb) => control::policy(&verb),
-        Verb::Prompts(verb) => control::add(&verb),
+        Verb::Prompts(verb) => control::prompts(&verb),
         Verb::Report(arguments) => report::run(&arguments),
         Verb::Export(verb) => export::run(&verb),
         Verb::Pairs(arguments) => pairs::run(&arguments),
         Verb::Generate(arguments) => generate::run(&arguments),
+        Verb::Chat(arguments) => chat::run(&arguments),
+        Verb::Eval(arguments) => eval::run(&arguments),
+        Verb::Judge(arguments) => judge::run(&arguments),
+        Verb::Config(verb) => config::run(&verb),
         Verb::Rejudge(arguments) => rejudge::run(&arguments),
         Verb::Rubric(verb) => rubric::run(&verb),
         Verb::Devices(arguments) => devices::run(&arguments),

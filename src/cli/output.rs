@@ -17,6 +17,15 @@ pub fn text(text: &str) -> Result<(), Error> {
     }
 }
 
+/// The beginning of a text on one line, so many characters of it.
+pub fn beginning(text: &str, shown: usize) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(shown) {
+        Some((at, _)) => format!("{}...", line.get(..at).unwrap_or_default()),
+        None => line,
+    }
+}
+
 /// A value of ours that could not be written as JSON.
 pub fn not_json(what: &str, error: &serde_json::Error) -> Error {
     Error::refused(Code::Defect, format!("{what} could not be written as JSON: {error}"))

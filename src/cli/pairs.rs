@@ -4,6 +4,7 @@ use super::{ExitStatus, output};
 use gradus::Error;
 use gradus::domain::Iteration;
 use gradus::export::{AnsweredPrompt, JudgedAnswer, PairSummary, RecordedVerdict, RunExport};
+use gradus::report::{DiffPiece, words_apart};
 use gradus::runtime::Folder;
 use std::path::PathBuf;
 
@@ -78,21 +79,12 @@ fn list(arguments: &Arguments, run: &RunExport) -> Result<(), Error> {
             pair.iteration.to_string(),
             score(pair.score_chosen),
             score(pair.score_rejected),
-            cut(&pair.asked)
+            output::beginning(&pair.asked, SHOWN)
         );
     }
     text += &format!("{shown} of {} pairs", pairs.len());
     let more = if shown < pairs.len() { "; --limit 0 lists all" } else { "" };
     output::text(&format!("{text}{more}. One of them: --show PAIR\n"))
-}
-
-/// The beginning of a text, on one line.
-fn cut(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(SHOWN) {
-        Some((at, _)) => format!("{}...", line.get(..at).unwrap_or_default()),
-        None => line,
-    }
 }
 
 fn show(arguments: &Arguments, run: &RunExport, wanted: &str) -> Result<(), Error> {
@@ -137,61 +129,16 @@ fn whole(pair: &PairSummary, answered: &AnsweredPrompt) -> String {
 
 /// Both texts with the words marked that the other does not have in that order.
 fn marked(a: &str, b: &str) -> (String, String) {
-    let words = |text: &str| text.split_inclusive(char::is_whitespace).map(str::to_owned).collect();
-    let (a, b): (Vec<String>, Vec<String>) = (words(a), words(b));
-    let (mut in_a, mut in_b) = (vec![false; a.len()], vec![false; b.len()]);
-    for (at, other) in common(&a, &b) {
-        if let (Some(one), Some(two)) = (in_a.get_mut(at), in_b.get_mut(other)) {
-            (*one, *two) = (true, true);
-        }
-    }
-    (with_marks(&a, &in_a, ["{+", "+}"]), with_marks(&b, &in_b, ["[-", "-]"]))
+    let [a, b] = words_apart(a, b);
+    (with_marks(&a, ["{+", "+}"]), with_marks(&b, ["[-", "-]"]))
 }
 
-fn with_marks(words: &[String], common: &[bool], marks: [&str; 2]) -> String {
-    let mut text = String::new();
-    let mut open = false;
-    for (word, common) in words.iter().zip(common) {
-        if open == *common {
-            let [begin, end] = marks;
-            text += if open { end } else { begin };
-            open = !open;
-        }
-        text += word;
-    }
-    if open { text + marks[1] } else { text }
-}
-
-/// Places of a longest common subsequence of words.
-fn common(a: &[String], b: &[String]) -> Vec<(usize, usize)> {
-    let same = |one: &str, two: &str| one.trim_end() == two.trim_end();
-    // Lengths of the rest's, from the end on.
-    let width = b.len() + 1;
-    let mut longest = vec![0u32; (a.len() + 1) * width];
-    let of = |longest: &[u32], i: usize, j: usize| longest.get(i * width + j).copied().unwrap_or(0);
-    for (i, one) in a.iter().enumerate().rev() {
-        for (j, two) in b.iter().enumerate().rev() {
-            let best = match same(one, two) {
-                true => of(&longest, i + 1, j + 1) + 1,
-                false => of(&longest, i + 1, j).max(of(&longest, i, j + 1)),
-            };
-            if let Some(place) = longest.get_mut(i * width + j) {
-                *place = best;
-            }
-        }
-    }
-    let (mut found, mut i, mut j) = (Vec::new(), 0, 0);
-    while let (Some(one), Some(two)) = (a.get(i), b.get(j)) {
-        if same(one, two) {
-            found.push((i, j));
-            (i, j) = (i + 1, j + 1);
-        } else if of(&longest, i + 1, j) >= of(&longest, i, j + 1) {
-            i += 1;
-        } else {
-            j += 1;
-        }
-    }
-    found
+fn with_marks(pieces: &[DiffPiece], [begin, end]: [&str; 2]) -> String {
+    let piece = |piece: &DiffPiece| match piece.shared {
+        true => piece.text.clone(),
+        false => format!("{begin}{}{end}", piece.text),
+    };
+    pieces.iter().map(piece).collect()
 }
 
 #[cfg(test)]

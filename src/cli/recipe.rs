@@ -74,7 +74,7 @@ pub fn config(seed: u64, scale: RecipeScale) -> Result<Config, Error> {
         config.judge.readout = ReadoutMode::Forced;
         config.judge.forgery_gain_max = 1.0;
         config.rubrics.unparsed_max = 1.0;
-        config.train.segment_steps = 5;
+        config.train.save_steps = 5;
         config.train.sft.num_train_epochs = 1;
         config.train.sft.warmup_steps = 1;
         config.train.dpo.warmup_steps = 1;

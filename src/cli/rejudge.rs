@@ -1,10 +1,9 @@
 //! `gradus rejudge` and `gradus rubric diff`: recorded completions under another rubric, or two.
 
-use super::rubric::component;
 use super::{ExitStatus, devices, output, signals};
 use gradus::Error;
+use gradus::domain::Iteration;
 use gradus::domain::evaluation::HeadToHead;
-use gradus::domain::{Iteration, RubricId};
 use gradus::lm::device::DeviceChoice;
 use gradus::rejudge::{
     Comparison, JudgeFigures, PairChange, Past, Rejudged, RejudgedVerdicts, Replies, ReplyCounts,
@@ -72,7 +71,7 @@ pub struct Diff {
 }
 
 /// How far it is, where somebody looks.
-struct RejudgeProgress;
+pub struct RejudgeProgress;
 
 impl Gauge for RejudgeProgress {
     fn progress(&self, _stage: &'static str, done: u64, total: u64) {
@@ -86,17 +85,6 @@ impl Gauge for RejudgeProgress {
 pub fn past(dir: &Path, from: u32, device: Option<DeviceChoice>) -> Result<Past, Error> {
     let (folder, stop) = (Folder::at(dir), signals::stop_flag()?);
     Past::open(&folder, Iteration(from), &stop, Arc::new(RejudgeProgress), device)
-}
-
-/// The rubric that a person means: a file, an installed one, or a bundled one.
-pub fn meant(past: &mut Past, named: &str) -> Result<RubricId, Error> {
-    if Path::new(named).is_file() {
-        return past.bring(&component(named)?);
-    }
-    past.installed(named).or_else(|error| match component(named) {
-        Ok(bytes) => past.bring(&bytes),
-        Err(_) => Err(error),
-    })
 }
 
 impl Scope {
@@ -119,7 +107,7 @@ impl Scope {
 pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let Arguments { dir, rubric, scope, pairs, into, held_out } = arguments;
     let mut past = scope.past(dir)?;
-    let rubric = meant(&mut past, rubric)?;
+    let rubric = past.meant(rubric)?;
     // Before hours are spent.
     pairs.as_deref().map_or(Ok(()), output::must_be_new)?;
     into.as_ref().map_or(Ok(()), |to| past.may_begin(&Folder::at(to)))?;
@@ -154,7 +142,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
 pub fn diff(arguments: &Diff) -> Result<(), Error> {
     let Diff { dir, a, b, scope } = arguments;
     let mut past = scope.past(dir)?;
-    let (a, b) = (meant(&mut past, a)?, meant(&mut past, b)?);
+    let (a, b) = (past.meant(a)?, past.meant(b)?);
     report(&past.diff(&a, &b, scope.replies())?, scope.json)
 }
 

@@ -1,7 +1,8 @@
 //! `gradus status`: what a run is doing, or how far it got. Works beside a running process.
 
-use super::{ExitStatus, drive, hints, output};
+use super::{ExitStatus, drive, hints, output, progress};
 use gradus::Error;
+use gradus::actor::shell::ShellState;
 use gradus::config::Config;
 use gradus::domain::event::IterationOutcome;
 use gradus::log::Health;
@@ -19,6 +20,10 @@ pub struct Arguments {
     /// Print it as JSON.
     #[arg(long)]
     json: bool,
+    /// End with 0 only while a process works on the run and nothing of it is halted or lost, else with 1:
+    /// for whoever watches over services.
+    #[arg(long)]
+    check: bool,
 }
 
 #[derive(Serialize)]
@@ -43,9 +48,11 @@ enum ShownStatus {
 pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let folder = Folder::at(&arguments.dir);
     let status = read(&folder)?;
+    let end =
+        if arguments.check && !is_well(&status) { ExitStatus::Failed } else { ExitStatus::Done };
     if arguments.json {
         output::json(&status)?;
-        return Ok(ExitStatus::Done);
+        return Ok(end);
     }
     let text = match &status {
         ShownStatus::Running(status) => {
@@ -70,7 +77,14 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     };
     output::text(&text)?;
     output::text(&hints::of(&text, Some(folder.path())))?;
-    Ok(ExitStatus::Done)
+    Ok(end)
+}
+
+/// Whether a process works on the run, with nothing of it halted or lost.
+fn is_well(status: &ShownStatus) -> bool {
+    let ShownStatus::Running(status) = status else { return false };
+    let bad = |state: &ShellState| state.halted.is_some() || state.lost.is_some();
+    !status.stages.values().any(bad) && !matches!(status.log, Health::Lost { .. })
 }
 
 fn read(folder: &Folder) -> Result<ShownStatus, Error> {
@@ -153,8 +167,11 @@ fn running(status: &runtime::Status) -> String {
             status.policy
         ));
     }
-    for (stage, (done, total)) in &status.progress {
-        text.push_str(&format!("  {stage:<10} {done}/{total}\n"));
+    text.push_str(&progress::bars(status));
+    let beside = [progress::figures(status), progress::times(status)];
+    let beside: Vec<&str> = beside.iter().map(String::as_str).filter(|s| !s.is_empty()).collect();
+    if !beside.is_empty() {
+        text.push_str(&format!("  {}\n", beside.join("; ")));
     }
     for (stage, state) in &status.stages {
         if state.failed > 0 || state.restarts > 0 {

@@ -128,6 +128,29 @@ pub fn read(path: &Path) -> Result<PromptFile, PromptsError> {
 /// # Errors
 /// As [`read`].
 pub fn parse(path: &Path, text: &str) -> Result<PromptFile, PromptsError> {
+    rows(path, text, RepeatRule::SamePrompt)
+}
+
+/// As [`read`], where several rows may have the same prompt: those with another answer are no repeats.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_answers(path: &Path) -> Result<PromptFile, PromptsError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| PromptsError::Io { path: path.to_owned(), source })?;
+    rows(path, &text, RepeatRule::SameAnswer)
+}
+
+/// Which rows of a file are repeats.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RepeatRule {
+    /// Those with a prompt that an earlier one has.
+    SamePrompt,
+    /// Those with its answer, too.
+    SameAnswer,
+}
+
+fn rows(path: &Path, text: &str, repeats: RepeatRule) -> Result<PromptFile, PromptsError> {
     let bad =
         |line: usize, reason: String| PromptsError::Line { path: path.to_owned(), line, reason };
     let mut seen = HashSet::new();
@@ -145,7 +168,8 @@ pub fn parse(path: &Path, text: &str) -> Result<PromptFile, PromptsError> {
             let reason = "the last turn is not the user's, or a turn is empty".to_owned();
             return Err(bad(line, reason));
         }
-        if seen.insert(PromptId::of(&row.messages)) {
+        let answer = row.completion.clone().filter(|_| repeats == RepeatRule::SameAnswer);
+        if seen.insert((PromptId::of(&row.messages), answer)) {
             file.rows.push(row);
         } else {
             file.repeats += 1;

@@ -90,8 +90,8 @@ impl Past {
         let answered = answered.map(|record| record.event.clone());
         let events: Vec<Event> =
             panel.iter().cloned().chain(answered).chain(judged.clone()).collect();
-        self.folder.fork_with(to, *until, &self.config, |folder, log| {
-            for (id, bytes) in &self.brought {
+        self.folder.fork_with(to, *until, &self.run.config, |folder, log| {
+            for (id, bytes) in &self.run.brought {
                 rubric_files::keep(&folder.rubrics(), id, bytes)?;
             }
             for events in events.chunks(EVENTS_PER_COMMIT) {

@@ -33,7 +33,7 @@ impl Past {
     pub fn pairs(&self, again: &Rejudged) -> Result<Vec<Preference>, Error> {
         let mut all = Vec::new();
         for one in &again.iterations {
-            let Some(open) = self.view.iterations.get(&one.iteration) else { continue };
+            let Some(open) = self.run.view.iterations.get(&one.iteration) else { continue };
             let plan = self.plan(open)?;
             let dropped = || {
                 let message = "the completions were dropped when the log was compacted";

@@ -55,7 +55,7 @@ impl Past {
     ) -> Result<RejudgedVerdicts, Error> {
         let rubric = self.rubric(rubric)?;
         let (mut iterations, mut without_answers) = (Vec::new(), Vec::new());
-        for (iteration, open) in &self.view.iterations {
+        for (iteration, open) in &self.run.view.iterations {
             if *iteration < self.from || open.evaluation.is_none() {
                 continue;
             }
@@ -107,7 +107,7 @@ impl Past {
         let policy = (replies == Replies::Model).then_some(&open.policy);
         let panel = Panel::one(rubric.id().clone());
         let plan = self.plan(open)?;
-        let setup = JudgeSetup { policy, judge: &plan.judge, context: &self.context };
+        let setup = JudgeSetup { policy, judge: &plan.judge, context: &self.run.context };
         let batch = plan.batch_prompts.max(1) as usize;
         let (mut work, all) = (ReplyCounts::default(), held_out.len() as u64);
         let mut done = 0;
@@ -123,7 +123,7 @@ impl Past {
                 }
             }
             done += jobs.len() as u64;
-            self.context.gauge.progress("judge", done, all);
+            self.run.context.gauge.progress("judge", done, all);
         }
         let evaluation = open.evaluation.as_ref();
         let believed = evaluation.and_then(|e| Some(e.before_the_gate()?.referee));
@@ -142,13 +142,13 @@ impl Past {
     /// What there is to judge of a prompt. Answers with the same words are one: they got one score
     /// in the evaluation, too.
     fn job(&self, one: &HeldOutPrompt) -> Result<JudgingJob, StageError> {
-        let root = root_seed(&self.view)?;
+        let root = root_seed(&self.run.view)?;
         let first = |answer: &HeldOutAnswer| -> Completion {
             let same = |other: &&HeldOutAnswer| other.completion.text == answer.completion.text;
             one.answers.iter().find(same).unwrap_or(answer).completion.clone()
         };
         Ok(JudgingJob {
-            prompt: self.context.bodies().prompt(&self.view, &one.prompt)?,
+            prompt: self.run.context.bodies().prompt(&self.run.view, &one.prompt)?,
             completions: one.answers.iter().map(first).collect(),
             texts: Vec::new(),
             seed: root.derive("evaluate judge").derive(one.prompt.as_str()),

@@ -17,19 +17,16 @@ pub use export::Preference;
 pub use held_out::{RejudgedVerdict, RejudgedVerdicts};
 pub use taint::{Taint, TaintedIteration, TaintedPrompt};
 
-use crate::config::Config;
 use crate::domain::plan::JudgeSource;
 use crate::domain::{
     Event, Iteration, IterationPlan, Judgment, Panel, PromptId, RubricId, RubricName,
 };
-use crate::engine::PolicyTokens;
-use crate::engine::local::LocalModel;
 use crate::error::{Code, Error};
 use crate::lm::cancel::Cancel;
-use crate::lm::device::{DeviceChoice, SelectedDevice, select};
-use crate::lm::model_files::ModelFiles;
-use crate::rubric::{Rubric, RubricEngine, Subject};
-use crate::runtime::{Folder, identity, models, rubrics};
+use crate::lm::device::{DeviceChoice, SelectedDevice};
+use crate::rubric::Rubric;
+use crate::runtime::Folder;
+use crate::runtime::opened::JudgingRun;
 use crate::stage::bodies::RecordedJudgments;
 use crate::stage::conductor::planned;
 use crate::stage::judge::aggregate::AggregateScore;
@@ -37,13 +34,11 @@ use crate::stage::judge::job::{JudgingJob, judge_jobs, judgments_recorded};
 use crate::stage::judge::panel::{PanelResult, name_of};
 use crate::stage::judge::runner::{JudgeSetup, NOT_ASKED};
 use crate::stage::pair_store::candidates;
-use crate::stage::writer::numbered::Numbered;
-use crate::stage::{Ample, Gauge, StageContext, StageError};
-use crate::view::{IterationView, RunView, Shared};
+use crate::stage::{Gauge, StageError};
+use crate::view::{IterationView, Shared};
 use compare::TwiceJudged;
 use excerpt::Excerpt;
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Who may reply to questions that nobody replied to before.
@@ -99,14 +94,8 @@ pub struct Rejudged {
 pub struct Past {
     folder: Folder,
     from: Iteration,
-    view: RunView,
     excerpt: Arc<Excerpt>,
-    context: StageContext,
-    config: Config,
-    device: SelectedDevice,
-    engine: RubricEngine,
-    /// Components that are not installed in the run.
-    brought: BTreeMap<RubricId, Vec<u8>>,
+    run: JudgingRun,
 }
 
 /// A prompt's recorded completions and what they came to.
@@ -129,36 +118,15 @@ impl Past {
         gauge: Arc<dyn Gauge>,
         device: Option<DeviceChoice>,
     ) -> Result<Past, Error> {
-        let log = folder.read_log()?;
-        let mut config = Config::from_yaml(&folder.config())?;
-        let device = select(device.unwrap_or(config.device))?;
-        let (view, excerpt) = Excerpt::of(&log, from)?;
+        let (view, excerpt) = Excerpt::of(&folder.read_log()?, from)?;
         let excerpt = Arc::new(excerpt);
-        let model = Arc::new(ModelFiles::open(&folder.model())?);
-        let local = LocalModel::new(model.clone(), folder.blobs(), &device, config.dtype)?;
-        let local = local.with_adapters_of_old(identity::adapters_of_old(&view, &config));
-        let local = (Arc::new(local), PolicyTokens::of(&model));
-        let models = models::HostEngines::default().models(local, &mut config, folder)?;
-        let engine = RubricEngine::new()?;
-        let context = StageContext {
-            log: excerpt.clone(),
-            models: Arc::new(models),
-            blobs: folder.blobs(),
-            writer: Arc::new(Numbered),
-            rubrics: folder.open_rubrics(&engine)?,
-            oracle: None,
-            cancel: cancel.clone(),
-            gauge,
-            headroom: Arc::new(Ample),
-        };
-        let folder = folder.clone();
-        let brought = BTreeMap::new();
-        Ok(Past { folder, from, view, excerpt, context, config, device, engine, brought })
+        let run = JudgingRun::over(folder, (view, excerpt.clone()), (cancel, gauge), device)?;
+        Ok(Past { folder: folder.clone(), from, excerpt, run })
     }
 
     /// What computes, and why.
     pub fn device(&self) -> &SelectedDevice {
-        &self.device
+        &self.run.device
     }
 
     /// An installed rubric: its name, `name@version`, or the beginning of its hash.
@@ -166,12 +134,22 @@ impl Past {
     /// # Errors
     /// [`Error::Refused`] with what is installed.
     pub fn installed(&self, named: &str) -> Result<RubricId, Error> {
-        rubrics::find(&self.view, named)
+        self.run.installed(named)
     }
 
     /// What judges beside the panel.
     pub fn shadows(&self) -> &[RubricId] {
-        &self.view.rubrics.shadows
+        &self.run.view.rubrics.shadows
+    }
+
+    /// The rubric that a person means: a file, an installed one, or a bundled one; one from a file need
+    /// not be installed.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with what is installed, or [`crate::rubric::RubricError`] saying what is wrong
+    /// with the file.
+    pub fn meant(&mut self, named: &str) -> Result<RubricId, Error> {
+        self.run.meant(named)
     }
 
     /// A component that need not be installed.
@@ -179,33 +157,11 @@ impl Past {
     /// # Errors
     /// [`crate::rubric::RubricError`] saying what is wrong with it.
     pub fn bring(&mut self, bytes: &[u8]) -> Result<RubricId, Error> {
-        let rubric = Rubric::load(&self.engine, bytes)?;
-        let id = rubric.id().clone();
-        self.context.rubrics.install(rubric);
-        if !self.view.rubrics.installed.contains_key(&id) {
-            self.brought.insert(id.clone(), bytes.to_vec());
-        }
-        Ok(id)
+        self.run.bring(bytes)
     }
 
     fn rubric(&self, id: &RubricId) -> Result<Rubric, Error> {
-        let rubrics = &self.context.rubrics;
-        let missing = || {
-            let (id, why) = (id.short(), rubrics.why_not(id));
-            Error::refused(Code::RubricMissing, format!("rubric {id} cannot be used: {why}"))
-        };
-        let rubric = rubrics.get(id).ok_or_else(missing)?;
-        if rubric.info().subject == Subject::Judgment {
-            let name = &rubric.info().name;
-            return Err(Error::refused(
-                Code::RubricJudgesJudgments,
-                format!(
-                    "{name} judges judgments, not answers: there is nothing for it to judge \
-                 again"
-                ),
-            ));
-        }
-        Ok(rubric)
+        self.run.rubric(id)
     }
 
     /// Judges everything again under a rubric and compares it with what is recorded.
@@ -236,14 +192,14 @@ impl Past {
         let wanted = |(iteration, open): &(&Iteration, &Shared<IterationView>)| {
             **iteration >= self.from && !open.judged.is_empty()
         };
-        for (iteration, open) in self.view.iterations.iter().filter(wanted) {
+        for (iteration, open) in self.run.view.iterations.iter().filter(wanted) {
             let Some(answered) = self.answered(*iteration, open)? else {
                 dropped.push(*iteration);
                 continue;
             };
             let plan = self.plan(open)?;
             let policy = (replies == Replies::Model).then_some(&open.policy);
-            let setup = JudgeSetup { policy, judge: &plan.judge, context: &self.context };
+            let setup = JudgeSetup { policy, judge: &plan.judge, context: &self.run.context };
             let (scored, work, events) =
                 self.judge_again(*iteration, &plan, &answered, (left, right), setup)?;
             let comparison = Comparison::of(&scored);
@@ -269,7 +225,7 @@ impl Past {
     /// What an iteration does; of one of schema 1, which did not record it, what the settings say.
     fn plan(&self, open: &IterationView) -> Result<Shared<IterationPlan>, Error> {
         let of_now = || {
-            planned(&self.config, &self.view, open.kind, (&open.policy, &open.panel))
+            planned(&self.run.config, &self.run.view, open.kind, (&open.policy, &open.panel))
                 .map(Shared::from)
         };
         let plan = open.plan.clone().or_else(of_now);
@@ -288,8 +244,9 @@ impl Past {
             if !samples.iter().all(|(_, sampled)| self.excerpt.holds(*sampled)) {
                 return Ok(None);
             }
-            let mut job = JudgingJob::of(iteration, prompt, &samples, &self.view, &self.context)?;
-            let judged = self.context.bodies().judgments(*judged, job.completions.len())?;
+            let mut job =
+                JudgingJob::of(iteration, prompt, &samples, &self.run.view, &self.run.context)?;
+            let judged = self.run.context.bodies().judgments(*judged, job.completions.len())?;
             if source != JudgeSource::Model {
                 // A control arm's scores are nobody's replies.
                 all.push(Answered { job, judged });
@@ -297,7 +254,8 @@ impl Past {
             }
             job.recorded.clone_from(&judged.judgments);
             for shadowed in open.shadowed.values().filter_map(|shadowed| shadowed.get(prompt)) {
-                let beside = self.context.bodies().judgments(*shadowed, job.completions.len())?;
+                let beside =
+                    self.run.context.bodies().judgments(*shadowed, job.completions.len())?;
                 job.recorded.extend(beside.judgments);
             }
             all.push(Answered { job, judged });
@@ -321,7 +279,7 @@ impl Past {
                 let judged = judge_jobs(&jobs, &Panel::one(rubric.id().clone()), setup)?;
                 let event = |(job, judged): (&&JudgingJob, &PanelResult)| {
                     let who = plan.judge.engine.answers_as(&plan.policy);
-                    judgments_recorded(job, judged, iteration, who, &self.context)
+                    judgments_recorded(job, judged, iteration, who, &self.run.context)
                 };
                 let events = jobs.iter().zip(&judged).map(event).collect::<Result<Vec<_>, _>>()?;
                 Ok::<_, StageError>((judged, events))
@@ -346,7 +304,7 @@ impl Past {
                 });
             }
             events.extend(made);
-            self.context.gauge.progress("judge", all.len() as u64, answered.len() as u64);
+            self.run.context.gauge.progress("judge", all.len() as u64, answered.len() as u64);
         }
         Ok((all, work, events))
     }

@@ -131,9 +131,9 @@ impl Past {
                 format!("rubric {} is not installed", rubric.short()),
             )
         };
-        let facts = self.view.rubrics.installed.get(rubric).ok_or_else(missing)?;
+        let facts = self.run.view.rubrics.installed.get(rubric).ok_or_else(missing)?;
         let (mut models, mut iterations) = (BTreeSet::new(), Vec::new());
-        for (iteration, open) in &self.view.iterations {
+        for (iteration, open) in &self.run.view.iterations {
             let found = touched(rubric, *iteration, open, &models);
             models.extend(found.checkpoint.clone());
             if !found.is_clean() {
@@ -145,9 +145,20 @@ impl Past {
             rubric: rubric.clone(),
             name: facts.name.clone(),
             version: facts.version.clone(),
-            judges: self.view.panel.as_ref().is_some_and(|panel| panel.has(rubric)),
-            taken_back: self.view.iterations.values().map(|open| open.taken_back_of(rubric)).sum(),
-            acting: self.view.policy.as_ref().is_some_and(|policy| models.contains(&policy.id())),
+            judges: self.run.view.panel.as_ref().is_some_and(|panel| panel.has(rubric)),
+            taken_back: self
+                .run
+                .view
+                .iterations
+                .values()
+                .map(|open| open.taken_back_of(rubric))
+                .sum(),
+            acting: self
+                .run
+                .view
+                .policy
+                .as_ref()
+                .is_some_and(|policy| models.contains(&policy.id())),
             first,
             iterations,
         })

@@ -13,7 +13,7 @@ use super::status::Progress;
 use super::watched::WatchedFolder;
 use super::{
     Folder, Handle, HeldOutChange, SettingsToCome, fold, held_out, identity, models, present,
-    referees, space, status_file,
+    referees, space, status_file, tensorboard,
 };
 use crate::actor::ActorSystem;
 use crate::actor::clock::SystemClock;
@@ -21,7 +21,7 @@ use crate::blob::{BlobError, BlobStore};
 use crate::config::{Config, RubricsConfig};
 use crate::domain::BlobHash;
 use crate::engine::local::LocalModel;
-use crate::engine::{self, Engine, Scorer, TrainBackend};
+use crate::engine::{self, Engine, ModelBackend, Scorer, TrainBackend};
 use crate::error::Error;
 use crate::estimate::{self, Kinds, Outline};
 use crate::lm::cancel::Cancel;
@@ -43,6 +43,7 @@ pub struct Builder {
     oracle: Option<Arc<dyn Oracle>>,
     gauge: Arc<dyn Gauge>,
     iterations: Option<u32>,
+    set: Vec<String>,
     device: Option<DeviceChoice>,
     clock: Arc<dyn Clock>,
     headroom: Option<Arc<dyn Headroom>>,
@@ -63,6 +64,7 @@ impl Builder {
             oracle: None,
             gauge: Arc::new(NoGauge),
             iterations: None,
+            set: Vec::new(),
             device: None,
             clock: Arc::new(SystemClock),
             headroom: None,
@@ -104,6 +106,14 @@ impl Builder {
     #[must_use]
     pub fn iterations(mut self, iterations: u32) -> Builder {
         self.iterations = Some(iterations);
+        self
+    }
+
+    /// Settings, as `key=value` (`train.dpo.beta=0.2`), instead of what the file says, for as long as this
+    /// runtime works. They are recorded as settings are, and count from the next iteration on.
+    #[must_use]
+    pub fn settings(mut self, settings: impl IntoIterator<Item = String>) -> Builder {
+        self.set.extend(settings);
         self
     }
 
@@ -162,7 +172,7 @@ impl Builder {
     /// [`Builder::headroom`]).
     pub fn start_blocking(self) -> Result<Runtime, Error> {
         let log = self.folder.open_log_by(self.clock.clone())?;
-        let (mut config, model) = settings(&self.folder, self.iterations)?;
+        let (mut config, model) = settings(&self.folder, self.iterations, &self.set)?;
         threads::start()?;
         let device = select(self.device.unwrap_or(config.device))?;
         tracing::info!(device = %device.kind, reason = %device.reason, "this computes");
@@ -227,9 +237,7 @@ impl Builder {
         let of_old = identity::adapters_of_old(&view, &config);
         let local = LocalModel::new(model, blobs.clone(), &device, config.dtype)?;
         let local = Arc::new(local.with_adapters_of_old(of_old));
-        let writer = self.brought.writer(&mut config)?;
-        let ours = (local.clone(), local.tokens());
-        let models = Arc::new(self.brought.models(ours, &mut config, &self.folder)?);
+        let (writer, models) = bring(self.brought, &local, &mut config, &self.folder)?;
         models::check(&models, &config, &view)?;
         models.trainer().discard(&superseded);
         let engine = RubricEngine::new()?;
@@ -249,7 +257,7 @@ impl Builder {
             gauge: progress.clone(),
             headroom: self.headroom.unwrap_or_else(|| Arc::new(reserve)),
         };
-        let view = Arc::new(LiveView::new(view));
+        let (work, view) = (context.cancel.clone(), Arc::new(LiveView::new(view)));
         let (dir, held): (_, Arc<dyn Log>) = (self.folder.rubrics(), log.clone());
         let rubrics = Rubrics::new(dir, &held, view.clone(), registry, engine, terms);
         drop(held);
@@ -267,19 +275,34 @@ impl Builder {
             progress,
             stages: system.states().clone(),
             stop: Cancel::default(),
+            work,
         };
-        let (admission, blobs_of_core) = (AdmissionIndex::default(), blobs.clone());
-        let core = Core { log, view, admission, rubrics, blobs: blobs_of_core, live: Some(live) };
-        let core = Arc::new(core);
+        let (admission, kept, live) = (AdmissionIndex::default(), blobs.clone(), Some(live));
+        let core = Arc::new(Core { log, view, admission, rubrics, blobs: kept, live });
         let status_file = status_file::keep(self.folder.status(), &core).map_err(io)?;
+        let tensorboard = tensorboard::keep(self.folder.tensorboard(), &core).map_err(io)?;
         let listener = listen(&self.folder, &core);
-        let working = Working { status_file, watched, listener, system, tail: tail_watch };
+        let working =
+            Working { status_file, tensorboard, watched, listener, system, tail: tail_watch };
         let handle = Handle { core: Arc::downgrade(&core), tail };
         let (core, working) = (Mutex::new(Some(core)), Mutex::new(Some(working)));
         let inner =
             RuntimeState { handle, core, working, config, to_come, place, device, held_out, blobs };
         Ok(Runtime { inner: Arc::new(inner) })
     }
+}
+
+/// How the policy is asked for prompts, and which models the run has, by what the host brings and the
+/// settings name.
+fn bring(
+    brought: models::HostEngines,
+    local: &Arc<LocalModel>,
+    config: &mut Config,
+    folder: &Folder,
+) -> Result<(Arc<dyn PromptWriter>, Arc<ModelBackend>), Error> {
+    let writer = brought.writer(config)?;
+    let ours = (local.clone(), local.tokens());
+    Ok((writer, Arc::new(brought.models(ours, config, folder)?)))
 }
 
 /// What a run needs to be launched, looked through.
@@ -308,8 +331,13 @@ fn listen(folder: &Folder, core: &Arc<Core>) -> Option<Listener> {
 }
 
 /// A run's settings and its model, which fit each other; `iterations` is what the host wants instead.
-fn settings(folder: &Folder, iterations: Option<u32>) -> Result<(Config, Arc<ModelFiles>), Error> {
+fn settings(
+    folder: &Folder,
+    iterations: Option<u32>,
+    set: &[String],
+) -> Result<(Config, Arc<ModelFiles>), Error> {
     let mut config = Config::from_yaml(&folder.config())?;
+    config.set_all(set)?;
     if let Some(iterations) = iterations {
         config.iterations = iterations.max(1);
         config.validate()?;

@@ -7,7 +7,7 @@ use super::policies::{self, PolicyChoice};
 use super::rubrics::{self, Rubrics};
 use super::served::ServedPolicy;
 use super::settings::ComparedSettings;
-use super::status::{Activity, Progress, Status, by_name};
+use super::status::{Activity, IterationProgress, Progress, Status, by_name};
 use super::surface::{Admission, Answer, Command, Component, Query, Reply};
 use crate::actor::{StageStates, StageStatus};
 use crate::blob::BlobStore;
@@ -46,6 +46,8 @@ pub(super) struct Live {
     pub(super) stages: StageStates,
     /// Set when somebody asks the process to end.
     pub(super) stop: Cancel,
+    /// What all tasks work under: it counts the tokens that are drawn.
+    pub(super) work: Cancel,
 }
 
 impl Core {
@@ -242,15 +244,24 @@ impl Core {
             ..Status::of(view)
         };
         let Some(live) = &self.live else { return status };
-        let (stage, progress) = live.progress.known(view.open().map(|(iteration, _)| iteration));
+        let open = view.open().map(|(iteration, _)| iteration);
+        let known = live.progress.known(open, live.work.drawn());
+        let at_ms = live.clock.now_ms();
         Status {
             device: live.device.clone(),
-            at_ms: live.clock.now_ms(),
-            stage,
-            progress,
+            at_ms,
+            iteration: IterationProgress::of(view, at_ms, &known),
+            stage: known.stage,
+            progress: known.progress,
+            tokens_per_second: known.tokens_per_second,
             settings_to_come: live.settings.to_come(view),
             ..status
         }
+    }
+
+    /// The time, as records have it; 0 where nobody works.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.live.as_ref().map_or(0, |live| live.clock.now_ms())
     }
 
     /// What the run waits for before its next iteration.

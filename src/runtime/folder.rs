@@ -98,6 +98,11 @@ impl Folder {
         self.0.join("model")
     }
 
+    /// Event files for TensorBoard, while a process works on the run.
+    pub fn tensorboard(&self) -> PathBuf {
+        self.0.join("tb")
+    }
+
     /// Where a running process says what it does.
     pub fn status(&self) -> PathBuf {
         self.0.join("status.json")

@@ -31,12 +31,14 @@
 //! - `retention`: what a long run may forget
 //! - `alone`: what is asked of a run that no process works on
 //! - `served`: a policy that answers, for a host
+//! - `opened`: a run that is read: its policies answer, its model judges
 //! - `status`: what a run is doing
 //! - `surface`: everything that can be asked of a run, as data
 //! - `admission`: which prompts are new and may be trained on
 //! - `core`: what carries out the surface
 //! - `socket`: the surface between processes
 //! - `status_file`: the status in the run's folder
+//! - `tensorboard`: event files of what training comes to
 //! - `subscription`: reading the log as it grows
 //! - `handle`: a door to a run, for a host
 //! - `running`: a run that this process has open
@@ -58,6 +60,7 @@ mod held_out;
 pub mod identity;
 mod memory;
 pub(crate) mod models;
+pub(crate) mod opened;
 mod outcome;
 mod panels;
 mod policies;
@@ -76,6 +79,7 @@ mod status;
 mod status_file;
 mod subscription;
 mod surface;
+mod tensorboard;
 mod wait;
 mod watched;
 
@@ -85,12 +89,13 @@ pub use fold::fold;
 pub use folder::Folder;
 pub use handle::Handle;
 pub use held_out::HeldOutChange;
+pub use opened::OpenedRun;
 pub use outcome::{FailedIteration, Goal, WaitOutcome};
 pub use policies::{PolicyChoice, PolicyRow, find as find_policy};
 pub use retention::Freed;
 pub use running::Runtime;
 pub use served::{AnswerSettings, PolicyAnswer, ServedPolicy, TextStream};
 pub use settings::SettingsToCome;
-pub use status::{Activity, Status};
+pub use status::{Activity, IterationProgress, Status};
 pub use subscription::{Delivered, Subscription};
 pub use surface::{Admission, Answer, Command, Component, Query, Reply};

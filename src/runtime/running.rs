@@ -27,6 +27,7 @@ const FREE_PATIENCE: Duration = Duration::from_secs(60);
 /// What works as long as the run does; in the order in which it is ended.
 pub(super) struct Working {
     pub status_file: Background,
+    pub tensorboard: Background,
     pub watched: Vec<WatchedFolder>,
     pub listener: Option<Listener>,
     pub system: ActorSystem,
@@ -127,8 +128,8 @@ impl RuntimeState {
     /// Ends what works; what computes is given up.
     fn stop(&self) {
         let Some(working) = lock(&self.working).take() else { return };
-        let Working { status_file, watched, listener, mut system, tail } = working;
-        drop(status_file);
+        let Working { status_file, tensorboard, watched, listener, mut system, tail } = working;
+        drop((status_file, tensorboard));
         drop(watched);
         drop(listener);
         system.stop();

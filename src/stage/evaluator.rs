@@ -347,7 +347,8 @@ fn evaluation(
     }
 }
 
-fn evaluate(session: &Session<'_>) -> Result<Vec<Event>, StageError> {
+/// What was answered and said, and what that comes to.
+fn measured(session: &Session<'_>) -> Result<(Vec<HeldOutPrompt>, Evaluation), StageError> {
     let task = session.task;
     let refused = |NoReferee { code, message }: &NoReferee| StageError::Rubric {
         code: *code,
@@ -357,7 +358,52 @@ fn evaluate(session: &Session<'_>) -> Result<Vec<Event>, StageError> {
     let held_out = session.held_out(&policies(task), referee.as_ref())?;
     let gate_referee = session.gate_referee(referee.as_ref())?;
     let growth = task.plan.evaluation.gate.length_growth_max;
-    let mut evaluation = evaluation(task, &held_out, gate_referee, growth);
+    let evaluation = evaluation(task, &held_out, gate_referee, growth);
+    Ok((held_out, evaluation))
+}
+
+/// Two policies to compare outside an iteration.
+pub(crate) struct PolicyComparison {
+    /// How they answer and are judged.
+    pub plan: Shared<IterationPlan>,
+    /// The one that is asked about.
+    pub ours: PolicyRef,
+    /// What it is held against.
+    pub theirs: PolicyRef,
+    /// Whose replies are read.
+    pub judge: PolicyRef,
+    /// The rubrics that judge.
+    pub panel: Panel,
+}
+
+/// One answer to each prompt by both policies, and what they come to beside each other: what the
+/// evaluator would have recorded.
+pub(crate) fn compare_policies(
+    comparison: PolicyComparison,
+    prompts: Vec<Prompt>,
+    root: Seed,
+    context: &StageContext,
+) -> Result<(Vec<HeldOutPrompt>, Evaluation), StageError> {
+    let PolicyComparison { plan, ours, theirs, judge, panel } = comparison;
+    let task = EvaluationTask {
+        iteration: Iteration(0),
+        plan,
+        checkpoint: ours,
+        judge,
+        previous: theirs.clone(),
+        first: None,
+        base: theirs,
+        panel,
+        referee: Ok(None),
+        prompts: prompts.iter().map(|prompt| prompt.id.clone()).collect(),
+        last: None,
+    };
+    measured(&Session { task: &task, prompts, root, context })
+}
+
+fn evaluate(session: &Session<'_>) -> Result<Vec<Event>, StageError> {
+    let task = session.task;
+    let (held_out, mut evaluation) = measured(session)?;
     evaluation.judge = session.judge_quality()?;
     let iteration = task.iteration;
     let mut events = Vec::with_capacity(held_out.len() + 1);

@@ -89,8 +89,8 @@ impl Run {
         config.judge.probes = 0;
         config.pairs.min_pairs = 2;
         config.train.use_peft = false;
-        config.train.segment_steps = 2;
-        config.train.dpo.train_batch_size = 1;
+        config.train.save_steps = 2;
+        config.train.dpo.per_device_train_batch_size = 1;
         config.evaluate.prompts = 2;
         Run { view: RunView::default(), config }
     }

@@ -185,6 +185,7 @@ fn settings_named(text: &str, groups: &[String]) -> Vec<String> {
         "md",
         "json",
         "jsonl",
+        "parquet",
         "txt",
         "wasm",
         "wit",

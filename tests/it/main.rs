@@ -71,6 +71,8 @@ mod surface;
 #[cfg(feature = "cli")]
 mod swap;
 mod tidy;
+#[cfg(feature = "cli")]
+mod verbs;
 mod verdicts;
 #[cfg(feature = "cli")]
 mod writers;

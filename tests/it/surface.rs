@@ -54,6 +54,10 @@ fn a_run_waits_for_prompts_at_no_cost_and_a_submit_wakes_it() {
         run.submit_blocking(&[given(&format!("add {n} and 40 ."))]).unwrap();
     }
     until(&run, "at work", |status| status.activity == Activity::Working);
+    // It is at work as soon as enough wait; the iteration is opened a moment later.
+    let over = run.view().unwrap().finished();
+    let opened = || run.view().unwrap().open().is_some() || run.view().unwrap().finished() > over;
+    until(&run, "an iteration", |_| opened());
     let doubled = run.submit_blocking(&[given("add 2 and 40 ."), given("add 2 and 40 .")]).unwrap();
     assert_eq!((doubled.admitted.len(), doubled.known.len()), (0, 2));
     runtime.shutdown_blocking();
@@ -102,7 +106,7 @@ fn without_prompts_a_run_that_shall_not_wait_ends_and_says_so() {
 fn a_pause_comes_within_a_second_and_costs_nothing_that_was_recorded() {
     let _alone = alone();
     let root = tempfile::tempdir().unwrap();
-    let dir = changed_run(&root, |config| config.train.segment_steps = 1000);
+    let dir = changed_run(&root, |config| config.train.save_steps = 1000);
     let runtime = Runtime::builder(&dir).iterations(4).start_blocking().unwrap();
     let run = runtime.handle();
     let mut cut = 0;
@@ -128,7 +132,7 @@ fn a_pause_comes_within_a_second_and_costs_nothing_that_was_recorded() {
     assert!(records(&dir).iter().all(|r| !matches!(r.event, Event::TaskFailed { .. })));
     // The weights are those of a run that nobody paused, bit for bit.
     let other = tempfile::tempdir().unwrap();
-    let twin = changed_run(&other, |config| config.train.segment_steps = 1000);
+    let twin = changed_run(&other, |config| config.train.save_steps = 1000);
     let runtime = Runtime::builder(&twin).iterations(4).start_blocking().unwrap();
     runtime.wait_blocking(Goal::Iterations, &Cancel::default(), |_| {}).unwrap();
     runtime.shutdown_blocking();
@@ -276,7 +280,8 @@ fn another_process_asks_over_a_socket_that_is_its_owners_alone() {
         child.args(["run", "--iterations", "9", "--device", "cpu"]).arg(&dir).spawn().unwrap();
     let folder = Folder::at(&dir);
     let begun = Instant::now();
-    while !dir.join("socket").exists() {
+    // Each is made by a thread of its own.
+    while !["socket", "status.json"].iter().all(|name| dir.join(name).exists()) {
         assert!(begun.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -40,7 +40,7 @@ fn room(path: &str) -> &str {
 
 /// Which rooms each room may look into. Below is never above: a cycle cannot be written down here
 /// without being seen.
-const MAY_SEE: [(&str, &[&str]); 28] = [
+const MAY_SEE: [(&str, &[&str]); 29] = [
     // The table of codes, which every room may see.
     ("codes", &["machine"]),
     // The model layer, a crate of its own: the words that both speak are at home there.
@@ -87,6 +87,7 @@ const MAY_SEE: [(&str, &[&str]); 28] = [
             "log",
             "machine",
             "prompts",
+            "report",
             "rubric",
             "space",
             "stage",
@@ -107,6 +108,7 @@ const MAY_SEE: [(&str, &[&str]); 28] = [
             "stats", "view",
         ],
     ),
+    ("assess", &["domain", "error", "lm", "log", "report", "runtime", "stage", "view"]),
     (
         "export",
         &[
@@ -116,6 +118,7 @@ const MAY_SEE: [(&str, &[&str]); 28] = [
             "domain",
             "engine",
             "error",
+            "estimate",
             "lm",
             "log",
             "report",

@@ -1,7 +1,7 @@
 //! `gradus rubric taint`: what a bad rubric touched, and the run without it.
 
 use crate::cli::output;
-use crate::cli::rejudge::{meant, past};
+use crate::cli::rejudge::past;
 use gradus::Error;
 use gradus::lm::device::DeviceChoice;
 use gradus::rejudge::{Taint, TaintedIteration};
@@ -39,7 +39,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
         output::text(&text(&taint))?;
     }
     let Some(to) = &arguments.rebuild else { return Ok(()) };
-    let instead = arguments.instead.as_ref().map(|named| meant(&mut past, named)).transpose()?;
+    let instead = arguments.instead.as_ref().map(|named| past.meant(named)).transpose()?;
     let iteration = past.begin_before(&taint, instead.as_ref(), &Folder::at(to))?;
     let to = to.display();
     eprintln!(

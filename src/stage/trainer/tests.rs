@@ -21,7 +21,7 @@ fn next(run: &Run) -> String {
 
 fn small(config: &mut Config) {
     config.train.dpo.num_train_epochs = 1;
-    config.train.sft.train_batch_size = 1;
+    config.train.sft.per_device_train_batch_size = 1;
     config.train.sft.num_train_epochs = 1;
 }
 

@@ -1,0 +1,354 @@
+//! ASSESS: answers that are no part of the loop. A file of somebody's own prompts and answers is judged
+//! under a rubric, by a policy of the run; two policies answer the same prompts and are compared as the
+//! evaluator compares them. Reads a run, also beside a process that works on it, and changes nothing.
+
+use crate::domain::evaluation::Evaluation;
+use crate::domain::event::IterationKind;
+use crate::domain::{IterationPlan, Message, Panel, PolicyRef, Prompt, PromptId, RubricId};
+use crate::error::{Code, Error};
+use crate::lm::cancel::Cancel;
+use crate::lm::device::{DeviceChoice, SelectedDevice};
+use crate::log::JournalLog;
+use crate::report::{RecordedVerdict, verdicts};
+use crate::runtime::opened::JudgingRun;
+use crate::runtime::{Folder, PolicyRow, find_policy, fold};
+use crate::stage::conductor::planned;
+use crate::stage::evaluator::{PolicyComparison, compare_policies};
+use crate::stage::judge::item::{Distinct, JudgingItem, SeedRule};
+use crate::stage::judge::job::judgments_of;
+use crate::stage::judge::panel::{PanelResult, judge_under, lead};
+use crate::stage::judge::runner::JudgeSetup;
+use crate::stage::{Gauge, StageError, root_seed};
+use crate::view::Shared;
+use serde::Serialize;
+use std::sync::Arc;
+
+/// A prompt with answers that somebody brought.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BroughtAnswers {
+    /// The prompt.
+    pub prompt: Prompt,
+    /// Answers to it.
+    pub answers: Vec<String>,
+}
+
+impl BroughtAnswers {
+    /// Rows of a prompt and an answer each, those to the same prompt together.
+    pub fn gathered(rows: impl IntoIterator<Item = (Prompt, String)>) -> Vec<BroughtAnswers> {
+        let mut all: Vec<BroughtAnswers> = Vec::new();
+        let mut at = std::collections::HashMap::<PromptId, usize>::new();
+        for (prompt, answer) in rows {
+            match at.get(&prompt.id).and_then(|at| all.get_mut(*at)) {
+                Some(known) => known.answers.push(answer),
+                None => {
+                    at.insert(prompt.id.clone(), all.len());
+                    all.push(BroughtAnswers { prompt, answers: vec![answer] });
+                }
+            }
+        }
+        all
+    }
+}
+
+/// An answer that somebody brought, and what was said of it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AssessedAnswer {
+    /// The answer.
+    pub text: String,
+    /// What it came to; `None`: no score.
+    pub score: Option<f64>,
+    /// Standard error of that over the judge's samples; `None` where it is not known.
+    pub standard_error: Option<f64>,
+    /// Everything that was said of it.
+    pub verdicts: Vec<RecordedVerdict>,
+}
+
+/// A prompt with what was said of the answers to it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AssessedPrompt {
+    /// Its turns.
+    pub prompt: Vec<Message>,
+    /// Its answers, in their order.
+    pub answers: Vec<AssessedAnswer>,
+}
+
+/// What a policy answered where two are compared.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SideAnswer {
+    /// The answer.
+    pub text: String,
+    /// Its tokens.
+    pub tokens: u32,
+    /// What it came to.
+    pub score: Option<f64>,
+}
+
+/// A prompt that two policies answered.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ComparedPrompt {
+    /// Its turns.
+    pub prompt: Vec<Message>,
+    /// What the policy that is asked about said.
+    pub ours: SideAnswer,
+    /// What the other said.
+    pub theirs: SideAnswer,
+    /// What the judge said of ours.
+    pub verdicts: Vec<RecordedVerdict>,
+}
+
+/// Two policies, compared.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ComparedPolicies {
+    /// The one that is asked about.
+    pub ours: String,
+    /// What it is held against.
+    pub theirs: String,
+    /// Who judged.
+    pub judge: String,
+    /// Under which rubrics.
+    pub rubrics: Vec<String>,
+    /// What it comes to; `previous` is the other.
+    pub evaluation: Evaluation,
+    /// Every prompt with both answers.
+    pub prompts: Vec<ComparedPrompt>,
+}
+
+/// How many prompts are held out, and how answers are drawn.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AssessWishes {
+    /// Replies to each question (k), where not as the settings say.
+    pub samples: Option<u32>,
+}
+
+/// A run whose model judges what somebody brings.
+pub struct Assessor {
+    run: JudgingRun,
+}
+
+impl Assessor {
+    /// Opens a run for reading. `device`: what shall compute, instead of what the settings say.
+    ///
+    /// # Errors
+    /// When the folder holds no run, or its log, settings, model or rubrics cannot be read; when the
+    /// device cannot be had.
+    pub fn open(
+        folder: &Folder,
+        cancel: &Cancel,
+        gauge: Arc<dyn Gauge>,
+        device: Option<DeviceChoice>,
+    ) -> Result<Assessor, Error> {
+        let log: JournalLog = folder.read_log()?;
+        let view = fold(&log)?;
+        Ok(Assessor {
+            run: JudgingRun::over(folder, (view, Arc::new(log)), (cancel, gauge), device)?,
+        })
+    }
+
+    /// What computes, and why.
+    pub fn device(&self) -> &SelectedDevice {
+        &self.run.device
+    }
+
+    /// The policy that a person means: `latest`, `base`, `M2`, or the beginning of its hash.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the names that there are.
+    pub fn policy(&self, wanted: &str) -> Result<PolicyRow, Error> {
+        match self.run.view.policy {
+            Some(_) => find_policy(&self.run.view, wanted),
+            None => Err(self.not_begun()),
+        }
+    }
+
+    fn not_begun(&self) -> Error {
+        let message = "the run has not started, so it has no policy that could answer or judge";
+        Error::refused(Code::RunNotBegun, message)
+    }
+
+    /// The rubrics that judge: those that are meant (a file, an installed one, a bundled one), each with
+    /// the same weight, or those of the run.
+    ///
+    /// # Errors
+    /// Which is none, and what there is.
+    pub fn panel(&mut self, meant: &[String]) -> Result<Panel, Error> {
+        if meant.is_empty() {
+            return self.run.view.panel.clone().ok_or_else(|| self.not_begun());
+        }
+        let mut members = Vec::new();
+        for named in meant {
+            let id = self.run.meant(named)?;
+            self.run.rubric(&id)?;
+            members.push(crate::domain::PanelMember::plain(id));
+        }
+        Panel::new(members).map_err(|error| Error::refused(error.code(), error.to_string()))
+    }
+
+    fn named(&self, rubric: &RubricId) -> String {
+        self.run.name(rubric).map_or_else(
+            || rubric.short().to_owned(),
+            |name| format!("{}@{}", name.name, name.version),
+        )
+    }
+
+    /// How the run judges now.
+    fn plan(
+        &self,
+        policy: &PolicyRef,
+        panel: &Panel,
+        wishes: &AssessWishes,
+    ) -> Result<IterationPlan, Error> {
+        let (config, view) = (&self.run.config, &self.run.view);
+        let plan = planned(config, view, IterationKind::Dpo, (policy, panel));
+        let mut plan = plan.ok_or_else(|| self.not_begun())?;
+        plan.judge.samples = wishes.samples.unwrap_or(plan.judge.samples);
+        Ok(plan)
+    }
+
+    /// Judges answers that somebody brought; `judge` replies where a rubric asks a model.
+    ///
+    /// # Errors
+    /// When a rubric cannot be used or the model cannot be opened.
+    pub fn judge(
+        &self,
+        brought: &[BroughtAnswers],
+        (judge, panel): (&PolicyRow, &Panel),
+        wishes: &AssessWishes,
+    ) -> Result<Vec<AssessedPrompt>, Error> {
+        let plan = self.plan(&judge.policy, panel, wishes)?;
+        let context = &self.run.context;
+        let root = root_seed(&self.run.view)?.derive("judge file");
+        let setup = JudgeSetup { policy: Some(&judge.policy), judge: &plan.judge, context };
+        let lead = lead(context, panel)?;
+        let mut all = Vec::with_capacity(brought.len());
+        for chunk in brought.chunks(plan.batch_prompts.max(1) as usize) {
+            let distinct: Vec<Distinct<&str>> = chunk.iter().map(distinct).collect();
+            let items = chunk.iter().zip(&distinct).map(|(one, distinct)| {
+                let seed = SeedRule::ByText(root.derive(one.prompt.id.as_str()));
+                JudgingItem::of(&one.prompt, distinct.items.clone(), seed)
+            });
+            let items: Vec<JudgingItem<'_>> = items.collect();
+            let judged = judge_under(panel, &items, setup)?;
+            for ((one, distinct), result) in chunk.iter().zip(&distinct).zip(&judged) {
+                let scores = result.scores_with_ties(distinct, &lead);
+                all.push(self.assessed(one, distinct, result, &scores));
+            }
+            context.gauge.progress("judge", all.len() as u64, brought.len() as u64);
+        }
+        Ok(all)
+    }
+
+    fn assessed(
+        &self,
+        one: &BroughtAnswers,
+        distinct: &Distinct<&str>,
+        result: &PanelResult,
+        scores: &[Option<f64>],
+    ) -> AssessedPrompt {
+        let said = result.by_rubric.iter();
+        let said = said.flat_map(|(id, of)| judgments_of(id, &distinct.index_of, &of.replies));
+        let said: Vec<_> = said.collect();
+        let named = |rubric: &RubricId| self.named(rubric);
+        let answer = |(at, text): (usize, &String)| AssessedAnswer {
+            text: text.clone(),
+            score: scores.get(at).copied().flatten(),
+            standard_error: distinct
+                .index_of
+                .get(at)
+                .and_then(|at| result.of(*at))
+                .and_then(|score| score.standard_error),
+            verdicts: verdicts(&named, &said, at as u32),
+        };
+        AssessedPrompt {
+            prompt: one.prompt.messages.clone(),
+            answers: one.answers.iter().enumerate().map(answer).collect(),
+        }
+    }
+
+    /// The held-out prompts, as many as an evaluation takes.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn held_out(&self) -> Result<Vec<Prompt>, Error> {
+        let (view, context) = (&self.run.view, &self.run.context);
+        let wanted = self.run.config.evaluate.prompts as usize;
+        let ids = view.held_out().map(|(id, _)| id).take(wanted);
+        let read = ids.map(|id| context.bodies().prompt(view, id));
+        Ok(read.collect::<Result<Vec<_>, StageError>>()?)
+    }
+
+    /// Compares two policies on prompts: one answer of each to each, judged beside each other.
+    ///
+    /// # Errors
+    /// When they are the same policy, or one of them or a rubric cannot be opened.
+    pub fn compare(
+        &self,
+        (ours, theirs): (&PolicyRow, &PolicyRow),
+        (judge, panel): (&PolicyRow, &Panel),
+        prompts: Vec<Prompt>,
+        wishes: &AssessWishes,
+    ) -> Result<ComparedPolicies, Error> {
+        if ours.policy == theirs.policy {
+            return Err(Error::refused(
+                Code::PolicyUnknown,
+                format!(
+                    "{} and {} are the same weights: there is nothing to compare. Name another policy",
+                    ours.name, theirs.name
+                ),
+            ));
+        }
+        let comparison = PolicyComparison {
+            plan: Shared::from(self.plan(&judge.policy, panel, wishes)?),
+            ours: ours.policy.clone(),
+            theirs: theirs.policy.clone(),
+            judge: judge.policy.clone(),
+            panel: panel.clone(),
+        };
+        let root = root_seed(&self.run.view)?;
+        let (held_out, evaluation) =
+            compare_policies(comparison, prompts.clone(), root, &self.run.context)?;
+        let named = |rubric: &RubricId| self.named(rubric);
+        let compared = |(prompt, one): (&Prompt, &crate::stage::held_out::HeldOutPrompt)| {
+            let answer = |role| {
+                let answer = one.answer_as(role)?;
+                let (text, tokens) = (answer.completion.text.clone(), answer.tokens);
+                Some(SideAnswer { text, tokens, score: answer.judged })
+            };
+            Some(ComparedPrompt {
+                prompt: prompt.messages.clone(),
+                ours: answer("checkpoint")?,
+                theirs: answer("previous")?,
+                verdicts: verdicts(&named, &one.judgments, 0),
+            })
+        };
+        Ok(ComparedPolicies {
+            ours: ours.name.clone(),
+            theirs: theirs.name.clone(),
+            judge: judge.name.clone(),
+            rubrics: panel.members().iter().map(|member| self.named(&member.rubric)).collect(),
+            evaluation,
+            prompts: prompts.iter().zip(&held_out).filter_map(compared).collect(),
+        })
+    }
+}
+
+/// The different texts among answers: the same text is judged once.
+fn distinct(one: &BroughtAnswers) -> Distinct<&str> {
+    Distinct::of(one.answers.iter().map(String::as_str), |a, b| a == b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::PromptOrigin;
+
+    #[test]
+    fn rows_of_the_same_prompt_come_together() {
+        let prompt = |text: &str| Prompt::user(text, PromptOrigin::Given);
+        let rows = [("a", "1"), ("b", "2"), ("a", "3")];
+        let gathered = BroughtAnswers::gathered(rows.map(|(p, a)| (prompt(p), a.to_owned())));
+        let shape: Vec<_> =
+            gathered.iter().map(|one| (one.prompt.task_text(), one.answers.len())).collect();
+        assert_eq!(shape, [("a", 2), ("b", 1)]);
+        assert_eq!(gathered[0].answers, ["1", "3"]);
+    }
+}

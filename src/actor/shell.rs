@@ -52,6 +52,9 @@ pub struct ShellState {
     pub next: Offset,
     /// Whether a task is in hand.
     pub busy: bool,
+    /// Tokens that the task in hand has drawn so far.
+    #[serde(default)]
+    pub drawn: u64,
     /// Tasks recorded.
     pub recorded: u64,
     /// Tasks failed.
@@ -236,8 +239,10 @@ impl<S: Stage + Unpin> Shell<S> {
         }
         let Some(hand) = self.worker.as_ref().and_then(Worker::in_hand) else {
             self.life = None;
+            self.set(|state| state.drawn = 0);
             return;
         };
+        self.set(|state| state.drawn = hand.cancel.drawn());
         if self.ordered.is_some_and(|since| since.elapsed() >= AT_WORK) {
             self.set(|state| state.waiting = None);
         }

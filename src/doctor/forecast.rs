@@ -107,7 +107,7 @@ impl Forecast<'_> {
         let price = self.found.supervised.unwrap_or_default();
         let rows = self.stock.seed_rows;
         let (steps, trainer) =
-            self.training(&price, rows, sft.train_batch_size, sft.num_train_epochs);
+            self.training(&price, rows, sft.per_device_train_batch_size, sft.num_train_epochs);
         let stages = [
             ("sampler", 0.0),
             ("judge", 0.0),
@@ -124,7 +124,7 @@ impl Forecast<'_> {
         let pairs = (prompts as f64 * share).round() as usize;
         let (dpo, price) = (&self.config.train.dpo, &self.found.preference);
         let (steps, trainer) =
-            self.training(price, pairs, dpo.train_batch_size, dpo.num_train_epochs);
+            self.training(price, pairs, dpo.per_device_train_batch_size, dpo.num_train_epochs);
         let scored = self.lengths().prompt + 2 * self.lengths().answer;
         let opening = if iteration == self.stock.next.0 { self.found.opening } else { 0.0 };
         let reference =
@@ -202,7 +202,7 @@ impl Forecast<'_> {
         if steps == 0 {
             return (0, 0.0);
         }
-        let segments = steps.div_ceil(self.config.train.segment_steps.max(1));
+        let segments = steps.div_ceil(self.config.train.save_steps.max(1));
         let all_rows = rows as f64 * f64::from(epochs) * price.rows;
         let stepping = f64::from(steps) * price.step.fixed + all_rows * price.step.each;
         let check = f64::from(batch.min(rows as u32)) * price.rows * price.step.each;

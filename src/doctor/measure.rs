@@ -1,11 +1,13 @@
 //! What a miniature iteration showed: prices, lengths, and how much more the process holds than the
 //! estimate says.
 
+use super::bounds::{DrawBounds, bounds, without_bound};
 use super::cost::{CostLine, Flow, Prices, flow, shared};
 use super::rehearsal::{Act, Cast, Hands, RehearsedRun};
 use super::watch::TimedCall;
 use crate::codes::Code;
 use crate::domain::event::IterationKind;
+use crate::domain::plan::PlannedSampling;
 use crate::domain::{PolicyRef, Prompt, Seed};
 use crate::engine::tokens::draw_request;
 use crate::engine::{Prepared, Scorer};
@@ -86,6 +88,10 @@ pub(super) struct Measured {
     pub paired: (usize, usize),
     /// Bytes beyond the estimate, by stage; below it where negative.
     pub excess: [i64; 5],
+    /// How long answers and replies could get.
+    pub bounds: Option<DrawBounds>,
+    /// The first question that the judge was asked.
+    pub question: Option<String>,
 }
 
 fn opened(act: &Act) -> f64 {
@@ -114,7 +120,7 @@ fn mean(values: impl Iterator<Item = usize>) -> usize {
 }
 
 /// Seconds of drawing `tokens` tokens in `rows` rows from a few of the requests.
-fn time(
+pub(super) fn time_of(
     model: &dyn LanguageModel,
     sample: &[DrawRequest],
     rows: usize,
@@ -153,8 +159,8 @@ fn prices(model: &dyn LanguageModel, sample: &[DrawRequest], rows: usize) -> Res
     let mut points = Vec::new();
     let mut first = 0.0;
     for rows in [few, rows.max(few + 1)] {
-        first = time(model, sample, rows, 1)?;
-        let all = time(model, sample, rows, 1 + STEPS)?;
+        first = time_of(model, sample, rows, 1)?;
+        let all = time_of(model, sample, rows, 1 + STEPS)?;
         points.push((rows as f64, (all - first).max(0.0) / STEPS as f64));
     }
     let tokens = shared(sample.iter().map(|request| request.prompt.as_slice())).1;
@@ -223,19 +229,30 @@ fn training(acts: &[Act], items: usize) -> Option<TrainingCost> {
     Some(TrainingCost { step, rows: rows / items.max(1) as f64, first: once, next })
 }
 
-/// The miniature from end to end, and what it showed.
-pub(super) fn measure(cast: &Cast, folder: &Folder) -> Result<Measured, Error> {
+/// The miniature from end to end, and what it showed; `tell` hears what is being done.
+pub(super) fn measure(
+    cast: &Cast,
+    folder: &Folder,
+    tell: &dyn Fn(&str),
+) -> Result<Measured, Error> {
+    tell("opening the model");
     let mut play = RehearsedRun::prepare(cast, folder)?;
     let hands = Hands::start()?;
     let mut found = Measured::default();
     let mut trained = Vec::new();
+    let (opening, bounds) = bounds(&play, cast)?;
+    found.opening = opening;
+    play.bound(bounds);
+    found.bounds = Some(bounds);
     let waiting = cast.view.waiting() < cast.config.prompts.per_iteration as usize;
     if cast.config.prompts.generate && waiting {
+        tell("writing a round of prompts");
         let (act, admitted) = play.write(&hands, cast)?;
-        found.opening = opened(&act);
-        found.writing = Some((act.seconds - found.opening, admitted));
+        found.opening = found.opening.max(opened(&act));
+        found.writing = Some((act.seconds - opened(&act), admitted));
     }
     if Kinds::of(&cast.view) == Kinds::SupervisedFirst {
+        tell("training on a few seed rows");
         play.open(IterationKind::Sft)?;
         let acts = play.train(&hands)?;
         let rows = play.view.seed_data.iter().map(|facts| facts.rows as usize).sum();
@@ -244,13 +261,23 @@ pub(super) fn measure(cast: &Cast, folder: &Folder) -> Result<Measured, Error> {
         play.close()?;
     }
     play.open(IterationKind::Dpo)?;
+    let candidates = cast.config.sampling.candidates;
+    tell(&format!(
+        "answering {} prompts {candidates} times, in at most {} tokens each",
+        play.prompts, bounds.answer
+    ));
     let sampled = play.sample(&hands)?;
+    tell(&format!("judging the answers, in at most {} tokens each", bounds.reply));
     let judged = play.judge(&hands)?;
+    found.question = first_question(&judged, cast);
     play.pair()?;
+    tell("training on pairs of them");
     let acts = play.train(&hands)?;
     found.preference = training(&acts, play.prompts).ok_or_else(no_steps)?;
     // Ahead of supervision the policy says nothing yet of how many ties there will be.
-    let paired = if found.supervised.is_some() { play.prompts } else { play.paired };
+    // Nor does a judge whose replies were cut off.
+    let cut = bounds.reply < cast.config.judge.max_new_tokens;
+    let paired = if found.supervised.is_some() || cut { play.prompts } else { play.paired };
     found.paired = (play.prompts, paired);
     let checkpoint = play.open_checkpoint(&hands)?;
     found.checkpoint = checkpoint.as_ref().map_or(0.0, |act| act.seconds);
@@ -258,10 +285,18 @@ pub(super) fn measure(cast: &Cast, folder: &Folder) -> Result<Measured, Error> {
     found.lengths = Some(lengths(&sampled, &judged));
     trained.extend(acts);
     found.excess = excess(&play, cast, found.lengths, [&sampled, &judged, &trained], checkpoint);
+    tell("timing a few steps");
     price(&play, cast, (&sampled, &judged, &trained), &mut found)?;
+    tell("answering more prompts, to see how long answers are");
     survey(&play, cast, &mut found)?;
     tracing::debug!(?found, "measured");
     Ok(found)
+}
+
+/// The first question that the judge was asked, as the model read it.
+fn first_question(judged: &[Act], cast: &Cast) -> Option<String> {
+    let (questions, _) = drawn(judged);
+    cast.model.tokenizer().decode_whole(&questions.first()?.prompt).ok()
 }
 
 fn lengths(sampled: &[Act], judged: &[Act]) -> Lengths {
@@ -328,7 +363,8 @@ fn price(
         // Another engine answers: that is measured as a whole. The policy answers where it is measured.
         let spent: f64 = sampled.iter().map(|act| act.seconds).sum();
         found.answered = Some(spent / play.prompts.max(1) as f64);
-        (requests, lengths) = some_answers(model.as_ref(), cast, play.prompts)?;
+        let bound = found.bounds.unwrap_or_else(|| DrawBounds::of(&cast.config)).answer;
+        (requests, lengths) = some_answers(model.as_ref(), cast, (play.prompts, bound))?;
     }
     let rows = (sampling.batch_prompts * sampling.candidates) as usize;
     let costs = prices(model.as_ref(), &requests, rows.min(live))?;
@@ -356,7 +392,12 @@ fn price(
         let rows = rows * judge.samples as usize;
         let costs = prices(model.as_ref(), &few, rows.min(live))?;
         let ratio = ratio(judged, &costs, live, seconds);
-        found.judging = DrawingCost { prices: costs, ratio, lengths: replies };
+        let bound = found.bounds.unwrap_or_else(|| DrawBounds::of(&cast.config)).reply;
+        let lengths = without_bound(&replies, bound, judge.max_new_tokens);
+        if let Some(known) = &mut found.lengths {
+            known.reply = mean(lengths.iter().copied());
+        }
+        found.judging = DrawingCost { prices: costs, ratio, lengths };
     }
     let scored = trained.iter().flat_map(|act| &act.calls).find_map(|call| match call {
         TimedCall::Scored { rows, seconds } => Some((*rows as f64, *seconds)),
@@ -376,7 +417,7 @@ fn price(
 fn some_answers(
     model: &dyn LanguageModel,
     cast: &Cast,
-    most: usize,
+    (most, bound): (usize, u32),
 ) -> Result<(Vec<DrawRequest>, Vec<usize>), Error> {
     let root = Seed::root(cast.config.seed);
     let (iteration, _) = super::upcoming(&cast.view);
@@ -384,7 +425,9 @@ fn some_answers(
         let ids = model.encode_chat(&prompt.messages)?;
         let seed = prompt_seed(root, "sampler", iteration, &prompt.id);
         let prompt = Arc::new(Prepared { ids, ..Prepared::default() });
-        let request = request(prompt, seed, 1, &cast.config.sampling.drawing());
+        let drawing = cast.config.sampling.drawing();
+        let drawing = PlannedSampling { max_new_tokens: bound, ..drawing };
+        let request = request(prompt, seed, 1, &drawing);
         Ok(draw_request(model, &request))
     };
     let requests = cast.prompts(most)?.iter().map(request).collect::<Result<Vec<_>, LmError>>()?;
@@ -400,7 +443,9 @@ fn survey(play: &RehearsedRun, cast: &Cast, found: &mut Measured) -> Result<(), 
     let Some(policy) = &play.view.base else { return Ok(()) };
     let model = tokens(play, cast, policy)?;
     let most = SURVEYED.min(cast.config.prompts.per_iteration as usize);
-    let (requests, lengths) = some_answers(model.as_ref(), cast, most)?;
+    let bound = found.bounds.unwrap_or_else(|| DrawBounds::of(&cast.config)).answer;
+    let (requests, lengths) = some_answers(model.as_ref(), cast, (most, bound))?;
+    let lengths = without_bound(&lengths, bound, cast.config.sampling.max_new_tokens);
     let Some(known) = &mut found.lengths else { return Ok(()) };
     let (prompt, answer) =
         (mean(requests.iter().map(|r| r.prompt.len())), mean(lengths.iter().copied()));

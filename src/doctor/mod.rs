@@ -8,6 +8,7 @@
 //! beforehand: how long the answers of later policies are (today's are taken), and how many prompts
 //! will give no pair.
 
+mod bounds;
 mod cost;
 mod forecast;
 mod machine;
@@ -18,7 +19,7 @@ mod watch;
 pub use forecast::IterationForecast;
 pub use machine::Machine;
 
-use crate::config::Config;
+use crate::config::{Config, PoolForecast};
 use crate::domain::Iteration;
 use crate::domain::event::IterationKind;
 use crate::engine;
@@ -27,6 +28,7 @@ use crate::estimate::{DiskNeeds, Kinds, Lengths, Memory, Outline, Remedy, parame
 use crate::lm::device::{DeviceKind, SelectedDevice, free_memory};
 use crate::lm::generate::live_max;
 use crate::lm::model_files::ModelFiles;
+use crate::lm::template::GenerationPrompt;
 use crate::log::LogError;
 use crate::rubric::{RubricEngine, RubricRegistry};
 use crate::runtime::models::HostEngines;
@@ -98,6 +100,13 @@ pub struct Diagnosis {
     pub disk: DiskNeeds,
     /// Time; none where the run does not fit, for then nothing was measured.
     pub time: Option<TimeForecast>,
+    /// How long the prompts last.
+    pub pool: PoolForecast,
+    /// The first prompt as the model reads it.
+    pub first_prompt: Option<String>,
+    /// The judge's first question as the model reads it; none where nothing was measured, or another
+    /// engine judges.
+    pub first_question: Option<String>,
     /// Seconds that finding out took.
     pub measured_seconds: f64,
 }
@@ -169,6 +178,18 @@ fn stock(cast: &Cast, oracle: bool) -> Stock {
     }
 }
 
+/// How long the prompts last that wait.
+fn pool(cast: &Cast) -> PoolForecast {
+    let (view, supervised) = (&cast.view, upcoming(&cast.view).1 == IterationKind::Sft);
+    cast.config.pool_lasts(view.waiting(), view.finished(), u32::from(supervised))
+}
+
+/// The first prompt as the model reads it.
+fn first_prompt(cast: &Cast) -> Option<String> {
+    let prompt = cast.prompts(1).ok()?.pop()?;
+    cast.model.template().render(&prompt.messages, GenerationPrompt::Open).ok()
+}
+
 fn cast(
     folder: &Folder,
     writer: Option<Arc<dyn PromptWriter>>,
@@ -192,6 +213,7 @@ fn cast(
 
 /// Foretells a run that nobody works on, and that computes on `device`, as a host would start it that
 /// brings this oracle and this prompt writer. What shapes alone say does not fit is not measured.
+/// `tell` hears what is being done, for it takes about a minute.
 ///
 /// # Errors
 /// [`Error::NoRun`], [`LogError::InUse`] beside a process that works on the run, or what a stage
@@ -200,6 +222,7 @@ pub fn examine(
     folder: &Folder,
     (oracle, writer): (Option<&dyn Oracle>, Option<Arc<dyn PromptWriter>>),
     device: &SelectedDevice,
+    tell: &dyn Fn(&str),
 ) -> Result<Diagnosis, Error> {
     let began = Instant::now();
     let cast = cast(folder, writer, device)?;
@@ -212,12 +235,15 @@ pub fn examine(
         device_memory: device_forecast(&outline, device),
         disk: outline.disk(cast.view.seed_data.iter().map(|set| set.rows as usize).sum()),
         time: None,
+        pool: pool(&cast),
+        first_prompt: first_prompt(&cast),
+        first_question: None,
         measured_seconds: began.elapsed().as_secs_f64(),
     };
     if !bare.fits() {
         return Ok(bare);
     }
-    let mut found = measure(&cast, folder)?;
+    let mut found = measure(&cast, folder, tell)?;
     let stock = stock(&cast, oracle.is_some());
     let tried = found.paired.0
         * stock.questions.get(config.sampling.candidates as usize).copied().unwrap_or(0);
@@ -233,6 +259,7 @@ pub fn examine(
         memory,
         device_memory: device_forecast(&outline, device),
         time: Some(TimeForecast { iterations, seconds, lengths }),
+        first_question: found.question.take(),
         measured_seconds: began.elapsed().as_secs_f64(),
         ..bare
     })

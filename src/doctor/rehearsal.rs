@@ -6,6 +6,7 @@
 //! Every stage has a thread that stays, as in a real run: what one thread gave back to the
 //! allocator another does not get (glibc keeps an arena for each).
 
+use super::bounds::DrawBounds;
 use super::machine::{forget_peak, peak_bytes};
 use super::watch::{TimedCall, WatchedBackend};
 use crate::blob::BlobStore;
@@ -200,9 +201,9 @@ fn smaller(config: &Config, prompts: usize) -> Config {
     small.judge.probes = 0;
     small.judge.source = JudgeSource::Model;
     let batch = (2 * n).div_ceil(3);
-    (small.train.dpo.train_batch_size, small.train.dpo.num_train_epochs) = (batch, 3);
-    (small.train.sft.train_batch_size, small.train.sft.num_train_epochs) = (batch, 3);
-    small.train.segment_steps = 2 * n.div_ceil(batch);
+    (small.train.dpo.per_device_train_batch_size, small.train.dpo.num_train_epochs) = (batch, 3);
+    (small.train.sft.per_device_train_batch_size, small.train.sft.num_train_epochs) = (batch, 3);
+    small.train.save_steps = 2 * n.div_ceil(batch);
     small
 }
 
@@ -257,6 +258,12 @@ impl RehearsedRun {
             RehearsedRun { context, config, view, watched, prompts, paired: 0, _scratch: scratch };
         new.record(None, events)?;
         Ok(new)
+    }
+
+    /// DrawBounds how long answers and replies may get.
+    pub fn bound(&mut self, bounds: DrawBounds) {
+        self.config.sampling.max_new_tokens = bounds.answer;
+        self.config.judge.max_new_tokens = bounds.reply;
     }
 
     fn record(&mut self, key: Option<TaskKey>, events: Vec<Event>) -> Result<(), Error> {

@@ -1,5 +1,6 @@
 //! A flag that long computations look at: per token, per micro-batch. Looking is also a sign of
-//! life, which a supervisor counts.
+//! life, which a supervisor counts; and a computation says there how many tokens it has drawn, for
+//! who watches.
 
 use super::error::LmError;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ struct CancelState {
     abandoned: AtomicBool,
     interrupted: AtomicBool,
     looks: AtomicU64,
+    drawn: AtomicU64,
     parent: Option<Cancel>,
 }
 
@@ -69,6 +71,19 @@ impl Cancel {
         self.0.looks.load(Ordering::Relaxed)
     }
 
+    /// Tokens were drawn.
+    pub fn note_drawn(&self, tokens: u64) {
+        self.0.drawn.fetch_add(tokens, Ordering::Relaxed);
+        if let Some(parent) = &self.0.parent {
+            parent.note_drawn(tokens);
+        }
+    }
+
+    /// How many tokens were drawn under this flag and those below it.
+    pub fn drawn(&self) -> u64 {
+        self.0.drawn.load(Ordering::Relaxed)
+    }
+
     /// Whether both are the same flag.
     pub fn is(&self, other: &Cancel) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -96,6 +111,16 @@ mod tests {
         parent.cancel();
         assert!(two.is_cancelled() && !two.is_abandoned());
         assert_eq!((one.looks(), two.looks()), (1, 2));
+    }
+
+    #[test]
+    fn what_is_drawn_is_counted_up_to_the_top() {
+        let parent = Cancel::default();
+        let (one, two) = (parent.child(), parent.child());
+        one.note_drawn(3);
+        two.note_drawn(4);
+        assert_eq!((one.drawn(), two.drawn(), parent.drawn()), (3, 4, 7));
+        assert_eq!(parent.looks(), 0, "that is no look");
     }
 
     #[test]

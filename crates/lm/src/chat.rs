@@ -40,6 +40,11 @@ impl Message {
         Message { role: Role::User, content: content.into() }
     }
 
+    /// What is said before the first turn.
+    pub fn system(content: impl Into<String>) -> Message {
+        Message { role: Role::System, content: content.into() }
+    }
+
     /// A turn of the model's.
     pub fn assistant(content: impl Into<String>) -> Message {
         Message { role: Role::Assistant, content: content.into() }

@@ -143,6 +143,14 @@ impl TextTokenizer {
         self.trusting.decode(ids, true).map_err(refused)
     }
 
+    /// Text with its special tokens, as the model reads it.
+    ///
+    /// # Errors
+    /// As [`TextTokenizer::decode`].
+    pub fn decode_whole(&self, ids: &[u32]) -> Result<String, LmError> {
+        self.trusting.decode(ids, false).map_err(refused)
+    }
+
     /// Prepares contents for a template: wherever one spells a special token, a mark (a character
     /// that occurs in none of them nor in `template`) is put after its first character, so that
     /// what the template renders has special tokens only where the template wrote them.

@@ -226,6 +226,7 @@ impl Generator {
                 break;
             }
             self.step(&mut live, &mut *prefill.session)?;
+            cancel.note_drawn(live.len() as u64);
             new_tokens(&live);
             retire(&mut live, prefill.session.tree(), &mut done);
         }

@@ -113,7 +113,7 @@ pub struct ComparedPolicies {
     pub prompts: Vec<ComparedPrompt>,
 }
 
-/// How many prompts are held out, and how answers are drawn.
+/// What is to be otherwise than the run's settings say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AssessWishes {
     /// Replies to each question (k), where not as the settings say.

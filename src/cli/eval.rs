@@ -26,8 +26,7 @@ pub struct Arguments {
     /// Prompts to answer, as for gradus init. Default: those that the run holds out.
     #[arg(long)]
     prompts: Option<PathBuf>,
-    /// Who judges: a policy. Default: the one that is held against, which is no party to its own cause
-    /// more than the other is.
+    /// Who judges: a policy. Default: the one that it is held against.
     #[arg(long)]
     judge: Option<String>,
     #[command(flatten)]

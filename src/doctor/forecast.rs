@@ -5,6 +5,7 @@ use super::cost::{flow, like};
 use super::measure::{Measured, TrainingCost};
 use crate::config::{Config, JudgeSource};
 use crate::domain::event::IterationKind;
+use crate::domain::plan::PromptReuse;
 use crate::estimate::Lengths;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -35,6 +36,8 @@ pub(super) struct Stock {
     pub next: (u32, IterationKind),
     /// Prompts that no iteration has used.
     pub unused: usize,
+    /// Prompts that an iteration has answered.
+    pub answered: usize,
     /// Prompts to measure on.
     pub held_out: usize,
     /// Supervised rows.
@@ -76,7 +79,8 @@ impl Forecast<'_> {
     /// Every iteration that is left.
     pub fn iterations(&self, left: u32) -> Vec<IterationForecast> {
         let (first, kind) = self.stock.next;
-        let mut unused = self.stock.unused;
+        let (mut unused, mut answered) = (self.stock.unused, self.stock.answered);
+        let reuses = self.config.prompts.reuse == PromptReuse::WhenEmpty;
         let iterations = (first..first + left).map(|iteration| {
             if iteration == first && kind == IterationKind::Sft {
                 return self.supervised(iteration);
@@ -84,9 +88,11 @@ impl Forecast<'_> {
             let wanted = self.config.prompts.per_iteration as usize;
             let missing = wanted.saturating_sub(unused);
             let written = if self.config.prompts.generate { missing } else { 0 };
-            let prompts = wanted.min(unused + written);
-            unused = (unused + written).saturating_sub(prompts);
-            self.preference(iteration, prompts, written)
+            let new = wanted.min(unused + written);
+            unused = (unused + written).saturating_sub(new);
+            let again = if reuses { answered.min(wanted - new) } else { 0 };
+            answered += new;
+            self.preference(iteration, new + again, written)
         });
         iterations.collect()
     }

@@ -169,6 +169,7 @@ fn stock(cast: &Cast, oracle: bool) -> Stock {
     Stock {
         next: (next.0, kind),
         unused: view.waiting(),
+        answered: view.answered().count(),
         held_out: view.held_out().count(),
         seed_rows: view.seed_data.iter().map(|facts| facts.rows as usize).sum(),
         oracle,

@@ -18,7 +18,7 @@ use crate::report::{
 use crate::stage::StageError;
 use crate::stage::held_out::HeldOutPrompt;
 use crate::view::IterationView;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 /// What one pass over the log gathers.
@@ -114,13 +114,11 @@ impl RunExport {
         let Some((iteration, open)) = self.iterations(None).filter(trained).last() else {
             return (0, Vec::new());
         };
-        let sealed = || open.sealed.iter().flatten();
-        let mut all: Vec<(f64, &PromptId, &PairId, Offset)> = Vec::new();
-        for (prompt, (id, at)) in &open.pairs {
-            if sealed().any(|one| one == id) {
-                all.push((gathered.gaps.get(id).copied().unwrap_or(0.0), prompt, id, *at));
-            }
-        }
+        let sealed: BTreeSet<&PairId> = open.sealed.iter().flatten().collect();
+        let gap = |id: &PairId| gathered.gaps.get(id).copied().unwrap_or(0.0);
+        let pairs = open.pairs.iter().filter(|(_, (id, _))| sealed.contains(id));
+        let mut all: Vec<(f64, &PromptId, &PairId, Offset)> =
+            pairs.map(|(prompt, (id, at))| (gap(id), prompt, id, *at)).collect();
         all.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.2.cmp(b.2)));
         let mut examples = Vec::new();
         for at in even_places(all.len(), EXAMPLES) {

@@ -75,6 +75,7 @@ pub enum PlotShape {
 }
 
 /// Height of a figure's letters.
+#[cfg(feature = "png")]
 pub const LETTERS: f64 = 13.0;
 
 /// A figure.

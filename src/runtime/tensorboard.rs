@@ -25,6 +25,8 @@ use std::time::Duration;
 
 /// Between two looks at what is new.
 const EVERY: Duration = Duration::from_secs(2);
+/// Until it is tried again where it could not be written: the whole log is read for that.
+const AFTER_FAILURE: Duration = Duration::from_secs(60);
 
 /// Writes them until what is given is dropped.
 ///
@@ -35,12 +37,13 @@ pub(super) fn keep(dir: PathBuf, core: &Arc<Core>) -> std::io::Result<Background
     Background::start("tensorboard", move |stopped| {
         let mut written: Option<EventFile> = None;
         while let Some(core) = Weak::upgrade(&core) {
+            let mut pause = EVERY;
             if let Err(error) = catch_up(&mut written, &dir, &core) {
                 tracing::debug!(%error, dir = %dir.display(), "no event files are written just now");
-                written = None;
+                (written, pause) = (None, AFTER_FAILURE);
             }
             drop(core);
-            if stopped.recv_timeout(EVERY) != Err(RecvTimeoutError::Timeout) {
+            if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
                 break;
             }
         }

@@ -3,14 +3,11 @@
 use super::RunExport;
 use super::manifest::Manifest;
 use super::target::NewFolder;
-use crate::domain::{Event, Iteration, Offset};
 use crate::error::Error;
-use crate::log::walk;
 use crate::report::Report;
 use crate::report::metrics::{StepsBefore, outcome_scalars, steps_of};
 use crate::report::tensorboard::{event_file, file_name};
-use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use crate::runtime::tensorboard::step_times;
 use std::path::Path;
 
 impl RunExport {
@@ -21,7 +18,7 @@ impl RunExport {
     /// When something is at `to`, nothing was trained yet, the log cannot be read, or the disk refuses.
     pub fn metrics(&self, to: &Path) -> Result<Manifest, Error> {
         let folder = NewFolder::begin(to)?;
-        let times = self.step_times()?;
+        let times = step_times(&self.log)?;
         let (mut steps, mut iterations) =
             (folder.rows("metrics.jsonl")?, folder.rows("iterations.jsonl")?);
         let (mut scalars, mut before) = (Vec::new(), StepsBefore::default());
@@ -46,17 +43,5 @@ impl RunExport {
         let mut manifest = self.manifest("metrics", None, "jsonl, tensorboard".to_owned());
         manifest.rows = Some(rows);
         manifest.finish(folder)
-    }
-
-    /// When each step was taken that counts: the last of those that were taken again.
-    fn step_times(&self) -> Result<BTreeMap<(Iteration, u32), u64>, Error> {
-        let mut times = BTreeMap::new();
-        walk(&self.log, Offset(0), |record| {
-            if let Event::StepTaken { iteration, step, .. } = &record.event {
-                times.insert((*iteration, *step), record.at_ms);
-            }
-            ControlFlow::Continue(())
-        })?;
-        Ok(times)
     }
 }

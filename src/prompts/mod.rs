@@ -118,9 +118,7 @@ impl PromptFile {
 /// # Errors
 /// [`PromptsError`] with file, line and what to do.
 pub fn read(path: &Path) -> Result<PromptFile, PromptsError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| PromptsError::Io { path: path.to_owned(), source })?;
-    parse(path, &text)
+    parse(path, &text_in(path)?)
 }
 
 /// As [`read`], from a text; `path` is for messages.
@@ -136,9 +134,12 @@ pub fn parse(path: &Path, text: &str) -> Result<PromptFile, PromptsError> {
 /// # Errors
 /// As [`read`].
 pub fn read_answers(path: &Path) -> Result<PromptFile, PromptsError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| PromptsError::Io { path: path.to_owned(), source })?;
-    rows(path, &text, RepeatRule::SameAnswer)
+    rows(path, &text_in(path)?, RepeatRule::SameAnswer)
+}
+
+fn text_in(path: &Path) -> Result<String, PromptsError> {
+    std::fs::read_to_string(path)
+        .map_err(|source| PromptsError::Io { path: path.to_owned(), source })
 }
 
 /// Which rows of a file are repeats.

@@ -79,7 +79,7 @@ mod status;
 mod status_file;
 mod subscription;
 mod surface;
-mod tensorboard;
+pub(crate) mod tensorboard;
 mod wait;
 mod watched;
 

@@ -1,5 +1,5 @@
 //! `tb/` in the run's folder: what training and measuring come to, as TensorBoard reads it while the run
-//! works (`tensorboard --logdir DIR/tb`). EventFile whole from the log when a process opens the run, then
+//! works (`tensorboard --logdir DIR/tb`). Written whole from the log when a process opens the run, then
 //! added to; after training went back to an earlier checkpoint it is written whole again. Never truth,
 //! and never in a run's way: where it cannot be written, it is not.
 
@@ -9,7 +9,7 @@ use super::fold::fold;
 use crate::atomic_file::{self, Access};
 use crate::domain::{Event, Iteration, Offset};
 use crate::error::Error;
-use crate::log::walk;
+use crate::log::{Log, LogError, walk};
 use crate::report::IterationRow;
 use crate::report::metrics::{StepsBefore, outcome_scalars, steps_of};
 use crate::report::tensorboard::{Scalar, event_file, events, file_name};
@@ -68,6 +68,22 @@ fn catch_up(written: &mut Option<EventFile>, dir: &Path, core: &Core) -> Result<
     Ok(())
 }
 
+/// When each step was taken that counts, milliseconds since 1970: the last of those that were taken
+/// again.
+///
+/// # Errors
+/// When the log cannot be read.
+pub(crate) fn step_times(log: &dyn Log) -> Result<BTreeMap<(Iteration, u32), u64>, LogError> {
+    let mut times = BTreeMap::new();
+    walk(log, Offset(0), |record| {
+        if let Event::StepTaken { iteration, step, .. } = &record.event {
+            times.insert((*iteration, *step), record.at_ms);
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(times)
+}
+
 /// What is in the file.
 struct EventFile {
     path: PathBuf,
@@ -83,13 +99,7 @@ impl EventFile {
     /// Writes everything that the log has; nothing before there is a step.
     fn whole(dir: &Path, core: &Core) -> Result<Option<EventFile>, Error> {
         let log = core.log.clone();
-        let mut times = BTreeMap::new();
-        walk(log.as_ref(), Offset(0), |record| {
-            if let Event::StepTaken { iteration, step, .. } = &record.event {
-                times.insert((*iteration, *step), record.at_ms);
-            }
-            ControlFlow::Continue(())
-        })?;
+        let times = step_times(log.as_ref())?;
         let Some(first) = times.values().min().copied() else { return Ok(None) };
         let begun = first as f64 / 1e3;
         let path = dir.join(file_name(begun));

@@ -172,9 +172,11 @@ codes! {
     IterationsNotRaised = 721, Never, "The run has as many iterations already.";
     ProcessBusy = 722, Later, "The process that works on the run answers too many others at this moment.";
 
-    // 08: judging the past again.
+    // 08: judging again, and teaching to judge.
     NothingToJudge = 801, Never, "There is nothing recorded to judge again.";
     NothingTouched = 802, Never, "The rubric touched nothing, so there is nothing to rebuild.";
+    NothingToTeach = 803, Never, "No prompt has a constraint of which seed data can be made.";
+    RubricReadsOtherwise = 804, Never, "A rubric does not read the replies that seed data would teach.";
 
     // 09: the command line.
     OutputExists = 901, Never, "A file that is to be written is there already.";

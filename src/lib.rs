@@ -18,6 +18,7 @@
 //! | [`stage`] | decide and do: sampler, judge, pair store, trainer, evaluator, conductor |
 //! | [`actor`] | actix, and nothing else |
 //! | [`runtime`] | the front door |
+//! | [`eft`] | seed data that teaches a model to judge |
 //! | [`estimate`], [`doctor`] | what a run will take: by formulae, and measured |
 //! | [`rejudge`] | the past under another rubric |
 //! | [`assess`] | answers that are no part of the loop: judged, and policies compared |
@@ -33,8 +34,10 @@ pub mod blob;
 mod codes;
 pub mod config;
 pub mod demo;
+mod dice;
 pub mod doctor;
 pub mod domain;
+pub mod eft;
 pub mod engine;
 pub mod error;
 pub mod estimate;

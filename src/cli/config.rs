@@ -41,7 +41,7 @@ pub struct Explain {
 pub struct PresetDiff {
     /// The run's folder.
     dir: PathBuf,
-    /// Beside which preset: recommended, paper, tiny or demo.
+    /// Beside which preset: recommended, paper, tiny, verifiable or demo.
     #[arg(long, default_value = "recommended")]
     preset: String,
     /// Print it as JSON.

@@ -30,8 +30,8 @@ pub struct Arguments {
     /// equals one of them, or nearly does, is trained on.
     #[arg(long)]
     held_out: Option<PathBuf>,
-    /// Settings to begin with: recommended, paper (its numbers and nothing else), or tiny (about half
-    /// an hour an iteration on 2 cores).
+    /// Settings to begin with: recommended, paper (its numbers and nothing else), tiny (about half
+    /// an hour an iteration on 2 cores), or verifiable (prompts with requirements that a program checks).
     #[arg(long, default_value = "recommended")]
     preset: String,
     /// Change a setting of it: train.dpo.beta=0.2; as often as you like. They are listed by
@@ -249,7 +249,7 @@ fn seed_data(arguments: &Arguments) -> Result<Vec<(String, Vec<SeedRow>)>, Error
     let mut data = Vec::new();
     for (name, path) in [("ift", &arguments.ift), ("eft", &arguments.eft)] {
         let Some(path) = path else { continue };
-        let rows = prompts::read(path)?.seed_rows();
+        let rows = prompts::read_answers(path)?.seed_rows();
         if rows.is_empty() {
             return Err(no_answers(path));
         }

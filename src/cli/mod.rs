@@ -12,6 +12,7 @@ mod demo;
 mod devices;
 mod doctor;
 mod drive;
+mod eft;
 mod eval;
 mod export;
 mod generate;
@@ -53,6 +54,9 @@ enum Verb {
     Demo(demo::Arguments),
     /// Lay out a run on a model of yours.
     Init(init::Arguments),
+    /// Seed data that teaches a model to judge.
+    #[command(subcommand)]
+    Eft(eft::EftVerb),
     /// What a run will take of memory and time, before it does.
     Doctor(doctor::Arguments),
     /// Go on with a run until its iterations are over.
@@ -131,6 +135,7 @@ fn run(verb: Verb) -> Result<ExitStatus, Error> {
     match verb {
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Init(arguments) => init::run(&arguments),
+        Verb::Eft(verb) => eft::run(&verb),
         Verb::Doctor(arguments) => doctor::run(&arguments),
         Verb::Run(arguments) => drive::run(&arguments),
         Verb::Status(arguments) => status::run(&arguments),

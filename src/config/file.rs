@@ -80,7 +80,7 @@ pub enum ConfigError {
         takes: String,
     },
     /// No such preset.
-    #[error("there is no preset {0:?}; there are: recommended, paper, tiny, demo")]
+    #[error("there is no preset {0:?}; there are: recommended, paper, tiny, verifiable, demo")]
     Preset(String),
 }
 
@@ -421,7 +421,7 @@ mod tests {
 
     #[test]
     fn every_preset_is_valid_and_comes_back_from_its_file() {
-        for name in ["recommended", "paper", "tiny", "demo"] {
+        for name in ["recommended", "paper", "tiny", "verifiable", "demo"] {
             let config = Config::preset(name).unwrap();
             config.validate().unwrap();
             assert_eq!(parse(&config.to_commented_yaml()).unwrap(), config, "{name}");
@@ -430,7 +430,7 @@ mod tests {
             Config::preset("huge")
                 .unwrap_err()
                 .to_string()
-                .contains("recommended, paper, tiny, demo")
+                .contains("recommended, paper, tiny, verifiable, demo")
         );
     }
 

@@ -1,11 +1,13 @@
 //! Settings by name. `recommended` is what a run has that says nothing; `paper` is what the paper
 //! states, number by number (a test holds the list), with nothing on that it does not have; `tiny` is
-//! an iteration of a 135 M model on two cores in about half an hour; `demo` is the embedded world.
+//! an iteration of a 135 M model on two cores in about half an hour; `verifiable` is for prompts whose
+//! requirements a program can check, of which it teaches a small model to judge; `demo` is the embedded
+//! world.
 
 use super::*;
 
 /// The names of all presets.
-pub(super) const NAMES: [&str; 4] = ["recommended", "paper", "tiny", "demo"];
+pub(super) const NAMES: [&str; 5] = ["recommended", "paper", "tiny", "verifiable", "demo"];
 
 impl Config {
     /// The preset with a name.
@@ -17,6 +19,7 @@ impl Config {
             "recommended" => Ok(Config::default()),
             "paper" => Ok(paper()),
             "tiny" => Ok(tiny()),
+            "verifiable" => Ok(verifiable()),
             "demo" => Ok(demo()),
             _ => Err(ConfigError::Preset(name.to_owned())),
         }
@@ -52,6 +55,48 @@ fn tiny() -> Config {
     config.evaluate.prompts = 16;
     // With sixteen prompts no win rate is known to a tenth: half of its interval is a quarter.
     config.evaluate.gate.margin = 0.25;
+    config
+}
+
+/// For prompts that bring requirements, seed data of `gradus eft build`, and the rubric `requirements`:
+/// benches/results/claim-smollm2.md has what it comes to on a 135 M model, and what was tried before.
+fn verifiable() -> Config {
+    let mut config = Config { iterations: 3, ..Config::default() };
+    config.prompts.per_iteration = 256;
+    config.prompts.held_out = 64;
+    config.sampling = SamplingConfig {
+        candidates: 6,
+        temperature: 1.0,
+        top_p: 0.95,
+        max_new_tokens: 96,
+        ..config.sampling
+    };
+    // One judgment, nearly greedy: how sure it is says the probability of its verdict.
+    config.judge = JudgeConfig {
+        samples: 1,
+        temperature: 0.2,
+        top_p: 1.0,
+        max_new_tokens: 64,
+        probes: 2,
+        probes_max: 8,
+        ..config.judge
+    };
+    config.pairs.min_gap = 0.05;
+    // With all weights the supervised step broke the prose of a small model.
+    config.train.use_peft = true;
+    (config.train.lora_r, config.train.lora_alpha) = (32, 64.0);
+    config.train.sft.learning_rate = 5e-4;
+    config.train.sft.warmup_steps = 10;
+    config.train.dpo = DpoConfig {
+        learning_rate: 5e-4,
+        per_device_train_batch_size: 8,
+        num_train_epochs: 3,
+        warmup_steps: 4,
+        nll_weight: 0.1,
+        ..config.train.dpo
+    };
+    config.evaluate.prompts = 64;
+    config.evaluate.gate.mode = GateMode::Paper;
     config
 }
 

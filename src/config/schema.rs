@@ -131,7 +131,7 @@ mod tests {
                 walk(value, known, &format!("{path}.{key}"));
             }
         }
-        for preset in ["recommended", "paper", "tiny", "demo"] {
+        for preset in ["recommended", "paper", "tiny", "verifiable", "demo"] {
             walk(&Config::preset(preset).unwrap().as_json(), &schema(), "");
         }
     }

@@ -3,7 +3,7 @@
 
 use super::corrupt::{CLEANISH, IMPERFECT, JUDGED, Mix, WEB, sloppy};
 use super::critique::{critic_prompt, judge_prompt, reply, verdict, walk};
-use super::dice::Dice;
+use crate::dice::Dice;
 use super::grammar::{FAMILIES, HELD_OUT_FAMILIES, Instruction, draw, parse};
 use super::oracle::grade;
 use super::words::{self, CATEGORIES, NUMBER_MAX};

@@ -1,7 +1,7 @@
 //! How answers go wrong: k corruptions on a right answer, with the weights the demo's experiments
 //! settled on. Dropping and adding items weigh the same, so length alone says nothing of quality.
 
-use super::dice::Dice;
+use crate::dice::Dice;
 use super::grammar::{FAMILIES, Instruction, draw, parse};
 use super::words::{self, NUMBER_MAX};
 

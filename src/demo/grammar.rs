@@ -1,6 +1,6 @@
 //! Instructions: what can be asked, how it is worded, and what a right answer is.
 
-use super::dice::Dice;
+use crate::dice::Dice;
 use super::words::{self, Category, NUMBER_MAX};
 
 /// The families, in the order instructions are drawn. `double` and `take` are held out of the

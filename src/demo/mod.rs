@@ -13,7 +13,6 @@
 pub mod corpus;
 pub mod corrupt;
 pub mod critique;
-pub mod dice;
 pub mod grammar;
 pub mod oracle;
 pub mod tokenizer;

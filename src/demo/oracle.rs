@@ -127,7 +127,7 @@ pub fn score(task: &str, answer: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::dice::Dice;
+    use crate::dice::Dice;
     use crate::demo::grammar::{FAMILIES, draw};
     use crate::domain::Seed;
 

@@ -15,28 +15,37 @@ use std::sync::Arc;
 
 /// Seconds that drawing answers, and drawing replies, may take in the miniature.
 const DRAWING_SECONDS: f64 = 9.0;
+/// Seconds that writing prompts may take there.
+const WRITING_SECONDS: f64 = 6.0;
 /// Seconds that training on what was drawn may take.
 const TRAINING_SECONDS: f64 = 12.0;
-/// A row of training beside one that is read: forward, back twice, the optimiser.
-const TRAINED_BY_READ: f64 = 6.0;
+/// A row of training beside one that is read: forward, back twice, and the optimiser's pass over all
+/// weights, which weighs the more the fewer rows a step has.
+const TRAINED_BY_READ: f64 = 14.0;
 /// Fewer tokens than this say nothing of how long answers are.
 const TOKENS_MIN: u32 = 24;
 /// Tokens that are drawn to find out.
 const PROBED: usize = 4;
 
-/// DrawBounds on what the miniature draws, tokens.
+/// Bounds on what the miniature draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DrawBounds {
-    /// Of an answer.
+    /// Tokens of an answer.
     pub answer: u32,
-    /// Of a judge's reply.
+    /// Tokens of a judge's reply.
     pub reply: u32,
+    /// Draws of a round of writing prompts.
+    pub written: u32,
 }
 
 impl DrawBounds {
     /// What the settings say.
     pub fn of(config: &Config) -> DrawBounds {
-        DrawBounds { answer: config.sampling.max_new_tokens, reply: config.judge.max_new_tokens }
+        DrawBounds {
+            answer: config.sampling.max_new_tokens,
+            reply: config.judge.max_new_tokens,
+            written: config.prompts.draws_per_round,
+        }
     }
 }
 
@@ -45,6 +54,8 @@ impl DrawBounds {
 struct Probed {
     /// A token of every answer of the miniature.
     step: f64,
+    /// Answers of the miniature.
+    answers: f64,
     /// A token of a prompt that is read.
     read: f64,
     /// Tokens of a prompt.
@@ -75,6 +86,7 @@ pub(super) fn bounds(play: &RehearsedRun, cast: &Cast) -> Result<(f64, DrawBound
     let tokens: usize = requests.iter().map(|request| request.prompt.len()).sum();
     let probed = Probed {
         step: (all - first).max(1e-6) / PROBED as f64,
+        answers: rows as f64,
         read: first / tokens.max(1) as f64,
         prompt: tokens as f64 / requests.len().max(1) as f64,
     };
@@ -82,7 +94,19 @@ pub(super) fn bounds(play: &RehearsedRun, cast: &Cast) -> Result<(f64, DrawBound
         TimedCall::Opened { seconds } => seconds,
         _ => 0.0,
     });
-    Ok((opened.sum(), short(probed, wanted, (play.prompts, judge.samples))))
+    let mut bounds = short(probed, wanted, (play.prompts, judge.samples));
+    let drawing = &cast.config.prompts;
+    bounds.written = probed.draws(wanted.written, (drawing.shots, drawing.max_new_tokens));
+    Ok((opened.sum(), bounds))
+}
+
+impl Probed {
+    /// How many of so many draws, each of so many demonstrations and new tokens, there is time for.
+    fn draws(&self, wanted: u32, (shots, tokens): (u32, u32)) -> u32 {
+        let read = self.read * self.prompt * f64::from(shots);
+        let each = read + self.step / self.answers.max(1.0) * f64::from(tokens);
+        wanted.min(((WRITING_SECONDS / each) as u32).max(1))
+    }
 }
 
 /// The bounds that so many prompts and replies to a question leave.
@@ -95,6 +119,7 @@ fn short(probed: Probed, wanted: DrawBounds, (prompts, samples): (usize, u32)) -
     DrawBounds {
         answer: whole(drawn.min(trained), wanted.answer),
         reply: whole(drawn / f64::from(samples.max(1)), wanted.reply),
+        ..wanted
     }
 }
 
@@ -120,15 +145,18 @@ mod tests {
 
     #[test]
     fn a_slow_model_draws_less_and_a_fast_one_as_much_as_it_may() {
-        let wanted = DrawBounds { answer: 512, reply: 256 };
-        let fast = Probed { step: 0.001, read: 1e-6, prompt: 40.0 };
+        let wanted = DrawBounds { answer: 512, reply: 256, written: 32 };
+        let fast = Probed { step: 0.001, answers: 48.0, read: 1e-6, prompt: 40.0 };
         assert_eq!(short(fast, wanted, (48, 3)), wanted);
-        let slow = Probed { step: 0.1, read: 0.002, prompt: 60.0 };
+        let slow = Probed { step: 0.1, answers: 12.0, read: 0.001, prompt: 60.0 };
         let bounds = short(slow, wanted, (4, 3));
         assert!((24..=90).contains(&bounds.answer), "{bounds:?}");
         assert_eq!(bounds.reply, 30);
-        let slower = Probed { step: 10.0, read: 1.0, prompt: 60.0 };
-        assert_eq!(short(slower, wanted, (4, 3)), DrawBounds { answer: 24, reply: 24 });
+        let slower = Probed { step: 10.0, answers: 12.0, read: 1.0, prompt: 60.0 };
+        assert_eq!(short(slower, wanted, (4, 3)), DrawBounds { answer: 24, reply: 24, ..wanted });
+        assert_eq!(fast.draws(32, (8, 96)), 32);
+        assert!((2..=12).contains(&slow.draws(32, (8, 96))), "{}", slow.draws(32, (8, 96)));
+        assert_eq!(slower.draws(32, (8, 96)), 1);
     }
 
     #[test]

@@ -246,10 +246,13 @@ pub(super) fn measure(
     found.bounds = Some(bounds);
     let waiting = cast.view.waiting() < cast.config.prompts.per_iteration as usize;
     if cast.config.prompts.generate && waiting {
-        tell("writing a round of prompts");
-        let (act, admitted) = play.write(&hands, cast)?;
+        let draws = cast.config.prompts.draws_per_round;
+        tell(&format!("writing prompts: {} of the {draws} draws of a round", bounds.written));
+        let (act, admitted) = play.write(&hands, cast, bounds.written)?;
         found.opening = found.opening.max(opened(&act));
-        found.writing = Some((act.seconds - opened(&act), admitted));
+        let rest = f64::from(draws) / f64::from(bounds.written.max(1));
+        let (seconds, all) = ((act.seconds - opened(&act)) * rest, f64::from(admitted) * rest);
+        found.writing = Some((seconds, all.round() as u32));
     }
     if Kinds::of(&cast.view) == Kinds::SupervisedFirst {
         tell("training on a few seed rows");

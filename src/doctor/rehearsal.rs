@@ -260,7 +260,7 @@ impl RehearsedRun {
         Ok(new)
     }
 
-    /// DrawBounds how long answers and replies may get.
+    /// Bounds how long answers and replies may get.
     pub fn bound(&mut self, bounds: DrawBounds) {
         self.config.sampling.max_new_tokens = bounds.answer;
         self.config.judge.max_new_tokens = bounds.reply;
@@ -320,14 +320,16 @@ impl RehearsedRun {
         Ok(all)
     }
 
-    /// Writes a first round of prompts over all that the run knows; how many were taken.
-    pub fn write(&mut self, hands: &Hands, cast: &Cast) -> Result<(Act, u32), Error> {
+    /// Writes some of the draws of a first round of prompts over all that the run knows; how many
+    /// prompts were taken.
+    pub fn write(&mut self, hands: &Hands, cast: &Cast, draws: u32) -> Result<(Act, u32), Error> {
         let (view, policy) = (cast.view.clone(), cast.policy()?);
         let context = StageContext { log: cast.log.clone(), ..self.context.clone() };
         let (iteration, _) = view.next_iteration();
         let missing = || Error::refused(Code::Defect, "the run writes no prompts".to_owned());
         let (engine, wanted) = (cast.config.engine(), cast.config.prompts.per_iteration);
-        let writer = cast.config.writer_plan().ok_or_else(missing)?;
+        let mut writer = cast.config.writer_plan().ok_or_else(missing)?;
+        writer.draws_per_round = draws;
         let task = WriteTask { iteration, policy, engine, round: 0, writer, wanted };
         let began = Instant::now();
         let events = hands.sampler.take(move || write_round(&task, &view, &context))??;

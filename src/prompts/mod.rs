@@ -3,6 +3,7 @@
 
 pub mod alike;
 pub mod held_out;
+mod ifeval;
 pub mod list;
 mod pointing;
 pub mod request;

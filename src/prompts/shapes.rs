@@ -1,9 +1,10 @@
 //! The shapes of prompt files, and reading one row of each.
 
-use super::{PromptsError, Row};
+use super::{PromptsError, Row, ifeval};
 use crate::domain::{Message, Notes, Role};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What the lines of a file are.
@@ -95,7 +96,7 @@ fn split(mut messages: Vec<Message>) -> Row {
     Row { messages, completion, notes: Notes::default() }
 }
 
-/// What a row of any shape brings for rubrics: `tags`, `reference`, `fields`.
+/// What a row of any shape brings for rubrics: `tags`, `reference`, `fields`, and IFEval's instructions.
 fn notes(object: &Map<String, Value>) -> Result<Notes, String> {
     let read = |key: &str| object.get(key).cloned().unwrap_or(Value::Null);
     let wrong = |key: &str, wanted: &str| format!("{key} is not {wanted}");
@@ -106,10 +107,14 @@ fn notes(object: &Map<String, Value>) -> Result<Notes, String> {
         true => Some(text(object, "reference")?),
         false => None,
     };
+    let own: Option<BTreeMap<String, String>> =
+        fields.map_err(|_| wrong("fields", "an object of texts"))?;
+    let mut fields = ifeval::fields(object)?;
+    fields.extend(own.unwrap_or_default());
     Ok(Notes {
         reference,
         tags: tags.map_err(|_| wrong("tags", "a list of texts"))?.unwrap_or_default(),
-        fields: fields.map_err(|_| wrong("fields", "an object of texts"))?.unwrap_or_default(),
+        fields,
     })
 }
 

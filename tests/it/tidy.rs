@@ -40,7 +40,7 @@ fn room(path: &str) -> &str {
 
 /// Which rooms each room may look into. Below is never above: a cycle cannot be written down here
 /// without being seen.
-const MAY_SEE: [(&str, &[&str]); 29] = [
+const MAY_SEE: [(&str, &[&str]); 31] = [
     // The table of codes, which every room may see.
     ("codes", &["machine"]),
     // The model layer, a crate of its own: the words that both speak are at home there.
@@ -50,6 +50,7 @@ const MAY_SEE: [(&str, &[&str]); 29] = [
     ("machine", &[]),
     ("space", &[]),
     ("atomic_file", &["faults"]),
+    ("dice", &["domain"]),
     ("lm", &[]),
     ("rubric", &["atomic_file", "domain"]),
     ("log", &["atomic_file", "domain", "faults", "machine", "space"]),
@@ -58,7 +59,7 @@ const MAY_SEE: [(&str, &[&str]); 29] = [
     ("prompts", &["domain", "stats"]),
     ("engine", &["blob", "config", "domain", "lm"]),
     // It brings its prompt writer as any host does, through the port.
-    ("demo", &["domain", "engine", "lm", "prompts", "stage"]),
+    ("demo", &["dice", "domain", "engine", "lm", "prompts", "stage"]),
     ("view", &["domain", "log", "stats"]),
     ("report", &["domain", "view"]),
     (
@@ -109,6 +110,7 @@ const MAY_SEE: [(&str, &[&str]); 29] = [
         ],
     ),
     ("assess", &["domain", "error", "lm", "log", "report", "runtime", "stage", "view"]),
+    ("eft", &["dice", "domain", "error", "lm", "rubric"]),
     (
         "export",
         &[

@@ -3,7 +3,10 @@
 //! of each is written in words: `at least 50`, `less than 3`, `apples, pears`.
 //!
 //! Other than there: keywords are plain text, not regular expressions; of a text in capitals or small
-//! letters the language is not asked; sentences and words in capitals are counted without nltk.
+//! letters the language is not asked; sentences and words in capitals are counted without nltk, and a
+//! language is told by its script and its commonest words ([`super::language`]). These are approximate.
+
+use super::language;
 
 /// How a count compares.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,13 +40,15 @@ fn bound(value: &str) -> Result<Bound, String> {
     Ok(kind(number))
 }
 
-/// `word at least 3`: the word and the bound.
+/// `word at least 3`, `two words less than 3`, `word 3`: the words and the bound.
 fn word_bound(value: &str) -> Result<(&str, Bound), String> {
-    let (word, rest) = value
-        .trim()
-        .split_once(char::is_whitespace)
+    let value = value.trim();
+    let relation = [" at least ", " less than "].iter().filter_map(|one| value.rfind(one)).max();
+    let at = relation.or_else(|| value.rfind(char::is_whitespace));
+    let (word, rest) = at
+        .map(|at| value.split_at(at))
         .ok_or_else(|| format!("{value:?} is no frequency: write `word at least 3`"))?;
-    Ok((word, bound(rest)?))
+    Ok((word.trim(), bound(rest)?))
 }
 
 fn list(value: &str) -> Result<Vec<String>, String> {
@@ -189,12 +194,70 @@ fn capital_words(text: &str) -> usize {
     text.split_whitespace().filter(capital).count()
 }
 
+/// Parts that stand between stars, once for `*a*` and twice for `**a**`, as IFEval's two searches count.
+fn highlights(text: &str) -> usize {
+    text.lines().map(|line| starred(line, "*") + starred(line, "**")).sum()
+}
+
+/// Parts of a line between two marks that hold no star and something beside space.
+fn starred(line: &str, mark: &str) -> usize {
+    let (mut count, mut rest) = (0, line);
+    while let Some(at) = rest.find(mark) {
+        let after = &rest[at + mark.len()..];
+        let inside = after.find('*').unwrap_or(after.len());
+        match after[inside..].strip_prefix(mark) {
+            Some(behind) => {
+                count += usize::from(!after[..inside].trim().is_empty());
+                rest = behind;
+            }
+            // The star that stands in the way may open another one.
+            None => rest = &rest[at + rest[at..].chars().next().map_or(1, char::len_utf8)..],
+        }
+    }
+    count
+}
+
+/// How often the splitter is followed by a number: `SECTION 1`, `Day2`.
+fn sections(text: &str, splitter: &str) -> usize {
+    let numbered = |(at, _): &(usize, &str)| {
+        let rest = &text[at + splitter.len()..];
+        rest.strip_prefix(char::is_whitespace).unwrap_or(rest).starts_with(|c: char| c.is_numeric())
+    };
+    if splitter.is_empty() { 0 } else { text.match_indices(splitter).filter(numbered).count() }
+}
+
+/// `2 of 5 word`: of so many paragraphs the one that begins with a word.
+fn paragraph_begins(value: &str, text: &str) -> Result<bool, String> {
+    let bad = || format!("{value:?} is no paragraph: write `2 of 5 word`");
+    let mut parts = value.split_whitespace();
+    let mut number = || parts.next().and_then(|part| part.parse::<usize>().ok());
+    let nth = number().filter(|nth| *nth > 0).ok_or_else(bad)?;
+    if value.split_whitespace().nth(1) != Some("of") {
+        return Err(bad());
+    }
+    let mut rest = value.split_whitespace().skip(2);
+    let wanted: usize = rest.next().and_then(|part| part.parse().ok()).ok_or_else(bad)?;
+    let word = rest.next().ok_or_else(bad)?.to_lowercase();
+    let all: Vec<&str> = text.split("\n\n").collect();
+    let filled = all.iter().filter(|paragraph| !paragraph.trim().is_empty()).count();
+    let Some(paragraph) = all.get(nth - 1).filter(|_| nth <= filled) else { return Ok(false) };
+    let first = paragraph.split_whitespace().next().unwrap_or_default();
+    let first = first.trim_start_matches('\'').trim_start_matches('"');
+    let end = first.find(['.', ',', '?', '!', '\'', '"']).unwrap_or(first.len());
+    Ok(filled == wanted && first[..end].to_lowercase() == word)
+}
+
+/// What IFEval lets a constrained response be.
+const OPTIONS: [&str; 3] = ["My answer is yes.", "My answer is no.", "My answer is maybe."];
+
 /// Whether a response meets a constraint.
 ///
 /// Errors: the constraint is not known, or its value makes no sense; both are the prompt's fault.
 pub fn holds(name: &str, value: &str, task: &str, response: &str) -> Result<bool, String> {
     let text = response.trim();
     let lower = || text.to_lowercase();
+    // A prompt may have two of a kind: `keywords:frequency#2`.
+    let name = name.split_once('#').map_or(name, |(name, _)| name);
     Ok(match name {
         "keywords:existence" => list(value)?.iter().all(|word| occurrences(text, word) > 0),
         "keywords:forbidden_words" => !list(value)?.iter().any(|word| as_words(text, word)),
@@ -236,6 +299,22 @@ pub fn holds(name: &str, value: &str, task: &str, response: &str) -> Result<bool
             lower().trim_matches('"').ends_with(&end)
         }
         "startend:quotation" => text.len() > 1 && text.starts_with('"') && text.ends_with('"'),
+        "detectable_format:number_highlighted_sections" => match bound(value)? {
+            Bound::Exactly(n) => highlights(text) >= n,
+            bound => bound.holds(highlights(text)),
+        },
+        "detectable_format:multiple_sections" => {
+            let (splitter, least) = word_bound(value)?;
+            match least {
+                Bound::Exactly(n) => sections(text, splitter) >= n,
+                bound => bound.holds(sections(text, splitter)),
+            }
+        }
+        "detectable_format:constrained_response" => {
+            OPTIONS.iter().any(|option| text.contains(option))
+        }
+        "length_constraints:nth_paragraph_first_word" => paragraph_begins(value, response)?,
+        "language:response_language" => language::is_in(text, value)?,
         "combination:two_responses" => {
             let parts = parts(text, "******").unwrap_or_default();
             matches!(parts.as_slice(), [a, b] if a != b)
@@ -248,14 +327,27 @@ pub fn holds(name: &str, value: &str, task: &str, response: &str) -> Result<bool
     })
 }
 
-/// Whether a field of the item is a constraint at all: they have a family and a name.
+/// Whether a field of the item is a constraint at all: they have a family and a name. What other rubrics
+/// read may name one (`requirement.punctuation:no_comma`).
 pub fn is_constraint(name: &str) -> bool {
-    name.contains(':')
+    name.split_once(':').is_some_and(|(family, _)| !family.contains('.'))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_for_a_constraint_are_no_constraint() {
+        for (name, wanted) in [
+            ("punctuation:no_comma", true),
+            ("requirement.punctuation:no_comma", false),
+            ("requirement", false),
+            ("weight.a", false),
+        ] {
+            assert_eq!(is_constraint(name), wanted, "{name}");
+        }
+    }
 
     /// Outcomes stated by hand.
     #[test]
@@ -269,6 +361,7 @@ mod tests {
             ("keywords:forbidden_words", "bad", "It is BAD!", false),
             ("keywords:frequency", "so at least 2", "So, so.", true),
             ("keywords:frequency", "so less than 2", "So, so.", false),
+            ("keywords:frequency", "good day at least 2", "Good day, a good day.", true),
             ("keywords:letter_frequency", "e at least 3", "See me", true),
             ("keywords:letter_frequency", "! less than 2", "Oh!!", false),
             ("length_constraints:number_words", "at least 50", &long, true),
@@ -301,6 +394,39 @@ mod tests {
             ("combination:two_responses", "", "a\n******\nb", true),
             ("combination:two_responses", "", "a\n******\na", false),
             ("combination:repeat_prompt", "", "Say it. I say it.", true),
+            ("detectable_format:number_highlighted_sections", "2", "*a* and *b c*", true),
+            ("detectable_format:number_highlighted_sections", "2", "*a* and * *", false),
+            ("detectable_format:number_highlighted_sections", "2", "**a**", false),
+            (
+                "detectable_format:multiple_sections",
+                "SECTION 2",
+                "SECTION 1\na\nSECTION 2\nb",
+                true,
+            ),
+            ("detectable_format:multiple_sections", "SECTION 2", "SECTION one\nSECTION 2", false),
+            ("detectable_format:constrained_response", "", "I think. My answer is no.", true),
+            ("detectable_format:constrained_response", "", "No.", false),
+            (
+                "length_constraints:nth_paragraph_first_word",
+                "2 of 2 then",
+                "First.\n\nThen, more",
+                true,
+            ),
+            (
+                "length_constraints:nth_paragraph_first_word",
+                "2 of 3 then",
+                "First.\n\nThen, more",
+                false,
+            ),
+            ("length_constraints:nth_paragraph_first_word", "1 of 1 it", "'It's so", true),
+            (
+                "language:response_language",
+                "de",
+                "Das ist nicht so einfach und wir wissen es.",
+                true,
+            ),
+            ("language:response_language", "de", "This is not so easy and we know it.", false),
+            ("keywords:frequency#2", "so at least 2", "So, so.", true),
         ] {
             assert_eq!(
                 holds(name, value, "Say it.", response),
@@ -312,6 +438,8 @@ mod tests {
             ("keywords:rhyme", "x"),
             ("length_constraints:number_words", "many"),
             ("keywords:frequency", "so"),
+            ("length_constraints:nth_paragraph_first_word", "2 then"),
+            ("language:response_language", "xx"),
             ("keywords:existence", " , "),
         ] {
             assert!(holds(name, value, "", "a").is_err(), "{name} {value}");

@@ -3,6 +3,7 @@
 //! them that the response meets.
 
 mod checks;
+mod language;
 
 wit_bindgen::generate!({ path: "../../wit/v0.2", world: "rubric", generate_all });
 
@@ -19,7 +20,11 @@ fn verify(item: &Item) -> Result<Vec<(String, bool)>, String> {
     };
     let constraints = item.fields.iter().filter(|field| is_constraint(&field.name));
     let checked: Vec<(String, bool)> = constraints
-        .map(|Field { name, value }| Ok((name.clone(), holds(name, value, &item.task, response)?)))
+        // A response without a word meets nothing, as in IFEval's program.
+        .map(|Field { name, value }| {
+            let met = holds(name, value, &item.task, response)? && !response.trim().is_empty();
+            Ok((name.clone(), met))
+        })
         .collect::<Result<_, String>>()?;
     match checked.is_empty() {
         true => Err("the prompt has no constraint (a field such as keywords:existence)".to_owned()),
@@ -69,6 +74,7 @@ impl Guest for Verifier {
         vec![
             example("both", "An apple.", score(1.0)),
             example("one", "A pear.", score(0.5)),
+            example("nothing at all", " ", score(0.0)),
             example("none", "A pear is what I would call a fruit.", score(0.0)),
             answered,
         ]

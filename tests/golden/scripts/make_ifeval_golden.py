@@ -88,6 +88,16 @@ RESPONSES = [
     "snake_case counts-as two, don't it?",
     "é, ü and ß are letters: Äpfel",
     "see me e e E",
+    "*one* and **two** and * * and *three",
+    "* a *b* c*\n**d*\n***e***",
+    "*a\nb* **",
+    "SECTION 1\nA.\nSECTION 2\nB.\nSECTION3 C. section 4",
+    "Day one, Day 2,\nDay\n3",
+    "My answer is no. Or: My answer is maybe.",
+    "my answer is no.",
+    "First, this.\n\n'Then' that.\n\n\n\nThen so",
+    "Then it was.\n\nthen, again",
+    "\n\nThen?\n\n",
 ]
 
 CONSTRAINTS = [
@@ -126,6 +136,21 @@ CONSTRAINTS = [
     ("startend:end_checker", "The end.", {"end_phrase": "The end."}),
     ("startend:quotation", "", {}),
     ("combination:two_responses", "", {}),
+    *[
+        ("detectable_format:number_highlighted_sections", str(n), {"num_highlights": n})
+        for n in (1, 2, 3)
+    ],
+    *[
+        ("detectable_format:multiple_sections", f"{word} {n}",
+         {"section_spliter": word, "num_sections": n})
+        for word in ("SECTION", "Day") for n in (1, 2, 3)
+    ],
+    ("detectable_format:constrained_response", "", {}),
+    *[
+        ("length_constraints:nth_paragraph_first_word", f"{nth} of {n} then",
+         {"nth_paragraph": nth, "num_paragraphs": n, "first_word": "then"})
+        for nth, n in ((1, 1), (1, 2), (2, 2), (2, 3), (3, 3))
+    ],
     ("combination:repeat_prompt", "Name a fruit.", {"prompt_to_repeat": "Name a fruit."}),
 ]
 

@@ -177,6 +177,8 @@ codes! {
     NothingTouched = 802, Never, "The rubric touched nothing, so there is nothing to rebuild.";
     NothingToTeach = 803, Never, "No prompt has a constraint of which seed data can be made.";
     RubricReadsOtherwise = 804, Never, "A rubric does not read the replies that seed data would teach.";
+    SuiteInUse = 805, Later, "Another process measures the same policy under the same suite.";
+    SuiteUnreadable = 806, Never, "A file of a suite, or of what it found before, is not what it should be.";
 
     // 09: the command line.
     OutputExists = 901, Never, "A file that is to be written is there already.";

@@ -1,37 +1,18 @@
 //! Figures with intervals, as suites give them.
 
-use crate::stats::{Interval, mean_interval, sign_test};
+use crate::domain::evaluation::Estimate;
+use crate::stats::{Interval, mean_interval, sign_test, wilson};
 use serde::Serialize;
 
-/// A mean over prompts with its 95 % interval, which stays inside the range of the values.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct MeanFigure {
-    /// The mean.
-    pub mean: f64,
-    /// Lower end; `None`: with fewer than two prompts there is none.
-    pub low: Option<f64>,
-    /// Upper end.
-    pub high: Option<f64>,
-    /// Prompts.
-    pub n: usize,
-}
-
-impl MeanFigure {
-    /// Of values that lie between two ends.
-    pub fn within(values: &[f64], ends: (f64, f64)) -> MeanFigure {
-        let Interval { mean, low, high } = mean_interval(values);
-        let known = |end: f64| end.is_finite().then_some(end.clamp(ends.0, ends.1));
-        MeanFigure { mean, low: known(low), high: known(high), n: values.len() }
-    }
-
-    /// `43.2 % [38.1, 48.0]`
-    pub fn percent(&self) -> String {
-        let ends = match (self.low, self.high) {
-            (Some(low), Some(high)) => format!("[{:.1}, {:.1}]", 100.0 * low, 100.0 * high),
-            _ => "[?]".to_owned(),
-        };
-        format!("{:.1} % {ends}", 100.0 * self.mean)
-    }
+/// A mean of values that lie between two ends, with an interval that does, too: Student's t over them, or
+/// Wilson's where each is a yes or no, for that has a width also where all are the same.
+pub(super) fn estimate_within(values: &[f64], ends: (f64, f64)) -> Estimate {
+    let yes = values.iter().filter(|value| **value == 1.0).count() as u32;
+    let decided = ends == (0.0, 1.0) && values.iter().all(|v| *v == 0.0 || *v == 1.0);
+    let of_shares = decided.then(|| wilson(yes, values.len() as u32)).flatten();
+    let Interval { mean, low, high } = of_shares.unwrap_or_else(|| mean_interval(values));
+    let inside = |end: f64| if end.is_finite() { end.clamp(ends.0, ends.1) } else { end };
+    Estimate::between(mean, inside(low), inside(high), values.len() as u32)
 }
 
 /// What a policy is above another on the same prompts.
@@ -42,7 +23,7 @@ pub struct PairedDifference {
     /// What it is held against.
     pub against: String,
     /// The difference of each prompt, averaged.
-    pub difference: MeanFigure,
+    pub difference: Estimate,
     /// Prompts on which it is above.
     pub wins: u32,
     /// Prompts on which both are the same.
@@ -62,7 +43,7 @@ impl PairedDifference {
         PairedDifference {
             of: names.0.to_owned(),
             against: names.1.to_owned(),
-            difference: MeanFigure::within(&differences, (-1.0, 1.0)),
+            difference: estimate_within(&differences, (-1.0, 1.0)),
             wins,
             ties: differences.len() as u32 - wins - losses,
             losses,
@@ -72,14 +53,20 @@ impl PairedDifference {
 
     /// One line for people.
     pub fn line(&self) -> String {
-        let MeanFigure { mean, low, high, .. } = self.difference;
-        let ends = match (low, high) {
-            (Some(low), Some(high)) => format!("[{:+.1}, {:+.1}]", 100.0 * low, 100.0 * high),
+        let mean = self.difference.mean;
+        let ends = match self.difference.bounds() {
+            Some((low, high)) => format!("[{:+.1}, {:+.1}]", 100.0 * low, 100.0 * high),
             _ => "[?]".to_owned(),
         };
         format!(
             "{} - {}: {:+.1} points {ends}; better, same, worse on {}/{}/{} prompts (p {:.3})",
-            self.of, self.against, 100.0 * mean, self.wins, self.ties, self.losses, self.p
+            self.of,
+            self.against,
+            100.0 * mean,
+            self.wins,
+            self.ties,
+            self.losses,
+            self.p
         )
     }
 }
@@ -90,9 +77,11 @@ mod tests {
 
     #[test]
     fn an_interval_stays_inside_its_range() {
-        let all = MeanFigure::within(&[1.0, 1.0, 0.5], (0.0, 1.0));
+        let sure = estimate_within(&[1.0; 4], (0.0, 1.0));
+        assert!(sure.low.is_some_and(|low| (0.5..0.52).contains(&low)), "{sure:?}");
+        let all = estimate_within(&[1.0, 1.0, 0.5], (0.0, 1.0));
         assert_eq!((all.high, all.n), (Some(1.0), 3));
-        assert_eq!(MeanFigure::within(&[0.5], (0.0, 1.0)).percent(), "50.0 % [?]");
+        assert_eq!(estimate_within(&[0.5], (0.0, 1.0)).bounds(), None);
         let paired = PairedDifference::of(("M2", "M1"), &[(1.0, 0.0), (0.5, 0.5), (1.0, 0.5)]);
         assert_eq!((paired.wins, paired.ties, paired.losses), (2, 1, 0));
         assert!((paired.difference.mean - 0.5).abs() < 1e-12);

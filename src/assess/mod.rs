@@ -1,6 +1,26 @@
 //! ASSESS: answers that are no part of the loop. A file of somebody's own prompts and answers is judged
 //! under a rubric, by a policy of the run; two policies answer the same prompts and are compared as the
-//! evaluator compares them. Reads a run, also beside a process that works on it, and changes nothing.
+//! evaluator compares them; suites measure policies by what no judge of the loop has a part in. Reads a
+//! run, also beside a process that works on it, and changes nothing of it: what suites found is kept in
+//! its folder, beside the log.
+//!
+//! | suite | measures |
+//! | --- | --- |
+//! | [`VerifiedSuite`] | answers to prompts with constraints, by a program: IFEval, one's own |
+//! | [`ChoiceSuite`] | multiple choice by log-probability: ARC, MMLU |
+//! | [`RankedSuite`] | judging: answers that people ranked, good answers beside damaged ones, canaries |
+
+mod choices;
+mod figures;
+mod prose;
+mod ranked;
+mod records;
+mod verified;
+
+pub use choices::{ChoiceFigures, ChoicePick, ChoiceQuestion, ChoiceSuite, read_questions};
+pub use figures::PairedDifference;
+pub use ranked::{RankedAnswer, RankedFigures, RankedPrompt, RankedSuite, damaged, read_ranked};
+pub use verified::{KindFigure, SuiteSampling, VerifiedAnswer, VerifiedFigures, VerifiedSuite};
 
 use crate::domain::evaluation::Evaluation;
 use crate::domain::event::IterationKind;
@@ -8,8 +28,10 @@ use crate::domain::{IterationPlan, Message, Panel, PolicyRef, Prompt, PromptId, 
 use crate::error::{Code, Error};
 use crate::lm::cancel::Cancel;
 use crate::lm::device::{DeviceChoice, SelectedDevice};
+use crate::lm::policy::LanguageModel;
 use crate::log::JournalLog;
 use crate::report::{RecordedVerdict, verdicts};
+use crate::rubric::{Rubric, bundled};
 use crate::runtime::opened::JudgingRun;
 use crate::runtime::{Folder, PolicyRow, find_policy, fold};
 use crate::stage::conductor::planned;
@@ -123,6 +145,28 @@ pub struct AssessWishes {
 /// A run whose model judges what somebody brings.
 pub struct Assessor {
     run: JudgingRun,
+    folder: Folder,
+}
+
+/// What suites need of a run.
+struct SuiteRun<'a> {
+    run: &'a JudgingRun,
+    folder: &'a Folder,
+    cancel: &'a Cancel,
+    gauge: &'a dyn Gauge,
+}
+
+impl SuiteRun<'_> {
+    /// A policy, to be asked in token ids.
+    fn model(&self, policy: &PolicyRow) -> Result<Arc<dyn LanguageModel>, Error> {
+        let opened = self.run.local.policy(&policy.policy, &self.run.config.engine());
+        Ok(opened.map_err(StageError::from)?)
+    }
+
+    /// The program that checks constraints.
+    fn verifier(&self) -> Result<Rubric, Error> {
+        self.run.load(bundled::VERIFIER)
+    }
 }
 
 impl Assessor {
@@ -139,9 +183,36 @@ impl Assessor {
     ) -> Result<Assessor, Error> {
         let log: JournalLog = folder.read_log()?;
         let view = fold(&log)?;
-        Ok(Assessor {
-            run: JudgingRun::over(folder, (view, Arc::new(log)), (cancel, gauge), device)?,
-        })
+        let run = JudgingRun::over(folder, (view, Arc::new(log)), (cancel, gauge), device)?;
+        Ok(Assessor { run, folder: folder.clone() })
+    }
+
+    fn suite_run(&self) -> SuiteRun<'_> {
+        let context = &self.run.context;
+        let (cancel, gauge) = (&context.cancel, context.gauge.as_ref());
+        SuiteRun { run: &self.run, folder: &self.folder, cancel, gauge }
+    }
+
+    /// The best score that a panel's first rubric gives.
+    fn best_score(&self, panel: &Panel) -> Result<f64, Error> {
+        Ok(lead(&self.run.context, panel)?.info().scale().max)
+    }
+
+    /// What a panel's rubrics are called.
+    fn names(&self, panel: &Panel) -> Vec<String> {
+        panel.members().iter().map(|member| self.named(&member.rubric)).collect()
+    }
+
+    /// How the run draws held-out answers, for suites that are not told otherwise.
+    pub fn sampling(&self) -> SuiteSampling {
+        let config = &self.run.config;
+        SuiteSampling {
+            samples: 1,
+            temperature: config.evaluate.temperature,
+            top_p: config.evaluate.top_p,
+            max_new_tokens: config.sampling.max_new_tokens,
+            seed: config.seed,
+        }
     }
 
     /// What computes, and why.
@@ -324,7 +395,7 @@ impl Assessor {
             ours: ours.name.clone(),
             theirs: theirs.name.clone(),
             judge: judge.name.clone(),
-            rubrics: panel.members().iter().map(|member| self.named(&member.rubric)).collect(),
+            rubrics: self.names(panel),
             evaluation,
             prompts: prompts.iter().zip(&held_out).filter_map(compared).collect(),
         })

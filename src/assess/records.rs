@@ -29,7 +29,8 @@ impl SuiteRecords {
         let short: String = identity.to_hex().chars().take(12).collect();
         let dir = folder.path().join("suites").join(format!("{suite}-{short}"));
         std::fs::create_dir_all(&dir).map_err(|error| Error::io(&dir, error))?;
-        let path = dir.join(format!("{}.jsonl", policy.policy.id()));
+        let id: String = policy.policy.id().to_string().chars().take(12).collect();
+        let path = dir.join(format!("{}-{id}.jsonl", policy.name));
         let opened = OpenOptions::new().read(true).append(true).create(true).open(&path);
         let file = opened.map_err(|error| Error::io(&path, error))?;
         match file.try_lock() {

@@ -1,5 +1,6 @@
 //! `gradus eft`: seed data that teaches a model to judge.
 
+use super::rejudge::PromptsDone;
 use super::rubric::component;
 use super::{ExitStatus, devices, output, signals};
 use clap::{Args, Subcommand, ValueEnum};
@@ -15,11 +16,8 @@ use gradus::lm::model_files::ModelFiles;
 use gradus::rubric::{Rubric, RubricEngine, bundled};
 use gradus::{Code, Error, prompts};
 use serde::Serialize;
-use std::io::IsTerminal;
-use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// Seed data that teaches a model to judge.
 #[derive(Subcommand)]
@@ -86,9 +84,6 @@ pub struct BuildArguments {
     #[arg(long)]
     json: bool,
 }
-
-/// How often it says how far it is where nobody looks at a terminal.
-const TELLS_EVERY: Duration = Duration::from_secs(25);
 
 /// Runs a verb.
 pub fn run(verb: &EftVerb) -> Result<ExitStatus, Error> {
@@ -191,21 +186,10 @@ fn drawn(
     };
     sampling.validate()?;
     let (stop, all) = (signals::stop_flag()?, prompts.len());
-    let watched = std::io::stderr().is_terminal();
-    let told = Cell::new(Instant::now());
-    let tell = |done: usize| {
-        if watched {
-            eprint!("\rdrew answers to {done} of {all} prompts");
-        } else if told.get().elapsed() > TELLS_EVERY {
-            told.set(Instant::now());
-            eprintln!("drew answers to {done} of {all} prompts");
-        }
-    };
+    let done = PromptsDone::new();
+    let tell = |so_far: usize| done.tell(so_far as u64, all as u64);
     let seed = Seed::root(arguments.seed).derive("eft answers");
     let answered = draw_answers(&model, prompts, (arguments.each, &sampling, seed), &stop, &tell)?;
-    if watched {
-        eprintln!();
-    }
     Ok(answered)
 }
 
@@ -246,10 +230,8 @@ fn write(folder: &Path, built: &BuiltSeedData) -> Result<(), Error> {
 }
 
 fn rendered(report: &EftReport, out: &Path) -> String {
-    let mut text = format!(
-        "{:<42} {:>8} {:>6} {:>6} {:>6}\n",
-        "constraint", "answers", "met", "yes", "no"
-    );
+    let mut text =
+        format!("{:<42} {:>8} {:>6} {:>6} {:>6}\n", "constraint", "answers", "met", "yes", "no");
     for (name, kind) in &report.kinds {
         text.push_str(&format!(
             "{name:<42} {:>8} {:>6} {:>6} {:>6}\n",
@@ -262,11 +244,15 @@ fn rendered(report: &EftReport, out: &Path) -> String {
         report.eft_rows, report.as_given
     ));
     match report.ift_rows {
-        0 => text.push_str("no answer meets all that its prompt asks for, so none teaches to answer\n"),
+        0 => text
+            .push_str("no answer meets all that its prompt asks for, so none teaches to answer\n"),
         rows => text.push_str(&format!("{rows} rows that teach to answer: {out}/ift.jsonl\n")),
     }
     if report.unread > 0 {
-        text.push_str(&format!("{} rows left out: the rubric reads their reply otherwise\n", report.unread));
+        text.push_str(&format!(
+            "{} rows left out: the rubric reads their reply otherwise\n",
+            report.unread
+        ));
     }
     for (why, count) in &report.left_out {
         text.push_str(&format!("{count} prompts left out: {why}\n"));

@@ -1,8 +1,9 @@
 //! `gradus eval`: two policies of a run, compared as the run's own evaluation compares them, on its
-//! held-out prompts or on others.
+//! held-out prompts or on others; with `--suite` any number of them, by what no judge has a part in.
 
 use super::judge::JudgedBy;
-use super::rejudge::RejudgeProgress;
+use super::rejudge::PromptsDone;
+use super::suite::{self, Asking, Suite};
 use super::{ExitStatus, devices, output, signals};
 use gradus::assess::{AssessWishes, Assessor, ComparedPolicies};
 use gradus::domain::PromptOrigin;
@@ -11,39 +12,48 @@ use gradus::{Code, Error, prompts};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Compare two policies of a run: one answer of each to every prompt, judged beside each other. The run
-/// stays as it is.
+/// Compare two policies of a run: one answer of each to every prompt, judged beside each other. Or
+/// measure any number of them by a suite. The run stays as it is.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The run's folder. A process may work on it meanwhile.
     dir: PathBuf,
-    /// The one that is asked about: latest, base, M2, or the beginning of its hash.
+    /// The one that is asked about: latest, base, M2, or the beginning of its hash. Of a suite: each of
+    /// them, M1,M2,M3.
     #[arg(long, default_value = "latest")]
-    policy: String,
+    pub policy: String,
+    /// Measure by a suite, instead of comparing two. What it finds is kept under DIR/suites.
+    #[arg(long, value_enum)]
+    suite: Option<Suite>,
+    #[command(flatten)]
+    pub asking: Asking,
     /// What it is held against.
-    #[arg(long, default_value = "base")]
+    #[arg(long, default_value = "base", conflicts_with = "suite")]
     against: String,
     /// Prompts to answer, as for gradus init. Default: those that the run holds out.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "suite")]
     prompts: Option<PathBuf>,
     /// Who judges: a policy. Default: the one that it is held against.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "suite")]
     judge: Option<String>,
     #[command(flatten)]
-    by: JudgedBy,
+    pub by: JudgedBy,
     #[command(flatten)]
     wish: devices::Wish,
     /// Print it as JSON, with every prompt and both answers.
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 /// Runs the verb.
 pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let (folder, stop) = (Folder::at(&arguments.dir), signals::stop_flag()?);
     let mut assessor =
-        Assessor::open(&folder, &stop, Arc::new(RejudgeProgress), arguments.wish.device)?;
+        Assessor::open(&folder, &stop, Arc::new(PromptsDone::new()), arguments.wish.device)?;
     devices::say(assessor.device());
+    if let Some(suite) = arguments.suite {
+        return suite::run(suite, arguments, assessor);
+    }
     let (ours, theirs) =
         (assessor.policy(&arguments.policy)?, assessor.policy(&arguments.against)?);
     let judge = assessor.policy(arguments.judge.as_ref().unwrap_or(&arguments.against))?;

@@ -1,6 +1,6 @@
 //! `gradus judge`: answers of one's own, judged under a rubric by a policy of a run.
 
-use super::rejudge::RejudgeProgress;
+use super::rejudge::PromptsDone;
 use super::{ExitStatus, devices, output, signals};
 use gradus::assess::{AssessWishes, AssessedAnswer, AssessedPrompt, Assessor, BroughtAnswers};
 use gradus::domain::{Prompt, PromptOrigin};
@@ -48,7 +48,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let brought = answered(&arguments.file, file)?;
     let (folder, stop) = (Folder::at(&arguments.run), signals::stop_flag()?);
     let mut assessor =
-        Assessor::open(&folder, &stop, Arc::new(RejudgeProgress), arguments.wish.device)?;
+        Assessor::open(&folder, &stop, Arc::new(PromptsDone::new()), arguments.wish.device)?;
     devices::say(assessor.device());
     let policy = assessor.policy(&arguments.policy)?;
     let panel = assessor.panel(&arguments.by.rubric)?;

@@ -33,6 +33,8 @@ mod screen;
 mod shell;
 mod signals;
 mod status;
+mod suite;
+mod what_if;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use gradus::{Error, ExitStatus};
@@ -88,12 +90,14 @@ enum Verb {
     Generate(generate::Arguments),
     /// Talk with a policy of a run, or with two side by side.
     Chat(chat::Arguments),
-    /// Compare two policies of a run, on its held-out prompts or on yours.
+    /// Compare two policies of a run, on its held-out prompts or on yours, or measure them by a suite.
     Eval(eval::Arguments),
     /// Judge prompts and answers of your own under a rubric.
     Judge(judge::Arguments),
     /// Judge what a run has recorded again, under another rubric.
     Rejudge(rejudge::Arguments),
+    /// What a run's recorded answers would have come to with other numbers, without a model.
+    WhatIf(what_if::Arguments),
     /// Write rubrics, try them, and change which ones judge.
     #[command(subcommand)]
     Rubric(rubric::RubricVerb),
@@ -153,6 +157,7 @@ fn run(verb: Verb) -> Result<ExitStatus, Error> {
         Verb::Eval(arguments) => eval::run(&arguments),
         Verb::Judge(arguments) => judge::run(&arguments),
         Verb::Config(verb) => config::run(&verb),
+        Verb::WhatIf(arguments) => what_if::run(&arguments),
         Verb::Rejudge(arguments) => rejudge::run(&arguments),
         Verb::Rubric(verb) => rubric::run(&verb),
         Verb::Devices(arguments) => devices::run(&arguments),

@@ -13,7 +13,8 @@ use gradus::stage::Gauge;
 use gradus::stage::select::PairIndices;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Moved pairs that are listed.
 const LISTED_MAX: usize = 10;
@@ -70,21 +71,45 @@ pub struct Diff {
     scope: Scope,
 }
 
-/// How far it is, where somebody looks.
-pub struct RejudgeProgress;
+/// How far it is: always where somebody looks, else now and then.
+pub struct PromptsDone {
+    told: Mutex<Instant>,
+    watched: bool,
+}
 
-impl Gauge for RejudgeProgress {
-    fn progress(&self, _stage: &'static str, done: u64, total: u64) {
-        if std::io::stderr().is_terminal() {
+/// How often it is told where nobody looks.
+const TELLS_EVERY: Duration = Duration::from_secs(25);
+
+impl PromptsDone {
+    /// Nothing is done yet.
+    pub fn new() -> PromptsDone {
+        PromptsDone { told: Mutex::new(Instant::now()), watched: std::io::stderr().is_terminal() }
+    }
+
+    /// So many of so many prompts are done.
+    pub fn tell(&self, done: u64, total: u64) {
+        if self.watched {
             eprint!("\r{done} of {total} prompts{}", if done == total { "\n" } else { "" });
+            return;
         }
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.elapsed() > TELLS_EVERY {
+            *told = Instant::now();
+            eprintln!("{done} of {total} prompts");
+        }
+    }
+}
+
+impl Gauge for PromptsDone {
+    fn progress(&self, _stage: &'static str, done: u64, total: u64) {
+        self.tell(done, total);
     }
 }
 
 /// A run's past from an iteration on.
 pub fn past(dir: &Path, from: u32, device: Option<DeviceChoice>) -> Result<Past, Error> {
     let (folder, stop) = (Folder::at(dir), signals::stop_flag()?);
-    Past::open(&folder, Iteration(from), &stop, Arc::new(RejudgeProgress), device)
+    Past::open(&folder, Iteration(from), &stop, Arc::new(PromptsDone::new()), device)
 }
 
 impl Scope {
@@ -146,20 +171,27 @@ pub fn diff(arguments: &Diff) -> Result<(), Error> {
     report(&past.diff(&a, &b, scope.replies())?, scope.json)
 }
 
+fn name(of: &gradus::domain::RubricName) -> String {
+    format!("{}@{}", of.name, of.version)
+}
+
 fn report(again: &Rejudged, json: bool) -> Result<(), Error> {
+    report_as(again, &name(&again.right), json)
+}
+
+/// The comparison, with the right called so.
+pub fn report_as(again: &Rejudged, right: &str, json: bool) -> Result<(), Error> {
     if json {
         return output::json(again);
     }
-    let name = |n: &gradus::domain::RubricName| format!("{}@{}", n.name, n.version);
     let left = again.left.as_ref().map_or_else(|| "recorded".to_owned(), name);
-    let right = name(&again.right);
     let mut text = String::new();
     for one in &again.iterations {
         let title = format!("iteration {} ({})", one.iteration, work(&one.work));
-        text.push_str(&section(&title, &one.comparison, (&left, &right)));
+        text.push_str(&section(&title, &one.comparison, (&left, right)));
     }
     if again.iterations.len() > 1 {
-        text.push_str(&section("all iterations", &again.total, (&left, &right)));
+        text.push_str(&section("all iterations", &again.total, (&left, right)));
     }
     text.push_str(&moved(&again.total));
     if !again.dropped.is_empty() {

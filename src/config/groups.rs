@@ -8,7 +8,7 @@ use super::{
     Brought, DeviceChoice, Dtype, EngineConfig, GateMode, JudgeSource, KeepCheckpoints, LossType,
     OnFailure, OnNoSignal, PairRule, ReadoutMode, ReferenceRule, Schedule, Trial, When,
 };
-use crate::domain::plan::PromptReuse;
+use crate::domain::plan::{OnAlarm, PromptReuse};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -375,6 +375,10 @@ settings! {
         /// are compared, each with the same weight, so that a loop is not measured by what trained it.
         /// None: those that judge the iteration.
         rubrics: Vec<String> = Vec::new();
+        /// What to do when an iteration looks like a loop going wrong (docs/evaluation.md, alarms): tell
+        /// it, or wait for somebody.
+        #[serde(skip_serializing_if = "OnAlarm::is_tell")]
+        on_alarm: OnAlarm = OnAlarm::Tell;
         /// When a checkpoint passes.
         gate: GateConfig = GateConfig::default();
     }

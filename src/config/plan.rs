@@ -147,6 +147,7 @@ impl Config {
             },
             rubrics: evaluate.rubrics.clone(),
             gate: evaluate.gate.plan(),
+            on_alarm: evaluate.on_alarm,
         }
     }
 }

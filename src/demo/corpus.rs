@@ -3,10 +3,10 @@
 
 use super::corrupt::{CLEANISH, IMPERFECT, JUDGED, Mix, WEB, sloppy};
 use super::critique::{critic_prompt, judge_prompt, reply, verdict, walk};
-use crate::dice::Dice;
 use super::grammar::{FAMILIES, HELD_OUT_FAMILIES, Instruction, draw, parse};
 use super::oracle::grade;
 use super::words::{self, CATEGORIES, NUMBER_MAX};
+use crate::dice::Dice;
 use crate::domain::event::SeedRow;
 use crate::domain::{Message, Prompt, PromptOrigin, Seed};
 use std::collections::BTreeSet;

@@ -1,9 +1,9 @@
 //! How answers go wrong: k corruptions on a right answer, with the weights the demo's experiments
 //! settled on. Dropping and adding items weigh the same, so length alone says nothing of quality.
 
-use crate::dice::Dice;
 use super::grammar::{FAMILIES, Instruction, draw, parse};
 use super::words::{self, NUMBER_MAX};
+use crate::dice::Dice;
 
 /// How often an answer gets 0, 1, 2 or 3 corruptions.
 pub type Mix = [f64; 4];

@@ -1,7 +1,7 @@
 //! Instructions: what can be asked, how it is worded, and what a right answer is.
 
-use crate::dice::Dice;
 use super::words::{self, Category, NUMBER_MAX};
+use crate::dice::Dice;
 
 /// The families, in the order instructions are drawn. `double` and `take` are held out of the
 /// seed data: the loop has to carry over to them.

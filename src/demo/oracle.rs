@@ -127,8 +127,8 @@ pub fn score(task: &str, answer: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dice::Dice;
     use crate::demo::grammar::{FAMILIES, draw};
+    use crate::dice::Dice;
     use crate::domain::Seed;
 
     #[test]

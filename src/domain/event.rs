@@ -4,6 +4,7 @@
 //! other large things by the hash of their blob. The fields never change their meaning: a new
 //! meaning is a new event.
 
+use super::alarm::Alarm;
 use super::evaluation::{Evaluation, HeldOutAnswer};
 use super::id::{BlobHash, Iteration, Offset, PolicyId, PromptId, RubricId, TaskKey};
 use super::judgment::{Judgment, RubricName};
@@ -291,6 +292,8 @@ pub enum Event {
     },
     /// Held-out quality of the iteration's last checkpoint.
     EvaluationFinished { iteration: Iteration, evaluation: Evaluation },
+    /// Something of the iteration looks like a loop going wrong. Stands before its end.
+    AlarmRaised { iteration: Iteration, alarm: Alarm },
     /// The gate made the checkpoint the policy.
     CheckpointPromoted { iteration: Iteration, policy: PolicyRef },
     /// The gate kept the old policy.
@@ -426,6 +429,7 @@ impl Event {
             CheckpointLost { iteration: i, .. } => by("trainer", "checkpoint_lost", i),
             HeldOutJudged { iteration: i, .. } => by("evaluator", "held_out_judged", i),
             EvaluationFinished { iteration: i, .. } => by("evaluator", "evaluation_finished", i),
+            AlarmRaised { iteration: i, .. } => by("conductor", "alarm_raised", i),
             CheckpointPromoted { iteration: i, .. } => by("conductor", "checkpoint_promoted", i),
             CheckpointRejected { iteration: i, .. } => by("conductor", "checkpoint_rejected", i),
             IterationFinished { iteration: i, .. } => by("conductor", "iteration_finished", i),

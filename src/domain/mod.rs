@@ -16,10 +16,12 @@
 //! - `panel`: which rubrics judge
 //! - `probe`: what the judge made of bad answers
 //! - `evaluation`: measured quality of a checkpoint
+//! - `alarm`: what looks like a loop going wrong
 //! - `plan`: what an iteration does
 //! - `pair`: one training example of a preference loss
 //! - `event`: everything that can have happened
 
+pub mod alarm;
 pub mod evaluation;
 pub mod event;
 pub mod id;
@@ -36,6 +38,7 @@ mod tuple_form;
 pub use crate::lm::chat::{Message, Role};
 pub use crate::lm::completion::{Completion, StopReason};
 pub use crate::lm::seed::Seed;
+pub use alarm::{Alarm, AlarmKind};
 pub use event::Event;
 pub use id::{BlobHash, Iteration, Offset, PolicyId, PromptId, RubricId, TaskKey};
 pub use judgment::{

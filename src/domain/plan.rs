@@ -462,6 +462,27 @@ pub struct EvaluationPlan {
     pub rubrics: Vec<String>,
     /// When it passes.
     pub gate: Gate,
+    /// What a run does about an iteration that looks like a loop going wrong.
+    #[serde(default, skip_serializing_if = "OnAlarm::is_tell")]
+    pub on_alarm: OnAlarm,
+}
+
+/// What a run does about an alarm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnAlarm {
+    /// It is recorded and told, and the run goes on.
+    #[default]
+    Tell,
+    /// The run waits for somebody.
+    Pause,
+}
+
+impl OnAlarm {
+    /// Left out of what is written and hashed, so that runs that know nothing of it stay what they are.
+    pub fn is_tell(&self) -> bool {
+        *self == OnAlarm::Tell
+    }
 }
 
 /// When a checkpoint becomes the policy.

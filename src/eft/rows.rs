@@ -48,7 +48,7 @@ pub(super) struct Candidate<'a> {
 impl Candidate<'_> {
     /// As rubrics see it.
     pub fn input(&self) -> RubricInput {
-        input(self.prompt, self.response.clone())
+        RubricInput::of(self.prompt, vec![self.response.clone()])
     }
 
     /// Whether the model itself gave it, whole, and it meets everything.
@@ -64,12 +64,12 @@ impl Candidate<'_> {
 
     /// What a good judge says: for each requirement evidence, then the verdict.
     pub fn reply(&self) -> String {
-        let one = |(name, met): (&String, &bool)| {
-            let said = self.constraints.get(name).map(|one| evidence(one, &self.response));
+        // The same names in both, in the same order.
+        let one = |(constraint, met): (&Constraint, &bool)| {
             let verdict = if *met { "yes" } else { "no" };
-            format!("Evidence: {}\nVerdict: {verdict}", said.unwrap_or_default())
+            format!("Evidence: {}\nVerdict: {verdict}", evidence(constraint, &self.response))
         };
-        let all: Vec<String> = self.met.iter().map(one).collect();
+        let all: Vec<String> = self.constraints.values().zip(self.met.values()).map(one).collect();
         match all.as_slice() {
             [only] => only.clone(),
             several => {
@@ -80,24 +80,14 @@ impl Candidate<'_> {
     }
 }
 
-fn input(prompt: &Prompt, response: String) -> RubricInput {
-    RubricInput {
-        task: prompt.task_text().to_owned(),
-        context: prompt.context(),
-        reference: prompt.notes.reference.clone(),
-        candidates: vec![response],
-        fields: prompt.notes.fields.clone().into_iter().collect(),
-    }
-}
-
 /// A prompt's constraints; why it cannot be used otherwise.
 fn constraints(prompt: &Prompt) -> Result<BTreeMap<String, Constraint>, String> {
     let named = prompt.notes.fields.iter().filter(|(name, _)| is_constraint(name));
     let read = named.map(|(name, value)| {
         let known = Constraint::of(name, value);
-        known.map(|known| (name.clone(), known)).ok_or_else(|| {
-            format!("no evidence can be written of {name}")
-        })
+        known
+            .map(|known| (name.clone(), known))
+            .ok_or_else(|| format!("no evidence can be written of {name}"))
     });
     let all: BTreeMap<String, Constraint> = read.collect::<Result<_, _>>()?;
     let words: Vec<&str> = prompt
@@ -112,7 +102,8 @@ fn constraints(prompt: &Prompt) -> Result<BTreeMap<String, Constraint>, String> 
     match (all.len(), words.len()) {
         (0, _) => Err("no constraint".to_owned()),
         (some, stated) if stated > 0 && (stated != some || !each_has_its_words) => {
-            Err("its requirements are not its constraints, one for one (requirement.NAME)".to_owned())
+            Err("its requirements are not its constraints, one for one (requirement.NAME)"
+                .to_owned())
         }
         _ => Ok(all),
     }
@@ -142,7 +133,7 @@ impl<'a> UsablePrompt<'a> {
             return Ok(None);
         }
         let prompt = &self.answered.prompt;
-        let read = verifier.parse(&input(prompt, response.clone()), "")?;
+        let read = verifier.parse(&RubricInput::of(prompt, vec![response.clone()]), "")?;
         let ParsedReply::Verdict { criteria, .. } = read else { return Ok(None) };
         let met: BTreeMap<String, bool> =
             criteria.into_iter().map(|(name, value)| (name, value >= 1.0)).collect();

@@ -130,6 +130,14 @@ pub fn parse(path: &Path, text: &str) -> Result<PromptFile, PromptsError> {
     rows(path, text, RepeatRule::SamePrompt)
 }
 
+/// IFEval's prompts, which come with gradus (CC BY 4.0, `assets/ifeval`).
+///
+/// # Errors
+/// None: they are read by a test.
+pub fn ifeval_prompts() -> Result<PromptFile, PromptsError> {
+    parse(Path::new("ifeval"), include_str!("../../assets/ifeval/input_data.jsonl"))
+}
+
 /// As [`read`], where several rows may have the same prompt: those with another answer are no repeats.
 ///
 /// # Errors

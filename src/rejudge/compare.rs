@@ -13,11 +13,13 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug)]
 pub(crate) struct TwiceJudged {
     pub prompt: PromptId,
-    /// On the left. The right has the same but for the scores.
+    /// On the left. The right has the same but for the scores, or the first of them.
     pub candidates: Vec<Candidate>,
     pub right: Vec<Option<AggregateScore>>,
     /// The rule for pairs of its iteration.
     pub rule: PairingRule,
+    /// The rule on the right.
+    pub right_rule: PairingRule,
     /// How many judgments: left, right.
     pub judgments: [JudgmentCounts; 2],
 }
@@ -228,7 +230,7 @@ impl Comparison {
                 .collect();
             let pairs = (
                 left.add(ours, scored.judgments[0], &scored.rule),
-                right.add(&theirs, scored.judgments[1], &scored.rule),
+                right.add(&theirs, scored.judgments[1], &scored.right_rule),
             );
             comparison.prompts += 1;
             comparison.completions += ours.len() as u32;
@@ -287,6 +289,7 @@ mod tests {
                 .collect(),
             judgments: [0, 1].map(|unscored| JudgmentCounts { total: 2, unscored }),
             rule: RULE,
+            right_rule: RULE,
         }
     }
 

@@ -11,11 +11,13 @@ mod excerpt;
 mod export;
 mod held_out;
 mod taint;
+mod what_if;
 
 pub use compare::{ChangedPair, Comparison, JudgeFigures, OrderAgreement, PairChange};
 pub use export::Preference;
 pub use held_out::{RejudgedVerdict, RejudgedVerdicts};
 pub use taint::{Taint, TaintedIteration, TaintedPrompt};
+pub use what_if::WhatIf;
 
 use crate::domain::plan::JudgeSource;
 use crate::domain::{
@@ -189,10 +191,7 @@ impl Past {
         replies: Replies,
     ) -> Result<Rejudged, Error> {
         let (mut iterations, mut all, mut dropped) = (Vec::new(), Vec::new(), Vec::new());
-        let wanted = |(iteration, open): &(&Iteration, &Shared<IterationView>)| {
-            **iteration >= self.from && !open.judged.is_empty()
-        };
-        for (iteration, open) in self.run.view.iterations.iter().filter(wanted) {
+        for (iteration, open) in self.judged_iterations() {
             let Some(answered) = self.answered(*iteration, open)? else {
                 dropped.push(*iteration);
                 continue;
@@ -207,19 +206,28 @@ impl Past {
             all.extend(scored);
         }
         if all.is_empty() {
-            let why = match dropped.is_empty() {
-                true => "no iteration from there on has judgments yet",
-                false => "the completions were dropped when the log was compacted",
-            };
-            let from = self.from;
-            return Err(Error::refused(
-                Code::NothingToJudge,
-                format!("nothing to judge from iteration {from} on: {why}"),
-            ));
+            return Err(self.nothing(&dropped));
         }
         let total = Comparison::of(&all);
         let (left, right) = (left.map(name_of), name_of(right));
         Ok(Rejudged { left, right, iterations, total, dropped })
+    }
+
+    /// That there is nothing to judge.
+    fn nothing(&self, dropped: &[Iteration]) -> Error {
+        let why = match dropped.is_empty() {
+            true => "no iteration from there on has judgments yet",
+            false => "the completions were dropped when the log was compacted",
+        };
+        let from = self.from;
+        let message = format!("nothing to judge from iteration {from} on: {why}");
+        Error::refused(Code::NothingToJudge, message)
+    }
+
+    /// The iterations to look at that have judgments.
+    fn judged_iterations(&self) -> impl Iterator<Item = (&Iteration, &Shared<IterationView>)> {
+        let all = self.run.view.iterations.iter();
+        all.filter(|(iteration, open)| **iteration >= self.from && !open.judged.is_empty())
     }
 
     /// What an iteration does; of one of schema 1, which did not record it, what the settings say.
@@ -299,6 +307,7 @@ impl Past {
                     prompt: answered.job.prompt.id.clone(),
                     candidates: candidates(&answered.job.texts, completions, &left.scores),
                     rule: plan.pairing.rule.clone(),
+                    right_rule: plan.pairing.rule.clone(),
                     judgments: [&left.judgments, &right.judgments].map(|all| Judgment::count(all)),
                     right: right.scores,
                 });

@@ -38,7 +38,7 @@ use crate::codes::Code;
 use crate::domain::evaluation::{Estimate, Evaluation, Referee};
 use crate::domain::event::{IterationKind, IterationOutcome, StepMetrics};
 use crate::domain::plan::{SettingChange, Trained};
-use crate::domain::{AdapterShape, Iteration, Panel};
+use crate::domain::{AdapterShape, Alarm, Iteration, Panel};
 use crate::view::{IterationView, PairSums, RunView};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -187,6 +187,8 @@ pub struct IterationRow {
     pub memory_short: u32,
     /// How often training went back to the last checkpoint, each time with half the learning rate.
     pub rollbacks: u32,
+    /// What of it looks like a loop going wrong.
+    pub alarms: Vec<Alarm>,
     /// Means over its steps; `None` before the first checkpoint.
     pub training: Option<TrainingMeans>,
     /// Its checkpoint on held-out prompts.
@@ -329,6 +331,7 @@ impl IterationRow {
             steps_skipped: open.steps_skipped,
             memory_short: open.memory_short,
             rollbacks: open.rollbacks,
+            alarms: open.alarms.clone(),
             training: training(&open.steps),
             evaluation: open.evaluation.clone(),
             seconds: seconds(open.span.last_ms.saturating_sub(open.span.first_ms)),

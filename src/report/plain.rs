@@ -218,6 +218,7 @@ fn reasons(
 ) -> Vec<Reason> {
     let mut all = vec![certainty(versus), control(arms, versus), independence(row, versus)];
     all.extend([attacks(report), lengths(versus), endings(row, versus), readable(report)]);
+    all.push(alarms(report));
     all.into_iter().flatten().collect()
 }
 
@@ -325,6 +326,19 @@ fn endings(row: &IterationRow, versus: &HeadToHead) -> Option<Reason> {
     };
     let text = format!("{ours} of {all} answers end by themselves against {theirs}.");
     Some(Reason { speaks, title: "Answers that end", text })
+}
+
+/// What looked like a loop going wrong, in any iteration; nothing where nothing did.
+fn alarms(report: &Report) -> Option<Reason> {
+    let each = report.iterations.iter().flat_map(|row| {
+        row.alarms.iter().map(move |alarm| format!("M{}: {}", row.iteration, alarm.message))
+    });
+    let all: Vec<String> = each.collect();
+    (!all.is_empty()).then(|| Reason {
+        speaks: Speaks::Against,
+        title: "No alarms",
+        text: format!("{}.", all.join(". ")),
+    })
 }
 
 fn readable(report: &Report) -> Option<Reason> {

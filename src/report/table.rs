@@ -261,6 +261,10 @@ fn notes(row: &IterationRow) -> String {
             row.iteration, row.rollbacks
         ));
     }
+    for alarm in &row.alarms {
+        let (kind, message) = (alarm.kind.as_str(), &alarm.message);
+        text.push_str(&format!("M{}: alarm {kind}: {message}\n", row.iteration));
+    }
     if let Some(
         IterationOutcome::Rejected { reason }
         | IterationOutcome::NoSignal { reason }

@@ -3,7 +3,7 @@
 use super::place::check_places;
 use super::world::{ParseFailure, RawPrompt, RawVerdict};
 use crate::codes::Code;
-use crate::domain::{Message, Scale};
+use crate::domain::{Message, Prompt, Scale};
 
 /// What is to be judged.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,6 +18,20 @@ pub struct RubricInput {
     pub candidates: Vec<String>,
     /// Anything else, by name.
     pub fields: Vec<(String, String)>,
+}
+
+impl RubricInput {
+    /// A prompt as rubrics see it, with these responses to it.
+    pub fn of(prompt: &Prompt, candidates: Vec<String>) -> RubricInput {
+        let notes = &prompt.notes;
+        RubricInput {
+            task: prompt.task_text().to_owned(),
+            context: prompt.context(),
+            reference: notes.reference.clone(),
+            candidates,
+            fields: notes.fields.clone().into_iter().collect(),
+        }
+    }
 }
 
 /// A score read from probabilities.

@@ -86,6 +86,8 @@ pub(crate) struct JudgingRun {
     pub config: Config,
     pub device: SelectedDevice,
     pub context: StageContext,
+    /// The run's own model, to be asked in token ids.
+    pub local: Arc<LocalModel>,
     engine: RubricEngine,
     /// Components that are not installed in the run.
     pub brought: BTreeMap<RubricId, Vec<u8>>,
@@ -107,8 +109,9 @@ impl JudgingRun {
         let model = Arc::new(ModelFiles::open(&folder.model())?);
         let local = LocalModel::new(model.clone(), folder.blobs(), &device, config.dtype)?;
         let local = local.with_adapters_of_old(identity::adapters_of_old(&view, &config));
-        let local = (Arc::new(local), PolicyTokens::of(&model));
-        let models = models::HostEngines::default().models(local, &mut config, folder)?;
+        let local = Arc::new(local);
+        let ours = (local.clone(), PolicyTokens::of(&model));
+        let models = models::HostEngines::default().models(ours, &mut config, folder)?;
         let engine = RubricEngine::new()?;
         let context = StageContext {
             log,
@@ -121,7 +124,7 @@ impl JudgingRun {
             gauge,
             headroom: Arc::new(Ample),
         };
-        Ok(JudgingRun { view, config, device, context, engine, brought: BTreeMap::new() })
+        Ok(JudgingRun { view, config, device, context, local, engine, brought: BTreeMap::new() })
     }
 
     /// An installed rubric: its name, `name@version`, or the beginning of its hash.
@@ -146,6 +149,14 @@ impl JudgingRun {
             (Err(_), Some((_, bytes))) => self.bring(bytes),
             (found, _) => found,
         }
+    }
+
+    /// A component that judges nothing in the run.
+    ///
+    /// # Errors
+    /// As [`JudgingRun::bring`].
+    pub fn load(&self, bytes: &[u8]) -> Result<Rubric, Error> {
+        Ok(Rubric::load(&self.engine, bytes)?)
     }
 
     /// A component that need not be installed.

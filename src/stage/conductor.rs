@@ -8,6 +8,7 @@
 //! Departure from the paper: a gate stands between a checkpoint and the policy (the paper always
 //! goes on with the new model), and an iteration with too few pairs ends `NoSignal`.
 
+use super::alarms::alarms;
 use super::evaluator::Evaluator;
 use super::gate::gate;
 use super::judge::{Judge, JudgeTask, probe, shadow};
@@ -18,7 +19,7 @@ use super::{ATTEMPTS_MAX, Duty, Needs, Stage, StageContext, StageError, task_key
 use crate::codes::Code;
 use crate::config::{Config, OnFailure, PlanInputs, changes};
 use crate::domain::event::{IterationKind, IterationOutcome};
-use crate::domain::plan::{OnNoSignal, PromptReuse};
+use crate::domain::plan::{OnAlarm, OnNoSignal, PromptReuse};
 use crate::domain::{
     Attack, Event, Iteration, IterationPlan, JudgmentCounts, PairId, Panel, PanelMember, PolicyRef,
     PromptId, RubricId, TaskKey,
@@ -363,6 +364,21 @@ fn end(iteration: Iteration, outcome: IterationOutcome) -> Decision {
     Decision { iteration, kind: DecisionKind::End, events }
 }
 
+/// The end of an iteration, after what looks wrong of it; the run waits if its plan wants that.
+fn with_alarms(view: &RunView, iteration: Iteration, end: Vec<Event>) -> Vec<Event> {
+    let Some((_, open)) = view.open() else { return end };
+    let Some(plan) = open.plan.as_deref() else { return end };
+    let raised = alarms(view, plan, open).into_iter();
+    let mut events: Vec<Event> =
+        raised.map(|alarm| Event::AlarmRaised { iteration, alarm }).collect();
+    let pauses = !events.is_empty() && plan.evaluation.on_alarm == OnAlarm::Pause;
+    events.extend(end);
+    if pauses && !events.contains(&Event::PauseRequested) {
+        events.push(Event::PauseRequested);
+    }
+    events
+}
+
 /// Whether an iteration ends in failure.
 fn is_failure(event: &Event) -> bool {
     let Event::IterationFinished { outcome, .. } = event else { return false };
@@ -453,6 +469,9 @@ impl Stage for Conductor {
 
     fn next(&self, view: &RunView) -> Option<(TaskKey, Vec<Event>)> {
         let Decision { iteration, kind, mut events } = self.decide(view)?;
+        if matches!(kind, DecisionKind::End) {
+            events = with_alarms(view, iteration, events);
+        }
         if self.config.on_failure == OnFailure::Stop && events.iter().any(is_failure) {
             events.push(Event::PauseRequested);
         }

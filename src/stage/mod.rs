@@ -7,6 +7,7 @@
 //! or rejects. No stage asks another a question: what it needs is in the log, and recorded texts are
 //! read back in one place (`bodies`).
 
+mod alarms;
 pub(crate) mod bodies;
 pub mod conductor;
 pub mod error;

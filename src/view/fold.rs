@@ -47,6 +47,7 @@ impl IterationView {
                 self.evaluation = Some(evaluation.clone());
                 self.evaluated_at = Some(at);
             }
+            AlarmRaised { alarm, .. } => self.alarms.push(alarm.clone()),
             CheckpointPromoted { .. } => self.decision = Some(GateDecision::Promoted),
             CheckpointRejected { reason, .. } => {
                 self.decision = Some(GateDecision::Rejected(reason.clone()));
@@ -135,7 +136,7 @@ impl RunView {
             StepTaken { .. } | StepSkipped { .. } => {}
             MemoryShort { .. } | TrainingRolledBack { .. } | TrainingDiverged { .. } => {}
             CheckpointSaved { .. } | CheckpointLost { .. } | CheckpointRejected { .. } => {}
-            IterationFinished { .. } => {}
+            AlarmRaised { .. } | IterationFinished { .. } => {}
             RubricRefused { .. } | PromptRejected { .. } => {}
             StageHalted { .. } | LogRepaired { .. } | LogCompacted { .. } => {}
         }

@@ -8,8 +8,8 @@ use crate::domain::evaluation::Evaluation;
 use crate::domain::event::{IterationKind, IterationOutcome, StepMetrics};
 use crate::domain::plan::{KeepCheckpoints, MovingMean, SampleSet, SettingChange};
 use crate::domain::{
-    BlobHash, IterationPlan, JudgmentCounts, Offset, PairId, Panel, PolicyRef, PromptId, RubricId,
-    SkipReason,
+    Alarm, BlobHash, IterationPlan, JudgmentCounts, Offset, PairId, Panel, PolicyRef, PromptId,
+    RubricId, SkipReason,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use std::borrow::Cow;
@@ -148,6 +148,9 @@ pub struct IterationView {
     /// Where that is; not in views of old.
     #[serde(default)]
     pub evaluated_at: Option<Offset>,
+    /// What of it looks like a loop going wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alarms: Vec<Alarm>,
     /// What the gate said.
     pub decision: Option<GateDecision>,
     /// How it ended.
@@ -243,6 +246,7 @@ impl IterationView {
             losses: 0,
             evaluation: None,
             evaluated_at: None,
+            alarms: Vec::new(),
             decision: None,
             outcome: None,
             pair_sums: PairSums::default(),

@@ -82,6 +82,7 @@ impl IterationView {
             Event::PromptQuarantined { .. }
             | Event::CheckpointPromoted { .. }
             | Event::CheckpointRejected { .. }
+            | Event::AlarmRaised { .. }
             | Event::IterationFinished { .. } => knew >= self.end_voided(),
             _ => true,
         }

@@ -67,6 +67,7 @@ mod simulation;
 #[cfg(feature = "cli")]
 mod stops;
 #[cfg(feature = "cli")]
+mod suites;
 mod surface;
 #[cfg(feature = "cli")]
 mod swap;

@@ -109,7 +109,13 @@ const MAY_SEE: [(&str, &[&str]); 31] = [
             "stats", "view",
         ],
     ),
-    ("assess", &["domain", "error", "lm", "log", "report", "runtime", "stage", "view"]),
+    (
+        "assess",
+        &[
+            "dice", "domain", "error", "lm", "log", "report", "rubric", "runtime", "stage",
+            "stats", "view",
+        ],
+    ),
     ("eft", &["dice", "domain", "error", "lm", "rubric"]),
     (
         "export",

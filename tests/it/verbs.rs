@@ -248,6 +248,43 @@ fn a_file_of_ones_own_is_judged() {
     assert!(err(&none).contains("has prompts and no answers"), "{}", err(&none));
 }
 
+/// What was recorded under other numbers: nothing otherwise is nothing moved, and what was never drawn is
+/// not made up.
+#[test]
+fn the_past_is_asked_what_if() {
+    let run = whole().dir();
+    let run = text(&run);
+    let before = digest(&whole().dir());
+    let total = |arguments: &[&str]| {
+        let all = [&["what-if", run, "--json"][..], arguments].concat();
+        parsed(&all)["total"].clone()
+    };
+    let same = total(&[]);
+    assert_eq!(same["left"]["pairs"], same["right"]["pairs"], "{same}");
+    assert_eq!(same["moved"].as_array().unwrap().len(), 0, "{same}");
+    assert!(same["left"]["pairs"].as_u64().unwrap() > 0);
+    let none = total(&["--min-gap", "1000"]);
+    assert_eq!(none["right"]["pairs"], 0);
+    assert_eq!(none["pairs"]["vanished"], none["left"]["pairs"], "{none}");
+    let fewer = total(&["-n", "2", "-k", "1"]);
+    let (left, right) = (&fewer["left"], &fewer["right"]);
+    assert!(right["pairs"].as_u64() < left["pairs"].as_u64(), "{fewer}");
+    assert!(right["judgments"].as_u64() < left["judgments"].as_u64(), "{fewer}");
+    let shown = said(&["what-if", run, "--readout", "parsed", "--length-control", "0.3"]);
+    assert!(shown.contains("what if") && shown.contains("recorded"), "{shown}");
+    for (arguments, wanted) in [
+        (&["-n", "9"][..], "9 answers to each prompt"),
+        (&["-n", "1"], "1 answers to each prompt"),
+        (&["-k", "99"], "99 judgments of each answer"),
+        (&["--min-gap", "-1"], "a number of 0 or more"),
+    ] {
+        let refused = done(&[&["what-if", run][..], arguments].concat());
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}");
+        assert!(err(&refused).contains(wanted), "{}", err(&refused));
+    }
+    assert_eq!(digest(&whole().dir()), before, "the run is as it was");
+}
+
 /// The page says what the JSON says, and the schema knows every key of it.
 #[test]
 fn a_report_is_a_verdict_with_its_reasons_and_its_schema() {

@@ -43,22 +43,10 @@ pub(crate) struct JudgingItem<'a> {
     pub recorded: Vec<RecordedReply>,
 }
 
-/// A prompt as rubrics see it, without candidates.
-pub(super) fn input_of(prompt: &Prompt) -> RubricInput {
-    let notes = &prompt.notes;
-    RubricInput {
-        task: prompt.task_text().to_owned(),
-        context: prompt.context(),
-        reference: notes.reference.clone(),
-        candidates: Vec::new(),
-        fields: notes.fields.clone().into_iter().collect(),
-    }
-}
-
 impl<'a> JudgingItem<'a> {
     /// Answers to a prompt.
     pub fn of(prompt: &Prompt, answers: Vec<&'a str>, seeds: SeedRule) -> JudgingItem<'a> {
-        let (input, tags) = (input_of(prompt), prompt.notes.tags.clone());
+        let (input, tags) = (RubricInput::of(prompt, Vec::new()), prompt.notes.tags.clone());
         JudgingItem { input, tags, answers, seeds, recorded: Vec::new() }
     }
 

@@ -18,6 +18,7 @@ use crate::view::{IterationView, RunView};
 pub(super) const STAGE_NAME: &str = "judge";
 
 /// A prompt and what is judged of it.
+#[derive(Clone)]
 pub(crate) struct JudgingJob {
     pub prompt: Prompt,
     pub completions: Vec<Completion>,

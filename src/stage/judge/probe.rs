@@ -5,7 +5,7 @@
 //! policy, the conductor trains on none of its pairs. A few prompts rarely say enough, so there are
 //! rounds until it is known, or until there are as many as the settings allow.
 
-use super::item::{JudgingItem, SeedRule, input_of};
+use super::item::{JudgingItem, SeedRule};
 use super::job::{STAGE_NAME, judge_policy};
 use super::panel::installed;
 use super::runner::{JudgeSetup, RubricRunner};
@@ -175,7 +175,9 @@ pub(super) fn run(
     let rubric = installed(context, &task.rubric)?;
     let (mut probed, mut prompts) = (Vec::new(), Vec::new());
     for (id, prompt) in ours(task, view, context)? {
-        let Some(verdict) = best_verdict(&rubric, &input_of(&prompt)) else { continue };
+        let Some(verdict) = best_verdict(&rubric, &RubricInput::of(&prompt, Vec::new())) else {
+            continue;
+        };
         let seed = prompt_seed(root, "judge probe", task.iteration, &id);
         for (answer, at) in answers(&id, prompt.task_text(), &verdict).into_iter().zip(0u64..) {
             probed.push(answer);

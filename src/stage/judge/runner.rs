@@ -6,7 +6,7 @@
 //! program: no model is needed, and what it reads is the answer itself.
 
 use super::aggregate::{AggregateScore, ReplyScores, aggregate};
-use super::item::{JudgingItem, RecordedReply, input_of};
+use super::item::{JudgingItem, RecordedReply};
 use super::panel::installed;
 use super::question::{Question, RenderedQuestion, groups_of};
 use super::readout::{self, JudgeText, PendingReadout};
@@ -77,7 +77,7 @@ pub(crate) fn question_of(
 ) -> Result<Vec<Message>, StageError> {
     let rubric = installed(context, rubric)?;
     let candidates = shown.iter().map(|text| (*text).to_owned()).collect();
-    match rubric.render(&RubricInput { candidates, ..input_of(prompt) }) {
+    match rubric.render(&RubricInput::of(prompt, candidates)) {
         Ok(rendered) => Ok(rendered.messages),
         Err(CallError::Host { reason }) => Err(StageError::Sandbox(reason)),
         Err(error) => Err(StageError::Rubric { code: error.code(), message: error.to_string() }),

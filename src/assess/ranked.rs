@@ -75,7 +75,7 @@ pub struct RankedSuite {
 }
 
 #[derive(Deserialize)]
-struct Row {
+struct RankedRow {
     prompt: String,
     #[serde(default)]
     fields: BTreeMap<String, String>,
@@ -98,14 +98,14 @@ pub fn read_ranked(path: &Path) -> Result<Vec<RankedPrompt>, Error> {
             let place = format!("{}:{}", path.display(), at + 1);
             Error::refused(Code::SuiteUnreadable, format!("{place}: {why}"))
         };
-        let row: Row = serde_json::from_str(line).map_err(|error| bad(&error.to_string()))?;
+        let row: RankedRow = serde_json::from_str(line).map_err(|error| bad(&error.to_string()))?;
         ranked(row)
             .ok_or_else(|| bad("it has fewer than two answers (answers, or chosen and rejected)"))
     };
     lines.map(read).collect()
 }
 
-fn ranked(row: Row) -> Option<RankedPrompt> {
+fn ranked(row: RankedRow) -> Option<RankedPrompt> {
     let mut answers = row.answers;
     let sides = row.chosen.zip(row.rejected);
     for (text, rank) in sides.into_iter().flat_map(|(good, bad)| [(good, 0.0), (bad, 1.0)]) {

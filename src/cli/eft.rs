@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use gradus::domain::event::SeedRow;
 use gradus::domain::{Prompt, PromptOrigin, Seed};
 use gradus::eft::{
-    AnsweredPrompt, BuiltSeedData, EftReport, EftRubrics, EftSize, GivenAnswer, draw_answers,
+    BuiltSeedData, EftPrompt, EftReport, EftRubrics, EftSize, GivenAnswer, draw_answers,
     from_verifier, open_model,
 };
 use gradus::lm::device::{DeviceChoice, Dtype, select};
@@ -28,7 +28,7 @@ pub enum EftVerb {
 
 /// Who knows whether an answer is good.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Source {
+enum EftSource {
     /// The bundled verifier: a program that checks the prompts' constraints.
     Verifier,
 }
@@ -39,7 +39,7 @@ enum Source {
 pub struct BuildArguments {
     /// Who knows whether an answer is good.
     #[arg(long)]
-    from: Source,
+    from: EftSource,
     /// Prompts with constraints as `fields`, in a format of gradus init.
     #[arg(long, required_unless_present = "answers", requires = "model")]
     prompts: Option<PathBuf>,
@@ -92,7 +92,7 @@ pub fn run(verb: &EftVerb) -> Result<ExitStatus, Error> {
     let answered = answered(arguments)?;
     let engine = RubricEngine::new()?;
     let verifier = match arguments.from {
-        Source::Verifier => Rubric::load(&engine, bundled::VERIFIER)?,
+        EftSource::Verifier => Rubric::load(&engine, bundled::VERIFIER)?,
     };
     let judge = Rubric::load(&engine, &component(&arguments.rubric)?)?;
     let rubrics = EftRubrics { verifier: &verifier, judge: &judge };
@@ -122,7 +122,7 @@ fn must_be_empty(folder: &Path) -> Result<(), Error> {
 }
 
 /// Answers from a file, or of a model.
-fn answered(arguments: &BuildArguments) -> Result<Vec<AnsweredPrompt>, Error> {
+fn answered(arguments: &BuildArguments) -> Result<Vec<EftPrompt>, Error> {
     if let Some(path) = &arguments.answers {
         return of_file(path);
     }
@@ -139,9 +139,9 @@ fn answered(arguments: &BuildArguments) -> Result<Vec<AnsweredPrompt>, Error> {
 }
 
 /// Answers of a build before, or of anybody.
-fn of_file(path: &Path) -> Result<Vec<AnsweredPrompt>, Error> {
+fn of_file(path: &Path) -> Result<Vec<EftPrompt>, Error> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, error))?;
-    let ours: Result<Vec<AnsweredPrompt>, _> = text.lines().map(serde_json::from_str).collect();
+    let ours: Result<Vec<EftPrompt>, _> = text.lines().map(serde_json::from_str).collect();
     match ours {
         Ok(answered) if !answered.is_empty() => Ok(answered),
         _ => {
@@ -152,14 +152,14 @@ fn of_file(path: &Path) -> Result<Vec<AnsweredPrompt>, Error> {
     }
 }
 
-fn gathered(file: prompts::PromptFile) -> Vec<AnsweredPrompt> {
+fn gathered(file: prompts::PromptFile) -> Vec<EftPrompt> {
     let rows = file.rows.into_iter().filter_map(|row| {
         let prompt = Prompt::new(row.messages, PromptOrigin::Given).noted(row.notes);
         Some((prompt, row.completion?))
     });
     let gathered = gradus::assess::BroughtAnswers::gathered(rows).into_iter();
     let given = |text: String| GivenAnswer { text, ended: true };
-    let one = |brought: gradus::assess::BroughtAnswers| AnsweredPrompt {
+    let one = |brought: gradus::assess::BroughtAnswers| EftPrompt {
         prompt: brought.prompt,
         answers: brought.answers.into_iter().map(given).collect(),
     };
@@ -170,7 +170,7 @@ fn drawn(
     arguments: &BuildArguments,
     model: &Path,
     prompts: &[Prompt],
-) -> Result<Vec<AnsweredPrompt>, Error> {
+) -> Result<Vec<EftPrompt>, Error> {
     let device = select(arguments.wish.device.unwrap_or(DeviceChoice::Auto))?;
     devices::say(&device);
     let files = Arc::new(ModelFiles::open(model)?);

@@ -1,6 +1,6 @@
 //! Answers of a model to prompts, drawn outside a run: what seed data is made of before there is one.
 
-use super::{AnsweredPrompt, GivenAnswer};
+use super::{EftPrompt, GivenAnswer};
 use crate::domain::{Completion, Prompt, Seed, StopReason};
 use crate::lm::cancel::Cancel;
 use crate::lm::device::{Dtype, SelectedDevice};
@@ -43,7 +43,7 @@ pub fn draw_answers(
     (each, sampling, seed): (u32, &Sampling, Seed),
     cancel: &Cancel,
     tell: &dyn Fn(usize),
-) -> Result<Vec<AnsweredPrompt>, LmError> {
+) -> Result<Vec<EftPrompt>, LmError> {
     let mut all = Vec::with_capacity(prompts.len());
     for chunk in prompts.chunks(TOGETHER) {
         let request = |prompt: &Prompt| {
@@ -61,7 +61,7 @@ pub fn draw_answers(
                 text: one.text,
             };
             let answers = drawn.into_iter().map(given).collect();
-            all.push(AnsweredPrompt { prompt: prompt.clone(), answers });
+            all.push(EftPrompt { prompt: prompt.clone(), answers });
         }
         tell(all.len());
     }

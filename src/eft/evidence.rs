@@ -6,6 +6,7 @@
 use super::constraint::{Bound, Constraint};
 use super::text::{
     around, beginning, bullets, first_few, last_few, placeholders, places, plain, sentences,
+    word_at,
 };
 use std::ops::Range;
 
@@ -115,16 +116,8 @@ fn numbered(things: impl Iterator<Item = String>, bound: Bound, none: &str) -> S
 
 /// Where something stands, each with its neighbours.
 fn listed(text: &str, places: Vec<Range<usize>>, what: &str, bound: Bound) -> String {
-    let each = places.into_iter().map(|place| around_word(text, place));
+    let each = places.into_iter().map(|place| word_at(text, place));
     numbered(each, bound, &format!("no {what}"))
-}
-
-/// The word that a place lies in.
-fn around_word(text: &str, place: Range<usize>) -> String {
-    let whole = around(text, place.clone());
-    let inside = text.get(place).unwrap_or_default().to_lowercase();
-    let word = whole.split(' ').find(|word| word.to_lowercase().contains(&inside));
-    word.unwrap_or(&whole).to_owned()
 }
 
 fn last_character(text: &str) -> String {
@@ -162,7 +155,7 @@ mod tests {
             ),
             ("keywords:forbidden_words", "the, a", "Go to the end", "the in: to the end"),
             ("keywords:forbidden_words", "the, a", "Go", "no the, no a"),
-            ("keywords:frequency", "so at least 2", "So, so and so", "1 So,, 2 so, more"),
+            ("keywords:frequency", "so at least 2", "So, so and so", "1 So, 2 so, more"),
             ("keywords:letter_frequency", "q at least 1", "plain", "no q"),
             ("length_constraints:number_words", "less than 20", "one two three", "about 5 words"),
             (

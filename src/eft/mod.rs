@@ -24,13 +24,13 @@ use crate::domain::event::SeedRow;
 use crate::domain::{Prompt, Seed};
 use crate::error::{Code, Error};
 use crate::rubric::{CallError, ParsedReply, Rubric};
-use rows::{Candidate, Pool};
+use rows::{EftCandidate, EftPool};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A prompt, and what was answered to it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AnsweredPrompt {
+pub struct EftPrompt {
     /// The prompt, with its constraints.
     pub prompt: Prompt,
     /// The answers to it.
@@ -113,12 +113,12 @@ pub struct BuiltSeedData {
 /// When no prompt has a constraint that can be judged with evidence, a rubric cannot be called, or the
 /// judge's does not read the replies that would be taught.
 pub fn from_verifier(
-    answered: &[AnsweredPrompt],
+    answered: &[EftPrompt],
     rubrics: EftRubrics<'_>,
     size: EftSize,
 ) -> Result<BuiltSeedData, Error> {
     let mut dice = Dice::new(Seed::root(size.seed).derive("eft build"));
-    let pool = Pool::of(answered, rubrics.verifier, &mut dice)?;
+    let pool = EftPool::of(answered, rubrics.verifier, &mut dice)?;
     let mut report = pool.report();
     if report.kinds.is_empty() {
         let each = report.left_out.iter().map(|(why, count)| format!("{count} prompts: {why}"));
@@ -158,9 +158,9 @@ pub fn from_verifier(
 }
 
 /// Answers as they were given that meet everything, in a random order.
-fn instruction_rows(pool: &Pool<'_>, most: usize, dice: &mut Dice) -> Vec<SeedRow> {
-    let good: Vec<&Candidate<'_>> = pool.candidates.iter().filter(|one| one.is_good()).collect();
-    let row = |one: &&Candidate<'_>| SeedRow {
+fn instruction_rows(pool: &EftPool<'_>, most: usize, dice: &mut Dice) -> Vec<SeedRow> {
+    let good: Vec<&EftCandidate<'_>> = pool.candidates.iter().filter(|one| one.is_good()).collect();
+    let row = |one: &&EftCandidate<'_>| SeedRow {
         messages: one.prompt.messages.clone(),
         completion: one.response.clone(),
     };
@@ -169,7 +169,7 @@ fn instruction_rows(pool: &Pool<'_>, most: usize, dice: &mut Dice) -> Vec<SeedRo
 
 /// The question about a candidate, with the reply to learn; that reply alone where the rubric that asks
 /// does not read it as what it says.
-fn row(candidate: &Candidate<'_>, judge: &Rubric) -> Result<Result<SeedRow, String>, Error> {
+fn row(candidate: &EftCandidate<'_>, judge: &Rubric) -> Result<Result<SeedRow, String>, Error> {
     let input = candidate.input();
     let rendered = judge.render(&input).map_err(|error| failed(judge, &error))?;
     let reply = candidate.reply();

@@ -4,7 +4,7 @@
 use super::constraint::{Constraint, is_constraint};
 use super::evidence::evidence;
 use super::variants::{meeting, near_miss};
-use super::{AnsweredPrompt, EftKind, EftReport, failed};
+use super::{EftKind, EftPrompt, EftReport, failed};
 use crate::dice::Dice;
 use crate::domain::Prompt;
 use crate::error::Error;
@@ -36,7 +36,7 @@ impl ResponseOrigin {
 
 /// A response that a row could be made of.
 #[derive(Clone, Debug)]
-pub(super) struct Candidate<'a> {
+pub(super) struct EftCandidate<'a> {
     pub prompt: &'a Prompt,
     pub response: String,
     pub origin: ResponseOrigin,
@@ -45,7 +45,7 @@ pub(super) struct Candidate<'a> {
     constraints: Arc<BTreeMap<String, Constraint>>,
 }
 
-impl Candidate<'_> {
+impl EftCandidate<'_> {
     /// As rubrics see it.
     pub fn input(&self) -> RubricInput {
         RubricInput::of(self.prompt, vec![self.response.clone()])
@@ -110,14 +110,14 @@ fn constraints(prompt: &Prompt) -> Result<BTreeMap<String, Constraint>, String> 
 }
 
 /// Everything that rows can be made of.
-pub(super) struct Pool<'a> {
-    pub candidates: Vec<Candidate<'a>>,
+pub(super) struct EftPool<'a> {
+    pub candidates: Vec<EftCandidate<'a>>,
     left_out: BTreeMap<String, usize>,
 }
 
 /// A prompt that can be used, and its constraints.
 struct UsablePrompt<'a> {
-    answered: &'a AnsweredPrompt,
+    answered: &'a EftPrompt,
     constraints: Arc<BTreeMap<String, Constraint>>,
 }
 
@@ -128,7 +128,7 @@ impl<'a> UsablePrompt<'a> {
         response: String,
         origin: ResponseOrigin,
         verifier: &Rubric,
-    ) -> Result<Option<Candidate<'a>>, CallError> {
+    ) -> Result<Option<EftCandidate<'a>>, CallError> {
         if response.trim().is_empty() {
             return Ok(None);
         }
@@ -139,7 +139,7 @@ impl<'a> UsablePrompt<'a> {
             criteria.into_iter().map(|(name, value)| (name, value >= 1.0)).collect();
         let decided = met.keys().eq(self.constraints.keys());
         let constraints = self.constraints.clone();
-        Ok(decided.then_some(Candidate { prompt, response, origin, met, constraints }))
+        Ok(decided.then_some(EftCandidate { prompt, response, origin, met, constraints }))
     }
 
     /// A response changed so that it should meet everything, and one that should just miss it.
@@ -158,14 +158,14 @@ impl<'a> UsablePrompt<'a> {
     }
 }
 
-impl<'a> Pool<'a> {
+impl<'a> EftPool<'a> {
     /// What can be made of these answers.
     pub fn of(
-        answered: &'a [AnsweredPrompt],
+        answered: &'a [EftPrompt],
         verifier: &Rubric,
         dice: &mut Dice,
-    ) -> Result<Pool<'a>, Error> {
-        let mut pool = Pool { candidates: Vec::new(), left_out: BTreeMap::new() };
+    ) -> Result<EftPool<'a>, Error> {
+        let mut pool = EftPool { candidates: Vec::new(), left_out: BTreeMap::new() };
         let mut usable = Vec::new();
         for answered in answered {
             match constraints(&answered.prompt) {
@@ -216,7 +216,7 @@ impl<'a> Pool<'a> {
 
     /// At most so many of them, in a random order: of every kind of constraint and either verdict as many
     /// as of the others, where there are so many.
-    pub fn balanced(&self, most: usize, dice: &mut Dice) -> Vec<&Candidate<'a>> {
+    pub fn balanced(&self, most: usize, dice: &mut Dice) -> Vec<&EftCandidate<'a>> {
         let mut order = dice.shuffled(&self.candidates.iter().collect::<Vec<_>>());
         order.sort_by_key(|one| one.origin);
         let mut left: BTreeMap<(&str, bool), usize> = BTreeMap::new();

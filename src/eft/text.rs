@@ -29,6 +29,17 @@ pub(super) fn around(text: &str, place: Range<usize>) -> String {
     plain(&format!("{head}{touched_before}{inside}{touched_after}{tail}"))
 }
 
+/// The word that a place lies in, without the marks around it.
+pub(super) fn word_at(text: &str, place: Range<usize>) -> String {
+    let before = text.get(..place.start).unwrap_or_default();
+    let from = before.rfind(char::is_whitespace).map_or(0, |at| at + width(before, at));
+    let word = text.get(from..).and_then(|rest| rest.split_whitespace().next());
+    let mark = |c: char| !c.is_alphanumeric();
+    let word = word.unwrap_or_default();
+    let bare = word.trim_matches(mark);
+    plain(if bare.is_empty() { word } else { bare })
+}
+
 /// The last whole word of a text with the space behind it, and what touches its end.
 fn last_words(text: &str) -> (&str, &str) {
     let touching = text.rfind(char::is_whitespace).map_or(0, |at| at + width(text, at));

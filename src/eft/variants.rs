@@ -38,26 +38,9 @@ pub(super) fn meeting(constraint: &Constraint, response: &str, dice: &mut Dice) 
         }
         Constraint::NotWords(unwanted) => without(text, unwanted),
         Constraint::WordTimes(word, bound) | Constraint::LetterTimes(word, bound) => {
-            let found = places(text, word, false).len();
-            match *bound {
-                Bound::LessThan(_) => without_those_with(&words, word),
-                Bound::AtLeast(n) | Bound::Exactly(n) => {
-                    for _ in found..n {
-                        let at = inside(dice, words.len());
-                        words.insert(at, word.clone());
-                    }
-                    words.join(" ")
-                }
-            }
+            as_often(text, word, *bound, dice)
         }
-        Constraint::WordCount(bound) => match *bound {
-            Bound::LessThan(n) => {
-                let kept = dice.range(5.min(n.saturating_sub(1)), n.saturating_sub(1));
-                words.get(..kept.min(words.len()))?.join(" ")
-            }
-            Bound::AtLeast(_) => return None,
-            Bound::Exactly(n) => words.get(..n)?.join(" "),
-        },
+        Constraint::WordCount(bound) => as_long(&words, *bound, dice)?,
         Constraint::Sentences(bound) => {
             let all = sentences(text);
             let kept = match *bound {
@@ -94,6 +77,33 @@ pub(super) fn meeting(constraint: &Constraint, response: &str, dice: &mut Dice) 
     })
 }
 
+/// The text with a part so often as a bound wants.
+fn as_often(text: &str, part: &str, bound: Bound, dice: &mut Dice) -> String {
+    let mut words = words_of(text);
+    match bound {
+        Bound::LessThan(_) => without_those_with(&words, part),
+        Bound::AtLeast(n) | Bound::Exactly(n) => {
+            for _ in places(text, part, false).len()..n {
+                let at = inside(dice, words.len());
+                words.insert(at, part.to_owned());
+            }
+            words.join(" ")
+        }
+    }
+}
+
+/// The first words, as many as a bound wants.
+fn as_long(words: &[String], bound: Bound, dice: &mut Dice) -> Option<String> {
+    let kept = match bound {
+        Bound::LessThan(n) => {
+            dice.range(5.min(n.saturating_sub(1)), n.saturating_sub(1)).min(words.len())
+        }
+        Bound::AtLeast(_) => return None,
+        Bound::Exactly(n) => n,
+    };
+    Some(words.get(..kept)?.join(" "))
+}
+
 /// A response that meets a constraint, spoiled a little; `None`: there is no way known.
 pub(super) fn near_miss(constraint: &Constraint, meets: &str, dice: &mut Dice) -> Option<String> {
     let text = meets.trim();
@@ -112,36 +122,11 @@ pub(super) fn near_miss(constraint: &Constraint, meets: &str, dice: &mut Dice) -
             words.insert(at, unwanted.get(which)?.clone());
             words.join(" ")
         }
-        Constraint::WordTimes(word, bound) | Constraint::LetterTimes(word, bound) => match *bound {
-            Bound::LessThan(n) => {
-                for _ in places(text, word, false).len()..n {
-                    words.insert(inside(dice, words.len()), word.clone());
-                }
-                words.join(" ")
-            }
-            Bound::AtLeast(n) | Bound::Exactly(n) => without_surplus(text, word, n.checked_sub(1)?),
-        },
-        Constraint::WordCount(bound) => match *bound {
-            Bound::LessThan(n) => {
-                let mut longer = words.clone();
-                while longer.len() < n + dice.range(1, 6) {
-                    longer.extend(words.iter().cloned());
-                }
-                longer.get(..n + 1)?.join(" ")
-            }
-            Bound::AtLeast(n) | Bound::Exactly(n) => {
-                words.get(..n.checked_sub(dice.range(1, 6))?)?.join(" ")
-            }
-        },
-        Constraint::Sentences(bound) => {
-            let (Bound::LessThan(n) | Bound::AtLeast(n) | Bound::Exactly(n)) = *bound;
-            let short = |part: &[String]| {
-                let part = part.join(" ");
-                format!("{}.", part.trim_end_matches(|c: char| c.is_ascii_punctuation()))
-            };
-            let size = (words.len() / (n + 1)).clamp(2, 8);
-            words.chunks(size).take(n + 1).map(short).collect::<Vec<_>>().join(" ")
+        Constraint::WordTimes(word, bound) | Constraint::LetterTimes(word, bound) => {
+            not_so_often(text, word, *bound, dice)?
         }
+        Constraint::WordCount(bound) => not_so_long(&words, *bound, dice)?,
+        Constraint::Sentences(bound) => one_sentence_more(&words, *bound),
         Constraint::Paragraphs(_) => match dice.chance(0.5) {
             true => format!("{text}\n***\n{}", words.get(..4)?.join(" ")),
             false => text.replacen("\n***\n", " ", 1),
@@ -183,6 +168,47 @@ pub(super) fn near_miss(constraint: &Constraint, meets: &str, dice: &mut Dice) -
             false => text.strip_suffix('"')?.to_owned(),
         },
     })
+}
+
+/// The text with a part once too often, or once too seldom.
+fn not_so_often(text: &str, part: &str, bound: Bound, dice: &mut Dice) -> Option<String> {
+    match bound {
+        Bound::LessThan(n) => {
+            let mut words = words_of(text);
+            for _ in places(text, part, false).len()..n {
+                let at = inside(dice, words.len());
+                words.insert(at, part.to_owned());
+            }
+            Some(words.join(" "))
+        }
+        Bound::AtLeast(n) | Bound::Exactly(n) => {
+            Some(without_surplus(text, part, n.checked_sub(1)?))
+        }
+    }
+}
+
+/// A word too many, or a few too few.
+fn not_so_long(words: &[String], bound: Bound, dice: &mut Dice) -> Option<String> {
+    match bound {
+        Bound::LessThan(n) => {
+            let all: Vec<String> = words.iter().cycle().take(n + 1).cloned().collect();
+            Some(all.join(" "))
+        }
+        Bound::AtLeast(n) | Bound::Exactly(n) => {
+            Some(words.get(..n.checked_sub(dice.range(1, 6))?)?.join(" "))
+        }
+    }
+}
+
+/// A sentence more than a bound speaks of, of a few words each.
+fn one_sentence_more(words: &[String], bound: Bound) -> String {
+    let (Bound::LessThan(n) | Bound::AtLeast(n) | Bound::Exactly(n)) = bound;
+    let short = |part: &[String]| {
+        let part = part.join(" ");
+        format!("{}.", part.trim_end_matches(|c: char| c.is_ascii_punctuation()))
+    };
+    let size = (words.len() / (n + 1)).clamp(2, 8);
+    words.chunks(size).take(n + 1).map(short).collect::<Vec<_>>().join(" ")
 }
 
 fn capitalised(words: &mut [String], at: usize) -> Option<String> {

@@ -55,5 +55,5 @@ fn a_rubric_is_tried() {
     let (code, said, _) = rubric(root.path(), &["show", "additive-five", "--task", "Say hi."]);
     assert!(code == Some(0) && said.contains("Instruction:\nSay hi."), "{said}");
     let (_, said, _) = rubric(root.path(), &["list"]);
-    assert_eq!(said.lines().count(), 7, "{said}");
+    assert_eq!(said.lines().count(), 8, "{said}");
 }

@@ -147,7 +147,7 @@ fn what_is_wrong_is_said() {
     assert!(stderr(&out).contains("prompts.jsonl:2"), "{}", stderr(&out));
     std::fs::write(&prompts, "a\nb\n").unwrap();
     let out = init(empty, &prompts, "huge");
-    assert!(stderr(&out).contains("paper, tiny, demo"), "{}", stderr(&out));
+    assert!(stderr(&out).contains("paper, tiny, verifiable, demo"), "{}", stderr(&out));
     let out = init(empty, &prompts, "tiny");
     assert!(stderr(&out).contains("GRADUS0102"), "{}", stderr(&out));
     let out = init("/nowhere/at/all", &prompts, "tiny");

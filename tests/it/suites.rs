@@ -3,11 +3,11 @@
 
 use crate::runs::{alone, copied, digest, gradus, whole};
 use serde_json::{Value, json};
-use std::path::Path;
-use std::process::Output;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
 
 fn done(arguments: &[&str]) -> Output {
-    gradus().args(arguments).output().unwrap()
+    gradus().args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap()
 }
 
 fn said(arguments: &[&str]) -> String {
@@ -68,97 +68,120 @@ fn seed_data_is_built_from_answers_of_ones_own() {
     assert!(!other.join("eft.jsonl").exists());
 }
 
+/// A copy of a run that is over, which suites measure.
+struct Measured {
+    root: tempfile::TempDir,
+    run: PathBuf,
+    before: String,
+}
+
+impl Measured {
+    fn new() -> Measured {
+        let root = tempfile::tempdir().unwrap();
+        let run = copied(&whole().dir(), &root.path().join("run"));
+        let before = digest(&run);
+        Measured { root, run, before }
+    }
+
+    /// A file of rows.
+    fn file(&self, name: &str, rows: &[Value]) -> String {
+        let path = self.root.path().join(name);
+        lines(&path, rows);
+        text(&path).to_owned()
+    }
+
+    fn arguments<'a>(&'a self, suite: &[&'a str]) -> Vec<&'a str> {
+        let ours = ["eval", text(&self.run), "--device", "cpu", "--policy", "M1,M2", "--suite"];
+        [&ours[..], suite].concat()
+    }
+
+    fn said(&self, suite: &[&str]) -> String {
+        said(&self.arguments(suite))
+    }
+
+    fn refused(&self, suite: &[&str]) -> String {
+        refused(&self.arguments(suite))
+    }
+
+    fn is_as_it_was(&self) {
+        assert_eq!(digest(&self.run), self.before, "the run is as it was");
+    }
+}
+
 #[test]
-fn policies_are_measured_by_suites_and_the_run_stays_as_it_is() {
+fn a_program_measures_policies_and_what_it_found_is_kept() {
     let _alone = alone();
-    let root = tempfile::tempdir().unwrap();
-    let run = copied(&whole().dir(), &root.path().join("run"));
-    let before = digest(&run);
-    let file = root.path().join("constrained.jsonl");
+    let measured = Measured::new();
     let row = |n: usize, words: &str| {
         json!({"prompt": format!("add {n} and 3 ."),
             "fields": {"length_constraints:number_words": words}})
     };
-    lines(
-        &file,
-        &[
-            row(1, "less than 40"),
-            row(2, "at least 40"),
-            row(4, "less than 40"),
-            json!({"prompt": "b"}),
-        ],
-    );
-    let of = |arguments: &[&str]| {
-        let ours = ["eval", text(&run), "--device", "cpu", "--policy", "M1,M2"];
-        [&ours[..], arguments].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()
-    };
-    let run_suite = |arguments: &[&str]| {
-        let all = of(arguments);
-        said(&all.iter().map(String::as_str).collect::<Vec<_>>())
-    };
-    let verifier =
-        ["--suite", "verifier", "--file", text(&file), "--answers", "2", "--max-new-tokens", "12"];
-    let shown = run_suite(&verifier);
+    let rows = [
+        row(1, "less than 40"),
+        row(2, "at least 40"),
+        row(4, "less than 40"),
+        json!({"prompt": "b"}),
+    ];
+    let file = measured.file("constrained.jsonl", &rows);
+    let verifier = ["verifier", "--file", &file, "--answers", "2", "--max-new-tokens", "12"];
+    let shown = measured.said(&verifier);
     for wanted in ["3 prompts, 2 answers each", "1 prompts left out", "M2 - M1: ", "nats/token"] {
         assert!(shown.contains(wanted), "{wanted}: {shown}");
     }
-    let found: Value =
-        serde_json::from_str(&run_suite(&[&verifier[..], &["--json"]].concat())).unwrap();
+    let found = measured.said(&[&verifier[..], &["--json"]].concat());
+    let found: Value = serde_json::from_str(&found).unwrap();
     for policy in found["policies"].as_array().unwrap() {
         let met = policy["met"]["mean"].as_f64().unwrap();
         assert!((met - 2.0 / 3.0).abs() < 1e-9, "twelve tokens are under forty words: {policy}");
         assert!(policy["base_nats"].as_f64().unwrap() < 0.0, "{policy}");
     }
-    // What was found is kept, and a line that a kill cut off is asked again.
-    let kept: Vec<_> =
-        std::fs::read_dir(run.join("suites")).unwrap().map(|e| e.unwrap().path()).collect();
-    assert_eq!(kept.len(), 1);
-    let rows = std::fs::read_dir(&kept[0]).unwrap().next().unwrap().unwrap().path();
+    // A line that a kill cut off is asked again.
+    let only = |dir: &Path| std::fs::read_dir(dir).unwrap().next().unwrap().unwrap().path();
+    let rows = only(&only(&measured.run.join("suites")));
     let whole_text = std::fs::read_to_string(&rows).unwrap();
     std::fs::write(&rows, &whole_text[..whole_text.len() - 20]).unwrap();
-    assert_eq!(run_suite(&verifier), shown, "the same after a kill");
+    assert_eq!(measured.said(&verifier), shown, "the same after a kill");
     std::fs::write(&rows, "nonsense\n").unwrap();
-    let all = of(&verifier);
-    let error = refused(&all.iter().map(String::as_str).collect::<Vec<_>>());
+    let error = measured.refused(&verifier);
     assert!(error.contains("GRADUS0806") && error.contains(":1"), "{error}");
+    measured.is_as_it_was();
+}
 
-    let questions = root.path().join("questions.jsonl");
+#[test]
+fn choices_and_judging_are_measured() {
+    let _alone = alone();
+    let measured = Measured::new();
     let choices = json!({"text": ["5 .", "dog ."], "label": ["A", "B"]});
-    lines(
-        &questions,
-        &[json!({"question": "add 2 and 3 .", "choices": choices, "answerKey": "A"})],
-    );
-    let shown = run_suite(&["--suite", "choices", "--file", text(&questions)]);
+    let question = json!({"question": "add 2 and 3 .", "choices": choices, "answerKey": "A"});
+    let questions = measured.file("questions.jsonl", &[question]);
+    let shown = measured.said(&["choices", "--file", &questions]);
     assert!(shown.contains("1 questions") && shown.contains("right, by length"), "{shown}");
 
-    let ranked = root.path().join("ranked.jsonl");
-    lines(
-        &ranked,
-        &[
-            json!({"prompt": "add 2 and 3 .", "answers": [
-        {"text": "5 .", "rank": 0}, {"text": "dog .", "rank": 1}]}),
-            json!({"prompt": "add 1 and 3 .", "chosen": "4 .", "rejected": "dog ."}),
-        ],
-    );
-    let shown = run_suite(&["--suite", "ranked", "--file", text(&ranked), "--samples", "1"]);
+    let answers = json!([{"text": "5 .", "rank": 0}, {"text": "dog .", "rank": 1}]);
+    let rows = [
+        json!({"prompt": "add 2 and 3 .", "answers": answers}),
+        json!({"prompt": "add 1 and 3 .", "chosen": "4 .", "rejected": "dog ."}),
+    ];
+    let ranked = measured.file("ranked.jsonl", &rows);
+    let shown = measured.said(&["ranked", "--file", &ranked, "--samples", "1"]);
     assert!(shown.contains("2 prompts, judged under") && shown.contains("4/4"), "{shown}");
-    let good = root.path().join("good.jsonl");
     let row = |a: &str, b: &str| json!({"prompt": a, "completion": b});
-    lines(&good, &[row("sort : b a c d .", "a b c d ."), row("sort : d c a .", "a c d and so .")]);
-    let shown = run_suite(&["--suite", "damaged", "--file", text(&good), "--samples", "1"]);
+    let rows = [row("sort : b a c d .", "a b c d ."), row("sort : d c a .", "a c d and so .")];
+    let good = measured.file("good.jsonl", &rows);
+    let shown = measured.said(&["damaged", "--file", &good, "--samples", "1"]);
     assert!(shown.contains("shuffled: ") && shown.contains("other task's answer: "), "{shown}");
 
-    for (arguments, wanted) in [
-        (&["--suite", "choices"][..], "--file FILE"),
-        (&["--suite", "choices", "--file", text(&ranked)][..], "ranked.jsonl:1"),
-        (&["--suite", "ranked", "--file", text(&questions)][..], "questions.jsonl:1"),
-        (&["--suite", "verifier", "--file", text(&good)][..], "no prompt brings a constraint"),
+    for (suite, wanted) in [
+        (&["choices"][..], "--file FILE"),
+        (&["choices", "--file", &ranked], "ranked.jsonl:1"),
+        (&["ranked", "--file", &questions], "questions.jsonl:1"),
+        (&["verifier", "--file", &good], "no prompt brings a constraint"),
+        (&["ifeval", "--policy", "M1,M1"], "cannot be used multiple times"),
     ] {
-        let all = of(arguments);
-        let error = refused(&all.iter().map(String::as_str).collect::<Vec<_>>());
+        let error = measured.refused(suite);
         assert!(error.contains(wanted), "{error}");
     }
-    let twice = refused(&["eval", text(&run), "--suite", "ifeval", "--policy", "M1,M1"]);
+    let twice = refused(&["eval", text(&measured.run), "--suite", "ifeval", "--policy", "M1,M1"]);
     assert!(twice.contains("the same weights"), "{twice}");
-    assert_eq!(digest(&run), before, "the run is as it was");
+    measured.is_as_it_was();
 }

@@ -276,7 +276,7 @@ fn the_past_is_asked_what_if() {
         (&["-n", "9"][..], "9 answers to each prompt"),
         (&["-n", "1"], "1 answers to each prompt"),
         (&["-k", "99"], "99 judgments of each answer"),
-        (&["--min-gap", "-1"], "a number of 0 or more"),
+        (&["--min-gap=-1"], "a number of 0 or more"),
     ] {
         let refused = done(&[&["what-if", run][..], arguments].concat());
         assert_eq!(refused.status.code(), Some(2), "{arguments:?}");

@@ -68,6 +68,7 @@ mod simulation;
 mod stops;
 #[cfg(feature = "cli")]
 mod suites;
+#[cfg(feature = "cli")]
 mod surface;
 #[cfg(feature = "cli")]
 mod swap;

@@ -41,6 +41,7 @@ use crate::stage::judge::job::judgments_of;
 use crate::stage::judge::panel::{PanelResult, judge_under, lead};
 use crate::stage::judge::runner::JudgeSetup;
 use crate::stage::{Gauge, StageError, root_seed};
+use crate::stats::{LengthAndWin, length_controlled};
 use crate::view::Shared;
 use serde::Serialize;
 use std::sync::Arc;
@@ -131,6 +132,9 @@ pub struct ComparedPolicies {
     pub rubrics: Vec<String>,
     /// What it comes to; `previous` is the other.
     pub evaluation: Evaluation,
+    /// The share of wins that would have been, had both answered at the same length; `None`: too few
+    /// prompts have a score on both sides.
+    pub length_controlled: Option<f64>,
     /// Every prompt with both answers.
     pub prompts: Vec<ComparedPrompt>,
 }
@@ -378,6 +382,7 @@ impl Assessor {
         let (held_out, evaluation) =
             compare_policies(comparison, prompts.clone(), root, &self.run.context)?;
         let named = |rubric: &RubricId| self.named(rubric);
+        let outcomes: Vec<LengthAndWin> = held_out.iter().filter_map(outcome).collect();
         let compared = |(prompt, one): (&Prompt, &crate::stage::held_out::HeldOutPrompt)| {
             let answer = |role| {
                 let answer = one.answer_as(role)?;
@@ -396,10 +401,21 @@ impl Assessor {
             theirs: theirs.name.clone(),
             judge: judge.name.clone(),
             rubrics: self.names(panel),
+            length_controlled: length_controlled(&outcomes),
             evaluation,
             prompts: prompts.iter().zip(&held_out).filter_map(compared).collect(),
         })
     }
+}
+
+/// Who won a prompt, and by how many characters the answer was longer.
+fn outcome(one: &crate::stage::held_out::HeldOutPrompt) -> Option<LengthAndWin> {
+    let (ours, theirs) = (one.answer_as("checkpoint")?, one.answer_as("previous")?);
+    let (a, b) = (ours.judged?, theirs.judged?);
+    let win = if a > b { 1.0 } else if a < b { 0.0 } else { 0.5 };
+    let length = |text: &str| text.chars().count() as f64;
+    let longer = length(&ours.completion.text) - length(&theirs.completion.text);
+    Some(LengthAndWin { win, longer })
 }
 
 /// The different texts among answers: the same text is judged once.

@@ -82,7 +82,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
 }
 
 fn rendered(compared: &ComparedPolicies) -> String {
-    let ComparedPolicies { ours, theirs, judge, rubrics, evaluation, prompts } = compared;
+    let ComparedPolicies { ours, theirs, judge, rubrics, evaluation, prompts, .. } = compared;
     let mut text = format!(
         "{ours} against {theirs} on {} prompts, judged by {judge} under {}\n",
         prompts.len(),
@@ -103,6 +103,10 @@ fn rendered(compared: &ComparedPolicies) -> String {
             mean(scores),
             format!("{scored}/{}", answers.len())
         ));
+    }
+    if let Some(share) = compared.length_controlled {
+        let share = 100.0 * share;
+        text.push_str(&format!("with answers of the same length it would win {share:.1} %\n"));
     }
     for versus in &evaluation.head_to_head {
         let word = versus.finding.as_ref().map_or("unproven", |finding| finding.verdict.as_str());

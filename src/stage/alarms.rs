@@ -2,9 +2,8 @@
 //! and of the one before it, when it ends. What a run does about them is its plan's to say
 //! (`evaluate.on_alarm`).
 //!
-//! The limits are wide: none of the demo's seeds raises one, and a judge that loves length, one that loves
-//! a word and one that drifts raise theirs (`tests/it/simulation/alarms.rs`). Sources: length and
-//! hacked judges, Yuan et al. section 6 and Meta-Rewarding (arXiv 2407.19594); chosen log-probabilities
+//! The limits are wide: a judge that loves length, one that loves a word and one that drifts raise theirs
+//! (the tests beside this), and what goes well raises none. Sources: length and hacked judges, Yuan et al. section 6 and Meta-Rewarding (arXiv 2407.19594); chosen log-probabilities
 //! that fall, iterative RPO (arXiv 2404.19733); pair yield, Yuan et al. appendix A.3.
 
 use crate::domain::evaluation::{Evaluation, HeadToHead, Referee};

@@ -1,11 +1,13 @@
 //! Pure numbers: intervals, tests, rank correlations, agreement of a judge with the truth, ROUGE-L.
 //! Knows nothing of ours. Held to scipy, statsmodels and rouge-score by golden values.
 
+mod length_controlled;
 mod rank;
 mod rouge;
 mod shares;
 mod units;
 
+pub use length_controlled::{LengthAndWin, length_controlled};
 pub use rank::{Agreement, judge_agreement, kendall_tau_b, spearman};
 pub use rouge::{rouge_l, rouge_l_of};
 pub use shares::{ALPHA, sign_test, wilson, win_rate};

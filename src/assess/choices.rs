@@ -8,6 +8,7 @@ use super::figures::{PairedDifference, estimate_within};
 use super::records::SuiteRecords;
 use super::{Assessor, SuiteRun};
 use crate::domain::evaluation::Estimate;
+use crate::domain::{Prompt, PromptOrigin};
 use crate::error::{Code, Error};
 use crate::lm::policy::LanguageModel;
 use crate::runtime::PolicyRow;
@@ -57,6 +58,8 @@ pub struct ChoiceFigures {
 pub struct ChoiceSuite {
     /// Questions.
     pub questions: usize,
+    /// Questions that equal, or nearly, something that the run was trained on.
+    pub trained_on: usize,
     /// Each policy.
     pub policies: Vec<ChoiceFigures>,
     /// Each above the one before it, by length.
@@ -215,7 +218,11 @@ impl Assessor {
             }
             picks.push((policy.name.clone(), rows));
         }
-        Ok(summed(questions.len(), picks))
+        let asked: Vec<Prompt> = questions
+            .iter()
+            .map(|one| Prompt::user(one.context.clone(), PromptOrigin::HeldOut))
+            .collect();
+        Ok(summed((questions.len(), run.trained_on(&asked)?), picks))
     }
 }
 
@@ -223,7 +230,10 @@ fn right(rows: &[ChoicePick], picked: fn(&ChoicePick) -> usize) -> Vec<f64> {
     rows.iter().map(|row| f64::from(u8::from(picked(row) == row.answer))).collect()
 }
 
-fn summed(questions: usize, picks: Vec<(String, Vec<ChoicePick>)>) -> ChoiceSuite {
+fn summed(
+    (questions, trained_on): (usize, usize),
+    picks: Vec<(String, Vec<ChoicePick>)>,
+) -> ChoiceSuite {
     let by_length: Vec<Vec<f64>> =
         picks.iter().map(|(_, rows)| right(rows, |row| row.pick_by_length)).collect();
     let policies = picks.iter().zip(&by_length).map(|((name, rows), by_length)| ChoiceFigures {
@@ -241,7 +251,7 @@ fn summed(questions: usize, picks: Vec<(String, Vec<ChoicePick>)>) -> ChoiceSuit
         _ => None,
     });
     let differences = differences.collect();
-    ChoiceSuite { questions, policies, differences, picks }
+    ChoiceSuite { questions, trained_on, policies, differences, picks }
 }
 
 #[cfg(test)]

@@ -23,13 +23,14 @@ pub use ranked::{RankedAnswer, RankedFigures, RankedPrompt, RankedSuite, damaged
 pub use verified::{KindFigure, SuiteSampling, VerifiedAnswer, VerifiedFigures, VerifiedSuite};
 
 use crate::domain::evaluation::Evaluation;
-use crate::domain::event::IterationKind;
+use crate::domain::event::{IterationKind, SeedRow};
 use crate::domain::{IterationPlan, Message, Panel, PolicyRef, Prompt, PromptId, RubricId};
 use crate::error::{Code, Error};
 use crate::lm::cancel::Cancel;
 use crate::lm::device::{DeviceChoice, SelectedDevice};
 use crate::lm::policy::LanguageModel;
 use crate::log::JournalLog;
+use crate::prompts::held_out::HeldOut;
 use crate::report::{RecordedVerdict, verdicts};
 use crate::rubric::{Rubric, bundled};
 use crate::runtime::opened::JudgingRun;
@@ -44,6 +45,7 @@ use crate::stage::{Gauge, StageError, root_seed};
 use crate::stats::{LengthAndWin, length_controlled};
 use crate::view::Shared;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A prompt with answers that somebody brought.
@@ -165,6 +167,33 @@ impl SuiteRun<'_> {
     fn model(&self, policy: &PolicyRow) -> Result<Arc<dyn LanguageModel>, Error> {
         let opened = self.run.local.policy(&policy.policy, &self.run.config.engine());
         Ok(opened.map_err(StageError::from)?)
+    }
+
+    /// How many prompts of a suite equal, or nearly, something that the run was trained on: prompts that
+    /// it answered, and seed rows. A figure that such prompts raise says nothing.
+    fn trained_on<'p>(
+        &self,
+        prompts: impl IntoIterator<Item = &'p Prompt>,
+    ) -> Result<usize, Error> {
+        let suite = HeldOut::of(prompts);
+        let mut found = BTreeSet::new();
+        let mut look = |messages: &[Message]| {
+            found.extend(suite.found_in_chat(messages).map(|(_, text)| text.to_owned()));
+        };
+        let (view, context) = (&self.run.view, &self.run.context);
+        for id in view.answered() {
+            look(&context.bodies().prompt(view, id)?.messages);
+        }
+        for data in &view.seed_data {
+            let rows = context.blobs.bytes(&data.blob).map_err(StageError::from)?;
+            for line in rows.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                let row: Result<SeedRow, _> = serde_json::from_slice(line);
+                let unreadable =
+                    |error| Error::not_json("a row of seed data, which was read,", &error);
+                look(&row.map_err(unreadable)?.messages);
+            }
+        }
+        Ok(found.len())
     }
 
     /// The program that checks constraints.
@@ -412,7 +441,13 @@ impl Assessor {
 fn outcome(one: &crate::stage::held_out::HeldOutPrompt) -> Option<LengthAndWin> {
     let (ours, theirs) = (one.answer_as("checkpoint")?, one.answer_as("previous")?);
     let (a, b) = (ours.judged?, theirs.judged?);
-    let win = if a > b { 1.0 } else if a < b { 0.0 } else { 0.5 };
+    let win = if a > b {
+        1.0
+    } else if a < b {
+        0.0
+    } else {
+        0.5
+    };
     let length = |text: &str| text.chars().count() as f64;
     let longer = length(&ours.completion.text) - length(&theirs.completion.text);
     Some(LengthAndWin { win, longer })

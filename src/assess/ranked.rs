@@ -68,6 +68,8 @@ pub struct RankedFigures {
 pub struct RankedSuite {
     /// Prompts.
     pub prompts: usize,
+    /// Prompts that equal, or nearly, something that the run was trained on.
+    pub trained_on: usize,
     /// Under which rubrics.
     pub rubrics: Vec<String>,
     /// Each policy.
@@ -179,6 +181,7 @@ impl Assessor {
         };
         Ok(RankedSuite {
             prompts: ranked.len(),
+            trained_on: self.suite_run().trained_on(ranked.iter().map(|one| &one.prompt))?,
             rubrics: self.names(panel),
             policies: policies.iter().zip(&scores).map(of).collect(),
         })

@@ -109,6 +109,8 @@ pub struct VerifiedSuite {
     pub prompts: usize,
     /// Prompts that were left out, for they bring no constraint or one that the verifier does not read.
     pub left_out: usize,
+    /// Prompts that equal, or nearly, something that the run was trained on.
+    pub trained_on: usize,
     /// Each policy, in the order asked for.
     pub policies: Vec<VerifiedFigures>,
     /// Each above the first, and above the one before it.
@@ -302,6 +304,7 @@ impl Assessor {
             sampling,
             prompts: prompts.len(),
             left_out: all - prompts.len(),
+            trained_on: run.trained_on(prompts.iter().map(|(_, prompt)| prompt))?,
             policies: found.iter().map(|(name, rows)| figures(name, &prompts, rows)).collect(),
             differences: differences(&found, &prompts),
         })

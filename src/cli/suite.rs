@@ -151,6 +151,16 @@ fn shown<T: Serialize>(
     Ok(ExitStatus::Done)
 }
 
+/// That a suite asks what was trained on, where it does.
+fn contamination(trained_on: usize) -> String {
+    match trained_on {
+        0 => String::new(),
+        some => format!(
+            "{some} of them equal, or nearly, something that the run was trained on: they say less\n"
+        ),
+    }
+}
+
 /// `43.2 % [38.1, 48.0]`
 fn percent(share: &Estimate) -> String {
     let ends = share.bounds().map_or_else(
@@ -173,6 +183,7 @@ fn verified(found: &VerifiedSuite) -> String {
             found.left_out
         ));
     }
+    text.push_str(&contamination(found.trained_on));
     text.push_str(&format!(
         "{:<6} {:>23} {:>23} {:>7} {:>7} {:>7} {:>9}\n",
         "model", "met", "all of a prompt's met", "loosely", "tokens", "ended", "nats/token"
@@ -224,8 +235,12 @@ const APPROXIMATE: [&str; 5] = [
 
 fn chosen(found: &ChoiceSuite) -> String {
     let mut text = format!(
-        "{} questions\n{:<6} {:>23} {:>23}\n",
-        found.questions, "model", "right", "right, by length"
+        "{} questions\n{}{:<6} {:>23} {:>23}\n",
+        found.questions,
+        contamination(found.trained_on),
+        "model",
+        "right",
+        "right, by length"
     );
     for one in &found.policies {
         text.push_str(&format!(
@@ -241,9 +256,10 @@ fn chosen(found: &ChoiceSuite) -> String {
 
 fn judged(found: &RankedSuite) -> String {
     let mut text = format!(
-        "{} prompts, judged under {}\n{:<6} {:>9} {:>7} {:>7} {:>7} {:>9} {:>8} {:>7} {:>11}\n",
+        "{} prompts, judged under {}\n{}{:<6} {:>9} {:>7} {:>7} {:>7} {:>9} {:>8} {:>7} {:>11}\n",
         found.prompts,
         found.rubrics.join(", "),
+        contamination(found.trained_on),
         "model",
         "scored",
         "pairs",

@@ -3,8 +3,9 @@
 //! (`evaluate.on_alarm`).
 //!
 //! The limits are wide: a judge that loves length, one that loves a word and one that drifts raise theirs
-//! (the tests beside this), and what goes well raises none. Sources: length and hacked judges, Yuan et al. section 6 and Meta-Rewarding (arXiv 2407.19594); chosen log-probabilities
-//! that fall, iterative RPO (arXiv 2404.19733); pair yield, Yuan et al. appendix A.3.
+//! (the tests beside this), and what goes well raises none. Sources: length and hacked judges, Yuan et
+//! al. section 6 and Meta-Rewarding (arXiv 2407.19594); chosen log-probabilities that fall, iterative RPO
+//! (arXiv 2404.19733); pair yield, Yuan et al. appendix A.3.
 
 use crate::domain::evaluation::{Evaluation, HeadToHead, Referee};
 use crate::domain::event::IterationKind;

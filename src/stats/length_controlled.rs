@@ -27,7 +27,8 @@ pub fn length_controlled(prompts: &[LengthAndWin]) -> Option<f64> {
     let mean = prompts.iter().map(|one| one.longer).sum::<f64>() / n;
     let squares = prompts.iter().map(|one| (one.longer - mean).powi(2)).sum::<f64>();
     let spread = (squares / (n - 1.0)).sqrt();
-    let feature = |one: &LengthAndWin| if spread > 0.0 { (one.longer / spread).tanh() } else { 0.0 };
+    let feature =
+        |one: &LengthAndWin| if spread > 0.0 { (one.longer / spread).tanh() } else { 0.0 };
     let rows: Vec<(f64, f64)> = prompts.iter().map(|one| (feature(one), one.win)).collect();
     let (mut slope, mut base) = (0.0, 0.0);
     for _ in 0..STEPS_MAX {
@@ -58,9 +59,8 @@ fn newton_step(rows: &[(f64, f64)], slope: f64, base: f64) -> Option<(f64, f64)>
         h11 += weight;
     }
     let determinant = h00 * h11 - h01 * h01;
-    (determinant > 0.0).then(|| {
-        ((h11 * g0 - h01 * g1) / determinant, (h00 * g1 - h01 * g0) / determinant)
-    })
+    (determinant > 0.0)
+        .then(|| ((h11 * g0 - h01 * g1) / determinant, (h00 * g1 - h01 * g0) / determinant))
 }
 
 #[cfg(test)]

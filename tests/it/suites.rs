@@ -108,6 +108,14 @@ impl Measured {
     }
 }
 
+/// A prompt that the run answered.
+fn answered_prompt(run: &Path) -> String {
+    let listed =
+        said(&["prompts", "list", text(run), "--state", "answered", "--limit", "1", "--json"]);
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    listed[0]["prompt"][0]["content"].as_str().unwrap().to_owned()
+}
+
 #[test]
 fn a_program_measures_policies_and_what_it_found_is_kept() {
     let _alone = alone();
@@ -142,6 +150,12 @@ fn a_program_measures_policies_and_what_it_found_is_kept() {
     std::fs::write(&rows, &whole_text[..whole_text.len() - 20]).unwrap();
     assert_eq!(measured.said(&verifier), shown, "the same after a kill");
     std::fs::write(&rows, "nonsense\n").unwrap();
+    // What the run was trained on is said to be.
+    let taught = answered_prompt(&measured.run);
+    let row = json!({"prompt": taught, "fields": {"punctuation:no_comma": ""}});
+    let known = measured.file("known.jsonl", &[row]);
+    let shown = measured.said(&["verifier", "--file", &known, "--max-new-tokens", "4"]);
+    assert!(shown.contains("1 of them equal, or nearly"), "{shown}");
     let error = measured.refused(&verifier);
     assert!(error.contains("GRADUS0806") && error.contains(":1"), "{error}");
     measured.is_as_it_was();

@@ -112,8 +112,8 @@ const MAY_SEE: [(&str, &[&str]); 31] = [
     (
         "assess",
         &[
-            "dice", "domain", "error", "lm", "log", "report", "rubric", "runtime", "stage",
-            "stats", "view",
+            "dice", "domain", "error", "lm", "log", "prompts", "report", "rubric", "runtime",
+            "stage", "stats", "view",
         ],
     ),
     ("eft", &["dice", "domain", "error", "lm", "rubric"]),

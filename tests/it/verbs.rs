@@ -1,7 +1,7 @@
 //! The commands that a person looks for, on a run that is over: what they say, and that they change
 //! nothing in it.
 
-use crate::runs::{alone, changed_run, copied, digest, gradus, json, whole};
+use crate::runs::{alone, changed_run, copied, digest, gradus, json, records, whole};
 use serde_json::Value;
 use std::io::Write;
 use std::path::Path;
@@ -246,6 +246,16 @@ fn a_file_of_ones_own_is_judged() {
     let none = done(&judge);
     assert_eq!(none.status.code(), Some(2));
     assert!(err(&none).contains("has prompts and no answers"), "{}", err(&none));
+}
+
+/// A loop that goes as it should raises no alarm.
+#[test]
+fn the_demo_raises_no_alarm() {
+    let raised: Vec<_> = records(&whole().dir())
+        .into_iter()
+        .filter(|record| record.event.kind() == "alarm_raised")
+        .collect();
+    assert!(raised.is_empty(), "{raised:?}");
 }
 
 /// What was recorded under other numbers: nothing otherwise is nothing moved, and what was never drawn is

@@ -85,8 +85,12 @@ fn verifiable() -> Config {
     // With all weights the supervised step broke the prose of a small model.
     config.train.use_peft = true;
     (config.train.lora_r, config.train.lora_alpha) = (32, 64.0);
-    config.train.sft.learning_rate = 5e-4;
-    config.train.sft.warmup_steps = 10;
+    config.train.sft = SftConfig {
+        learning_rate: 1.5e-3,
+        per_device_train_batch_size: 8,
+        warmup_steps: 20,
+        ..config.train.sft
+    };
     config.train.dpo = DpoConfig {
         learning_rate: 5e-4,
         per_device_train_batch_size: 8,

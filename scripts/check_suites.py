@@ -75,7 +75,9 @@ def main():
                 seen[name] += 1
                 ours = name if seen[name] == 1 else f"{name}#{seen[name]}"
                 for how, responses in (("strict", [found["text"]]), ("loose", loosened(found["text"]))):
-                    if name in APPROXIMATE:
+                    # Of a letter that is none (#, !) IFEval's program counts another one, drawn at random.
+                    drawn = name == "keywords:letter_frequency" and not kwargs["letter"].isalpha()
+                    if name in APPROXIMATE or drawn:
                         apart[name] += 1
                         continue
                     theirs = follows(name, kwargs, row["prompt"], responses)
@@ -84,7 +86,7 @@ def main():
                     else:
                         differ[name] += 1
                         print(f"{name} {kwargs}, {how}: IFEval says {theirs}, gradus {found[how][ours]}: {found['text']!r}")
-    print(f"{answers} answers, {sum(same.values())} verdicts the same, {sum(differ.values())} differ, {sum(apart.values())} of approximate kinds not compared")
+    print(f"{answers} answers, {sum(same.values())} verdicts the same, {sum(differ.values())} differ, {sum(apart.values())} not compared: of approximate kinds, or drawn at random by IFEval's program")
     sys.exit(1 if differ or not same else 0)
 
 

@@ -58,9 +58,14 @@ impl Drop for LockedFile {
 
 /// Asks the system about a lock of a whole file: its answer.
 #[expect(unsafe_code, reason = "no crate of ours has locks that belong to the open file")]
-fn ask(file: &File, command: libc::c_int, kind: libc::c_int) -> io::Result<libc::flock> {
+fn ask(
+    file: &File,
+    command: libc::c_int,
+    // An int on Linux, a short on macOS.
+    kind: impl Into<libc::c_int>,
+) -> io::Result<libc::flock> {
     let mut lock = libc::flock {
-        l_type: kind as libc::c_short,
+        l_type: kind.into() as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: 0,
         l_len: 0,

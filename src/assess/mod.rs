@@ -23,7 +23,7 @@ pub use ranked::{RankedAnswer, RankedFigures, RankedPrompt, RankedSuite, damaged
 pub use verified::{KindFigure, SuiteSampling, VerifiedAnswer, VerifiedFigures, VerifiedSuite};
 
 use crate::domain::evaluation::Evaluation;
-use crate::domain::event::{IterationKind, SeedRow};
+use crate::domain::event::IterationKind;
 use crate::domain::{IterationPlan, Message, Panel, PolicyRef, Prompt, PromptId, RubricId};
 use crate::error::{Code, Error};
 use crate::lm::cancel::Cancel;
@@ -185,13 +185,7 @@ impl SuiteRun<'_> {
             look(&context.bodies().prompt(view, id)?.messages);
         }
         for data in &view.seed_data {
-            let rows = context.blobs.bytes(&data.blob).map_err(StageError::from)?;
-            for line in rows.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                let row: Result<SeedRow, _> = serde_json::from_slice(line);
-                let unreadable =
-                    |error| Error::not_json("a row of seed data, which was read,", &error);
-                look(&row.map_err(unreadable)?.messages);
-            }
+            context.bodies().seed_rows(&data.blob)?.iter().for_each(|row| look(&row.messages));
         }
         Ok(found.len())
     }

@@ -4,6 +4,7 @@ use super::rejudge::PromptsDone;
 use super::rubric::component;
 use super::{ExitStatus, devices, output, signals};
 use clap::{Args, Subcommand, ValueEnum};
+use gradus::assess::BroughtAnswers;
 use gradus::domain::event::SeedRow;
 use gradus::domain::{Prompt, PromptOrigin, Seed};
 use gradus::eft::{
@@ -153,17 +154,13 @@ fn of_file(path: &Path) -> Result<Vec<EftPrompt>, Error> {
 }
 
 fn gathered(file: prompts::PromptFile) -> Vec<EftPrompt> {
-    let rows = file.rows.into_iter().filter_map(|row| {
-        let prompt = Prompt::new(row.messages, PromptOrigin::Given).noted(row.notes);
-        Some((prompt, row.completion?))
-    });
-    let gathered = gradus::assess::BroughtAnswers::gathered(rows).into_iter();
     let given = |text: String| GivenAnswer { text, ended: true };
-    let one = |brought: gradus::assess::BroughtAnswers| EftPrompt {
+    let one = |brought: BroughtAnswers| EftPrompt {
         prompt: brought.prompt,
         answers: brought.answers.into_iter().map(given).collect(),
     };
-    gathered.map(one).collect()
+    let gathered = BroughtAnswers::gathered(file.answered(PromptOrigin::Given));
+    gathered.into_iter().map(one).collect()
 }
 
 fn drawn(
@@ -189,8 +186,7 @@ fn drawn(
     let done = PromptsDone::new();
     let tell = |so_far: usize| done.tell(so_far as u64, all as u64);
     let seed = Seed::root(arguments.seed).derive("eft answers");
-    let answered = draw_answers(&model, prompts, (arguments.each, &sampling, seed), &stop, &tell)?;
-    Ok(answered)
+    Ok(draw_answers(&model, prompts, (arguments.each, &sampling, seed), &stop, &tell)?)
 }
 
 /// A row as gradus init reads it.

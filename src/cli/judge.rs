@@ -3,7 +3,7 @@
 use super::rejudge::PromptsDone;
 use super::{ExitStatus, devices, output, signals};
 use gradus::assess::{AssessWishes, AssessedAnswer, AssessedPrompt, Assessor, BroughtAnswers};
-use gradus::domain::{Prompt, PromptOrigin};
+use gradus::domain::PromptOrigin;
 use gradus::runtime::Folder;
 use gradus::{Code, Error, prompts};
 use std::path::PathBuf;
@@ -65,12 +65,8 @@ fn answered(
     path: &std::path::Path,
     file: prompts::PromptFile,
 ) -> Result<Vec<BroughtAnswers>, Error> {
-    let row = |row: prompts::Row| {
-        let prompt = Prompt::new(row.messages, PromptOrigin::Given).noted(row.notes);
-        Some((prompt, row.completion?))
-    };
     let all = file.rows.len();
-    let rows: Vec<(Prompt, String)> = file.rows.into_iter().filter_map(row).collect();
+    let rows = file.answered(PromptOrigin::Given);
     match rows.len() {
         0 => Err(Error::refused(
             Code::NoAnswers,

@@ -132,11 +132,7 @@ fn ranked(suite: Suite, path: &Path) -> Result<Vec<RankedPrompt>, Error> {
     if suite == Suite::Ranked {
         return read_ranked(path);
     }
-    let rows = prompts::read(path)?.rows.into_iter().filter_map(|row| {
-        let prompt = Prompt::new(row.messages, PromptOrigin::HeldOut).noted(row.notes);
-        Some((prompt, row.completion?))
-    });
-    Ok(damaged(&rows.collect::<Vec<_>>(), 1))
+    Ok(damaged(&prompts::read(path)?.answered(PromptOrigin::HeldOut), 1))
 }
 
 fn shown<T: Serialize>(

@@ -94,6 +94,14 @@ impl PromptFile {
         self.rows.into_iter().map(prompt).collect()
     }
 
+    /// The prompts that have an answer, each with it.
+    pub fn answered(self, origin: PromptOrigin) -> Vec<(Prompt, String)> {
+        let with_answer = self.rows.into_iter().filter_map(|row| {
+            Some((Prompt::new(row.messages, origin).noted(row.notes), row.completion?))
+        });
+        with_answer.collect()
+    }
+
     /// The rows that have an answer, as seed data.
     pub fn seed_rows(self) -> Vec<SeedRow> {
         let with_answer = self.rows.into_iter().filter_map(|row| {

@@ -212,7 +212,7 @@ impl Bodies<'_> {
     /// # Errors
     /// [`StageError::Blob`] when it cannot be read, [`StageError::Missing`] naming a line that is no
     /// row.
-    pub(super) fn seed_rows(&self, blob: &BlobHash) -> Result<Vec<SeedRow>, StageError> {
+    pub(crate) fn seed_rows(&self, blob: &BlobHash) -> Result<Vec<SeedRow>, StageError> {
         let bytes = self.blobs.bytes(blob)?;
         let lines = bytes.split(|b| *b == b'\n').zip(1u64..);
         let row = |(line, number): (&[u8], u64)| {

@@ -40,12 +40,12 @@ def more_words(rng):
 
 def keywords(rng):
     a, b = rng.sample(WORDS, 2)
-    return f"{a}, {b}", f'Work in the words "{a}" and "{b}".'
+    return f"{a}, {b}", f"Work in these words: {a}, {b}"
 
 
 def forbidden(rng):
     word = rng.choice("the and is you of".split())
-    return word, f'Never use the word "{word}".'
+    return word, f"Never use this word: {word}"
 
 
 def blanks(rng):

@@ -202,6 +202,13 @@ codes! {
     NothingToExport = 1101, Never, "The run has nothing of what was to be exported.";
     AdapterNotAlone = 1102, Never, "A policy has no adapter that could be exported by itself.";
     PairUnknown = 1103, Never, "No pair has that id, or more than one.";
+
+    // 12: a run that is served.
+    PromptTooLong = 1201, Never, "A conversation has no room in the model's context.";
+    RequestRefused = 1202, Never, "A request asks for something that there is not, or is not written as it must be.";
+    NotAllowed = 1203, Never, "A request changes something, or asks for what is not public, without the token that it takes.";
+    TooManyAnswers = 1204, Later, "So many answers are wanted at this moment that no more are begun.";
+    NotListening = 1205, Never, "An address cannot be listened on.";
 }
 
 /// What every code begins with.

@@ -24,6 +24,7 @@
 //! | [`assess`] | answers that are no part of the loop: judged, and policies compared |
 //! | [`report`] | tables and plots of what happened |
 //! | [`export`] | what a run made, as other tools open it |
+//! | `http` | a run over HTTP |
 //! | [`config`], [`prompts`], [`stats`] | settings, prompt files, pure numbers |
 //! | [`demo`] | a world that a program can grade |
 
@@ -43,6 +44,8 @@ pub mod error;
 pub mod estimate;
 pub mod export;
 mod faults;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod log;
 mod machine;
 pub mod prompts;

@@ -44,7 +44,7 @@ use crate::stage::judge::runner::JudgeSetup;
 use crate::stage::{Gauge, StageError, root_seed};
 use crate::stats::{LengthAndWin, length_controlled};
 use crate::view::Shared;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -76,7 +76,7 @@ impl BroughtAnswers {
 }
 
 /// An answer that somebody brought, and what was said of it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AssessedAnswer {
     /// The answer.
     pub text: String,
@@ -89,7 +89,7 @@ pub struct AssessedAnswer {
 }
 
 /// A prompt with what was said of the answers to it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AssessedPrompt {
     /// Its turns.
     pub prompt: Vec<Message>,
@@ -309,15 +309,31 @@ impl Assessor {
     pub fn judge(
         &self,
         brought: &[BroughtAnswers],
-        (judge, panel): (&PolicyRow, &Panel),
+        by: (&PolicyRow, &Panel),
         wishes: &AssessWishes,
     ) -> Result<Vec<AssessedPrompt>, Error> {
+        let mut all = Vec::with_capacity(brought.len());
+        self.judge_in_turn(brought, by, wishes, &mut |some| {
+            all.extend(some);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// The same, a batch after another, each handed on before the next.
+    fn judge_in_turn(
+        &self,
+        brought: &[BroughtAnswers],
+        (judge, panel): (&PolicyRow, &Panel),
+        wishes: &AssessWishes,
+        take: &mut dyn FnMut(Vec<AssessedPrompt>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let plan = self.plan(&judge.policy, panel, wishes)?;
         let context = &self.run.context;
         let root = root_seed(&self.run.view)?.derive("judge file");
         let setup = JudgeSetup { policy: Some(&judge.policy), judge: &plan.judge, context };
         let lead = lead(context, panel)?;
-        let mut all = Vec::with_capacity(brought.len());
+        let mut done = 0;
         for chunk in brought.chunks(plan.batch_prompts.max(1) as usize) {
             let distinct: Vec<Distinct<&str>> = chunk.iter().map(distinct).collect();
             let items = chunk.iter().zip(&distinct).map(|(one, distinct)| {
@@ -326,13 +342,15 @@ impl Assessor {
             });
             let items: Vec<JudgingItem<'_>> = items.collect();
             let judged = judge_under(panel, &items, setup)?;
-            for ((one, distinct), result) in chunk.iter().zip(&distinct).zip(&judged) {
+            let each = chunk.iter().zip(&distinct).zip(&judged).map(|((one, distinct), result)| {
                 let scores = result.scores_with_ties(distinct, &lead);
-                all.push(self.assessed(one, distinct, result, &scores));
-            }
-            context.gauge.progress("judge", all.len() as u64, brought.len() as u64);
+                self.assessed(one, distinct, result, &scores)
+            });
+            take(each.collect())?;
+            done += chunk.len();
+            context.gauge.progress("judge", done as u64, brought.len() as u64);
         }
-        Ok(all)
+        Ok(())
     }
 
     fn assessed(

@@ -1,7 +1,8 @@
 //! HOW WELL POLICIES JUDGE, held to what is known: answers that people ranked, and known good answers
 //! beside the same damaged on purpose. The figures are the paper's (Yuan et al., table 4).
 
-use super::{AssessWishes, Assessor, BroughtAnswers};
+use super::records::SuiteRecords;
+use super::{AssessWishes, AssessedPrompt, Assessor, BroughtAnswers};
 use crate::dice::Dice;
 use crate::domain::{Panel, Prompt, PromptOrigin, Seed};
 use crate::error::{Code, Error};
@@ -148,12 +149,14 @@ pub fn damaged(good: &[(Prompt, String)], seed: u64) -> Vec<RankedPrompt> {
 }
 
 impl Assessor {
-    /// Has policies judge ranked answers under a panel.
+    /// Has policies judge ranked answers under a panel. What each says is kept in the run's folder: what
+    /// was judged before is not judged again.
     ///
     /// # Errors
     /// When a rubric cannot be used or a policy cannot be opened.
     pub fn rank(
         &self,
+        name: &str,
         policies: &[PolicyRow],
         ranked: &[RankedPrompt],
         panel: &Panel,
@@ -169,7 +172,7 @@ impl Assessor {
         let best = self.best_score(panel)?;
         let mut scores: Vec<Vec<Vec<Option<f64>>>> = Vec::new();
         for policy in policies {
-            let judged = self.judge(&brought, (policy, panel), wishes)?;
+            let judged = self.judged(name, &brought, (policy, panel), wishes)?;
             let of = judged.into_iter().map(|one| one.answers.iter().map(|a| a.score).collect());
             scores.push(of.collect());
         }
@@ -185,6 +188,32 @@ impl Assessor {
             rubrics: self.names(panel),
             policies: policies.iter().zip(&scores).map(of).collect(),
         })
+    }
+
+    /// What a policy says of answers: what is there, and the rest.
+    fn judged(
+        &self,
+        name: &str,
+        brought: &[BroughtAnswers],
+        (policy, panel): (&PolicyRow, &Panel),
+        wishes: &AssessWishes,
+    ) -> Result<Vec<AssessedPrompt>, Error> {
+        // Who judges is in the name of the file, and in nothing that is the same for all of them.
+        let judge = self.plan(&policy.policy, panel, wishes)?.judge;
+        let settings = serde_json::to_string(&judge);
+        let settings = settings.map_err(|error| Error::not_json("how is judged", &error))?;
+        let mut hasher = blake3::Hasher::new_derive_key("gradus ranked suite v1");
+        hasher.update(settings.as_bytes()).update(format!("{brought:?}").as_bytes());
+        let folder = self.suite_run().folder;
+        let mut records = SuiteRecords::open(folder, (name, &hasher.finalize()), policy)?;
+        let mut rows: Vec<AssessedPrompt> = records.rows()?;
+        let rest = brought.get(rows.len()..).unwrap_or_default();
+        self.judge_in_turn(rest, (policy, panel), wishes, &mut |some| {
+            records.add(&some)?;
+            rows.extend(some);
+            Ok(())
+        })?;
+        Ok(rows)
     }
 }
 

@@ -51,7 +51,16 @@ struct DemoShown {
 }
 
 /// Deletes a folder that nobody asked to keep.
-struct Temporary(Option<PathBuf>);
+pub struct Temporary(Option<PathBuf>);
+
+impl Temporary {
+    /// The folder for a demo: the one that is to be kept, or one that goes in the end.
+    pub fn or_kept(kept: Option<&PathBuf>) -> (Folder, Temporary) {
+        let nobody = format!("gradus-demo-{}", std::process::id());
+        let dir = kept.cloned().unwrap_or_else(|| std::env::temp_dir().join(nobody));
+        (Folder::at(dir.clone()), Temporary(kept.is_none().then_some(dir)))
+    }
+}
 
 impl Drop for Temporary {
     fn drop(&mut self) {
@@ -65,10 +74,7 @@ impl Drop for Temporary {
 pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let began = Instant::now();
     let kept = arguments.dir.clone();
-    let nobody = format!("gradus-demo-{}", std::process::id());
-    let dir = kept.clone().unwrap_or_else(|| std::env::temp_dir().join(nobody));
-    let _temporary = Temporary(kept.is_none().then(|| dir.clone()));
-    let folder = Folder::at(dir);
+    let (folder, _temporary) = Temporary::or_kept(kept.as_ref());
     let stop = signals::stop_flag()?;
     prepare(arguments, &folder)?;
     let oracle = Some(Arc::new(WorldOracle) as Arc<_>);
@@ -131,11 +137,24 @@ impl End {
 
 fn prepare(arguments: &Arguments, folder: &Folder) -> Result<(), Error> {
     let scale = RecipeScale { reduced: arguments.reduced, tuning: arguments.tuning };
+    laid_out(folder, arguments.seed, scale, arguments.base.as_deref())
+}
+
+/// Lays the demo out in a folder, or finds that it is there.
+///
+/// # Errors
+/// When another demo is.
+pub fn laid_out(
+    folder: &Folder,
+    seed: u64,
+    scale: RecipeScale,
+    base: Option<&std::path::Path>,
+) -> Result<(), Error> {
     let started = folder.holds_run() && drive::known(folder)?.seed.is_some();
     if !started {
-        return folder.create(&new_run(arguments.seed, scale, arguments.base.as_deref())?);
+        return folder.create(&new_run(seed, scale, base)?);
     }
-    let wanted = super::recipe::config(arguments.seed, scale)?;
+    let wanted = super::recipe::config(seed, scale)?;
     let found = gradus::config::Config::from_yaml(&folder.config())?;
     if found.seed == wanted.seed && found.prompts.per_iteration == wanted.prompts.per_iteration {
         return Ok(());

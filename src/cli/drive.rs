@@ -50,6 +50,30 @@ pub fn work(
     stop: &Cancel,
 ) -> Result<(WaitOutcome, RunView), Error> {
     let screen = Arc::new(Screen::new(label));
+    let runtime = started(folder, &screen, instead, oracle, label.is_empty())?;
+    // Who says run means go on.
+    let handle = runtime.handle();
+    if handle.view()?.paused {
+        handle.resume_blocking()?;
+    }
+    notify::ready();
+    let outcome = runtime.wait_blocking(Goal::Iterations, stop, |view| screen.tick(view, &runtime));
+    notify::stopping();
+    let view = handle.history();
+    // A signal does not wait for a computation that looks at its flag too seldom.
+    drop(runtime);
+    screen.close();
+    Ok((outcome?, view?))
+}
+
+/// Starts a run, and says what of it is not as one may think; `alone`: not for a run and its arms.
+pub fn started(
+    folder: &Folder,
+    screen: &Arc<Screen>,
+    instead: Instead,
+    oracle: Option<Arc<dyn Oracle>>,
+    alone: bool,
+) -> Result<Runtime, Error> {
     let mut builder = Runtime::builder(folder.path()).gauge(screen.clone());
     if let Some(iterations) = instead.iterations {
         builder = builder.iterations(iterations);
@@ -65,8 +89,7 @@ pub fn work(
         builder = builder.prompt_writer(writer);
     }
     let runtime = builder.start_blocking()?;
-    // Once for a run and its arms.
-    if label.is_empty() {
+    if alone {
         devices::say(runtime.device());
     }
     if let Some(change) = runtime.held_out_change() {
@@ -75,19 +98,7 @@ pub fn work(
     if let Some(to_come) = runtime.settings_to_come() {
         eprintln!("settings: {to_come}");
     }
-    // Who says run means go on.
-    let handle = runtime.handle();
-    if handle.view()?.paused {
-        handle.resume_blocking()?;
-    }
-    notify::ready();
-    let outcome = runtime.wait_blocking(Goal::Iterations, stop, |view| screen.tick(view, &runtime));
-    notify::stopping();
-    let view = handle.history();
-    // A signal does not wait for a computation that looks at its flag too seldom.
-    drop(runtime);
-    screen.close();
-    Ok((outcome?, view?))
+    Ok(runtime)
 }
 
 /// What is known of a run, also while a process works on it.

@@ -30,6 +30,7 @@ mod rejudge;
 mod report;
 mod rubric;
 mod screen;
+mod serve;
 mod shell;
 mod signals;
 mod status;
@@ -63,6 +64,8 @@ enum Verb {
     Doctor(doctor::Arguments),
     /// Go on with a run until its iterations are over.
     Run(drive::Arguments),
+    /// Work on a run, answer chats with its policies, and show it: OpenAI's endpoint, a page, figures.
+    Serve(serve::Arguments),
     /// What a run is doing, or how far it got.
     Status(status::Arguments),
     /// Have a run wait: what it computes is given up, or cut at a step, and done again later.
@@ -142,6 +145,7 @@ fn run(verb: Verb) -> Result<ExitStatus, Error> {
         Verb::Eft(verb) => eft::run(&verb),
         Verb::Doctor(arguments) => doctor::run(&arguments),
         Verb::Run(arguments) => drive::run(&arguments),
+        Verb::Serve(arguments) => serve::run(&arguments),
         Verb::Status(arguments) => status::run(&arguments),
         Verb::Pause(target) => control::pause(&target),
         Verb::Resume(target) => control::resume(&target),

@@ -76,7 +76,8 @@ pub fn run(suite: Suite, arguments: &Arguments, mut run: Assessor) -> Result<Exi
             let ranked = limited(ranked(suite, file(asking)?)?, asking);
             let panel = run.panel(&arguments.by.rubric)?;
             let wishes = AssessWishes { samples: arguments.by.samples };
-            shown(arguments, &run.rank(&policies, &ranked, &panel, &wishes)?, judged)
+            let name = if suite == Suite::Ranked { "ranked" } else { "damaged" };
+            shown(arguments, &run.rank(name, &policies, &ranked, &panel, &wishes)?, judged)
         }
     }
 }

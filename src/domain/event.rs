@@ -15,6 +15,7 @@ use super::plan::{IterationPlan, SampleSet, SettingChange};
 use super::policy::{AdapterShape, PolicyRef};
 use super::probe::ProbeReport;
 use super::prompt::{Message, Prompt};
+use super::vote::Vote;
 use crate::lm::completion::Completion;
 pub use crate::lm::train::StepMetrics;
 use serde::{Deserialize, Serialize};
@@ -327,6 +328,8 @@ pub enum Event {
     },
     /// The run shall have so many iterations, where its settings say fewer.
     IterationsRaised { total: u32 },
+    /// Somebody said what an answer is worth.
+    VoteRecorded { vote: Box<Vote> },
     /// The host asked for a pause; what is computed is given up or cut at a step, and all wait.
     PauseRequested,
     /// The host asked to go on.
@@ -400,6 +403,7 @@ impl Event {
             IterationStarted { .. } => of_run("iteration_started"),
             IterationStartedUnplanned { .. } => of_run("iteration_started_unplanned"),
             PolicyChosen { .. } => of_run("policy_chosen"),
+            VoteRecorded { .. } => of_run("vote_recorded"),
             IterationsRaised { .. } => volatile(of_run("iterations_raised")),
             TaskFailed { .. } => volatile(of_run("task_failed")),
             StageHalted { .. } => volatile(of_run("stage_halted")),

@@ -19,6 +19,7 @@
 //! - `alarm`: what looks like a loop going wrong
 //! - `plan`: what an iteration does
 //! - `pair`: one training example of a preference loss
+//! - `vote`: what people say of answers
 //! - `event`: everything that can have happened
 
 pub mod alarm;
@@ -34,6 +35,7 @@ pub mod probe;
 pub mod prompt;
 pub mod text;
 mod tuple_form;
+pub mod vote;
 
 pub use crate::lm::chat::{Message, Role};
 pub use crate::lm::completion::{Completion, StopReason};

@@ -5,13 +5,16 @@
 
 use super::constraint::{Bound, Constraint};
 use super::text::{
-    around, beginning, bullets, first_few, last_few, placeholders, places, plain, sentences,
-    word_at,
+    around, beginning, bullets, first_few, last_few, onward, placeholders, places, plain,
+    sentences, word_at, words,
 };
 use std::ops::Range;
 
 /// Things that are listed at most.
 const LISTED_MAX: usize = 8;
+/// Marks on the way to a number of words, at most, and what they are a multiple of.
+const STEPS_MAX: usize = 5;
+const STEP: usize = 5;
 /// Characters of what is quoted of a title, a postscript or a blank.
 const QUOTED_MAX: usize = 40;
 
@@ -26,7 +29,7 @@ fn found(constraint: &Constraint, text: &str) -> String {
     match constraint {
         Constraint::Words(words) => {
             let each = words.iter().map(|word| match places(text, word, false).first() {
-                Some(place) => format!("{word} in: {}", around(text, place.clone())),
+                Some(place) => format!("{word} in: {}", onward(text, place.clone(), 3)),
                 None => format!("no {word}"),
             });
             each.collect::<Vec<_>>().join("; ")
@@ -34,7 +37,7 @@ fn found(constraint: &Constraint, text: &str) -> String {
         Constraint::NotWords(words) => {
             let found = words.iter().find_map(|word| {
                 let place = places(text, word, true).into_iter().next()?;
-                Some(format!("{word} in: {}", around(text, place)))
+                Some(format!("{word} in: {}", onward(text, place, 3)))
             });
             found.unwrap_or_else(|| format!("no {}", words.join(", no ")))
         }
@@ -42,10 +45,7 @@ fn found(constraint: &Constraint, text: &str) -> String {
         Constraint::LetterTimes(letter, bound) => {
             listed(text, places(text, letter, false), letter, *bound)
         }
-        Constraint::WordCount(_) => {
-            let words = text.split_whitespace().count();
-            format!("about {} words", (words + 2) / 5 * 5)
-        }
+        Constraint::WordCount(bound) => counted(&words(text), *bound),
         Constraint::Sentences(bound) => {
             numbered(sentences(text).iter().map(|one| first_few(one, 2)), *bound, "no sentence")
         }
@@ -114,6 +114,22 @@ fn numbered(things: impl Iterator<Item = String>, bound: Bound, none: &str) -> S
     }
 }
 
+/// `10 was, 20 over, 30 again`: the words that stand there, on the way to the one that a bound speaks of.
+/// A small model cannot count a text, and can find its way through it.
+fn counted(words: &[&str], bound: Bound) -> String {
+    let (Bound::AtLeast(wanted) | Bound::LessThan(wanted) | Bound::Exactly(wanted)) = bound;
+    let step = wanted.div_ceil(STEPS_MAX).next_multiple_of(STEP).max(STEP);
+    let passed = (1..).map(|n| n * step).take_while(|at| *at < wanted);
+    let one_more = matches!(bound, Bound::Exactly(_)).then_some(wanted + 1);
+    let marks = passed.chain([wanted]).chain(one_more);
+    let found = marks.filter_map(|at| Some(format!("{at} {}", words.get(at.checked_sub(1)?)?)));
+    let found: Vec<String> = found.collect();
+    match found.is_empty() {
+        true => format!("fewer than {}", step.min(wanted)),
+        false => found.join(", "),
+    }
+}
+
 /// Where something stands, each with its neighbours.
 fn listed(text: &str, places: Vec<Range<usize>>, what: &str, bound: Bound) -> String {
     let each = places.into_iter().map(|place| word_at(text, place));
@@ -147,17 +163,15 @@ mod tests {
         for (name, value, response, wanted) in [
             ("punctuation:no_comma", "", "In the end, we go", "comma in: the end, we"),
             ("punctuation:no_comma", "", "We go", "no comma"),
-            (
-                "keywords:existence",
-                "apple, pear",
-                "An Apple pie",
-                "apple in: An Apple pie; no pear",
-            ),
-            ("keywords:forbidden_words", "the, a", "Go to the end", "the in: to the end"),
+            ("keywords:existence", "apple, pear", "An Apple pie", "apple in: Apple pie; no pear"),
+            ("keywords:forbidden_words", "the, a", "Go to the end", "the in: the end"),
             ("keywords:forbidden_words", "the, a", "Go", "no the, no a"),
             ("keywords:frequency", "so at least 2", "So, so and so", "1 So, 2 so, more"),
             ("keywords:letter_frequency", "q at least 1", "plain", "no q"),
-            ("length_constraints:number_words", "less than 20", "one two three", "about 5 words"),
+            ("length_constraints:number_words", "less than 20", "one two three", "fewer than 5"),
+            ("length_constraints:number_words", "at least 3", "It isn't", "3 t"),
+            ("length_constraints:number_words", "2", "one, two three", "2 two, 3 three"),
+            ("length_constraints:number_words", "at least 6", "a b c d e f g", "5 e, 6 f"),
             (
                 "length_constraints:number_sentences",
                 "less than 3",

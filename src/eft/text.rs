@@ -29,6 +29,18 @@ pub(super) fn around(text: &str, place: Range<usize>) -> String {
     plain(&format!("{head}{touched_before}{inside}{touched_after}{tail}"))
 }
 
+/// The words that a place lies in, and those after it, so many in all.
+pub(super) fn onward(text: &str, place: Range<usize>, words: usize) -> String {
+    let before = text.get(..place.start).unwrap_or_default();
+    let from = before.rfind(char::is_whitespace).map_or(0, |at| at + width(before, at));
+    first_few(text.get(from..).unwrap_or_default(), words)
+}
+
+/// Words as the verifier counts them.
+pub(super) fn words(text: &str) -> Vec<&str> {
+    text.split(|c: char| !in_a_word(c)).filter(|word| !word.is_empty()).collect()
+}
+
 /// The word that a place lies in, without the marks around it.
 pub(super) fn word_at(text: &str, place: Range<usize>) -> String {
     let before = text.get(..place.start).unwrap_or_default();

@@ -12,6 +12,7 @@
 //! [`open`], its kind in `config/engines.rs`, its test.
 
 mod backend;
+pub mod batcher;
 pub mod candle;
 pub mod error;
 pub mod local;

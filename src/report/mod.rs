@@ -27,7 +27,7 @@ pub use judging::{AttackRow, BadAnswerRow, RubricJudgments, rubrics_table};
 pub use page::{MARK, page};
 pub use plain::{PlainVerdict, Reason, RunVerdict, Speaks};
 pub(crate) use plain::{decisive, opponent};
-pub use plot::PlotFigure;
+pub use plot::{PlotFigure, svg};
 #[cfg(feature = "png")]
 pub use png::{NotDrawn, png};
 pub use table::{iterations_table, judge_table, time_table};

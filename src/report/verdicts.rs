@@ -1,10 +1,10 @@
 //! What judges said of an answer, in their own words.
 
 use crate::domain::{Judgment, Outcome, RubricId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What a judge said of an answer once.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RecordedVerdict {
     /// The rubric that asked: `additive-five@0.2.0`.
     pub rubric: String,

@@ -2,6 +2,7 @@
 //! dropped; and threads for what a host awaits.
 
 use crate::error::Error;
+use crate::lm::cancel::Cancel;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::thread::JoinHandle;
 
@@ -51,4 +52,13 @@ pub(super) async fn on_a_thread<T: Send + 'static>(
     let thread = std::thread::Builder::new().name("gradus-asked".to_owned()).spawn(run);
     thread.map_err(|error| Error::io("a thread", error))?;
     receive.await.map_err(|_| Error::Closed)?
+}
+
+/// Stops a computation whose result nobody waits for any more.
+pub(super) struct CancelOnDrop(pub(super) Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
 }

@@ -1,6 +1,7 @@
 //! How a runtime is put together and started.
 
 use super::admission::AdmissionIndex;
+use super::answering::AnsweringPolicies;
 use super::background::on_a_thread;
 use super::component_folder::ComponentFolder;
 use super::core::{Core, Live};
@@ -26,6 +27,7 @@ use crate::error::Error;
 use crate::estimate::{self, Kinds, Outline};
 use crate::lm::cancel::Cancel;
 use crate::lm::device::{DeviceChoice, SelectedDevice, select};
+use crate::lm::foreground::Foreground;
 use crate::lm::model_files::ModelFiles;
 use crate::lm::threads;
 use crate::log::{Clock, DurableLog, Log};
@@ -246,6 +248,7 @@ impl Builder {
         referees::check(&config, &view, &registry)?;
         let reserve = Reserve { mib: config.supervision.memory_reserve_mib };
         let (config, progress) = (Arc::new(config), Arc::new(Progress::passed_on_to(self.gauge)));
+        let foreground = Foreground::default();
         let context = StageContext {
             log: log.clone(),
             models: models.clone(),
@@ -253,7 +256,7 @@ impl Builder {
             writer,
             rubrics: registry.clone(),
             oracle: self.oracle,
-            cancel: Cancel::default(),
+            cancel: Cancel::behind(&foreground),
             gauge: progress.clone(),
             headroom: self.headroom.unwrap_or_else(|| Arc::new(reserve)),
         };
@@ -276,6 +279,7 @@ impl Builder {
             stages: system.states().clone(),
             stop: Cancel::default(),
             work,
+            answering: AnsweringPolicies::before(&foreground),
         };
         let (admission, kept, live) = (AdmissionIndex::default(), blobs.clone(), Some(live));
         let core = Arc::new(Core { log, view, admission, rubrics, blobs: kept, live });

@@ -3,12 +3,14 @@
 
 use super::Folder;
 use super::admission::AdmissionIndex;
+use super::answering::AnsweringPolicies;
 use super::policies::{self, PolicyChoice};
 use super::rubrics::{self, Rubrics};
 use super::served::ServedPolicy;
 use super::settings::ComparedSettings;
 use super::status::{Activity, IterationProgress, Progress, Status, by_name};
 use super::surface::{Admission, Answer, Command, Component, Query, Reply};
+use super::votes;
 use crate::actor::{StageStates, StageStatus};
 use crate::blob::BlobStore;
 use crate::config::Config;
@@ -18,7 +20,6 @@ use crate::engine::local::LocalModel;
 use crate::error::{Code, Error};
 use crate::lm::cancel::Cancel;
 use crate::log::{Appended, Batch, Clock, DurableLog, Health, Log};
-use crate::stage::StageError;
 use crate::stage::conductor::PromptsAwaited;
 use crate::view::{LiveView, RunView};
 use std::sync::Arc;
@@ -48,6 +49,8 @@ pub(super) struct Live {
     pub(super) stop: Cancel,
     /// What all tasks work under: it counts the tokens that are drawn.
     pub(super) work: Cancel,
+    /// Policies that answer callers; what they draw comes before what works.
+    pub(super) answering: AnsweringPolicies,
 }
 
 impl Core {
@@ -104,6 +107,7 @@ impl Core {
                 let row = policies::find(self.view()?.as_ref(), "latest")?;
                 Ok(Answer::PolicyChosen(self.choose(row, false, reason)?))
             }
+            Command::Vote { vote } => self.record(Event::VoteRecorded { vote }),
             Command::InstallRubric { component: Component(bytes) } => {
                 Ok(Answer::Installed(rubrics.install(&bytes)?))
             }
@@ -134,6 +138,9 @@ impl Core {
             Query::Status => Reply::Status(Box::new(self.status()?)),
             Query::Rubrics => Reply::Rubrics { rubrics: self.rubrics.list()? },
             Query::Policies => Reply::Policies { policies: policies::list(self.view()?.as_ref()) },
+            Query::Votes { from, limit } => {
+                votes::told(self.view()?.as_ref(), self.log.as_ref(), (*from, *limit))?
+            }
         })
     }
 
@@ -193,16 +200,23 @@ impl Core {
         Ok(PolicyChoice { at, ..choice })
     }
 
-    /// The policy that acts, opened.
+    /// A policy, opened: `latest`, `base`, `M2`, or the beginning of its hash.
     ///
     /// # Errors
-    /// When its blobs are missing or damaged.
-    pub(super) fn policy(&self) -> Result<ServedPolicy, Error> {
+    /// When there is none of that name; when its blobs are missing or damaged.
+    pub(super) fn policy(&self, wanted: &str) -> Result<ServedPolicy, Error> {
         let none = || Error::refused(Code::RunNotBegun, "the run has no policy yet".to_owned());
         let live = self.live.as_ref().ok_or(Error::Closed)?;
-        let policy = self.view()?.policy.clone().ok_or_else(none)?;
-        let opened = live.local.policy(&policy, &live.config.engine()).map_err(StageError::from)?;
-        Ok(ServedPolicy::new(policy, opened, &live.config.sampling.drawing()))
+        let view = self.view()?;
+        view.policy.as_ref().ok_or_else(none)?;
+        let row = policies::find(&view, wanted)?;
+        let how = (&live.config.engine(), &live.config.sampling.drawing());
+        live.answering.serve(&row, &live.local, how)
+    }
+
+    /// Answers to callers that wait for their first token, and those that are being drawn.
+    pub(super) fn answering(&self) -> (usize, usize) {
+        self.live.as_ref().map_or((0, 0), |live| live.answering.load())
     }
 
     /// What every stage is doing; nothing where none works.
@@ -271,10 +285,11 @@ impl Core {
 }
 
 /// What a view tells of a run that nobody works on.
-pub(super) fn told_by(view: &RunView, query: &Query) -> Reply {
-    match query {
+pub(super) fn told_by(view: &RunView, log: &dyn Log, query: &Query) -> Result<Reply, Error> {
+    Ok(match query {
         Query::Status => Reply::Status(Box::new(Status::of(view))),
         Query::Rubrics => Reply::Rubrics { rubrics: rubrics::list(view, |_| None) },
         Query::Policies => Reply::Policies { policies: policies::list(view) },
-    }
+        Query::Votes { from, limit } => votes::told(view, log, (*from, *limit))?,
+    })
 }

@@ -108,6 +108,11 @@ impl Folder {
         self.0.join("status.json")
     }
 
+    /// The token that a served run takes from who changes it.
+    pub fn token(&self) -> PathBuf {
+        self.0.join("token")
+    }
+
     pub(crate) fn rubrics(&self) -> PathBuf {
         self.0.join("rubrics")
     }

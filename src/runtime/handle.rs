@@ -180,7 +180,24 @@ impl Handle {
     /// # Errors
     /// When its weights are missing or damaged; [`Error::Closed`].
     pub async fn policy(&self) -> Result<ServedPolicy, Error> {
-        self.with(Core::policy).await
+        self.policy_named("latest").await
+    }
+
+    /// A policy of the run, ready to answer: `latest`, `base`, `M2`, or the beginning of its hash.
+    ///
+    /// # Errors
+    /// When there is none of that name; as [`Handle::policy`].
+    pub async fn policy_named(&self, wanted: &str) -> Result<ServedPolicy, Error> {
+        let wanted = wanted.to_owned();
+        self.with(move |core| core.policy(&wanted)).await
+    }
+
+    /// Answers to callers that wait for their first token, and those that are being drawn.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn answering(&self) -> Result<(usize, usize), Error> {
+        Ok(self.core()?.answering())
     }
 
     /// As [`Handle::policy`], for callers that may wait.
@@ -188,7 +205,7 @@ impl Handle {
     /// # Errors
     /// As [`Handle::policy`].
     pub fn policy_blocking(&self) -> Result<ServedPolicy, Error> {
-        self.core()?.policy()
+        self.core()?.policy("latest")
     }
 
     /// Reads the log from an offset on, and waits for what is to come.

@@ -31,9 +31,11 @@
 //! - `retention`: what a long run may forget
 //! - `alone`: what is asked of a run that no process works on
 //! - `served`: a policy that answers, for a host
+//! - `answering`: which policies answer at this moment
 //! - `opened`: a run that is read: its policies answer, its model judges
 //! - `status`: what a run is doing
 //! - `surface`: everything that can be asked of a run, as data
+//! - `votes`: what people said of answers
 //! - `admission`: which prompts are new and may be trained on
 //! - `core`: what carries out the surface
 //! - `socket`: the surface between processes
@@ -47,6 +49,7 @@
 
 mod admission;
 mod alone;
+mod answering;
 mod background;
 mod builder;
 mod component_folder;
@@ -80,6 +83,7 @@ mod status_file;
 mod subscription;
 mod surface;
 pub(crate) mod tensorboard;
+mod votes;
 mod wait;
 mod watched;
 
@@ -94,8 +98,11 @@ pub use outcome::{FailedIteration, Goal, WaitOutcome};
 pub use policies::{PolicyChoice, PolicyRow, find as find_policy};
 pub use retention::Freed;
 pub use running::Runtime;
-pub use served::{AnswerSettings, PolicyAnswer, ServedPolicy, TextStream};
+pub use served::{
+    AnswerEnd, AnswerPiece, AnswerSettings, AnswerStream, AnswerToken, EncodedPrompt, PolicyAnswer,
+    ServedPolicy, TextStream,
+};
 pub use settings::SettingsToCome;
 pub use status::{Activity, IterationProgress, Status};
 pub use subscription::{Delivered, Subscription};
-pub use surface::{Admission, Answer, Command, Component, Query, Reply};
+pub use surface::{Admission, Answer, Command, Component, Query, RecordedVote, Reply};

@@ -1,6 +1,7 @@
 //! A RUN THAT IS ASKED: its policies answer, or its model judges, and nothing of it changes. Works beside
 //! a process that works on it.
 
+use super::answering::AnsweringPolicies;
 use super::rubrics;
 use super::served::ServedPolicy;
 use super::{Folder, PolicyRow, find_policy, fold, identity, models};
@@ -16,7 +17,7 @@ use crate::log::Log;
 use crate::rubric::{Rubric, RubricEngine, Subject, bundled};
 use crate::stage::judge::panel::name_of;
 use crate::stage::writer::numbered::Numbered;
-use crate::stage::{Ample, Gauge, StageContext, StageError};
+use crate::stage::{Ample, Gauge, StageContext};
 use crate::view::RunView;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,6 +29,7 @@ pub struct OpenedRun {
     config: Config,
     device: SelectedDevice,
     local: Arc<LocalModel>,
+    answering: AnsweringPolicies,
 }
 
 impl OpenedRun {
@@ -44,7 +46,8 @@ impl OpenedRun {
         identity::check_model(&view, &model, folder)?;
         let local = LocalModel::new(model, folder.blobs(), &device, config.dtype)?
             .with_adapters_of_old(identity::adapters_of_old(&view, &config));
-        Ok(OpenedRun { view, config, device, local: Arc::new(local) })
+        let answering = AnsweringPolicies::default();
+        Ok(OpenedRun { view, config, device, local: Arc::new(local), answering })
     }
 
     /// What computes, and why.
@@ -74,9 +77,8 @@ impl OpenedRun {
     /// # Errors
     /// When its weights are missing or damaged.
     pub fn serve(&self, row: &PolicyRow) -> Result<ServedPolicy, Error> {
-        let engine = self.config.engine();
-        let model = self.local.policy(&row.policy, &engine).map_err(StageError::from)?;
-        Ok(ServedPolicy::new(row.policy.clone(), model, &self.config.sampling.drawing()))
+        let how = (&self.config.engine(), &self.config.sampling.drawing());
+        self.answering.serve(row, &self.local, how)
     }
 }
 

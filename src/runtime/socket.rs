@@ -278,7 +278,8 @@ fn ask(folder: &Folder, ask: Ask) -> Result<Response, Error> {
 
 /// What the log of a run says that nobody works on.
 fn read(folder: &Folder, query: &Query) -> Result<Reply, Error> {
-    Ok(super::core::told_by(&fold(&folder.read_log()?)?, query))
+    let log = folder.read_log()?;
+    super::core::told_by(&fold(&log)?, &log, query)
 }
 
 fn exchange(

@@ -5,6 +5,7 @@
 use super::policies::{PolicyChoice, PolicyRow};
 use super::rubrics::{Activated, Again, Installed, RubricRow, RubricWanted};
 use super::status::Status;
+use crate::domain::vote::{Vote, VoteCounts};
 use crate::domain::{Offset, Prompt, PromptId, RubricId, When};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -48,6 +49,11 @@ pub enum Command {
     UnpinPolicy {
         /// Why, for the record.
         reason: String,
+    },
+    /// Keep what somebody says of an answer.
+    Vote {
+        /// What is said, and of what.
+        vote: Box<Vote>,
     },
     /// Keep a rubric. It judges nothing before it is activated.
     InstallRubric {
@@ -132,6 +138,14 @@ pub enum Query {
     Rubrics,
     /// Its policies, and which of them acts.
     Policies,
+    /// What people said of answers, in the order in which they did.
+    Votes {
+        /// Those that were recorded from there on.
+        #[serde(default)]
+        from: Offset,
+        /// At most so many.
+        limit: usize,
+    },
 }
 
 /// What a [`Query`] asked for.
@@ -151,6 +165,28 @@ pub enum Reply {
         /// In the order in which they came about.
         policies: Vec<PolicyRow>,
     },
+    /// Of [`Query::Votes`].
+    Votes {
+        /// How many there are in all.
+        counts: VoteCounts,
+        /// Those that were asked for.
+        votes: Vec<RecordedVote>,
+        /// Where to ask for more; none: there are no more.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next: Option<Offset>,
+    },
+}
+
+/// A vote, with its place in the log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecordedVote {
+    /// Where the log says so; its id.
+    pub at: Offset,
+    /// When, milliseconds since 1970.
+    pub at_ms: u64,
+    /// What was said.
+    #[serde(flatten)]
+    pub vote: Vote,
 }
 
 /// The bytes of a WebAssembly component; as text they are base64.

@@ -1,9 +1,8 @@
 //! WAIT: until a run has reached its goal.
 
-use super::background::on_a_thread;
+use super::background::{CancelOnDrop, on_a_thread};
 use super::core::Core;
 use super::running::{Runtime, RuntimeState};
-use super::served::CancelOnDrop;
 use super::{Freed, Goal, WaitOutcome, outcome, retention};
 use crate::error::Error;
 use crate::lm::cancel::Cancel;

@@ -63,7 +63,7 @@ impl IterationView {
             PromptAdmitted { .. } | PromptRejected { .. } | PromptsHeldOut { .. } => {}
             SeedDataAdmitted { .. } => {}
             IterationStarted { .. } | IterationStartedUnplanned { .. } => {}
-            PolicyChosen { .. } | IterationsRaised { .. } => {}
+            PolicyChosen { .. } | IterationsRaised { .. } | VoteRecorded { .. } => {}
             TaskFailed { .. } | StageHalted { .. } | PauseRequested | ResumeRequested => {}
             LogRepaired { .. } | LogCompacted { .. } => {}
         }
@@ -123,6 +123,7 @@ impl RunView {
                 self.pinned = *pinned;
             }
             IterationsRaised { total } => self.iterations_raised = *total,
+            VoteRecorded { vote } => self.votes.add(&vote.verdict),
             PauseRequested => self.paused = true,
             ResumeRequested => {
                 self.paused = false;

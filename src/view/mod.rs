@@ -34,6 +34,7 @@ pub use shared_map::{Iter, SharedMap};
 pub use shared_set::SharedSet;
 
 use crate::domain::plan::{SeedSet, SettingChange};
+use crate::domain::vote::VoteCounts;
 use crate::domain::{
     AdapterShape, BlobHash, Event, Iteration, Offset, Panel, PolicyRef, PromptId, PromptOrigin,
     RubricId, Seed, TaskKey, When,
@@ -65,6 +66,10 @@ fn is_none(count: &u64) -> bool {
 
 /// Records folded at a time.
 pub(crate) const FOLD_RECORDS: usize = 512;
+
+fn no_votes(votes: &VoteCounts) -> bool {
+    votes.all() == 0
+}
 
 fn is_zero(n: &u32) -> bool {
     *n == 0
@@ -114,6 +119,9 @@ pub struct RunView {
     /// How many iterations somebody wants, where the settings say fewer.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub iterations_raised: u32,
+    /// What people said of answers.
+    #[serde(default, skip_serializing_if = "no_votes")]
+    pub votes: VoteCounts,
     /// The first promoted policy after the base (M1), which later ones are compared with.
     pub first: Option<PolicyRef>,
     /// Judges iterations opened from here on.

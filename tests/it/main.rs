@@ -63,6 +63,8 @@ mod retention;
 mod rubric;
 #[cfg(feature = "cli")]
 mod runs;
+#[cfg(feature = "cli")]
+mod serve;
 mod simulation;
 #[cfg(feature = "cli")]
 mod stops;

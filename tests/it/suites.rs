@@ -103,6 +103,19 @@ impl Measured {
         refused(&self.arguments(suite))
     }
 
+    /// A file in which a policy's rows under a suite are kept.
+    fn kept(&self, suite: &str) -> PathBuf {
+        let inside = |dir: &Path| -> Vec<PathBuf> {
+            let mut all: Vec<_> =
+                std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+            all.sort();
+            all
+        };
+        let all = inside(&self.run.join("suites"));
+        let of_suite = |dir: &&PathBuf| text(dir).contains(&format!("suites/{suite}-"));
+        inside(all.iter().find(of_suite).unwrap()).swap_remove(0)
+    }
+
     fn is_as_it_was(&self) {
         assert_eq!(digest(&self.run), self.before, "the run is as it was");
     }
@@ -144,8 +157,7 @@ fn a_program_measures_policies_and_what_it_found_is_kept() {
         assert!(policy["base_nats"].as_f64().unwrap() < 0.0, "{policy}");
     }
     // A line that a kill cut off is asked again.
-    let only = |dir: &Path| std::fs::read_dir(dir).unwrap().next().unwrap().unwrap().path();
-    let rows = only(&only(&measured.run.join("suites")));
+    let rows = measured.kept("verifier");
     let whole_text = std::fs::read_to_string(&rows).unwrap();
     std::fs::write(&rows, &whole_text[..whole_text.len() - 20]).unwrap();
     assert_eq!(measured.said(&verifier), shown, "the same after a kill");
@@ -179,6 +191,13 @@ fn choices_and_judging_are_measured() {
     let ranked = measured.file("ranked.jsonl", &rows);
     let shown = measured.said(&["ranked", "--file", &ranked, "--samples", "1"]);
     assert!(shown.contains("2 prompts, judged under") && shown.contains("4/4"), "{shown}");
+    let kept = measured.kept("ranked");
+    let whole = std::fs::read_to_string(&kept).unwrap();
+    assert_eq!(whole.lines().count(), 2, "a line for each prompt, with the judge's words: {whole}");
+    std::fs::write(&kept, &whole[..whole.len() - 20]).unwrap();
+    let asked = ["ranked", "--file", &ranked, "--samples", "1"];
+    assert_eq!(measured.said(&asked), shown, "the same after a kill");
+    assert_eq!(std::fs::read_to_string(&kept).unwrap(), whole);
     let row = |a: &str, b: &str| json!({"prompt": a, "completion": b});
     let rows = [row("sort : b a c d .", "a b c d ."), row("sort : d c a .", "a c d and so .")];
     let good = measured.file("good.jsonl", &rows);

@@ -3,6 +3,7 @@
 //! who watches.
 
 use super::error::LmError;
+use super::foreground::{Foreground, GivesWay};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -14,6 +15,7 @@ struct CancelState {
     looks: AtomicU64,
     drawn: AtomicU64,
     parent: Option<Cancel>,
+    gives_way: Option<GivesWay>,
 }
 
 /// Shared between whoever may stop a computation and the computation.
@@ -21,9 +23,18 @@ struct CancelState {
 pub struct Cancel(Arc<CancelState>);
 
 impl Cancel {
+    /// A flag whose holders give way to what comes first, wherever they [check](Cancel::check) it or
+    /// a child of it.
+    pub fn behind(foreground: &Foreground) -> Cancel {
+        let gives_way = Some(GivesWay::to(foreground));
+        Cancel(Arc::new(CancelState { gives_way, ..CancelState::default() }))
+    }
+
     /// A flag for one part of the work: set with this one, or alone.
     pub fn child(&self) -> Cancel {
-        Cancel(Arc::new(CancelState { parent: Some(self.clone()), ..CancelState::default() }))
+        let gives_way = self.0.gives_way.as_ref().map(GivesWay::anew);
+        let parent = Some(self.clone());
+        Cancel(Arc::new(CancelState { parent, gives_way, ..CancelState::default() }))
     }
 
     /// Asks all holders to stop.
@@ -89,11 +100,14 @@ impl Cancel {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// `Err(Cancelled)` once somebody asked.
+    /// `Err(Cancelled)` once somebody asked. Where others come first it waits for them.
     ///
     /// # Errors
     /// [`LmError::Cancelled`].
     pub fn check(&self) -> Result<(), LmError> {
+        if let Some(gives_way) = self.0.gives_way.as_ref().filter(|_| !self.is_cancelled()) {
+            gives_way.wait();
+        }
         if self.is_cancelled() { Err(LmError::Cancelled) } else { Ok(()) }
     }
 }

@@ -12,6 +12,7 @@
 //! - `seed`: derived randomness
 //! - `chat`: turns of a chat
 //! - `completion`: what the model answered
+//! - `foreground`: what comes first, and what gives way to it
 //! - `cancel`: a flag that long computations look at
 //! - `threads`: the threads that all computations share
 //! - `ops`: operations over rows of f32, forward and backward
@@ -77,6 +78,7 @@ pub mod decoder;
 pub mod device;
 pub mod error;
 pub mod estimate;
+pub mod foreground;
 pub mod fork;
 pub mod generate;
 pub mod gguf;

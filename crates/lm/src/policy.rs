@@ -6,7 +6,7 @@ use super::chat::Message;
 use super::completion::Completion;
 use super::config::ModelConfig;
 use super::error::LmError;
-use super::generate::{DrawRequest, DrawnToken, Generator};
+use super::generate::{DrawRequest, DrawSource, Drawn, Generator, ToldToken};
 use super::gpu::{AdapterUse, Base, Gpu, GpuDecoder, Trainable, WeightStore};
 use super::lora::{Lora, LoraSettings};
 use super::model_files::ModelFiles;
@@ -29,26 +29,29 @@ pub trait LanguageModel: Vocabulary {
         cancel: &Cancel,
     ) -> Result<Vec<Vec<Completion>>, LmError>;
 
-    /// As [`LanguageModel::draw`], and tells every token when it is drawn. A model that cannot tells
-    /// them when all are drawn.
+    /// Draws what a source asks for, requests that come later together with those in hand, until no
+    /// more will come. The result of a request does not depend on the others. A model that draws one
+    /// request after another tells its tokens when all of them are drawn.
     ///
     /// # Errors
-    /// See [`Generator::draw`].
-    fn draw_told(
+    /// See [`Generator::draw_continuously`].
+    fn draw_continuously(
         &self,
-        requests: &[DrawRequest],
+        source: &mut dyn DrawSource,
         cancel: &Cancel,
-        tell: &dyn Fn(DrawnToken),
-    ) -> Result<Vec<Vec<Completion>>, LmError> {
-        let drawn = self.draw(requests, cancel)?;
-        for (request, candidates) in drawn.iter().enumerate() {
-            for (candidate, completion) in candidates.iter().enumerate() {
-                for &id in &completion.token_ids {
-                    tell(DrawnToken { request, candidate, id });
+    ) -> Result<(), LmError> {
+        let mut request = 0;
+        while let Some(requests) = source.next(1, true) {
+            for asked in requests {
+                match self.draw(&[asked], cancel) {
+                    Ok(drawn) => tell_whole(source, request, drawn.into_iter().flatten()),
+                    Err(LmError::Cancelled) => return Err(LmError::Cancelled),
+                    Err(why) => source.refused(request, why),
                 }
+                request += 1;
             }
         }
-        Ok(drawn)
+        Ok(())
     }
 
     /// Per context and choice: the log-probability of the choice right after the context.
@@ -61,6 +64,25 @@ pub trait LanguageModel: Vocabulary {
         choices: &[Vec<u32>],
         cancel: &Cancel,
     ) -> Result<Vec<Vec<f64>>, LmError>;
+}
+
+/// Tells a source of answers that were drawn as a whole.
+fn tell_whole(
+    source: &mut dyn DrawSource,
+    request: usize,
+    answers: impl Iterator<Item = Completion>,
+) {
+    for (candidate, answer) in answers.enumerate() {
+        let Completion { token_ids, logp, stop, .. } = answer;
+        let mut wanted = true;
+        for &id in &token_ids {
+            wanted = wanted && source.token(ToldToken { request, candidate, id, logp: None });
+        }
+        if wanted {
+            let logp = logp.unwrap_or_default();
+            source.ended(request, candidate, Drawn { token_ids, logp, stop });
+        }
+    }
 }
 
 /// A LoRA adapter: PEFT's tensor names, and the numbers of its `adapter_config.json`.
@@ -187,21 +209,20 @@ impl LanguageModel for Policy {
         requests: &[DrawRequest],
         cancel: &Cancel,
     ) -> Result<Vec<Vec<Completion>>, LmError> {
-        self.draw_told(requests, cancel, &|_| {})
-    }
-
-    fn draw_told(
-        &self,
-        requests: &[DrawRequest],
-        cancel: &Cancel,
-        tell: &dyn Fn(DrawnToken),
-    ) -> Result<Vec<Vec<Completion>>, LmError> {
-        let drawn = self.generator.draw_told(requests, cancel, tell)?;
+        let drawn = self.generator.draw(requests, cancel)?;
         let completion = |d: super::generate::Drawn| {
             let text = self.files.tokenizer().decode(&d.token_ids)?;
             Ok(Completion { text, token_ids: d.token_ids, logp: Some(d.logp), stop: d.stop })
         };
         drawn.into_iter().map(|r| r.into_iter().map(completion).collect()).collect()
+    }
+
+    fn draw_continuously(
+        &self,
+        source: &mut dyn DrawSource,
+        cancel: &Cancel,
+    ) -> Result<(), LmError> {
+        self.generator.draw_continuously(source, cancel)
     }
 
     fn choice_logps(

@@ -50,8 +50,9 @@ impl Generator {
     ) -> Result<Vec<Vec<f64>>, LmError> {
         let longest = choices.iter().map(Vec::len).max().unwrap_or(0);
         let slices: Vec<&[u32]> = contexts.iter().map(Vec::as_slice).collect();
+        let mut session = self.network.session();
         let mut prefill =
-            Prefill::new(self.network.session(), &self.config, slices, &vec![1; contexts.len()]);
+            Prefill::new(&mut *session, &self.config, slices, &vec![1; contexts.len()]);
         let mut results = Vec::with_capacity(contexts.len());
         let indices: Vec<usize> = (0..contexts.len()).collect();
         let firsts: Vec<u32> = choices.iter().map(|choice| choice[0]).collect();

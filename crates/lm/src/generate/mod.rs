@@ -9,12 +9,14 @@
 mod attention;
 mod cache;
 mod choice;
+mod continuous;
 mod network;
 mod plan;
 mod sample;
 mod session;
 mod tree;
 
+pub use continuous::{DrawSource, ToldToken};
 pub(crate) use sample::not_a_number;
 pub use sample::{Sampling, TokenMass, argmax, choose, kept, log_sum_exp, logp_of, penalised};
 pub(crate) use session::{KvSession, OpensSessions, TokenRequest};
@@ -33,7 +35,6 @@ use network::PackedNetwork;
 use plan::PrefillPlan;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -57,17 +58,6 @@ pub struct Drawn {
     pub logp: f64,
     /// Why it ended.
     pub stop: StopReason,
-}
-
-/// A token of a sequence that is being drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DrawnToken {
-    /// Which request.
-    pub request: usize,
-    /// Which of its candidates.
-    pub candidate: usize,
-    /// The token; a stop id is told too.
-    pub id: u32,
 }
 
 /// Sequences of a model of this shape that are drawn at the same time, where this computes.
@@ -140,38 +130,11 @@ impl Generator {
         requests: &[DrawRequest],
         cancel: &Cancel,
     ) -> Result<Vec<Vec<Drawn>>, LmError> {
-        self.draw_told(requests, cancel, &|_| {})
-    }
-
-    /// As [`Generator::draw`], and tells every token when it is drawn: each sequence's in order, and
-    /// once, also where a device had no room and a part was drawn again.
-    ///
-    /// # Errors
-    /// As [`Generator::draw`].
-    pub fn draw_told(
-        &self,
-        requests: &[DrawRequest],
-        cancel: &Cancel,
-        tell: &dyn Fn(DrawnToken),
-    ) -> Result<Vec<Vec<Drawn>>, LmError> {
         for request in requests {
             self.check_context(&request.prompt)?;
             request.sampling.validate()?;
         }
-        let told: RefCell<Vec<Vec<usize>>> =
-            RefCell::new(requests.iter().map(|r| vec![0; r.seeds.len()]).collect());
-        let new = |live: &[LiveSequence<'_>]| {
-            let mut told = told.borrow_mut();
-            for sequence in live {
-                let (request, candidate) = (sequence.request, sequence.candidate);
-                let known = &mut told[request][candidate];
-                for &id in sequence.ids.iter().skip(*known) {
-                    tell(DrawnToken { request, candidate, id });
-                }
-                *known = sequence.ids.len().max(*known);
-            }
-        };
-        self.fitting(|live_max| self.draw_with(requests, live_max, cancel, &new))
+        self.fitting(|live_max| self.draw_with(requests, live_max, cancel))
     }
 
     /// Does it with so many sequences alive at once, and where a device has no room for their keys
@@ -195,11 +158,11 @@ impl Generator {
         requests: &[DrawRequest],
         live_max: usize,
         cancel: &Cancel,
-        new_tokens: &dyn Fn(&[LiveSequence<'_>]),
     ) -> Result<Vec<Vec<Drawn>>, LmError> {
         let prompts: Vec<&[u32]> = requests.iter().map(|r| r.prompt.as_slice()).collect();
         let users: Vec<usize> = requests.iter().map(|r| r.seeds.len()).collect();
-        let mut prefill = Prefill::new(self.network.session(), &self.config, prompts, &users);
+        let mut session = self.network.session();
+        let mut prefill = Prefill::new(&mut *session, &self.config, prompts, &users);
         let mut firsts = FirstTokens::new(&prefill.plan.leaves, requests);
         let mut done: Vec<Vec<Option<Drawn>>> =
             requests.iter().map(|r| vec![None; r.seeds.len()]).collect();
@@ -207,7 +170,7 @@ impl Generator {
             .iter()
             .enumerate()
             .flat_map(|(r, request)| (0..request.seeds.len()).map(move |c| (r, c)));
-        let mut live: Vec<LiveSequence<'_>> = Vec::new();
+        let mut live: Vec<LiveSequence> = Vec::new();
         let mut exhausted = false;
         loop {
             cancel.check()?;
@@ -218,27 +181,21 @@ impl Generator {
                 exhausted = newcomers.len() < room;
                 let admitted = admit(&mut prefill, &mut firsts, &newcomers, cancel)?;
                 live.extend(admitted);
-                new_tokens(&live);
                 retire(&mut live, prefill.session.tree(), &mut done);
                 continue;
             }
             if live.is_empty() {
                 break;
             }
-            self.step(&mut live, &mut *prefill.session)?;
+            self.step(&mut live, prefill.session)?;
             cancel.note_drawn(live.len() as u64);
-            new_tokens(&live);
             retire(&mut live, prefill.session.tree(), &mut done);
         }
         Ok(done.into_iter().map(|r| r.into_iter().flatten().collect()).collect())
     }
 
     /// One token for every live sequence.
-    fn step(
-        &self,
-        live: &mut [LiveSequence<'_>],
-        session: &mut dyn KvSession,
-    ) -> Result<(), LmError> {
+    fn step(&self, live: &mut [LiveSequence], session: &mut dyn KvSession) -> Result<(), LmError> {
         let rows: Vec<InputToken> = live.iter_mut().map(|l| l.next_row(session.tree())).collect();
         let requests: Vec<TokenRequest<'_>> =
             live.iter_mut().map(LiveSequence::request_token).collect();
@@ -263,10 +220,10 @@ impl Generator {
 }
 
 /// A sequence being drawn.
-struct LiveSequence<'a> {
+struct LiveSequence {
     request: usize,
     candidate: usize,
-    sampling: &'a Sampling,
+    sampling: Sampling,
     prompt_tokens: usize,
     /// Where its prompt ends in the cache, then, from its second token, its own node.
     node: NodeId,
@@ -276,10 +233,12 @@ struct LiveSequence<'a> {
     seen: Option<BTreeSet<u32>>,
     ids: Vec<u32>,
     logp: f64,
+    /// That of the last token alone.
+    last_logp: f64,
     stop: Option<StopReason>,
 }
 
-impl LiveSequence<'_> {
+impl LiveSequence {
     fn next_row(&mut self, tree: &mut PrefixTree) -> InputToken {
         if !self.owns_node {
             self.node = tree.add(Some(self.node), self.prompt_tokens, 1);
@@ -292,7 +251,7 @@ impl LiveSequence<'_> {
     /// How the next token is chosen. The n-th token uses the n-th number of the stream.
     fn request_token(&mut self) -> TokenRequest<'_> {
         let unit = unit(&mut self.rng);
-        TokenRequest { sampling: self.sampling, unit, seen: self.seen.as_ref() }
+        TokenRequest { sampling: &self.sampling, unit, seen: self.seen.as_ref() }
     }
 
     fn accept(&mut self, (id, logp): (u32, f64), context_max: usize) {
@@ -300,6 +259,7 @@ impl LiveSequence<'_> {
             seen.insert(id);
         }
         self.logp += logp;
+        self.last_logp = logp;
         self.ids.push(id);
         let full = self.prompt_tokens + self.ids.len() >= context_max;
         if self.sampling.stop_ids.contains(&id) {
@@ -376,7 +336,7 @@ fn admit<'a>(
     firsts: &mut FirstTokens<'a>,
     newcomers: &[(usize, usize)],
     cancel: &Cancel,
-) -> Result<Vec<LiveSequence<'a>>, LmError> {
+) -> Result<Vec<LiveSequence>, LmError> {
     let contexts: Vec<usize> = newcomers.iter().map(|n| n.0).collect();
     prefill.read(&contexts, cancel, &mut |session, ends| firsts.choose(session, ends))?;
     let context_max = prefill.config.max_position_embeddings;
@@ -385,7 +345,7 @@ fn admit<'a>(
         let mut live = LiveSequence {
             request,
             candidate,
-            sampling: &wanted.sampling,
+            sampling: wanted.sampling.clone(),
             prompt_tokens: wanted.prompt.len(),
             node: prefill.end_node(request),
             owns_node: false,
@@ -393,6 +353,7 @@ fn admit<'a>(
             seen: penalised_at_first(wanted),
             ids: Vec::new(),
             logp: 0.0,
+            last_logp: 0.0,
             stop: None,
         };
         // The first token has had the first number.
@@ -403,11 +364,7 @@ fn admit<'a>(
     Ok(live.collect())
 }
 
-fn retire(
-    live: &mut Vec<LiveSequence<'_>>,
-    tree: &mut PrefixTree,
-    done: &mut [Vec<Option<Drawn>>],
-) {
+fn retire(live: &mut Vec<LiveSequence>, tree: &mut PrefixTree, done: &mut [Vec<Option<Drawn>>]) {
     live.retain_mut(|sequence| {
         let Some(stop) = sequence.stop else { return true };
         tree.release(sequence.node);
@@ -424,7 +381,7 @@ type AtPromptEnds<'f> =
 
 /// Reads contexts as they are asked for, shared beginnings once.
 struct Prefill<'a> {
-    session: Box<dyn KvSession + 'a>,
+    session: &'a mut (dyn KvSession + 'a),
     config: &'a ModelConfig,
     contexts: Vec<&'a [u32]>,
     plan: PrefillPlan,
@@ -436,7 +393,7 @@ struct Prefill<'a> {
 
 impl<'a> Prefill<'a> {
     fn new(
-        session: Box<dyn KvSession + 'a>,
+        session: &'a mut (dyn KvSession + 'a),
         config: &'a ModelConfig,
         contexts: Vec<&'a [u32]>,
         wanted: &[usize],
@@ -481,7 +438,7 @@ impl<'a> Prefill<'a> {
                 ended.push((row - first, leaf));
             }
             if !ended.is_empty() {
-                at_ends(&mut *self.session, &ended)?;
+                at_ends(self.session, &ended)?;
             }
         }
         Ok(())

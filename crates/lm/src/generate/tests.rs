@@ -77,8 +77,8 @@ fn recomputed(generator: &Generator, prompt: &[u32], ids: &[u32]) -> (f64, Vec<u
     let mut greedy = vec![];
     for index in 0..ids.len() {
         let context = [prompt, &ids[..index]].concat();
-        let mut prefill =
-            Prefill::new(generator.network.session(), generator.config(), vec![&context], &[1]);
+        let mut session = generator.network.session();
+        let mut prefill = Prefill::new(&mut *session, generator.config(), vec![&context], &[1]);
         let likeliest = sampling(0.0, 1);
         let mut at_end = |session: &mut dyn KvSession, ends: &[(usize, usize)]| {
             let at = [ends[0].0];
@@ -231,14 +231,14 @@ fn memory_is_given_back() {
     let generator = generator();
     let requests = [request(tokens(1, 20), 0, 3), request(tokens(1, 20), 5, 2)];
     let prompts = requests.iter().map(|r| r.prompt.as_slice()).collect();
-    let mut prefill =
-        Prefill::new(generator.network.session(), generator.config(), prompts, &[3, 2]);
+    let mut session = generator.network.session();
+    let mut prefill = Prefill::new(&mut *session, generator.config(), prompts, &[3, 2]);
     let newcomers = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)];
     let cancel = Cancel::default();
     let mut firsts = FirstTokens::new(&prefill.plan.leaves, &requests);
     let mut live = admit(&mut prefill, &mut firsts, &newcomers, &cancel).unwrap();
     assert_eq!(prefill.session.tree().live(), 1);
-    generator.step(&mut live, &mut *prefill.session).unwrap();
+    generator.step(&mut live, prefill.session).unwrap();
     assert_eq!(prefill.session.tree().live(), 6);
     live.iter_mut().for_each(|l| l.stop = Some(StopReason::Length));
     retire(&mut live, prefill.session.tree(), &mut [vec![None; 3], vec![None; 2]]);
@@ -277,26 +277,69 @@ fn tiny_speed() {
     eprintln!("{count} tokens, {seconds:.2} s, {:.0} tokens/s", count as f64 / seconds);
 }
 
+/// Requests that come one after another while others are drawn; of the first, one candidate is not
+/// wanted after its fourth token.
+#[derive(Default)]
+struct Coming {
+    waiting: Vec<DrawRequest>,
+    asked: usize,
+    told: BTreeMap<(usize, usize), Vec<(u32, f64)>>,
+    ended: BTreeMap<(usize, usize), Drawn>,
+    refused: Vec<usize>,
+}
+
+impl DrawSource for Coming {
+    fn next(&mut self, room: usize, idle: bool) -> Option<Vec<DrawRequest>> {
+        assert!(room > 0);
+        self.asked += 1;
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let comes = idle || self.asked.is_multiple_of(3);
+        Some(if comes { vec![self.waiting.remove(0)] } else { Vec::new() })
+    }
+
+    fn token(&mut self, token: ToldToken) -> bool {
+        let told = self.told.entry((token.request, token.candidate)).or_default();
+        told.push((token.id, token.logp.unwrap()));
+        (token.request, token.candidate) != (0, 1) || told.len() < 4
+    }
+
+    fn ended(&mut self, request: usize, candidate: usize, drawn: Drawn) {
+        assert!(self.ended.insert((request, candidate), drawn).is_none());
+    }
+
+    fn refused(&mut self, request: usize, _: LmError) {
+        self.refused.push(request);
+    }
+}
+
 #[test]
-fn every_token_is_told_once_and_in_order() {
-    let generator = generator().with_live_max(2);
-    let requests: Vec<DrawRequest> = [vec![5, 9, 3], vec![5, 9, 4]]
-        .into_iter()
-        .map(|prompt| DrawRequest {
-            prompt,
-            seeds: (0..3).map(|n| Seed::root(n).derive("told")).collect(),
-            sampling: sampling(1.0, 12),
-        })
-        .collect();
-    let told = RefCell::new(BTreeMap::<(usize, usize), Vec<u32>>::new());
-    let tell = |token: DrawnToken| {
-        told.borrow_mut().entry((token.request, token.candidate)).or_default().push(token.id);
+fn requests_that_come_while_others_are_drawn_give_what_they_give_alone() {
+    let generator = generator();
+    let request = |prompt: Vec<u32>| DrawRequest {
+        seeds: (0..3).map(|n| Seed::root(n).derive("coming")).collect(),
+        prompt,
+        sampling: sampling(1.0, 12),
     };
-    let drawn = generator.draw_told(&requests, &Cancel::default(), &tell).unwrap();
-    assert_eq!(drawn, generator.draw(&requests, &Cancel::default()).unwrap());
-    for (request, candidates) in drawn.iter().enumerate() {
-        for (candidate, drawn) in candidates.iter().enumerate() {
-            assert_eq!(told.borrow()[&(request, candidate)], drawn.token_ids);
+    let good = [vec![5, 9, 3], vec![5, 9, 4], vec![7; 40], vec![5, 9, 3]].map(request);
+    let mut source = Coming { waiting: good.to_vec(), ..Coming::default() };
+    source.waiting.insert(1, request(vec![1; 200]));
+    generator.draw_continuously(&mut source, &Cancel::default()).unwrap();
+    assert_eq!(source.refused, [1], "what does not fit is refused, and the others go on");
+    let alone = generator.draw(&good, &Cancel::default()).unwrap();
+    for (number, alone) in [0, 2, 3, 4].into_iter().zip(&alone) {
+        for (candidate, alone) in alone.iter().enumerate() {
+            let told = &source.told[&(number, candidate)];
+            let ids: Vec<u32> = told.iter().map(|(id, _)| *id).collect();
+            if (number, candidate) == (0, 1) {
+                assert_eq!(ids, alone.token_ids[..4], "nobody wanted the rest");
+                assert!(!source.ended.contains_key(&(0, 1)));
+                continue;
+            }
+            assert_eq!((&ids, &source.ended[&(number, candidate)]), (&alone.token_ids, alone));
+            let sum: f64 = told.iter().map(|(_, logp)| logp).sum();
+            assert!((sum - alone.logp).abs() < 1e-9, "a token's own log-probability");
         }
     }
 }

@@ -1,0 +1,169 @@
+//! Answers: whole, or as they come.
+
+use super::super::conversations::Conversation;
+use super::super::failure::Failure;
+use super::super::state::Shared;
+use crate::domain::{Message, StopReason};
+use crate::runtime::{AnswerEnd, AnswerPiece, AnswerStream, AnswerToken, ServedPolicy};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{Stream, unfold};
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::PoisonError;
+
+/// Why an answer ended, in OpenAI's words.
+pub(super) fn finish_reason(stop: StopReason) -> &'static str {
+    match stop {
+        StopReason::TurnEnd | StopReason::StopText => "stop",
+        StopReason::Length => "length",
+    }
+}
+
+/// Answers that are being given to a request.
+pub(super) struct Giving {
+    pub state: Shared,
+    /// `chatcmpl-...`
+    pub id: String,
+    pub created: u64,
+    pub policy: ServedPolicy,
+    /// What was asked, where it was a conversation.
+    pub messages: Vec<Message>,
+    pub prompt_tokens: usize,
+    pub answers: AnswerStream,
+    /// Texts so far.
+    pub texts: Vec<String>,
+    /// Tokens so far.
+    pub tokens: usize,
+}
+
+/// An answer that is whole.
+pub(super) struct WholeAnswer {
+    pub text: String,
+    pub tokens: Vec<AnswerToken>,
+    pub end: AnswerEnd,
+}
+
+impl Giving {
+    /// What every answer and every part of one begins with.
+    pub fn envelope(&self, object: &str) -> Value {
+        json!({
+            "id": self.id,
+            "object": object,
+            "created": self.created,
+            "model": self.policy.name(),
+            "system_fingerprint": self.policy.policy().id(),
+        })
+    }
+
+    pub fn usage(&self) -> Value {
+        json!({
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.tokens,
+            "total_tokens": self.prompt_tokens + self.tokens,
+        })
+    }
+
+    /// The next piece of any answer.
+    pub async fn next(&mut self) -> Option<Result<AnswerPiece, Failure>> {
+        let piece = self.answers.next().await?;
+        Some(piece.map_err(Failure::from).inspect(|piece| {
+            self.tokens += piece.tokens.len();
+            if let Some(text) = self.texts.get_mut(piece.answer) {
+                text.push_str(&piece.text);
+            }
+        }))
+    }
+
+    /// All answers, whole.
+    pub async fn whole(&mut self) -> Result<Vec<WholeAnswer>, Failure> {
+        let mut tokens: Vec<Vec<AnswerToken>> = self.texts.iter().map(|_| Vec::new()).collect();
+        let mut ends: Vec<Option<AnswerEnd>> = vec![None; self.texts.len()];
+        while let Some(piece) = self.next().await {
+            let piece = piece?;
+            if let Some(known) = tokens.get_mut(piece.answer) {
+                known.extend(piece.tokens);
+            }
+            if let (Some(end), Some(known)) = (piece.end, ends.get_mut(piece.answer)) {
+                *known = Some(end);
+            }
+        }
+        self.remember();
+        let each = self.texts.iter().cloned().zip(tokens).zip(ends);
+        let whole = |((text, tokens), end): ((String, Vec<AnswerToken>), Option<AnswerEnd>)| {
+            let end = end.ok_or_else(|| Failure::from(crate::Error::Closed))?;
+            Ok(WholeAnswer { text, tokens, end })
+        };
+        each.map(whole).collect()
+    }
+
+    /// Keeps the conversation in mind, for votes.
+    pub fn remember(&self) {
+        let conversation = Conversation {
+            messages: self.messages.clone(),
+            model: self.policy.name().to_owned(),
+            policy: self.policy.policy().clone(),
+            answers: self.texts.clone(),
+        };
+        let mut known = self.state.conversations.lock().unwrap_or_else(PoisonError::into_inner);
+        known.add(self.id.clone(), conversation);
+    }
+
+    /// Tokens with their log-probabilities, as chat completions have them.
+    pub fn logprobs(&self, tokens: &[AnswerToken]) -> Value {
+        let model = self.policy.model();
+        let one = |token: &AnswerToken| {
+            let text = model.decode(&[token.id]).unwrap_or_default();
+            json!({"token": text, "logprob": token.logp, "bytes": text.as_bytes(), "top_logprobs": []})
+        };
+        Value::Array(tokens.iter().map(one).collect())
+    }
+}
+
+/// Something that is sent part by part.
+pub(super) trait Parts: Send + 'static {
+    /// What is sent next; none: it is over.
+    fn next(&mut self) -> impl Future<Output = Vec<SentEvent>> + Send;
+}
+
+/// An event of a stream.
+pub(super) struct SentEvent {
+    /// Its kind, where it has one.
+    pub kind: Option<&'static str>,
+    /// What it says.
+    pub data: String,
+}
+
+impl SentEvent {
+    /// An event without a kind.
+    pub fn plain(data: &Value) -> SentEvent {
+        SentEvent { kind: None, data: data.to_string() }
+    }
+
+    /// What chat and text completions end with.
+    pub fn done() -> SentEvent {
+        SentEvent { kind: None, data: "[DONE]".to_owned() }
+    }
+}
+
+fn events(parts: impl Parts) -> impl Stream<Item = Result<Event, Infallible>> {
+    let begin = (parts, VecDeque::<SentEvent>::new());
+    unfold(begin, |(mut parts, mut ready)| async move {
+        if ready.is_empty() {
+            ready.extend(parts.next().await);
+        }
+        let SentEvent { kind, data } = ready.pop_front()?;
+        let event = Event::default().data(data);
+        let event = match kind {
+            Some(kind) => event.event(kind),
+            None => event,
+        };
+        Some((Ok(event), (parts, ready)))
+    })
+}
+
+/// Parts as server-sent events. Whoever goes away stops the computation.
+pub(super) fn streamed(parts: impl Parts) -> Response {
+    Sse::new(events(parts)).keep_alive(KeepAlive::default()).into_response()
+}

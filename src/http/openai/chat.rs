@@ -1,0 +1,199 @@
+//! `/v1/chat/completions`.
+
+use super::super::body::JsonBody;
+use super::super::failure::Failure;
+use super::super::state::Shared;
+use super::answered::{Giving, Parts, SentEvent, WholeAnswer, finish_reason, streamed};
+use super::asked::{Asked, Drawn, Turn, fitted, messages, new_id, nothing_else, now};
+use crate::runtime::AnswerPiece;
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+#[derive(Deserialize)]
+pub(in super::super) struct ChatRequest {
+    messages: Vec<Turn>,
+    max_tokens: Option<usize>,
+    max_completion_tokens: Option<usize>,
+    #[serde(default)]
+    logprobs: bool,
+    stream_options: Option<StreamOptions>,
+    #[serde(flatten)]
+    drawn: Drawn,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+#[derive(Default, Deserialize)]
+pub(super) struct StreamOptions {
+    #[serde(default)]
+    pub include_usage: bool,
+}
+
+/// Answers a conversation.
+pub(in super::super) async fn chat(
+    State(state): State<Shared>,
+    JsonBody(request): JsonBody<ChatRequest>,
+) -> Result<Response, Failure> {
+    nothing_else(&not_read_elsewhere(request.rest))?;
+    let messages = messages(request.messages, "messages")?;
+    let most = match request.max_completion_tokens {
+        Some(most) => ("max_completion_tokens", Some(most)),
+        None => ("max_tokens", request.max_tokens),
+    };
+    let Asked { policy, settings, stream } = request.drawn.open(&state, most).await?;
+    let prompt = policy.encode_chat(&messages)?;
+    let settings = fitted(&policy, &prompt, settings);
+    let answers = policy.answers(&prompt, &settings);
+    let giving = Giving {
+        state,
+        id: new_id("chatcmpl")?,
+        created: now(),
+        policy,
+        messages,
+        prompt_tokens: prompt.tokens(),
+        answers,
+        texts: vec![String::new(); settings.answers],
+        tokens: 0,
+    };
+    let logprobs = request.logprobs;
+    if stream {
+        let usage = request.stream_options.unwrap_or_default().include_usage;
+        return Ok(streamed(ChatParts { giving, logprobs, usage, at: At::Beginning }));
+    }
+    whole(giving, logprobs).await.map(IntoResponse::into_response)
+}
+
+/// Fields of `Drawn` come up in the rest, too.
+pub(super) fn not_read_elsewhere(mut rest: Map<String, Value>) -> Map<String, Value> {
+    for known in ["model", "temperature", "top_p", "n", "seed", "stop", "stream"] {
+        rest.remove(known);
+    }
+    rest
+}
+
+async fn whole(mut giving: Giving, logprobs: bool) -> Result<Json<Value>, Failure> {
+    let answers = giving.whole().await?;
+    let choice = |(index, answer): (usize, &WholeAnswer)| {
+        let logprobs =
+            logprobs.then(|| json!({"content": giving.logprobs(&answer.tokens), "refusal": null}));
+        json!({
+            "index": index,
+            "message": {"role": "assistant", "content": answer.text, "refusal": null},
+            "logprobs": logprobs,
+            "finish_reason": finish_reason(answer.end.stop),
+        })
+    };
+    let mut response = giving.envelope("chat.completion");
+    response["choices"] = answers.iter().enumerate().map(choice).collect();
+    response["usage"] = giving.usage();
+    Ok(Json(response))
+}
+
+enum At {
+    Beginning,
+    Answering,
+    Over,
+}
+
+/// An answer part by part.
+struct ChatParts {
+    giving: Giving,
+    logprobs: bool,
+    usage: bool,
+    at: At,
+}
+
+impl ChatParts {
+    fn chunk(&self, choice: Value) -> SentEvent {
+        let mut chunk = self.giving.envelope("chat.completion.chunk");
+        chunk["choices"] = json!([choice]);
+        if self.usage {
+            chunk["usage"] = Value::Null;
+        }
+        SentEvent::plain(&chunk)
+    }
+
+    fn beginning(&self) -> Vec<SentEvent> {
+        let one = |index| {
+            self.chunk(json!({
+                "index": index,
+                "delta": {"role": "assistant", "content": "", "refusal": null},
+                "logprobs": null,
+                "finish_reason": null,
+            }))
+        };
+        (0..self.giving.texts.len()).map(one).collect()
+    }
+
+    fn piece(&self, piece: &AnswerPiece) -> Vec<SentEvent> {
+        let AnswerPiece { answer, text, tokens, end } = piece;
+        let logprobs = self
+            .logprobs
+            .then(|| json!({"content": self.giving.logprobs(tokens), "refusal": null}));
+        let mut sent = Vec::new();
+        if !text.is_empty() || logprobs.is_some() {
+            sent.push(self.chunk(json!({
+                "index": answer,
+                "delta": {"content": text},
+                "logprobs": logprobs,
+                "finish_reason": null,
+            })));
+        }
+        if let Some(end) = end {
+            sent.push(self.chunk(json!({
+                "index": answer,
+                "delta": {},
+                "logprobs": null,
+                "finish_reason": finish_reason(end.stop),
+            })));
+        }
+        sent
+    }
+
+    fn end(&self) -> Vec<SentEvent> {
+        let mut sent = Vec::new();
+        if self.usage {
+            let mut chunk = self.giving.envelope("chat.completion.chunk");
+            chunk["choices"] = json!([]);
+            chunk["usage"] = self.giving.usage();
+            sent.push(SentEvent::plain(&chunk));
+        }
+        sent.push(SentEvent::done());
+        sent
+    }
+}
+
+impl Parts for ChatParts {
+    async fn next(&mut self) -> Vec<SentEvent> {
+        match self.at {
+            At::Over => return Vec::new(),
+            At::Beginning => {
+                self.at = At::Answering;
+                return self.beginning();
+            }
+            At::Answering => {}
+        }
+        loop {
+            match self.giving.next().await {
+                Some(Ok(piece)) => {
+                    let sent = self.piece(&piece);
+                    if !sent.is_empty() {
+                        return sent;
+                    }
+                }
+                Some(Err(failure)) => {
+                    self.at = At::Over;
+                    return vec![SentEvent::plain(&failure.json())];
+                }
+                None => {
+                    self.at = At::Over;
+                    self.giving.remember();
+                    return self.end();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! `/v1/responses`: text in and out. Nothing is stored, so nothing can be gone on with by id.
+
+use super::super::body::JsonBody;
+use super::super::failure::Failure;
+use super::super::state::Shared;
+use super::answered::{Giving, Parts, SentEvent, WholeAnswer, streamed};
+use super::asked::{Asked, Drawn, Turn, fitted, messages, new_id, nothing_else, now};
+use super::chat::not_read_elsewhere;
+use crate::domain::{Message, StopReason};
+use crate::runtime::{AnswerEnd, AnswerPiece};
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+#[derive(Deserialize)]
+pub(in super::super) struct ResponsesRequest {
+    input: Input,
+    instructions: Option<String>,
+    max_output_tokens: Option<usize>,
+    #[serde(flatten)]
+    drawn: Drawn,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Input {
+    Text(String),
+    Turns(Vec<Turn>),
+}
+
+/// Answers.
+pub(in super::super) async fn responses(
+    State(state): State<Shared>,
+    JsonBody(request): JsonBody<ResponsesRequest>,
+) -> Result<Response, Failure> {
+    nothing_else(&not_read_elsewhere(request.rest))?;
+    if request.drawn.n.is_some_and(|n| n != 1) {
+        return Err(Failure::field("n", "n is not offered here: a response is one answer"));
+    }
+    let mut turns: Vec<Message> =
+        request.instructions.clone().map(Message::system).into_iter().collect();
+    turns.extend(match request.input {
+        Input::Text(text) => vec![Message::user(text)],
+        Input::Turns(given) => messages(given, "input")?,
+    });
+    let most = ("max_output_tokens", request.max_output_tokens);
+    let Asked { policy, settings, stream } = request.drawn.open(&state, most).await?;
+    let prompt = policy.encode_chat(&turns)?;
+    let settings = fitted(&policy, &prompt, settings);
+    let answers = policy.answers(&prompt, &settings);
+    let as_asked = json!({
+        "instructions": request.instructions,
+        "max_output_tokens": request.max_output_tokens,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+    });
+    let giving = Giving {
+        state,
+        id: new_id("resp")?,
+        created: now(),
+        policy,
+        messages: turns,
+        prompt_tokens: prompt.tokens(),
+        answers,
+        texts: vec![String::new()],
+        tokens: 0,
+    };
+    let mut response =
+        ResponseParts { item: new_id("msg")?, giving, as_asked, sequence: 0, at: At::Beginning };
+    if stream {
+        return Ok(streamed(response));
+    }
+    let answers = response.giving.whole().await?;
+    let Some(WholeAnswer { text, end, .. }) = answers.first() else {
+        return Err(Failure::from(crate::Error::Closed));
+    };
+    Ok(Json(response.finished(text, end)).into_response())
+}
+
+enum At {
+    Beginning,
+    Answering,
+    Over,
+}
+
+/// A response part by part.
+struct ResponseParts {
+    giving: Giving,
+    /// `msg-...`
+    item: String,
+    as_asked: Value,
+    sequence: u64,
+    at: At,
+}
+
+impl ResponseParts {
+    fn response(&self, status: &str, output: Value) -> Value {
+        let asked = &self.as_asked;
+        json!({
+            "id": self.giving.id,
+            "object": "response",
+            "created_at": self.giving.created,
+            "status": status,
+            "error": null,
+            "incomplete_details": null,
+            "instructions": asked["instructions"],
+            "max_output_tokens": asked["max_output_tokens"],
+            "model": self.giving.policy.name(),
+            "output": output,
+            "parallel_tool_calls": false,
+            "previous_response_id": null,
+            "reasoning": {"effort": null, "summary": null},
+            "store": false,
+            "temperature": asked["temperature"],
+            "text": {"format": {"type": "text"}},
+            "tool_choice": "none",
+            "tools": [],
+            "top_p": asked["top_p"],
+            "truncation": "disabled",
+            "usage": null,
+            "metadata": {},
+        })
+    }
+
+    fn message(&self, status: &str, content: Value) -> Value {
+        json!({
+            "type": "message",
+            "id": self.item,
+            "status": status,
+            "role": "assistant",
+            "content": content,
+        })
+    }
+
+    fn finished(&self, text: &str, end: &AnswerEnd) -> Value {
+        let cut = end.stop == StopReason::Length;
+        let status = if cut { "incomplete" } else { "completed" };
+        let output = json!([self.message(status, json!([part(text)]))]);
+        let mut response = self.response(status, output);
+        if cut {
+            response["incomplete_details"] = json!({"reason": "max_output_tokens"});
+        }
+        response["usage"] = json!({
+            "input_tokens": self.giving.prompt_tokens,
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": self.giving.tokens,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": self.giving.prompt_tokens + self.giving.tokens,
+        });
+        response
+    }
+
+    fn event(&mut self, kind: &'static str, mut data: Value) -> SentEvent {
+        data["type"] = kind.into();
+        data["sequence_number"] = self.sequence.into();
+        self.sequence += 1;
+        SentEvent { kind: Some(kind), data: data.to_string() }
+    }
+
+    fn place(&self) -> Value {
+        json!({"item_id": self.item, "output_index": 0, "content_index": 0})
+    }
+
+    fn beginning(&mut self) -> Vec<SentEvent> {
+        let response = self.response("in_progress", json!([]));
+        let item = self.message("in_progress", json!([]));
+        let mut added = self.place();
+        added["part"] = part("");
+        vec![
+            self.event("response.created", json!({"response": response})),
+            self.event("response.in_progress", json!({"response": response})),
+            self.event("response.output_item.added", json!({"output_index": 0, "item": item})),
+            self.event("response.content_part.added", added),
+        ]
+    }
+
+    fn piece(&mut self, piece: &AnswerPiece) -> Vec<SentEvent> {
+        let mut sent = Vec::new();
+        if !piece.text.is_empty() {
+            let mut delta = self.place();
+            delta["delta"] = piece.text.clone().into();
+            delta["logprobs"] = json!([]);
+            sent.push(self.event("response.output_text.delta", delta));
+        }
+        if let Some(end) = &piece.end {
+            sent.extend(self.end(end));
+        }
+        sent
+    }
+
+    fn end(&mut self, end: &AnswerEnd) -> Vec<SentEvent> {
+        self.giving.remember();
+        let text = self.giving.texts.first().cloned().unwrap_or_default();
+        let (mut told, mut done) = (self.place(), self.place());
+        (told["text"], told["logprobs"]) = (text.clone().into(), json!([]));
+        done["part"] = part(&text);
+        let response = self.finished(&text, end);
+        let item = response["output"][0].clone();
+        let last = match end.stop {
+            StopReason::Length => "response.incomplete",
+            StopReason::TurnEnd | StopReason::StopText => "response.completed",
+        };
+        vec![
+            self.event("response.output_text.done", told),
+            self.event("response.content_part.done", done),
+            self.event("response.output_item.done", json!({"output_index": 0, "item": item})),
+            self.event(last, json!({"response": response})),
+        ]
+    }
+}
+
+fn part(text: &str) -> Value {
+    json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []})
+}
+
+impl Parts for ResponseParts {
+    async fn next(&mut self) -> Vec<SentEvent> {
+        match self.at {
+            At::Over => return Vec::new(),
+            At::Beginning => {
+                self.at = At::Answering;
+                return self.beginning();
+            }
+            At::Answering => {}
+        }
+        loop {
+            match self.giving.next().await {
+                Some(Ok(piece)) => {
+                    let sent = self.piece(&piece);
+                    if !sent.is_empty() {
+                        return sent;
+                    }
+                }
+                Some(Err(failure)) => {
+                    self.at = At::Over;
+                    let error = failure.json()["error"].clone();
+                    let failed = json!({
+                        "code": error["code"], "message": error["message"], "param": error["param"],
+                    });
+                    return vec![self.event("error", failed)];
+                }
+                None => {
+                    self.at = At::Over;
+                    return Vec::new();
+                }
+            }
+        }
+    }
+}

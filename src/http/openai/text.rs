@@ -1,0 +1,114 @@
+//! `/v1/completions`: a text that is gone on with.
+
+use super::super::body::JsonBody;
+use super::super::failure::Failure;
+use super::super::state::Shared;
+use super::answered::{Giving, Parts, SentEvent, WholeAnswer, finish_reason, streamed};
+use super::asked::{Asked, Drawn, OneOrMany, fitted, new_id, nothing_else, now};
+use super::chat::{StreamOptions, not_read_elsewhere};
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+/// Tokens of an answer where a request does not say: as OpenAI's.
+const TOKENS_USUAL: usize = 16;
+
+#[derive(Deserialize)]
+pub(in super::super) struct TextRequest {
+    prompt: OneOrMany,
+    max_tokens: Option<usize>,
+    stream_options: Option<StreamOptions>,
+    #[serde(flatten)]
+    drawn: Drawn,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+/// Goes on with a text.
+pub(in super::super) async fn text(
+    State(state): State<Shared>,
+    JsonBody(request): JsonBody<TextRequest>,
+) -> Result<Response, Failure> {
+    nothing_else(&not_read_elsewhere(request.rest))?;
+    let mut prompts = request.prompt.all();
+    let prompt = match (prompts.pop(), prompts.is_empty()) {
+        (Some(prompt), true) => prompt,
+        (_, more) => {
+            let message = if more { "prompt is empty" } else { "one prompt a request is taken" };
+            return Err(Failure::field("prompt", message));
+        }
+    };
+    let most = request.max_tokens.unwrap_or(TOKENS_USUAL);
+    let asked = request.drawn.open(&state, ("max_tokens", Some(most))).await?;
+    let Asked { policy, settings, stream } = asked;
+    let prompt = policy.encode_text(&prompt)?;
+    let settings = fitted(&policy, &prompt, settings);
+    let answers = policy.answers(&prompt, &settings);
+    let giving = Giving {
+        state,
+        id: new_id("cmpl")?,
+        created: now(),
+        policy,
+        messages: Vec::new(),
+        prompt_tokens: prompt.tokens(),
+        answers,
+        texts: vec![String::new(); settings.answers],
+        tokens: 0,
+    };
+    if stream {
+        let usage = request.stream_options.unwrap_or_default().include_usage;
+        return Ok(streamed(TextParts { giving, usage, over: false }));
+    }
+    whole(giving).await.map(IntoResponse::into_response)
+}
+
+fn choice(index: usize, text: &str, finish_reason: Option<&str>) -> Value {
+    json!({"index": index, "text": text, "logprobs": null, "finish_reason": finish_reason})
+}
+
+async fn whole(mut giving: Giving) -> Result<Json<Value>, Failure> {
+    let answers = giving.whole().await?;
+    let one = |(index, answer): (usize, &WholeAnswer)| {
+        choice(index, &answer.text, Some(finish_reason(answer.end.stop)))
+    };
+    let mut response = giving.envelope("text_completion");
+    response["choices"] = answers.iter().enumerate().map(one).collect();
+    response["usage"] = giving.usage();
+    Ok(Json(response))
+}
+
+/// A text part by part.
+struct TextParts {
+    giving: Giving,
+    usage: bool,
+    over: bool,
+}
+
+impl Parts for TextParts {
+    async fn next(&mut self) -> Vec<SentEvent> {
+        if self.over {
+            return Vec::new();
+        }
+        let mut chunk = self.giving.envelope("text_completion");
+        match self.giving.next().await {
+            Some(Ok(piece)) => {
+                let finish = piece.end.map(|end| finish_reason(end.stop));
+                chunk["choices"] = json!([choice(piece.answer, &piece.text, finish)]);
+                vec![SentEvent::plain(&chunk)]
+            }
+            Some(Err(failure)) => {
+                self.over = true;
+                vec![SentEvent::plain(&failure.json())]
+            }
+            None => {
+                self.over = true;
+                chunk["choices"] = json!([]);
+                chunk["usage"] = self.giving.usage();
+                let usage = self.usage.then(|| SentEvent::plain(&chunk));
+                usage.into_iter().chain([SentEvent::done()]).collect()
+            }
+        }
+    }
+}

@@ -69,7 +69,7 @@ mod tests {
         Conversation {
             messages: vec![Message::user("a")],
             model: "M1".to_owned(),
-            policy: PolicyRef::full(BlobHash::of(b"weights")),
+            policy: PolicyRef::full(BlobHash("ab".repeat(32))),
             answers: vec![text.to_owned()],
         }
     }

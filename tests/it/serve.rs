@@ -360,8 +360,8 @@ fn events_go_on_where_they_were_cut_off() {
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         write!(stream, "GET /api/events?kind=vote_recorded HTTP/1.1\r\nHost: localhost\r\n\r\n")
             .unwrap();
-        let lines = BufReader::new(stream).lines().map(Result::unwrap);
-        lines.skip_while(|line| !line.starts_with("data: ")).next().unwrap()
+        let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+        lines.find(|line| line.starts_with("data: ")).unwrap()
     });
     std::thread::sleep(Duration::from_millis(300));
     let vote =

@@ -13,6 +13,14 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::PoisonError;
 
+/// An object with what another has.
+pub(super) fn with(mut object: Value, more: Value) -> Value {
+    if let (Value::Object(all), Value::Object(more)) = (&mut object, more) {
+        all.extend(more);
+    }
+    object
+}
+
 /// Why an answer ended, in OpenAI's words.
 pub(super) fn finish_reason(stop: StopReason) -> &'static str {
     match stop {

@@ -3,7 +3,7 @@
 use super::super::body::JsonBody;
 use super::super::failure::Failure;
 use super::super::state::Shared;
-use super::answered::{Giving, Parts, SentEvent, WholeAnswer, finish_reason, streamed};
+use super::answered::{Giving, Parts, SentEvent, WholeAnswer, finish_reason, streamed, with};
 use super::asked::{Asked, Drawn, Turn, fitted, messages, new_id, nothing_else, now};
 use crate::runtime::AnswerPiece;
 use axum::Json;
@@ -86,10 +86,9 @@ async fn whole(mut giving: Giving, logprobs: bool) -> Result<Json<Value>, Failur
             "finish_reason": finish_reason(answer.end.stop),
         })
     };
-    let mut response = giving.envelope("chat.completion");
-    response["choices"] = answers.iter().enumerate().map(choice).collect();
-    response["usage"] = giving.usage();
-    Ok(Json(response))
+    let choices: Vec<Value> = answers.iter().enumerate().map(choice).collect();
+    let more = json!({"choices": choices, "usage": giving.usage()});
+    Ok(Json(with(giving.envelope("chat.completion"), more)))
 }
 
 enum At {
@@ -108,12 +107,11 @@ struct ChatParts {
 
 impl ChatParts {
     fn chunk(&self, choice: Value) -> SentEvent {
-        let mut chunk = self.giving.envelope("chat.completion.chunk");
-        chunk["choices"] = json!([choice]);
-        if self.usage {
-            chunk["usage"] = Value::Null;
-        }
-        SentEvent::plain(&chunk)
+        let more = match self.usage {
+            true => json!({"choices": [choice], "usage": null}),
+            false => json!({"choices": [choice]}),
+        };
+        SentEvent::plain(&with(self.giving.envelope("chat.completion.chunk"), more))
     }
 
     fn beginning(&self) -> Vec<SentEvent> {
@@ -156,9 +154,8 @@ impl ChatParts {
     fn end(&self) -> Vec<SentEvent> {
         let mut sent = Vec::new();
         if self.usage {
-            let mut chunk = self.giving.envelope("chat.completion.chunk");
-            chunk["choices"] = json!([]);
-            chunk["usage"] = self.giving.usage();
+            let more = json!({"choices": [], "usage": self.giving.usage()});
+            let chunk = with(self.giving.envelope("chat.completion.chunk"), more);
             sent.push(SentEvent::plain(&chunk));
         }
         sent.push(SentEvent::done());

@@ -3,7 +3,7 @@
 use super::super::body::JsonBody;
 use super::super::failure::Failure;
 use super::super::state::Shared;
-use super::answered::{Giving, Parts, SentEvent, WholeAnswer, streamed};
+use super::answered::{Giving, Parts, SentEvent, WholeAnswer, streamed, with};
 use super::asked::{Asked, Drawn, Turn, fitted, messages, new_id, nothing_else, now};
 use super::chat::not_read_elsewhere;
 use crate::domain::{Message, StopReason};
@@ -99,31 +99,27 @@ struct ResponseParts {
 
 impl ResponseParts {
     fn response(&self, status: &str, output: Value) -> Value {
-        let asked = &self.as_asked;
-        json!({
+        let response = json!({
             "id": self.giving.id,
             "object": "response",
             "created_at": self.giving.created,
             "status": status,
             "error": null,
             "incomplete_details": null,
-            "instructions": asked["instructions"],
-            "max_output_tokens": asked["max_output_tokens"],
             "model": self.giving.policy.name(),
             "output": output,
             "parallel_tool_calls": false,
             "previous_response_id": null,
             "reasoning": {"effort": null, "summary": null},
             "store": false,
-            "temperature": asked["temperature"],
             "text": {"format": {"type": "text"}},
             "tool_choice": "none",
             "tools": [],
-            "top_p": asked["top_p"],
             "truncation": "disabled",
             "usage": null,
             "metadata": {},
-        })
+        });
+        with(response, self.as_asked.clone())
     }
 
     fn message(&self, status: &str, content: Value) -> Value {
@@ -140,23 +136,19 @@ impl ResponseParts {
         let cut = end.stop == StopReason::Length;
         let status = if cut { "incomplete" } else { "completed" };
         let output = json!([self.message(status, json!([part(text)]))]);
-        let mut response = self.response(status, output);
-        if cut {
-            response["incomplete_details"] = json!({"reason": "max_output_tokens"});
-        }
-        response["usage"] = json!({
+        let usage = json!({
             "input_tokens": self.giving.prompt_tokens,
             "input_tokens_details": {"cached_tokens": 0},
             "output_tokens": self.giving.tokens,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": self.giving.prompt_tokens + self.giving.tokens,
         });
-        response
+        let why = cut.then(|| json!({"reason": "max_output_tokens"}));
+        with(self.response(status, output), json!({"usage": usage, "incomplete_details": why}))
     }
 
-    fn event(&mut self, kind: &'static str, mut data: Value) -> SentEvent {
-        data["type"] = kind.into();
-        data["sequence_number"] = self.sequence.into();
+    fn event(&mut self, kind: &'static str, data: Value) -> SentEvent {
+        let data = with(data, json!({"type": kind, "sequence_number": self.sequence}));
         self.sequence += 1;
         SentEvent { kind: Some(kind), data: data.to_string() }
     }
@@ -168,8 +160,7 @@ impl ResponseParts {
     fn beginning(&mut self) -> Vec<SentEvent> {
         let response = self.response("in_progress", json!([]));
         let item = self.message("in_progress", json!([]));
-        let mut added = self.place();
-        added["part"] = part("");
+        let added = with(self.place(), json!({"part": part("")}));
         vec![
             self.event("response.created", json!({"response": response})),
             self.event("response.in_progress", json!({"response": response})),
@@ -181,9 +172,7 @@ impl ResponseParts {
     fn piece(&mut self, piece: &AnswerPiece) -> Vec<SentEvent> {
         let mut sent = Vec::new();
         if !piece.text.is_empty() {
-            let mut delta = self.place();
-            delta["delta"] = piece.text.clone().into();
-            delta["logprobs"] = json!([]);
+            let delta = with(self.place(), json!({"delta": piece.text, "logprobs": []}));
             sent.push(self.event("response.output_text.delta", delta));
         }
         if let Some(end) = &piece.end {
@@ -195,11 +184,10 @@ impl ResponseParts {
     fn end(&mut self, end: &AnswerEnd) -> Vec<SentEvent> {
         self.giving.remember();
         let text = self.giving.texts.first().cloned().unwrap_or_default();
-        let (mut told, mut done) = (self.place(), self.place());
-        (told["text"], told["logprobs"]) = (text.clone().into(), json!([]));
-        done["part"] = part(&text);
+        let told = with(self.place(), json!({"text": text, "logprobs": []}));
+        let done = with(self.place(), json!({"part": part(&text)}));
         let response = self.finished(&text, end);
-        let item = response["output"][0].clone();
+        let item = response.pointer("/output/0").cloned();
         let last = match end.stop {
             StopReason::Length => "response.incomplete",
             StopReason::TurnEnd | StopReason::StopText => "response.completed",
@@ -237,10 +225,7 @@ impl Parts for ResponseParts {
                 }
                 Some(Err(failure)) => {
                     self.at = At::Over;
-                    let error = failure.json()["error"].clone();
-                    let failed = json!({
-                        "code": error["code"], "message": error["message"], "param": error["param"],
-                    });
+                    let failed = failure.json().get("error").cloned().unwrap_or_default();
                     return vec![self.event("error", failed)];
                 }
                 None => {

@@ -3,7 +3,7 @@
 use super::super::body::JsonBody;
 use super::super::failure::Failure;
 use super::super::state::Shared;
-use super::answered::{Giving, Parts, SentEvent, WholeAnswer, finish_reason, streamed};
+use super::answered::{Giving, Parts, SentEvent, WholeAnswer, finish_reason, streamed, with};
 use super::asked::{Asked, Drawn, OneOrMany, fitted, new_id, nothing_else, now};
 use super::chat::{StreamOptions, not_read_elsewhere};
 use axum::Json;
@@ -73,10 +73,9 @@ async fn whole(mut giving: Giving) -> Result<Json<Value>, Failure> {
     let one = |(index, answer): (usize, &WholeAnswer)| {
         choice(index, &answer.text, Some(finish_reason(answer.end.stop)))
     };
-    let mut response = giving.envelope("text_completion");
-    response["choices"] = answers.iter().enumerate().map(one).collect();
-    response["usage"] = giving.usage();
-    Ok(Json(response))
+    let choices: Vec<Value> = answers.iter().enumerate().map(one).collect();
+    let more = json!({"choices": choices, "usage": giving.usage()});
+    Ok(Json(with(giving.envelope("text_completion"), more)))
 }
 
 /// A text part by part.
@@ -91,12 +90,12 @@ impl Parts for TextParts {
         if self.over {
             return Vec::new();
         }
-        let mut chunk = self.giving.envelope("text_completion");
+        let envelope = self.giving.envelope("text_completion");
         match self.giving.next().await {
             Some(Ok(piece)) => {
                 let finish = piece.end.map(|end| finish_reason(end.stop));
-                chunk["choices"] = json!([choice(piece.answer, &piece.text, finish)]);
-                vec![SentEvent::plain(&chunk)]
+                let choices = json!({"choices": [choice(piece.answer, &piece.text, finish)]});
+                vec![SentEvent::plain(&with(envelope, choices))]
             }
             Some(Err(failure)) => {
                 self.over = true;
@@ -104,9 +103,8 @@ impl Parts for TextParts {
             }
             None => {
                 self.over = true;
-                chunk["choices"] = json!([]);
-                chunk["usage"] = self.giving.usage();
-                let usage = self.usage.then(|| SentEvent::plain(&chunk));
+                let more = json!({"choices": [], "usage": self.giving.usage()});
+                let usage = self.usage.then(|| SentEvent::plain(&with(envelope, more)));
                 usage.into_iter().chain([SentEvent::done()]).collect()
             }
         }

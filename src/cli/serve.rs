@@ -4,7 +4,7 @@ use super::demo::Temporary;
 use super::recipe::RecipeScale;
 use super::screen::Screen;
 use super::{ExitStatus, demo, devices, drive, notify, output, signals};
-use gradus::http::{Access, HttpSettings, Listening, ServerSettings, Token, router, serve};
+use gradus::http::{HttpAccess, HttpSettings, Listening, ServerSettings, Token, router, serve};
 use gradus::lm::cancel::Cancel;
 use gradus::runtime::{Folder, Goal, Handle, WaitOutcome};
 use gradus::{Code, Error};
@@ -44,7 +44,7 @@ pub struct Arguments {
 }
 
 /// Where to listen.
-enum Place {
+enum ListenPlace {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
@@ -53,14 +53,14 @@ fn not_listening(place: &str, why: impl std::fmt::Display) -> Error {
     Error::refused(Code::NotListening, format!("{place} cannot be listened on: {why}"))
 }
 
-impl Place {
-    fn of(text: &str) -> Result<Place, Error> {
+impl ListenPlace {
+    fn of(text: &str) -> Result<ListenPlace, Error> {
         if let Some(path) = text.strip_prefix("unix:") {
-            return Ok(Place::Unix(path.into()));
+            return Ok(ListenPlace::Unix(path.into()));
         }
         let found = text.to_socket_addrs().map(|mut all| all.next());
         match found {
-            Ok(Some(address)) => Ok(Place::Tcp(address)),
+            Ok(Some(address)) => Ok(ListenPlace::Tcp(address)),
             Ok(None) => Err(not_listening(text, "it is no address")),
             Err(error) => {
                 Err(not_listening(text, format!("{error} (127.0.0.1:8765, or unix:PATH)")))
@@ -70,17 +70,17 @@ impl Place {
 
     fn is_here(&self) -> bool {
         match self {
-            Place::Tcp(address) => address.ip().is_loopback(),
-            Place::Unix(_) => true,
+            ListenPlace::Tcp(address) => address.ip().is_loopback(),
+            ListenPlace::Unix(_) => true,
         }
     }
 
     async fn listen(&self) -> Result<Listening, Error> {
         match self {
-            Place::Tcp(address) => Listening::tcp(*address)
+            ListenPlace::Tcp(address) => Listening::tcp(*address)
                 .await
                 .map_err(|error| not_listening(&address.to_string(), error)),
-            Place::Unix(path) => Listening::unix(path)
+            ListenPlace::Unix(path) => Listening::unix(path)
                 .map_err(|error| not_listening(&format!("unix:{}", path.display()), error)),
         }
     }
@@ -128,11 +128,15 @@ fn token_of(folder: &Folder) -> Result<Token, Error> {
     }
 }
 
-fn access(arguments: &Arguments, folder: &Folder, places: &[Place]) -> Result<Access, Error> {
-    let elsewhere = !places.iter().all(Place::is_here);
+fn access(
+    arguments: &Arguments,
+    folder: &Folder,
+    places: &[ListenPlace],
+) -> Result<HttpAccess, Error> {
+    let elsewhere = !places.iter().all(ListenPlace::is_here);
     if arguments.insecure_no_token {
         return match elsewhere {
-            false => Ok(Access::LocalWithoutToken),
+            false => Ok(HttpAccess::LocalWithoutToken),
             true => Err(Error::refused(
                 Code::NotAllowed,
                 "--insecure-no-token is for addresses of this machine alone: leave it out, or listen \
@@ -144,7 +148,7 @@ fn access(arguments: &Arguments, folder: &Folder, places: &[Place]) -> Result<Ac
         Some(path) => token_in(path)?,
         None => token_of(folder)?,
     };
-    Ok(if elsewhere { Access::Token(token) } else { Access::Local(token) })
+    Ok(if elsewhere { HttpAccess::Token(token) } else { HttpAccess::Local(token) })
 }
 
 /// What a person is told when it listens.
@@ -163,7 +167,7 @@ fn greeting(listening: &[Listening], arguments: &Arguments, folder: &Folder) -> 
 /// Runs the verb.
 pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let places =
-        arguments.listen.iter().map(|text| Place::of(text)).collect::<Result<Vec<_>, _>>()?;
+        arguments.listen.iter().map(|text| ListenPlace::of(text)).collect::<Result<Vec<_>, _>>()?;
     let (folder, _temporary) = match (&arguments.dir, arguments.demo) {
         (dir, true) => {
             let (folder, temporary) = Temporary::or_kept(dir.as_ref());

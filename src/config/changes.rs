@@ -28,7 +28,7 @@ pub fn differences(before: &Config, now: &Config) -> Vec<SettingChange> {
 /// does depends on it.
 fn is_of_no_plan(key: &str) -> bool {
     let group = key.split('.').next().unwrap_or_default();
-    ["iterations", "on_failure", "storage", "supervision"].contains(&group)
+    ["intake", "iterations", "on_failure", "storage", "supervision"].contains(&group)
         || ["rubrics.watch", "rubrics.watch_when"].contains(&key)
 }
 

@@ -5,13 +5,15 @@
 use super::describe::{Declaration, ValueKind, attributes, key, kind_of, words_of};
 use super::span::{Span, above_zero, not_negative, within};
 use super::{
-    Brought, DeviceChoice, Dtype, EngineConfig, GateMode, JudgeSource, KeepCheckpoints, LossType,
-    OnFailure, OnNoSignal, PairRule, ReadoutMode, ReferenceRule, Schedule, Trial, When,
+    Brought, DeviceChoice, Dtype, EngineConfig, GateMode, IntakeMode, JudgeSource, KeepCheckpoints,
+    LossType, OnFailure, OnNoSignal, PairRule, ReadoutMode, ReferenceRule, Schedule, Trial, When,
 };
 use crate::domain::plan::{OnAlarm, PromptReuse};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Characters of a conversation.
+const CHARACTERS_MAX: u32 = 10_000_000;
 /// Iterations of a run.
 pub(super) const ITERATIONS_MAX: u32 = 100_000;
 /// Prompts of an iteration, held-out ones, pairs.
@@ -158,6 +160,9 @@ settings! {
         evaluate: EvaluateConfig = EvaluateConfig::default();
         /// How rubrics come and go.
         rubrics: RubricsConfig = RubricsConfig::default();
+        /// What of chats becomes prompts, where the run is served.
+        #[serde(skip_serializing_if = "IntakeConfig::is_off")]
+        intake: IntakeConfig = IntakeConfig::default();
         /// What happens to tasks that fail or freeze.
         supervision: SupervisionConfig = SupervisionConfig::default();
         /// What a run may take of the disk.
@@ -423,6 +428,22 @@ settings! {
         watch_when: When = When::NextIteration;
     }
 
+    /// What of chats becomes prompts, where the run is served. A request that says `store: false` is never
+    /// taken.
+    IntakeConfig at "intake" {
+        /// Whether chats are taken in: off, or prompts (what a person's last turn asks is answered and
+        /// learned from, with the turns before it).
+        mode: IntakeMode = IntakeMode::Off;
+        /// Share of them that are taken; the same chat always is or is not.
+        share: f64 = 1.0, within(0, 1);
+        /// A tag that they have, by which rubrics can be for them. Empty: none.
+        tag: String = "chat".to_owned();
+        /// Regular expressions: what they find is taken out before anything is stored.
+        redact: Vec<String> = Vec::new();
+        /// Chats with more characters are left out.
+        characters_max: u32 = 8000, within(1, CHARACTERS_MAX);
+    }
+
     /// What happens to tasks that fail or freeze.
     SupervisionConfig at "supervision" {
         /// A task that shows no sign of life for so long is given up. More than any one computation
@@ -442,6 +463,13 @@ settings! {
         quota_mib: u32 = 0, within(0, MIB_MAX);
         /// The run waits when the disk has less than so many MiB free.
         reserve_mib: u32 = 64, within(0, MIB_MAX);
+    }
+}
+
+impl IntakeConfig {
+    /// Left out of what is written then, so that runs that are not served stay what they are.
+    fn is_off(&self) -> bool {
+        *self == IntakeConfig::default()
     }
 }
 

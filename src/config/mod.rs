@@ -23,8 +23,9 @@ pub use describe::{SettingInfo, ValueKind, settings_page};
 pub use engines::{Brought, EngineConfig};
 pub use file::ConfigError;
 pub use groups::{
-    Config, DpoConfig, EvaluateConfig, GateConfig, JudgeConfig, PairsConfig, PromptsConfig,
-    RubricsConfig, SamplingConfig, SftConfig, StorageConfig, SupervisionConfig, TrainConfig,
+    Config, DpoConfig, EvaluateConfig, GateConfig, IntakeConfig, JudgeConfig, PairsConfig,
+    PromptsConfig, RubricsConfig, SamplingConfig, SftConfig, StorageConfig, SupervisionConfig,
+    TrainConfig,
 };
 pub use plan::PlanInputs;
 pub use pool::PoolForecast;
@@ -57,6 +58,34 @@ pub enum OnFailure {
     Stop,
     /// It opens the next on the policy from before.
     Continue,
+}
+
+/// What of chats becomes prompts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IntakeMode {
+    /// Nothing: a chat leaves no trace.
+    #[default]
+    Off,
+    /// What was asked.
+    Prompts,
+}
+
+impl IntakeConfig {
+    /// What is taken out of texts before they are stored.
+    ///
+    /// # Errors
+    /// [`ConfigError::Range`] with the pattern that is no regular expression.
+    pub fn patterns(&self) -> Result<Vec<regex::Regex>, ConfigError> {
+        let compiled = |pattern: &String| {
+            regex::Regex::new(pattern).map_err(|error| ConfigError::Range {
+                key: "intake.redact",
+                value: format!("{pattern:?}"),
+                allowed: format!("regular expressions: {error}"),
+            })
+        };
+        self.redact.iter().map(compiled).collect()
+    }
 }
 
 impl RubricsConfig {

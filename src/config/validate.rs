@@ -30,6 +30,7 @@ impl Config {
         if ![8, 32].contains(&self.sampling.weight_bits) {
             return Err(refuse("sampling.weight_bits", self.sampling.weight_bits, "32, or 8"));
         }
+        self.intake.patterns()?;
         if self.judge.probes_max < self.judge.probes {
             let allowed = format!("judge.probes ({}) or more", self.judge.probes);
             return Err(refuse("judge.probes_max", self.judge.probes_max, allowed));
@@ -70,6 +71,7 @@ impl Config {
             evaluate.numbers(),
             evaluate.gate.numbers(),
             self.rubrics.numbers(),
+            self.intake.numbers(),
             self.supervision.numbers(),
             self.storage.numbers(),
         ]

@@ -38,18 +38,18 @@ pub enum DrawEvent {
 
 /// Answers in the making. Dropping it gives them up.
 #[derive(Debug)]
-pub struct Drawing {
+pub struct DrawnAnswers {
     events: UnboundedReceiver<DrawEvent>,
     unwanted: Arc<[AtomicBool]>,
 }
 
-impl Drawing {
+impl DrawnAnswers {
     /// What comes next; `None` when all answers are whole.
     pub async fn next(&mut self) -> Option<DrawEvent> {
         self.events.recv().await
     }
 
-    /// As [`Drawing::next`], for callers that may wait; not on a thread that awaits.
+    /// As [`DrawnAnswers::next`], for callers that may wait; not on a thread that awaits.
     pub fn next_blocking(&mut self) -> Option<DrawEvent> {
         self.events.blocking_recv()
     }
@@ -62,12 +62,12 @@ impl Drawing {
     }
 }
 
-struct Job {
+struct BatchedRequest {
     request: DrawRequest,
-    listener: Listener,
+    listener: DrawListener,
 }
 
-struct Listener {
+struct DrawListener {
     tell: UnboundedSender<DrawEvent>,
     unwanted: Arc<[AtomicBool]>,
     /// Answers that are not whole yet.
@@ -84,7 +84,7 @@ struct Load {
 /// Draws for many callers from one model, on a thread of its own; it ends what is in hand when it is
 /// dropped.
 pub struct Batcher {
-    jobs: Sender<Job>,
+    jobs: Sender<BatchedRequest>,
     load: Arc<Load>,
     cancel: Cancel,
 }
@@ -107,19 +107,19 @@ impl Batcher {
     }
 
     /// Draws the answers of a request.
-    pub fn draw(&self, request: DrawRequest) -> Drawing {
+    pub fn draw(&self, request: DrawRequest) -> DrawnAnswers {
         let (tell, events) = unbounded_channel();
         let unwanted: Arc<[AtomicBool]> =
             request.seeds.iter().map(|_| AtomicBool::new(false)).collect();
         let left = request.seeds.len();
-        let listener = Listener { tell, unwanted: unwanted.clone(), left };
+        let listener = DrawListener { tell, unwanted: unwanted.clone(), left };
         self.load.waiting.fetch_add(left, Ordering::Relaxed);
-        if let Err(lost) = self.jobs.send(Job { request, listener }) {
+        if let Err(lost) = self.jobs.send(BatchedRequest { request, listener }) {
             self.load.waiting.fetch_sub(left, Ordering::Relaxed);
             let why = "the thread that draws answers is gone".to_owned();
             let _ = lost.0.listener.tell.send(DrawEvent::Failed(LmError::Model(why)));
         }
-        Drawing { events, unwanted }
+        DrawnAnswers { events, unwanted }
     }
 
     /// Answers that wait for their first token.
@@ -140,7 +140,7 @@ impl Batcher {
 
 fn work(
     model: &dyn LanguageModel,
-    jobs: &Receiver<Job>,
+    jobs: &Receiver<BatchedRequest>,
     load: &Load,
     (foreground, cancel): (&Foreground, &Cancel),
 ) {
@@ -163,16 +163,16 @@ fn work(
 
 /// The jobs as the generator takes them.
 struct JobSource<'a> {
-    jobs: &'a Receiver<Job>,
-    first: Option<Job>,
-    listeners: HashMap<usize, Listener>,
+    jobs: &'a Receiver<BatchedRequest>,
+    first: Option<BatchedRequest>,
+    listeners: HashMap<usize, DrawListener>,
     came: usize,
     load: &'a Load,
 }
 
 impl JobSource<'_> {
-    fn took(&mut self, job: Job) -> DrawRequest {
-        let Job { request, listener } = job;
+    fn took(&mut self, job: BatchedRequest) -> DrawRequest {
+        let BatchedRequest { request, listener } = job;
         self.load.waiting.fetch_sub(listener.left, Ordering::Relaxed);
         self.load.drawing.fetch_add(listener.left, Ordering::Relaxed);
         self.listeners.insert(self.came, listener);

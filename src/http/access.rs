@@ -3,7 +3,7 @@
 //! shows is not on this machine: it has another `Host` or `Origin`, and is refused.
 
 use super::failure::Failure;
-use super::state::Shared;
+use super::state::SharedState;
 use crate::error::Code;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
@@ -54,7 +54,7 @@ impl fmt::Debug for Token {
 
 /// Who may do what.
 #[derive(Clone, Debug)]
-pub enum Access {
+pub enum HttpAccess {
     /// Reading and chatting for callers on this machine, everything for who has the token.
     Local(Token),
     /// Nothing for who has no token.
@@ -65,11 +65,11 @@ pub enum Access {
     Open,
 }
 
-impl Access {
+impl HttpAccess {
     fn token(&self) -> Option<&Token> {
         match self {
-            Access::Local(token) | Access::Token(token) => Some(token),
-            Access::LocalWithoutToken | Access::Open => None,
+            HttpAccess::Local(token) | HttpAccess::Token(token) => Some(token),
+            HttpAccess::LocalWithoutToken | HttpAccess::Open => None,
         }
     }
 }
@@ -113,16 +113,18 @@ fn is_local(authority: &str) -> bool {
 
 /// Whether the caller is on this machine, as far as a browser says: no other site's page.
 fn from_here(headers: &HeaderMap) -> bool {
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    let host = text(header::HOST).is_none_or(is_local);
-    let origin = text(header::ORIGIN).is_none_or(|origin| {
-        origin.split_once("://").is_some_and(|(_, authority)| is_local(authority))
-    });
-    host && origin
+    let texts = |name| headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?"));
+    let origin =
+        |origin: &str| origin.split_once("://").is_some_and(|(_, authority)| is_local(authority));
+    texts(header::HOST).all(is_local) && texts(header::ORIGIN).all(origin)
 }
 
 /// Lets a request through, or says why not.
-pub(super) async fn guard(State(state): State<Shared>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(
+    State(state): State<SharedState>,
+    request: Request,
+    next: Next,
+) -> Response {
     let power = power(request.method(), request.uri().path());
     match allowed(&state.settings.access, power, request.headers()) {
         Ok(()) => next.run(request).await,
@@ -130,12 +132,12 @@ pub(super) async fn guard(State(state): State<Shared>, request: Request, next: N
     }
 }
 
-fn allowed(access: &Access, power: Power, headers: &HeaderMap) -> Result<(), Failure> {
+fn allowed(access: &HttpAccess, power: Power, headers: &HeaderMap) -> Result<(), Failure> {
     let token = access.token().zip(bearer(headers));
-    if matches!(access, Access::Open) || token.is_some_and(|(ours, given)| ours.is(given)) {
+    if matches!(access, HttpAccess::Open) || token.is_some_and(|(ours, given)| ours.is(given)) {
         return Ok(());
     }
-    if !matches!(access, Access::Token(_)) && !from_here(headers) {
+    if !matches!(access, HttpAccess::Token(_)) && !from_here(headers) {
         return Err(Failure::of(
             StatusCode::FORBIDDEN,
             Code::NotAllowed,
@@ -144,9 +146,9 @@ fn allowed(access: &Access, power: Power, headers: &HeaderMap) -> Result<(), Fai
         ));
     }
     let free = match access {
-        Access::LocalWithoutToken | Access::Open => true,
-        Access::Local(_) => power != Power::Change,
-        Access::Token(_) => false,
+        HttpAccess::LocalWithoutToken | HttpAccess::Open => true,
+        HttpAccess::Local(_) => power != Power::Change,
+        HttpAccess::Token(_) => false,
     };
     if free {
         return Ok(());
@@ -184,7 +186,7 @@ mod tests {
         let rebound = headers(&[(header::HOST, "evil.example")]);
         let site =
             headers(&[(header::HOST, "localhost"), (header::ORIGIN, "https://evil.example")]);
-        let local = Access::Local(token.clone());
+        let local = HttpAccess::Local(token.clone());
         for (access, power, headers, wanted) in [
             (&local, Power::Read, &here, true),
             (&local, Power::Chat, &wrong, true),
@@ -193,11 +195,11 @@ mod tests {
             (&local, Power::Change, &ours, true),
             (&local, Power::Read, &rebound, false),
             (&local, Power::Chat, &site, false),
-            (&Access::Token(token), Power::Read, &here, false),
-            (&Access::LocalWithoutToken, Power::Change, &here, true),
-            (&Access::LocalWithoutToken, Power::Change, &site, false),
-            (&Access::LocalWithoutToken, Power::Change, &rebound, false),
-            (&Access::Open, Power::Change, &rebound, true),
+            (&HttpAccess::Token(token), Power::Read, &here, false),
+            (&HttpAccess::LocalWithoutToken, Power::Change, &here, true),
+            (&HttpAccess::LocalWithoutToken, Power::Change, &site, false),
+            (&HttpAccess::LocalWithoutToken, Power::Change, &rebound, false),
+            (&HttpAccess::Open, Power::Change, &rebound, true),
         ] {
             let found = allowed(access, power, headers).is_ok();
             assert_eq!(found, wanted, "{access:?} {power:?} {headers:?}");

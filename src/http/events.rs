@@ -3,7 +3,7 @@
 //! slowly holds nobody up.
 
 use super::failure::Failure;
-use super::state::Shared;
+use super::state::SharedState;
 use crate::domain::Offset;
 use crate::error::Error;
 use crate::log::Recorded;
@@ -20,7 +20,7 @@ use std::convert::Infallible;
 /// What somebody wants to hear of.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct WantedEvents {
     /// From which record on; where neither this nor `Last-Event-ID` says so, from now on.
     from: Option<u64>,
     /// Kinds of events with commas between; all where it is not said.
@@ -29,8 +29,8 @@ pub(super) struct Wanted {
 
 /// Tells of what happens.
 pub(super) async fn events(
-    State(state): State<Shared>,
-    Query(wanted): Query<Wanted>,
+    State(state): State<SharedState>,
+    Query(wanted): Query<WantedEvents>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());

@@ -83,8 +83,8 @@ impl IntoResponse for Failure {
         if self.status.is_server_error() {
             tracing::warn!(code = self.code, message = self.message, "a request failed");
         }
-        let again =
-            matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        let later = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
+        let again = later.contains(&self.status);
         let unknown = self.status == StatusCode::UNAUTHORIZED;
         let mut response = (self.status, Json(self.json())).into_response();
         if again {

@@ -1,10 +1,10 @@
 //! VOTES over HTTP: what somebody says of an answer that was given here lately, by its id, or of any
 //! answer, by its text. A vote is in the log when it is answered.
 
+use super::answered_chats::AnsweredChat;
 use super::body::JsonBody;
-use super::conversations::Conversation;
 use super::failure::Failure;
-use super::state::{HttpState, Shared};
+use super::state::{HttpState, SharedState};
 use crate::domain::vote::{Vote, VoteVerdict, VotedAnswer};
 use crate::domain::{Message, Offset};
 use crate::error::{Code, Error};
@@ -67,9 +67,9 @@ fn rated(rating: &Value) -> Result<VoteVerdict, Failure> {
     })
 }
 
-fn known(state: &HttpState, id: &str) -> Result<Arc<Conversation>, Failure> {
-    let conversations = state.conversations.lock().unwrap_or_else(PoisonError::into_inner);
-    conversations.get(id).ok_or_else(|| {
+fn known(state: &HttpState, id: &str) -> Result<Arc<AnsweredChat>, Failure> {
+    let answered_chats = state.answered_chats.lock().unwrap_or_else(PoisonError::into_inner);
+    answered_chats.get(id).ok_or_else(|| {
         Failure::of(
             StatusCode::NOT_FOUND,
             Code::RequestRefused,
@@ -82,12 +82,12 @@ fn known(state: &HttpState, id: &str) -> Result<Arc<Conversation>, Failure> {
     })
 }
 
-fn answer(id: &str, conversation: &Conversation, index: usize) -> Result<VotedAnswer, Failure> {
+fn answer(id: &str, conversation: &AnsweredChat, index: usize) -> Result<VotedAnswer, Failure> {
     let text = conversation.answers.get(index).cloned().ok_or_else(|| {
         let given = conversation.answers.len();
         Failure::field("index", format!("{id} has {given} answers, and no answer {index}"))
     })?;
-    let Conversation { model, policy, .. } = conversation;
+    let AnsweredChat { model, policy, .. } = conversation;
     Ok(VotedAnswer { text, model: Some(model.clone()), policy: Some(policy.clone()) })
 }
 
@@ -152,7 +152,7 @@ impl Feedback {
 
 /// Keeps what somebody says.
 pub(super) async fn vote(
-    State(state): State<Shared>,
+    State(state): State<SharedState>,
     JsonBody(feedback): JsonBody<Feedback>,
 ) -> Result<Json<Value>, Failure> {
     let (messages, answer) = feedback.about(&state)?;
@@ -174,7 +174,7 @@ pub(super) async fn vote(
 /// Which votes somebody wants to see.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct WantedVotes {
     #[serde(default)]
     from: u64,
     limit: Option<usize>,
@@ -182,8 +182,8 @@ pub(super) struct Wanted {
 
 /// Votes in the order in which they were given.
 pub(super) async fn votes(
-    State(state): State<Shared>,
-    InUrl(wanted): InUrl<Wanted>,
+    State(state): State<SharedState>,
+    InUrl(wanted): InUrl<WantedVotes>,
 ) -> Result<Json<Reply>, Failure> {
     let limit = wanted.limit.unwrap_or(100).clamp(1, TOLD_MAX);
     let query = Query::Votes { from: Offset(wanted.from), limit };

@@ -2,7 +2,7 @@
 //! units, `_total` for what only grows, no ids among the labels.
 
 use super::failure::Failure;
-use super::state::Shared;
+use super::state::SharedState;
 use crate::log::Health;
 use crate::runtime::{Activity, Status};
 use axum::extract::{MatchedPath, Request, State};
@@ -18,7 +18,7 @@ use std::time::Instant;
 const BOUNDS: [f64; 10] = [0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
 
 #[derive(Default)]
-struct Answered {
+struct RouteFigures {
     /// By status.
     count: BTreeMap<u16, u64>,
     buckets: [u64; BOUNDS.len()],
@@ -27,7 +27,7 @@ struct Answered {
 
 /// How the run is asked, by route.
 #[derive(Default)]
-pub(super) struct Requests(Mutex<BTreeMap<String, Answered>>);
+pub(super) struct Requests(Mutex<BTreeMap<String, RouteFigures>>);
 
 impl Requests {
     fn note(&self, route: &str, status: u16, seconds: f64) {
@@ -42,7 +42,11 @@ impl Requests {
 }
 
 /// Counts requests, and how long they wait for the beginning of their answer.
-pub(super) async fn count(State(state): State<Shared>, request: Request, next: Next) -> Response {
+pub(super) async fn count(
+    State(state): State<SharedState>,
+    request: Request,
+    next: Next,
+) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
     let (route, began) = (route.to_owned(), Instant::now());
     let response = next.run(request).await;
@@ -93,7 +97,7 @@ fn escaped(text: &str) -> String {
 }
 
 /// All figures.
-pub(super) async fn metrics(State(state): State<Shared>) -> Result<Response, Failure> {
+pub(super) async fn metrics(State(state): State<SharedState>) -> Result<Response, Failure> {
     let status = state.handle.status().await?;
     let (waiting, drawing) = state.handle.answering()?;
     let mut page = Page::default();

@@ -21,7 +21,7 @@
 //! - `state`: what every request sees of the run
 //! - `access`: who may do what
 //! - `body`: requests as JSON
-//! - `conversations`: what was answered lately, for votes
+//! - `answered_chats`: what was answered lately, for votes
 //! - `openai`: the endpoint that OpenAI's clients know
 //! - `feedback`: votes
 //! - `api`: commands and queries
@@ -32,9 +32,9 @@
 //! - `server`: connections
 
 mod access;
+mod answered_chats;
 mod api;
 mod body;
-mod conversations;
 mod events;
 mod failure;
 mod feedback;
@@ -45,7 +45,7 @@ mod routes;
 mod server;
 mod state;
 
-pub use access::{Access, Token};
+pub use access::{HttpAccess, Token};
 pub use routes::router;
 pub use server::{Listening, ServerSettings, serve};
 pub use state::HttpSettings;

@@ -1,7 +1,7 @@
 //! What every request sees of the run.
 
-use super::access::Access;
-use super::conversations::Conversations;
+use super::access::HttpAccess;
+use super::answered_chats::AnsweredChats;
 use super::failure::Failure;
 use super::metrics::Requests;
 use crate::error::{Code, Error};
@@ -13,16 +13,16 @@ use std::sync::{Arc, Mutex};
 #[non_exhaustive]
 pub struct HttpSettings {
     /// Who may do what.
-    pub access: Access,
+    pub access: HttpAccess,
     /// Answers that are drawn or wait at the same time; beyond them a request is told to come again.
     pub answers_max: usize,
-    /// Conversations that are remembered, so that votes can be given on them.
+    /// AnsweredChats that are remembered, so that votes can be given on them.
     pub remembered_max: usize,
 }
 
 impl HttpSettings {
     /// For these callers, with bounds that a small machine keeps.
-    pub fn new(access: Access) -> HttpSettings {
+    pub fn new(access: HttpAccess) -> HttpSettings {
         HttpSettings { access, answers_max: 512, remembered_max: 4096 }
     }
 
@@ -33,20 +33,20 @@ impl HttpSettings {
     }
 }
 
-/// Shared by all requests.
+/// SharedState by all requests.
 pub(super) struct HttpState {
     pub handle: Handle,
     pub settings: HttpSettings,
-    pub conversations: Mutex<Conversations>,
+    pub answered_chats: Mutex<AnsweredChats>,
     pub requests: Requests,
 }
 
-pub(super) type Shared = Arc<HttpState>;
+pub(super) type SharedState = Arc<HttpState>;
 
 impl HttpState {
-    pub fn new(handle: Handle, settings: HttpSettings) -> Shared {
-        let conversations = Mutex::new(Conversations::new(settings.remembered_max));
-        Arc::new(HttpState { handle, settings, conversations, requests: Requests::default() })
+    pub fn new(handle: Handle, settings: HttpSettings) -> SharedState {
+        let answered_chats = Mutex::new(AnsweredChats::new(settings.remembered_max));
+        Arc::new(HttpState { handle, settings, answered_chats, requests: Requests::default() })
     }
 
     /// A policy that has room for so many more answers.

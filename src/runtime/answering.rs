@@ -6,6 +6,7 @@ use crate::domain::plan::{PlannedEngine, PlannedSampling};
 use crate::engine::batcher::Batcher;
 use crate::engine::local::LocalModel;
 use crate::error::Error;
+use crate::lm::cancel::Cancel;
 use crate::lm::foreground::Foreground;
 use crate::stage::StageError;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,9 +23,9 @@ pub(super) struct AnsweringPolicies {
 }
 
 impl AnsweringPolicies {
-    /// Answers come before what works behind this.
-    pub fn before(foreground: &Foreground) -> AnsweringPolicies {
-        AnsweringPolicies { foreground: foreground.clone(), ready: Mutex::default() }
+    /// A flag for work that gives way to answers.
+    pub fn behind(&self) -> Cancel {
+        Cancel::behind(&self.foreground)
     }
 
     /// A policy, ready to answer.

@@ -5,6 +5,7 @@ use super::answering::AnsweringPolicies;
 use super::background::on_a_thread;
 use super::component_folder::ComponentFolder;
 use super::core::{Core, Live};
+use super::intake::Intake;
 use super::memory::Reserve;
 use super::rubrics::{Rubrics, Terms};
 use super::running::{Runtime, RuntimeState, Working, watch_tail};
@@ -27,7 +28,6 @@ use crate::error::Error;
 use crate::estimate::{self, Kinds, Outline};
 use crate::lm::cancel::Cancel;
 use crate::lm::device::{DeviceChoice, SelectedDevice, select};
-use crate::lm::foreground::Foreground;
 use crate::lm::model_files::ModelFiles;
 use crate::lm::threads;
 use crate::log::{Clock, DurableLog, Log};
@@ -235,7 +235,7 @@ impl Builder {
             to_come,
             held_out,
         } = ready;
-        let terms = Terms::of(&config, &model);
+        let (terms, answering) = (Terms::of(&config, &model), AnsweringPolicies::default());
         let of_old = identity::adapters_of_old(&view, &config);
         let local = LocalModel::new(model, blobs.clone(), &device, config.dtype)?;
         let local = Arc::new(local.with_adapters_of_old(of_old));
@@ -246,9 +246,7 @@ impl Builder {
         let registry = self.folder.open_rubrics(&engine)?;
         present::check(&config, &view, &registry)?;
         referees::check(&config, &view, &registry)?;
-        let reserve = Reserve { mib: config.supervision.memory_reserve_mib };
         let (config, progress) = (Arc::new(config), Arc::new(Progress::passed_on_to(self.gauge)));
-        let foreground = Foreground::default();
         let context = StageContext {
             log: log.clone(),
             models: models.clone(),
@@ -256,9 +254,9 @@ impl Builder {
             writer,
             rubrics: registry.clone(),
             oracle: self.oracle,
-            cancel: Cancel::behind(&foreground),
+            cancel: answering.behind(),
             gauge: progress.clone(),
-            headroom: self.headroom.unwrap_or_else(|| Arc::new(reserve)),
+            headroom: self.headroom.unwrap_or_else(|| Reserve::of(&config)),
         };
         let (work, view) = (context.cancel.clone(), Arc::new(LiveView::new(view)));
         let (dir, held): (_, Arc<dyn Log>) = (self.folder.rubrics(), log.clone());
@@ -279,7 +277,8 @@ impl Builder {
             stages: system.states().clone(),
             stop: Cancel::default(),
             work,
-            answering: AnsweringPolicies::before(&foreground),
+            answering,
+            intake: Intake::of(&config)?,
         };
         let (admission, kept, live) = (AdmissionIndex::default(), blobs.clone(), Some(live));
         let core = Arc::new(Core { log, view, admission, rubrics, blobs: kept, live });

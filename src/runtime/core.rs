@@ -4,6 +4,7 @@
 use super::Folder;
 use super::admission::AdmissionIndex;
 use super::answering::AnsweringPolicies;
+use super::intake::Intake;
 use super::policies::{self, PolicyChoice};
 use super::rubrics::{self, Rubrics};
 use super::served::ServedPolicy;
@@ -14,7 +15,7 @@ use super::votes;
 use crate::actor::{StageStates, StageStatus};
 use crate::blob::BlobStore;
 use crate::config::Config;
-use crate::domain::{Event, Offset, Prompt};
+use crate::domain::{Event, Message, Offset, Prompt};
 use crate::engine::ModelBackend;
 use crate::engine::local::LocalModel;
 use crate::error::{Code, Error};
@@ -51,6 +52,8 @@ pub(super) struct Live {
     pub(super) work: Cancel,
     /// Policies that answer callers; what they draw comes before what works.
     pub(super) answering: AnsweringPolicies,
+    /// What of chats becomes prompts.
+    pub(super) intake: Option<Intake>,
 }
 
 impl Core {
@@ -146,6 +149,21 @@ impl Core {
 
     pub(super) fn add_prompts(&self, prompts: Vec<Prompt>) -> Result<Admission, Error> {
         self.admission.admit(prompts, &self.view, self.log.as_ref())
+    }
+
+    /// Takes a chat in, where the settings say so.
+    ///
+    /// # Errors
+    /// When the log cannot be written.
+    pub(super) fn take_in(&self, messages: &[Message]) -> Result<Option<Admission>, Error> {
+        let intake = self.live.as_ref().and_then(|live| live.intake.as_ref());
+        let prompt = intake.and_then(|intake| intake.prompt(messages));
+        prompt.map(|prompt| self.add_prompts(vec![prompt])).transpose()
+    }
+
+    /// Whether chats are taken in.
+    pub(super) fn takes_in(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.intake.is_some())
     }
 
     pub(super) fn roll_back_policy(&self, reason: String) -> Result<PolicyChoice, Error> {

@@ -13,7 +13,7 @@ use super::served::ServedPolicy;
 use super::status::Status;
 use super::subscription::Subscription;
 use super::surface::{Admission, Answer, Command, Query, Reply};
-use crate::domain::{Offset, Prompt};
+use crate::domain::{Message, Offset, Prompt};
 use crate::error::Error;
 use crate::view::RunView;
 use std::sync::{Arc, Weak};
@@ -102,6 +102,19 @@ impl Handle {
     /// As [`Handle::submit`]; the caller still has the prompts.
     pub fn submit_blocking(&self, prompts: &[Prompt]) -> Result<Admission, Error> {
         self.core()?.add_prompts(prompts.to_vec())
+    }
+
+    /// Takes a chat in as a prompt, where the settings say so (`intake`), redacted as they say; `None`:
+    /// it is not taken. It is durable then.
+    ///
+    /// # Errors
+    /// As [`Handle::submit`].
+    pub async fn take_in(&self, messages: &[Message]) -> Result<Option<Admission>, Error> {
+        if !self.core()?.takes_in() {
+            return Ok(None);
+        }
+        let messages = messages.to_vec();
+        self.with(move |core| core.take_in(&messages)).await
     }
 
     /// Has the run wait: what is drawn or judged is given up and done again later, training is cut at

@@ -1,13 +1,22 @@
 //! MEMORY: whether there is some now, before each heavy task.
 
+use crate::config::Config;
 use crate::space::available_memory_bytes;
 use crate::stage::Headroom;
+use std::sync::Arc;
 
 /// Leaves some of the system's memory to others.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reserve {
     /// How many MiB; 0 leaves nothing.
     pub mib: u32,
+}
+
+impl Reserve {
+    /// As the settings say.
+    pub fn of(config: &Config) -> Arc<dyn Headroom> {
+        Arc::new(Reserve { mib: config.supervision.memory_reserve_mib })
+    }
 }
 
 impl Headroom for Reserve {

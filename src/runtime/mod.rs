@@ -36,6 +36,7 @@
 //! - `status`: what a run is doing
 //! - `surface`: everything that can be asked of a run, as data
 //! - `votes`: what people said of answers
+//! - `intake`: what of chats becomes prompts
 //! - `admission`: which prompts are new and may be trained on
 //! - `core`: what carries out the surface
 //! - `socket`: the surface between processes
@@ -61,6 +62,7 @@ pub mod folder;
 mod handle;
 mod held_out;
 pub mod identity;
+mod intake;
 mod memory;
 pub(crate) mod models;
 pub(crate) mod opened;

@@ -2,7 +2,7 @@
 //! drawn together.
 
 use crate::domain::{Message, PolicyRef, Seed, StopReason};
-use crate::engine::batcher::{Batcher, DrawEvent, Drawing};
+use crate::engine::batcher::{Batcher, DrawEvent, DrawnAnswers};
 use crate::error::{Code, Error};
 use crate::lm::generate::{DrawRequest, Sampling};
 use crate::lm::policy::{LanguageModel, Vocabulary};
@@ -299,7 +299,7 @@ pub struct AnswerPiece {
 /// Answers in the making. Together the pieces of an answer are its text.
 pub struct AnswerStream {
     model: Arc<dyn LanguageModel>,
-    drawing: Drawing,
+    drawing: DrawnAnswers,
     /// Each answer, until it is whole.
     growing: Vec<Option<Growing>>,
     ready: VecDeque<Result<AnswerPiece, Error>>,

@@ -150,7 +150,7 @@ fn chats_are_answered_whole_and_as_they_come() {
     let path = "/v1/chat/completions";
     let first = served.post(path, &asking(json!({})));
     let text = content(&first);
-    assert_eq!(first.json()["model"], "M2");
+    assert_eq!(first.json()["model"], "M3");
     let usage = &first.json()["usage"];
     assert!(usage["completion_tokens"].as_u64().unwrap() <= 12, "{usage}");
     assert_eq!(content(&served.post(path, &asking(json!({})))), text, "the same seed");
@@ -336,6 +336,32 @@ fn votes_are_kept_and_told_again() {
 }
 
 #[test]
+fn chats_become_prompts_where_the_settings_say_so() {
+    let _alone = alone();
+    let served = Served::start(&["--set", "intake.mode=prompts", "--set", "intake.redact=[\"[0-9]{4}\"]"]);
+    let waiting = || served.get("/api/status").json()["prompts_waiting"].as_u64().unwrap();
+    let before = waiting();
+    let chat = |text: &str, extra: Value| {
+        let mut asked = asking(extra);
+        asked["messages"] = json!([{"role": "user", "content": text}]);
+        assert_eq!(served.post("/v1/chat/completions", &asked).status, 200);
+    };
+    chat("add 7 and 1234 and 9 and 8 .", json!({}));
+    assert_eq!(waiting(), before + 1);
+    chat("add 7 and 4321 and 9 and 8 .", json!({}));
+    assert_eq!(waiting(), before + 1, "without the numbers it is the same");
+    chat("sort : q z b .", json!({"store": false}));
+    assert_eq!(waiting(), before + 1, "a request may say no");
+    let response = json!({"input": "sort : q z b .", "max_output_tokens": 4});
+    assert_eq!(served.post("/v1/responses", &response).status, 200);
+    assert_eq!(waiting(), before + 2);
+    let listed = told(&["prompts", "list", "--state", "waiting"], &served.dir);
+    let listed = listed.to_string();
+    assert!(listed.contains("add 7 and [redacted] and 9 and 8 ."), "{listed}");
+    assert!(!listed.contains("1234") && listed.contains("chat"), "{listed}");
+}
+
+#[test]
 fn events_go_on_where_they_were_cut_off() {
     let _alone = alone();
     let served = Served::start(&[]);
@@ -448,5 +474,5 @@ fn what_cannot_be_served_is_said() {
     assert!(shared.contains("chmod 600"), "{shared}");
     let none = refused(&[root.path().to_str().unwrap(), "--listen", "127.0.0.1:0"]);
     assert!(none.contains("GRADUS0703"), "{none}");
-    assert_eq!(told(&["status"], &served.dir)["policy"], "M2", "the socket answers as before");
+    assert_eq!(told(&["status"], &served.dir)["policy"], "M3", "the socket answers as before");
 }

@@ -1,8 +1,8 @@
 //! Answers: whole, or as they come.
 
-use super::super::conversations::Conversation;
+use super::super::answered_chats::AnsweredChat;
 use super::super::failure::Failure;
-use super::super::state::Shared;
+use super::super::state::SharedState;
 use crate::domain::{Message, StopReason};
 use crate::runtime::{AnswerEnd, AnswerPiece, AnswerStream, AnswerToken, ServedPolicy};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -31,7 +31,7 @@ pub(super) fn finish_reason(stop: StopReason) -> &'static str {
 
 /// Answers that are being given to a request.
 pub(super) struct Giving {
-    pub state: Shared,
+    pub state: SharedState,
     /// `chatcmpl-...`
     pub id: String,
     pub created: u64,
@@ -108,13 +108,13 @@ impl Giving {
 
     /// Keeps the conversation in mind, for votes.
     pub fn remember(&self) {
-        let conversation = Conversation {
+        let conversation = AnsweredChat {
             messages: self.messages.clone(),
             model: self.policy.name().to_owned(),
             policy: self.policy.policy().clone(),
             answers: self.texts.clone(),
         };
-        let mut known = self.state.conversations.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.state.answered_chats.lock().unwrap_or_else(PoisonError::into_inner);
         known.add(self.id.clone(), conversation);
     }
 
@@ -130,9 +130,19 @@ impl Giving {
 }
 
 /// Something that is sent part by part.
-pub(super) trait Parts: Send + 'static {
+pub(super) trait StreamedParts: Send + 'static {
     /// What is sent next; none: it is over.
     fn next(&mut self) -> impl Future<Output = Vec<SentEvent>> + Send;
+}
+
+/// How far a stream is.
+pub(super) enum StreamState {
+    /// Nothing was sent.
+    Beginning,
+    /// Pieces are sent as they come.
+    Answering,
+    /// All was sent.
+    Over,
 }
 
 /// An event of a stream.
@@ -155,7 +165,7 @@ impl SentEvent {
     }
 }
 
-fn events(parts: impl Parts) -> impl Stream<Item = Result<Event, Infallible>> {
+fn events(parts: impl StreamedParts) -> impl Stream<Item = Result<Event, Infallible>> {
     let begin = (parts, VecDeque::<SentEvent>::new());
     unfold(begin, |(mut parts, mut ready)| async move {
         if ready.is_empty() {
@@ -171,7 +181,7 @@ fn events(parts: impl Parts) -> impl Stream<Item = Result<Event, Infallible>> {
     })
 }
 
-/// Parts as server-sent events. Whoever goes away stops the computation.
-pub(super) fn streamed(parts: impl Parts) -> Response {
+/// StreamedParts as server-sent events. Whoever goes away stops the computation.
+pub(super) fn streamed(parts: impl StreamedParts) -> Response {
     Sse::new(events(parts)).keep_alive(KeepAlive::default()).into_response()
 }

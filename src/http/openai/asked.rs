@@ -27,7 +27,7 @@ const ABOUT_OTHERS: [&str; 7] = [
 
 /// How answers are drawn.
 #[derive(Default, Deserialize)]
-pub(super) struct Drawn {
+pub(super) struct HowDrawn {
     pub model: Option<String>,
     pub temperature: Option<f64>,
     pub top_p: Option<f64>,
@@ -94,7 +94,7 @@ fn asks_for_nothing(name: &str, value: &Value) -> bool {
             "text" => value.get("format").and_then(|f| f.get("type")) == Some(&"text".into()),
             "truncation" => word == Some("disabled"),
             "modalities" => value == &serde_json::json!(["text"]),
-            // It is not kept, whatever they wish; the answer says so.
+            // It is not kept to be fetched by id; whether a prompt is made of it the settings say.
             "store" => true,
             _ => false,
         }
@@ -111,20 +111,32 @@ fn within(name: &str, value: f64, (low, high): (f64, f64)) -> Result<f64, Failur
     }
 }
 
+/// Takes a chat in where the run's settings say so and the request does not say otherwise.
+pub(super) async fn take_in(
+    state: &HttpState,
+    messages: &[Message],
+    rest: &Map<String, Value>,
+) -> Result<(), Failure> {
+    if rest.get("store") != Some(&Value::Bool(false)) {
+        state.handle.take_in(messages).await?;
+    }
+    Ok(())
+}
+
 /// A policy with how it shall answer.
-pub(super) struct Asked {
+pub(super) struct OpenedRequest {
     pub policy: ServedPolicy,
     pub settings: AnswerSettings,
     pub stream: bool,
 }
 
-impl Drawn {
+impl HowDrawn {
     /// Finds the policy; `most`: the request's bound on tokens.
     pub async fn open(
         self,
         state: &HttpState,
         (most_name, most): (&str, Option<usize>),
-    ) -> Result<Asked, Failure> {
+    ) -> Result<OpenedRequest, Failure> {
         let answers = self.n.unwrap_or(1);
         if !(1..=ANSWERS_MAX).contains(&answers) {
             return Err(Failure::field(
@@ -159,7 +171,7 @@ impl Drawn {
             })
             .stop(stop)
             .answers(answers);
-        Ok(Asked { policy, settings, stream: self.stream })
+        Ok(OpenedRequest { policy, settings, stream: self.stream })
     }
 }
 
@@ -184,7 +196,7 @@ pub(super) fn now() -> u64 {
 
 /// A turn as clients write it.
 #[derive(Deserialize)]
-pub(super) struct Turn {
+pub(super) struct WrittenTurn {
     pub role: String,
     pub content: Option<Content>,
     #[serde(flatten)]
@@ -196,12 +208,12 @@ pub(super) struct Turn {
 #[serde(untagged)]
 pub(super) enum Content {
     Text(String),
-    Parts(Vec<Part>),
+    Parts(Vec<ContentPart>),
 }
 
 /// A part of what is said.
 #[derive(Deserialize)]
-pub(super) struct Part {
+pub(super) struct ContentPart {
     #[serde(rename = "type")]
     pub kind: String,
     #[serde(default)]
@@ -214,8 +226,9 @@ impl Content {
             Content::Text(text) => return Ok(text),
             Content::Parts(parts) => parts,
         };
-        let other =
-            |part: &&Part| !matches!(part.kind.as_str(), "text" | "input_text" | "output_text");
+        let other = |part: &&ContentPart| {
+            !matches!(part.kind.as_str(), "text" | "input_text" | "output_text")
+        };
         if let Some(part) = parts.iter().find(other) {
             let message =
                 format!("{place} has a part of type {:?}; only texts are read", part.kind);
@@ -226,11 +239,11 @@ impl Content {
 }
 
 /// The turns of a conversation.
-pub(super) fn messages(turns: Vec<Turn>, field: &str) -> Result<Vec<Message>, Failure> {
+pub(super) fn messages(turns: Vec<WrittenTurn>, field: &str) -> Result<Vec<Message>, Failure> {
     if turns.is_empty() {
         return Err(Failure::field(field, format!("{field} is empty: there is nothing to answer")));
     }
-    let message = |(at, turn): (usize, Turn)| {
+    let message = |(at, turn): (usize, WrittenTurn)| {
         let place = format!("{field}[{at}]");
         let role = match turn.role.as_str() {
             "system" | "developer" => Role::System,

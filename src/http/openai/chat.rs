@@ -2,9 +2,13 @@
 
 use super::super::body::JsonBody;
 use super::super::failure::Failure;
-use super::super::state::Shared;
-use super::answered::{Giving, Parts, SentEvent, WholeAnswer, finish_reason, streamed, with};
-use super::asked::{Asked, Drawn, Turn, fitted, messages, new_id, nothing_else, now};
+use super::super::state::SharedState;
+use super::answered::{
+    Giving, SentEvent, StreamState, StreamedParts, WholeAnswer, finish_reason, streamed, with,
+};
+use super::asked::{
+    HowDrawn, OpenedRequest, WrittenTurn, fitted, messages, new_id, nothing_else, now, take_in,
+};
 use crate::runtime::AnswerPiece;
 use axum::Json;
 use axum::extract::State;
@@ -14,14 +18,14 @@ use serde_json::{Map, Value, json};
 
 #[derive(Deserialize)]
 pub(in super::super) struct ChatRequest {
-    messages: Vec<Turn>,
+    messages: Vec<WrittenTurn>,
     max_tokens: Option<usize>,
     max_completion_tokens: Option<usize>,
     #[serde(default)]
     logprobs: bool,
     stream_options: Option<StreamOptions>,
     #[serde(flatten)]
-    drawn: Drawn,
+    drawn: HowDrawn,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
@@ -34,18 +38,20 @@ pub(super) struct StreamOptions {
 
 /// Answers a conversation.
 pub(in super::super) async fn chat(
-    State(state): State<Shared>,
+    State(state): State<SharedState>,
     JsonBody(request): JsonBody<ChatRequest>,
 ) -> Result<Response, Failure> {
-    nothing_else(&not_read_elsewhere(request.rest))?;
+    let rest = not_read_elsewhere(request.rest);
+    nothing_else(&rest)?;
     let messages = messages(request.messages, "messages")?;
     let most = match request.max_completion_tokens {
         Some(most) => ("max_completion_tokens", Some(most)),
         None => ("max_tokens", request.max_tokens),
     };
-    let Asked { policy, settings, stream } = request.drawn.open(&state, most).await?;
+    let OpenedRequest { policy, settings, stream } = request.drawn.open(&state, most).await?;
     let prompt = policy.encode_chat(&messages)?;
     let settings = fitted(&policy, &prompt, settings);
+    take_in(&state, &messages, &rest).await?;
     let answers = policy.answers(&prompt, &settings);
     let giving = Giving {
         state,
@@ -61,12 +67,12 @@ pub(in super::super) async fn chat(
     let logprobs = request.logprobs;
     if stream {
         let usage = request.stream_options.unwrap_or_default().include_usage;
-        return Ok(streamed(ChatParts { giving, logprobs, usage, at: At::Beginning }));
+        return Ok(streamed(ChatParts { giving, logprobs, usage, at: StreamState::Beginning }));
     }
     whole(giving, logprobs).await.map(IntoResponse::into_response)
 }
 
-/// Fields of `Drawn` come up in the rest, too.
+/// Fields of `HowDrawn` come up in the rest, too.
 pub(super) fn not_read_elsewhere(mut rest: Map<String, Value>) -> Map<String, Value> {
     for known in ["model", "temperature", "top_p", "n", "seed", "stop", "stream"] {
         rest.remove(known);
@@ -91,18 +97,12 @@ async fn whole(mut giving: Giving, logprobs: bool) -> Result<Json<Value>, Failur
     Ok(Json(with(giving.envelope("chat.completion"), more)))
 }
 
-enum At {
-    Beginning,
-    Answering,
-    Over,
-}
-
 /// An answer part by part.
 struct ChatParts {
     giving: Giving,
     logprobs: bool,
     usage: bool,
-    at: At,
+    at: StreamState,
 }
 
 impl ChatParts {
@@ -163,15 +163,15 @@ impl ChatParts {
     }
 }
 
-impl Parts for ChatParts {
+impl StreamedParts for ChatParts {
     async fn next(&mut self) -> Vec<SentEvent> {
         match self.at {
-            At::Over => return Vec::new(),
-            At::Beginning => {
-                self.at = At::Answering;
+            StreamState::Over => return Vec::new(),
+            StreamState::Beginning => {
+                self.at = StreamState::Answering;
                 return self.beginning();
             }
-            At::Answering => {}
+            StreamState::Answering => {}
         }
         loop {
             match self.giving.next().await {
@@ -182,11 +182,11 @@ impl Parts for ChatParts {
                     }
                 }
                 Some(Err(failure)) => {
-                    self.at = At::Over;
+                    self.at = StreamState::Over;
                     return vec![SentEvent::plain(&failure.json())];
                 }
                 None => {
-                    self.at = At::Over;
+                    self.at = StreamState::Over;
                     self.giving.remember();
                     return self.end();
                 }

@@ -2,9 +2,11 @@
 
 use super::super::body::JsonBody;
 use super::super::failure::Failure;
-use super::super::state::Shared;
-use super::answered::{Giving, Parts, SentEvent, WholeAnswer, streamed, with};
-use super::asked::{Asked, Drawn, Turn, fitted, messages, new_id, nothing_else, now};
+use super::super::state::SharedState;
+use super::answered::{Giving, SentEvent, StreamState, StreamedParts, WholeAnswer, streamed, with};
+use super::asked::{
+    HowDrawn, OpenedRequest, WrittenTurn, fitted, messages, new_id, nothing_else, now, take_in,
+};
 use super::chat::not_read_elsewhere;
 use crate::domain::{Message, StopReason};
 use crate::runtime::{AnswerEnd, AnswerPiece};
@@ -20,7 +22,7 @@ pub(in super::super) struct ResponsesRequest {
     instructions: Option<String>,
     max_output_tokens: Option<usize>,
     #[serde(flatten)]
-    drawn: Drawn,
+    drawn: HowDrawn,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
@@ -29,15 +31,16 @@ pub(in super::super) struct ResponsesRequest {
 #[serde(untagged)]
 enum Input {
     Text(String),
-    Turns(Vec<Turn>),
+    Turns(Vec<WrittenTurn>),
 }
 
 /// Answers.
 pub(in super::super) async fn responses(
-    State(state): State<Shared>,
+    State(state): State<SharedState>,
     JsonBody(request): JsonBody<ResponsesRequest>,
 ) -> Result<Response, Failure> {
-    nothing_else(&not_read_elsewhere(request.rest))?;
+    let rest = not_read_elsewhere(request.rest);
+    nothing_else(&rest)?;
     if request.drawn.n.is_some_and(|n| n != 1) {
         return Err(Failure::field("n", "n is not offered here: a response is one answer"));
     }
@@ -48,9 +51,10 @@ pub(in super::super) async fn responses(
         Input::Turns(given) => messages(given, "input")?,
     });
     let most = ("max_output_tokens", request.max_output_tokens);
-    let Asked { policy, settings, stream } = request.drawn.open(&state, most).await?;
+    let OpenedRequest { policy, settings, stream } = request.drawn.open(&state, most).await?;
     let prompt = policy.encode_chat(&turns)?;
     let settings = fitted(&policy, &prompt, settings);
+    take_in(&state, &turns, &rest).await?;
     let answers = policy.answers(&prompt, &settings);
     let as_asked = json!({
         "instructions": request.instructions,
@@ -69,8 +73,13 @@ pub(in super::super) async fn responses(
         texts: vec![String::new()],
         tokens: 0,
     };
-    let mut response =
-        ResponseParts { item: new_id("msg")?, giving, as_asked, sequence: 0, at: At::Beginning };
+    let mut response = ResponseParts {
+        item: new_id("msg")?,
+        giving,
+        as_asked,
+        sequence: 0,
+        at: StreamState::Beginning,
+    };
     if stream {
         return Ok(streamed(response));
     }
@@ -81,12 +90,6 @@ pub(in super::super) async fn responses(
     Ok(Json(response.finished(text, end)).into_response())
 }
 
-enum At {
-    Beginning,
-    Answering,
-    Over,
-}
-
 /// A response part by part.
 struct ResponseParts {
     giving: Giving,
@@ -94,7 +97,7 @@ struct ResponseParts {
     item: String,
     as_asked: Value,
     sequence: u64,
-    at: At,
+    at: StreamState,
 }
 
 impl ResponseParts {
@@ -205,15 +208,15 @@ fn part(text: &str) -> Value {
     json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []})
 }
 
-impl Parts for ResponseParts {
+impl StreamedParts for ResponseParts {
     async fn next(&mut self) -> Vec<SentEvent> {
         match self.at {
-            At::Over => return Vec::new(),
-            At::Beginning => {
-                self.at = At::Answering;
+            StreamState::Over => return Vec::new(),
+            StreamState::Beginning => {
+                self.at = StreamState::Answering;
                 return self.beginning();
             }
-            At::Answering => {}
+            StreamState::Answering => {}
         }
         loop {
             match self.giving.next().await {
@@ -224,12 +227,12 @@ impl Parts for ResponseParts {
                     }
                 }
                 Some(Err(failure)) => {
-                    self.at = At::Over;
+                    self.at = StreamState::Over;
                     let failed = failure.json().get("error").cloned().unwrap_or_default();
                     return vec![self.event("error", failed)];
                 }
                 None => {
-                    self.at = At::Over;
+                    self.at = StreamState::Over;
                     return Vec::new();
                 }
             }

@@ -2,9 +2,11 @@
 
 use super::super::body::JsonBody;
 use super::super::failure::Failure;
-use super::super::state::Shared;
-use super::answered::{Giving, Parts, SentEvent, WholeAnswer, finish_reason, streamed, with};
-use super::asked::{Asked, Drawn, OneOrMany, fitted, new_id, nothing_else, now};
+use super::super::state::SharedState;
+use super::answered::{
+    Giving, SentEvent, StreamedParts, WholeAnswer, finish_reason, streamed, with,
+};
+use super::asked::{HowDrawn, OneOrMany, OpenedRequest, fitted, new_id, nothing_else, now};
 use super::chat::{StreamOptions, not_read_elsewhere};
 use axum::Json;
 use axum::extract::State;
@@ -21,14 +23,14 @@ pub(in super::super) struct TextRequest {
     max_tokens: Option<usize>,
     stream_options: Option<StreamOptions>,
     #[serde(flatten)]
-    drawn: Drawn,
+    drawn: HowDrawn,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
 
 /// Goes on with a text.
 pub(in super::super) async fn text(
-    State(state): State<Shared>,
+    State(state): State<SharedState>,
     JsonBody(request): JsonBody<TextRequest>,
 ) -> Result<Response, Failure> {
     nothing_else(&not_read_elsewhere(request.rest))?;
@@ -42,7 +44,7 @@ pub(in super::super) async fn text(
     };
     let most = request.max_tokens.unwrap_or(TOKENS_USUAL);
     let asked = request.drawn.open(&state, ("max_tokens", Some(most))).await?;
-    let Asked { policy, settings, stream } = asked;
+    let OpenedRequest { policy, settings, stream } = asked;
     let prompt = policy.encode_text(&prompt)?;
     let settings = fitted(&policy, &prompt, settings);
     let answers = policy.answers(&prompt, &settings);
@@ -85,7 +87,7 @@ struct TextParts {
     over: bool,
 }
 
-impl Parts for TextParts {
+impl StreamedParts for TextParts {
     async fn next(&mut self) -> Vec<SentEvent> {
         if self.over {
             return Vec::new();

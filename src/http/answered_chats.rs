@@ -10,7 +10,7 @@ const BYTES_MAX: usize = 64 << 20;
 
 /// A conversation that was answered.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Conversation {
+pub(super) struct AnsweredChat {
     /// The turns before the answers.
     pub messages: Vec<Message>,
     /// What the policy is called.
@@ -21,29 +21,29 @@ pub(super) struct Conversation {
     pub answers: Vec<String>,
 }
 
-impl Conversation {
+impl AnsweredChat {
     fn bytes(&self) -> usize {
         let turns = self.messages.iter().map(|message| message.content.len());
         turns.chain(self.answers.iter().map(String::len)).sum()
     }
 }
 
-/// Conversations by id.
-pub(super) struct Conversations {
+/// AnsweredChats by id.
+pub(super) struct AnsweredChats {
     most: usize,
     bytes: usize,
-    by_id: HashMap<String, Arc<Conversation>>,
+    by_id: HashMap<String, Arc<AnsweredChat>>,
     oldest: VecDeque<String>,
 }
 
-impl Conversations {
+impl AnsweredChats {
     /// Remembers so many.
-    pub fn new(most: usize) -> Conversations {
-        Conversations { most, bytes: 0, by_id: HashMap::new(), oldest: VecDeque::new() }
+    pub fn new(most: usize) -> AnsweredChats {
+        AnsweredChats { most, bytes: 0, by_id: HashMap::new(), oldest: VecDeque::new() }
     }
 
     /// Remembers one; ids are never used twice.
-    pub fn add(&mut self, id: String, conversation: Conversation) {
+    pub fn add(&mut self, id: String, conversation: AnsweredChat) {
         self.bytes += conversation.bytes();
         self.by_id.insert(id.clone(), Arc::new(conversation));
         self.oldest.push_back(id);
@@ -55,7 +55,7 @@ impl Conversations {
     }
 
     /// The one with an id, if it is remembered.
-    pub fn get(&self, id: &str) -> Option<Arc<Conversation>> {
+    pub fn get(&self, id: &str) -> Option<Arc<AnsweredChat>> {
         self.by_id.get(id).cloned()
     }
 }
@@ -65,8 +65,8 @@ mod tests {
     use super::*;
     use crate::domain::BlobHash;
 
-    fn said(text: &str) -> Conversation {
-        Conversation {
+    fn said(text: &str) -> AnsweredChat {
+        AnsweredChat {
             messages: vec![Message::user("a")],
             model: "M1".to_owned(),
             policy: PolicyRef::full(BlobHash("ab".repeat(32))),
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn the_oldest_is_forgotten() {
-        let mut all = Conversations::new(2);
+        let mut all = AnsweredChats::new(2);
         for id in ["a", "b", "c"] {
             all.add(id.to_owned(), said(id));
         }

@@ -11,6 +11,7 @@
 //! | `/v1/feedback` | votes |
 //! | `/api/status`, `/api/policies`, `/api/rubrics`, `/api/report`, `/api/votes` | queries |
 //! | `/api/commands` | every command, as JSON |
+//! | `/api/openapi.json` | all of these, for programs |
 //! | `/api/events` | the log as server-sent events |
 //! | `/healthz`, `/readyz`, `/metrics` | for supervisors |
 //! | `/` | a page for people |
@@ -26,6 +27,7 @@
 //! - `feedback`: votes
 //! - `api`: commands and queries
 //! - `events`: the log as it grows
+//! - `openapi`: what can be asked, for programs
 //! - `metrics`: figures for Prometheus
 //! - `page`: what a browser shows
 //! - `routes`: which path is whose
@@ -40,6 +42,7 @@ mod failure;
 mod feedback;
 mod metrics;
 mod openai;
+mod openapi;
 mod page;
 mod routes;
 mod server;

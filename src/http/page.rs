@@ -3,9 +3,9 @@
 
 use super::failure::Failure;
 use crate::error::Code;
-use axum::extract::Path;
+use axum::extract::{OriginalUri, Path};
 use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 
 /// What a browser may do with the page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
@@ -35,9 +35,12 @@ fn sent(name: &str) -> Result<Response, Failure> {
     Ok((headers, *text).into_response())
 }
 
-/// The page.
-pub(super) async fn index() -> Result<Response, Failure> {
-    sent("index.html")
+/// The page. Its files lie beside it, so its path ends with a slash, wherever a host mounts it.
+pub(super) async fn index(OriginalUri(uri): OriginalUri) -> Result<Response, Failure> {
+    match uri.path().ends_with('/') {
+        true => sent("index.html"),
+        false => Ok(Redirect::permanent(&format!("{}/", uri.path())).into_response()),
+    }
 }
 
 /// A file of it.

@@ -2,7 +2,7 @@
 
 use super::access::guard;
 use super::state::{HttpSettings, HttpState, SharedState};
-use super::{api, events, feedback, metrics, openai, page};
+use super::{api, events, feedback, metrics, openai, openapi, page};
 use crate::runtime::Handle;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -33,6 +33,7 @@ fn surface() -> Router<SharedState> {
         .route("/figures", get(api::figures))
         .route("/votes", get(feedback::votes))
         .route("/events", get(events::events))
+        .route("/openapi.json", get(openapi::openapi))
         .route("/commands", post(api::command).layer(DefaultBodyLimit::max(COMMAND_BYTES_MAX)))
 }
 

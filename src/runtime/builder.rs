@@ -261,7 +261,6 @@ impl Builder {
         let (work, view) = (context.cancel.clone(), Arc::new(LiveView::new(view)));
         let (dir, held): (_, Arc<dyn Log>) = (self.folder.rubrics(), log.clone());
         let rubrics = Rubrics::new(dir, &held, view.clone(), registry, engine, terms);
-        drop(held);
         let io = |error| Error::io(self.folder.path(), error);
         let (tail, tail_watch) = watch_tail(&log).map_err(io)?;
         let watched = watch_rubrics(&self.folder, &config.rubrics, &rubrics)?;

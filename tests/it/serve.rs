@@ -338,7 +338,8 @@ fn votes_are_kept_and_told_again() {
 #[test]
 fn chats_become_prompts_where_the_settings_say_so() {
     let _alone = alone();
-    let served = Served::start(&["--set", "intake.mode=prompts", "--set", "intake.redact=[\"[0-9]{4}\"]"]);
+    let served =
+        Served::start(&["--set", "intake.mode=prompts", "--set", "intake.redact=[\"[0-9]{4}\"]"]);
     let waiting = || served.get("/api/status").json()["prompts_waiting"].as_u64().unwrap();
     let before = waiting();
     let chat = |text: &str, extra: Value| {
@@ -447,6 +448,40 @@ fn the_page_is_whole_and_asks_nobody_else() {
     }
     assert!(served.get("/api/figures").json()["figures"][0].as_str().unwrap().contains("<svg"));
     assert!(served.get("/api/report").json()["verdict"]["sentence"].is_string());
+}
+
+/// What programs are told is what is in the docs, and no route of it changes anything without the token.
+#[test]
+fn what_can_be_asked_is_told() {
+    let _alone = alone();
+    let served = Served::start(&[]);
+    let told = served.get("/api/openapi.json").json();
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/openapi.json");
+    let text = serde_json::to_string_pretty(&told).unwrap() + "\n";
+    let known = std::fs::read_to_string(&page).unwrap_or_default();
+    assert_eq!(
+        known, text,
+        "docs/openapi.json is of old: curl -s ADDRESS/api/openapi.json | jq . has the new"
+    );
+    let before = served.get("/api/status").json()["records"].clone();
+    for (path, operations) in told["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            if path == "/api/events" {
+                continue;
+            }
+            let real = path.replace("{id}", "latest");
+            let headers = ["Content-Type: application/json"];
+            let body = if method == "post" { "{}" } else { "" };
+            let reply = served.send(&method.to_uppercase(), &real, &headers, body);
+            let wanted: &[u16] = match (operation["security"].is_array(), method.as_str()) {
+                (true, _) => &[401],
+                (false, "get") => &[200],
+                (false, _) => &[400],
+            };
+            assert!(wanted.contains(&reply.status), "{method} {path}: {}", reply.body);
+        }
+    }
+    assert_eq!(served.get("/api/status").json()["records"], before);
 }
 
 #[test]

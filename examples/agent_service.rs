@@ -84,6 +84,7 @@ pub fn app(run: Handle, key: &str) -> Router {
 }
 
 #[tokio::main]
+#[allow(dead_code, reason = "a test takes the routes alone")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [dir, key] = arguments.as_slice() else { return Err("agent_service DIR KEY".into()) };

@@ -86,9 +86,9 @@ fn verifiable() -> Config {
     config.train.use_peft = true;
     (config.train.lora_r, config.train.lora_alpha) = (32, 64.0);
     config.train.sft = SftConfig {
-        learning_rate: 1.5e-3,
-        per_device_train_batch_size: 8,
-        warmup_steps: 20,
+        learning_rate: 1e-3,
+        per_device_train_batch_size: 4,
+        warmup_steps: 40,
         ..config.train.sft
     };
     config.train.dpo = DpoConfig {

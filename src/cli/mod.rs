@@ -15,6 +15,7 @@ mod drive;
 mod eft;
 mod eval;
 mod export;
+mod fork;
 mod generate;
 mod heaps;
 mod hints;
@@ -97,6 +98,8 @@ enum Verb {
     Eval(eval::Arguments),
     /// Judge prompts and answers of your own under a rubric.
     Judge(judge::Arguments),
+    /// Begin another run as this one was after a policy was made, to go on otherwise.
+    Fork(fork::Arguments),
     /// Judge what a run has recorded again, under another rubric.
     Rejudge(rejudge::Arguments),
     /// What a run's recorded answers would have come to with other numbers, without a model.
@@ -162,6 +165,7 @@ fn run(verb: Verb) -> Result<ExitStatus, Error> {
         Verb::Judge(arguments) => judge::run(&arguments),
         Verb::Config(verb) => config::run(&verb),
         Verb::WhatIf(arguments) => what_if::run(&arguments),
+        Verb::Fork(arguments) => fork::run(&arguments),
         Verb::Rejudge(arguments) => rejudge::run(&arguments),
         Verb::Rubric(verb) => rubric::run(&verb),
         Verb::Devices(arguments) => devices::run(&arguments),

@@ -3,7 +3,7 @@
 //! shows is not on this machine: it has another `Host` or `Origin`, and is refused.
 
 use super::failure::Failure;
-use super::state::SharedState;
+use super::state::HttpShared;
 use crate::error::Code;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
@@ -121,7 +121,7 @@ fn from_here(headers: &HeaderMap) -> bool {
 
 /// Lets a request through, or says why not.
 pub(super) async fn guard(
-    State(state): State<SharedState>,
+    State(state): State<HttpShared>,
     request: Request,
     next: Next,
 ) -> Response {

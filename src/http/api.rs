@@ -2,7 +2,7 @@
 
 use super::body::JsonBody;
 use super::failure::Failure;
-use super::state::SharedState;
+use super::state::HttpShared;
 use crate::report::{FullReport, Report, ReportEvidence, figures as figures_of, svg};
 use crate::runtime::{Answer, Command, Query, Reply};
 use axum::Json;
@@ -10,21 +10,21 @@ use axum::extract::State;
 use serde_json::{Value, json};
 
 /// What the run is doing.
-pub(super) async fn status(state: State<SharedState>) -> Result<Json<Value>, Failure> {
+pub(super) async fn status(state: State<HttpShared>) -> Result<Json<Value>, Failure> {
     told(state, Query::Status).await
 }
 
 /// Its policies, and which of them acts.
-pub(super) async fn policies(state: State<SharedState>) -> Result<Json<Value>, Failure> {
+pub(super) async fn policies(state: State<HttpShared>) -> Result<Json<Value>, Failure> {
     told(state, Query::Policies).await
 }
 
 /// Its rubrics, and which of them judge.
-pub(super) async fn rubrics(state: State<SharedState>) -> Result<Json<Value>, Failure> {
+pub(super) async fn rubrics(state: State<HttpShared>) -> Result<Json<Value>, Failure> {
     told(state, Query::Rubrics).await
 }
 
-async fn told(State(state): State<SharedState>, query: Query) -> Result<Json<Value>, Failure> {
+async fn told(State(state): State<HttpShared>, query: Query) -> Result<Json<Value>, Failure> {
     let reply = state.handle.query(query).await?;
     json(&match reply {
         Reply::Status(status) => serde_json::to_value(status),
@@ -40,7 +40,7 @@ fn json(value: &Result<Value, serde_json::Error>) -> Result<Json<Value>, Failure
 }
 
 /// What came of the run, of its whole log.
-async fn reported(state: &SharedState) -> Result<FullReport, Failure> {
+async fn reported(state: &HttpShared) -> Result<FullReport, Failure> {
     let handle = state.handle.clone();
     let folded = tokio::task::spawn_blocking(move || handle.history()).await;
     let view = folded.map_err(|_| Failure::from(crate::Error::Closed))??;
@@ -48,12 +48,12 @@ async fn reported(state: &SharedState) -> Result<FullReport, Failure> {
 }
 
 /// The same as `docs/report.schema.json` has it; its evidence is what `gradus report` reads for it.
-pub(super) async fn report(State(state): State<SharedState>) -> Result<Json<Value>, Failure> {
+pub(super) async fn report(State(state): State<HttpShared>) -> Result<Json<Value>, Failure> {
     json(&serde_json::to_value(reported(&state).await?))
 }
 
 /// Its figures, as HTML with SVG.
-pub(super) async fn figures(State(state): State<SharedState>) -> Result<Json<Value>, Failure> {
+pub(super) async fn figures(State(state): State<HttpShared>) -> Result<Json<Value>, Failure> {
     let full = reported(&state).await?;
     let drawn: Vec<String> = figures_of(&full).iter().map(svg).collect();
     Ok(Json(json!({"figures": drawn})))
@@ -61,7 +61,7 @@ pub(super) async fn figures(State(state): State<SharedState>) -> Result<Json<Val
 
 /// Does what is asked. Stopping ends the process, as a signal would.
 pub(super) async fn command(
-    State(state): State<SharedState>,
+    State(state): State<HttpShared>,
     JsonBody(command): JsonBody<Command>,
 ) -> Result<Json<Answer>, Failure> {
     Ok(Json(state.handle.command(command).await?))
@@ -82,7 +82,7 @@ pub(super) async fn alive() -> Json<Value> {
 }
 
 /// That it answers: a policy acts, and the log takes events.
-pub(super) async fn ready(State(state): State<SharedState>) -> Result<Json<Value>, Failure> {
+pub(super) async fn ready(State(state): State<HttpShared>) -> Result<Json<Value>, Failure> {
     let status = state.handle.status().await?;
     match (status.policy.is_empty(), &status.log) {
         (false, crate::log::Health::Sound) => {

@@ -3,7 +3,7 @@
 //! slowly holds nobody up.
 
 use super::failure::Failure;
-use super::state::SharedState;
+use super::state::HttpShared;
 use crate::domain::Offset;
 use crate::error::Error;
 use crate::log::Recorded;
@@ -29,7 +29,7 @@ pub(super) struct WantedEvents {
 
 /// Tells of what happens.
 pub(super) async fn events(
-    State(state): State<SharedState>,
+    State(state): State<HttpShared>,
     Query(wanted): Query<WantedEvents>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {

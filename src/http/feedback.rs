@@ -4,7 +4,7 @@
 use super::answered_chats::AnsweredChat;
 use super::body::JsonBody;
 use super::failure::Failure;
-use super::state::{HttpState, SharedState};
+use super::state::{HttpShared, HttpState};
 use crate::domain::vote::{Vote, VoteVerdict, VotedAnswer};
 use crate::domain::{Message, Offset};
 use crate::error::{Code, Error};
@@ -152,7 +152,7 @@ impl Feedback {
 
 /// Keeps what somebody says.
 pub(super) async fn vote(
-    State(state): State<SharedState>,
+    State(state): State<HttpShared>,
     JsonBody(feedback): JsonBody<Feedback>,
 ) -> Result<Json<Value>, Failure> {
     let (messages, answer) = feedback.about(&state)?;
@@ -182,7 +182,7 @@ pub(super) struct WantedVotes {
 
 /// Votes in the order in which they were given.
 pub(super) async fn votes(
-    State(state): State<SharedState>,
+    State(state): State<HttpShared>,
     InUrl(wanted): InUrl<WantedVotes>,
 ) -> Result<Json<Reply>, Failure> {
     let limit = wanted.limit.unwrap_or(100).clamp(1, TOLD_MAX);

@@ -2,7 +2,7 @@
 //! units, `_total` for what only grows, no ids among the labels.
 
 use super::failure::Failure;
-use super::state::SharedState;
+use super::state::HttpShared;
 use crate::log::Health;
 use crate::runtime::{Activity, Status};
 use axum::extract::{MatchedPath, Request, State};
@@ -43,7 +43,7 @@ impl Requests {
 
 /// Counts requests, and how long they wait for the beginning of their answer.
 pub(super) async fn count(
-    State(state): State<SharedState>,
+    State(state): State<HttpShared>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -97,7 +97,7 @@ fn escaped(text: &str) -> String {
 }
 
 /// All figures.
-pub(super) async fn metrics(State(state): State<SharedState>) -> Result<Response, Failure> {
+pub(super) async fn metrics(State(state): State<HttpShared>) -> Result<Response, Failure> {
     let status = state.handle.status().await?;
     let (waiting, drawing) = state.handle.answering()?;
     let mut page = Page::default();

@@ -167,10 +167,12 @@ fn operation(route: &Route) -> Value {
     });
     let parameter = |(name, kind): &(&str, &str)| {
         let path = route.path.contains(&format!("{{{name}}}"));
-        json!({
-            "name": name, "in": if path { "path" } else { "query" }, "required": path,
-            "schema": {"type": kind, "minimum": (*kind == "integer").then_some(0)},
-        })
+        let schema = match *kind {
+            "integer" => json!({"type": kind, "minimum": 0}),
+            _ => json!({"type": kind}),
+        };
+        let place = if path { "path" } else { "query" };
+        json!({"name": name, "in": place, "required": path, "schema": schema})
     };
     let Some(fields) = said.as_object_mut() else { return said };
     if !route.asks.is_empty() {

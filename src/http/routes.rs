@@ -1,7 +1,7 @@
 //! Which path is whose.
 
 use super::access::guard;
-use super::state::{HttpSettings, HttpState, SharedState};
+use super::state::{HttpSettings, HttpShared, HttpState};
 use super::{api, events, feedback, metrics, openai, openapi, page};
 use crate::runtime::Handle;
 use axum::Router;
@@ -14,7 +14,7 @@ const BODY_BYTES_MAX: usize = 4 << 20;
 /// The same for commands: a component of 64 MiB as base64 fits.
 const COMMAND_BYTES_MAX: usize = 96 << 20;
 
-fn openai() -> Router<SharedState> {
+fn openai() -> Router<HttpShared> {
     Router::new()
         .route("/models", get(openai::models))
         .route("/models/{id}", get(openai::model))
@@ -24,7 +24,7 @@ fn openai() -> Router<SharedState> {
         .route("/feedback", post(feedback::vote))
 }
 
-fn surface() -> Router<SharedState> {
+fn surface() -> Router<HttpShared> {
     Router::new()
         .route("/status", get(api::status))
         .route("/policies", get(api::policies))

@@ -33,7 +33,7 @@ impl HttpSettings {
     }
 }
 
-/// SharedState by all requests.
+/// HttpShared by all requests.
 pub(super) struct HttpState {
     pub handle: Handle,
     pub settings: HttpSettings,
@@ -41,10 +41,10 @@ pub(super) struct HttpState {
     pub requests: Requests,
 }
 
-pub(super) type SharedState = Arc<HttpState>;
+pub(super) type HttpShared = Arc<HttpState>;
 
 impl HttpState {
-    pub fn new(handle: Handle, settings: HttpSettings) -> SharedState {
+    pub fn new(handle: Handle, settings: HttpSettings) -> HttpShared {
         let answered_chats = Mutex::new(AnsweredChats::new(settings.remembered_max));
         Arc::new(HttpState { handle, settings, answered_chats, requests: Requests::default() })
     }

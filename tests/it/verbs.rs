@@ -363,3 +363,32 @@ fn who_watches_over_services_is_told_by_the_exit_code() {
     assert_eq!(idle.status.code(), Some(1), "nobody works on it");
     assert!(said(&["status", text(&run)]).contains("idle"));
 }
+
+/// What goes on under the same settings ends where the run itself did, bit by bit.
+#[test]
+fn a_fork_goes_on_as_the_run_did_or_otherwise() {
+    let _alone = alone();
+    let root = tempfile::tempdir().unwrap();
+    let (whole_run, same) = (whole().dir(), root.path().join("same"));
+    let shown = said(&["fork", text(&whole_run), text(&same), "--after", "M2"]);
+    assert!(shown.contains("after M2") && shown.contains("next: gradus run"), "{shown}");
+    assert_eq!(json(&["status"], &same)["report"]["iterations"].as_array().unwrap().len(), 2);
+    said(&["run", text(&same), "--device", "cpu"]);
+    assert_eq!(digest(&same), whole().digest);
+    let other = root.path().join("other");
+    let fork = ["fork", text(&whole_run), text(&other), "--set", "judge.source=random", "--json"];
+    let shown: Value = serde_json::from_str(&said(&fork)).unwrap();
+    assert_eq!(shown["after"], "M1");
+    assert!(said(&["config", "diff", text(&other)]).contains("judge.source"));
+    for (arguments, wanted) in [
+        (["fork", text(&whole_run), text(&other), "--after", "M1"], "GRADUS07"),
+        (["fork", text(&whole_run), "nowhere", "--after", "M9"], "iteration 9"),
+        (
+            ["fork", text(&whole_run), "nowhere", "--after", "base"],
+            "no policy that an iteration made",
+        ),
+    ] {
+        let error = String::from_utf8(done(&arguments).stderr).unwrap();
+        assert!(error.contains(wanted), "{error}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::super::answered_chats::AnsweredChat;
 use super::super::failure::Failure;
-use super::super::state::SharedState;
+use super::super::state::HttpShared;
 use crate::domain::{Message, StopReason};
 use crate::runtime::{AnswerEnd, AnswerPiece, AnswerStream, AnswerToken, ServedPolicy};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -31,7 +31,7 @@ pub(super) fn finish_reason(stop: StopReason) -> &'static str {
 
 /// Answers that are being given to a request.
 pub(super) struct Giving {
-    pub state: SharedState,
+    pub state: HttpShared,
     /// `chatcmpl-...`
     pub id: String,
     pub created: u64,

@@ -2,7 +2,7 @@
 
 use super::super::body::JsonBody;
 use super::super::failure::Failure;
-use super::super::state::SharedState;
+use super::super::state::HttpShared;
 use super::answered::{
     Giving, SentEvent, StreamState, StreamedParts, WholeAnswer, finish_reason, streamed, with,
 };
@@ -38,7 +38,7 @@ pub(super) struct StreamOptions {
 
 /// Answers a conversation.
 pub(in super::super) async fn chat(
-    State(state): State<SharedState>,
+    State(state): State<HttpShared>,
     JsonBody(request): JsonBody<ChatRequest>,
 ) -> Result<Response, Failure> {
     let rest = not_read_elsewhere(request.rest);

@@ -1,7 +1,7 @@
 //! `/v1/models`: which policies there are.
 
 use super::super::failure::Failure;
-use super::super::state::SharedState;
+use super::super::state::HttpShared;
 use crate::error::{Code, Error};
 use crate::runtime::{PolicyRow, Query, Reply};
 use axum::Json;
@@ -24,7 +24,7 @@ fn row(id: &str, policy: &PolicyRow) -> Value {
     })
 }
 
-async fn rows(state: &SharedState) -> Result<Vec<Value>, Failure> {
+async fn rows(state: &HttpShared) -> Result<Vec<Value>, Failure> {
     let Reply::Policies { policies } = state.handle.query(Query::Policies).await? else {
         return Err(Failure::from(Error::refused(Code::Defect, "no policies were told")));
     };
@@ -34,14 +34,14 @@ async fn rows(state: &SharedState) -> Result<Vec<Value>, Failure> {
 
 /// All of them; `latest` is the one that acts.
 pub(in super::super) async fn models(
-    State(state): State<SharedState>,
+    State(state): State<HttpShared>,
 ) -> Result<Json<Value>, Failure> {
     Ok(Json(json!({"object": "list", "data": rows(&state).await?})))
 }
 
 /// One of them.
 pub(in super::super) async fn model(
-    State(state): State<SharedState>,
+    State(state): State<HttpShared>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Failure> {
     let all = rows(&state).await?;

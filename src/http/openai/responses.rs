@@ -2,7 +2,7 @@
 
 use super::super::body::JsonBody;
 use super::super::failure::Failure;
-use super::super::state::SharedState;
+use super::super::state::HttpShared;
 use super::answered::{Giving, SentEvent, StreamState, StreamedParts, WholeAnswer, streamed, with};
 use super::asked::{
     HowDrawn, OpenedRequest, WrittenTurn, fitted, messages, new_id, nothing_else, now, take_in,
@@ -36,7 +36,7 @@ enum Input {
 
 /// Answers.
 pub(in super::super) async fn responses(
-    State(state): State<SharedState>,
+    State(state): State<HttpShared>,
     JsonBody(request): JsonBody<ResponsesRequest>,
 ) -> Result<Response, Failure> {
     let rest = not_read_elsewhere(request.rest);

@@ -2,7 +2,7 @@
 
 use super::super::body::JsonBody;
 use super::super::failure::Failure;
-use super::super::state::SharedState;
+use super::super::state::HttpShared;
 use super::answered::{
     Giving, SentEvent, StreamedParts, WholeAnswer, finish_reason, streamed, with,
 };
@@ -30,7 +30,7 @@ pub(in super::super) struct TextRequest {
 
 /// Goes on with a text.
 pub(in super::super) async fn text(
-    State(state): State<SharedState>,
+    State(state): State<HttpShared>,
     JsonBody(request): JsonBody<TextRequest>,
 ) -> Result<Response, Failure> {
     nothing_else(&not_read_elsewhere(request.rest))?;

@@ -16,6 +16,7 @@
 mod alone;
 #[cfg(feature = "cli")]
 mod author;
+mod batcher;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]

@@ -56,12 +56,13 @@ async fn agent(
     Json(AgentTask { task }): Json<AgentTask>,
 ) -> Result<Json<AgentResult>, AgentError> {
     let policy = run.policy().await?;
-    let mut chat = vec![Message::user(task)];
+    let asked = [Message::user(task)];
+    let mut chat = asked.to_vec();
     let draft = policy.answer(chat.clone()).await?;
     chat.extend([Message::assistant(draft.text), Message::user("Say it better.")]);
     let better = policy.answer(chat.clone()).await?;
     // What the agent is asked, the run may learn from: where its settings say so (intake).
-    run.take_in(&chat[..1]).await?;
+    run.take_in(&asked).await?;
     Ok(Json(AgentResult { result: better.text, by: policy.name().to_owned() }))
 }
 

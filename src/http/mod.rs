@@ -1,6 +1,7 @@
 //! HTTP: a run for programs and people that are not in its process. An OpenAI-compatible endpoint for
 //! every policy of the run, its commands and queries, its events as they come, its figures. One more door
-//! to the surface (`runtime/surface.rs`): it has no powers that a [`Handle`] lacks.
+//! to the surface (`runtime/surface.rs`): it has no powers that a
+//! [`Handle`](crate::Handle) lacks.
 //!
 //! [`router`] is what a host mounts in its own axum application, under any path; [`serve`] is a whole
 //! server with timeouts, a bound on connections and an end that waits for answers in hand.

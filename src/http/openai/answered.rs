@@ -129,20 +129,73 @@ impl Giving {
     }
 }
 
-/// Something that is sent part by part.
-pub(super) trait StreamedParts: Send + 'static {
-    /// What is sent next; none: it is over.
-    fn next(&mut self) -> impl Future<Output = Vec<SentEvent>> + Send;
+/// How an endpoint tells of answers part by part.
+pub(super) trait AnswerForm: Send + 'static {
+    /// The answers.
+    fn giving(&mut self) -> &mut Giving;
+
+    /// What is sent before any text.
+    fn beginning(&mut self) -> Vec<SentEvent> {
+        Vec::new()
+    }
+
+    /// What is sent of a piece; perhaps nothing.
+    fn piece(&mut self, piece: &AnswerPiece) -> Vec<SentEvent>;
+
+    /// What is sent when all answers are whole.
+    fn end(&mut self) -> Vec<SentEvent>;
+
+    /// What is sent when nothing more comes, and why.
+    fn failed(&mut self, failure: &Failure) -> SentEvent {
+        SentEvent::plain(&failure.json())
+    }
 }
 
 /// How far a stream is.
-pub(super) enum StreamState {
+enum StreamState {
     /// Nothing was sent.
     Beginning,
     /// Pieces are sent as they come.
     Answering,
     /// All was sent.
     Over,
+}
+
+/// An answer in a form, part by part.
+struct StreamedAnswer<F> {
+    form: F,
+    state: StreamState,
+}
+
+impl<F: AnswerForm> StreamedAnswer<F> {
+    /// What is sent next; nothing: it is over.
+    async fn next(&mut self) -> Vec<SentEvent> {
+        if matches!(self.state, StreamState::Beginning) {
+            self.state = StreamState::Answering;
+            let sent = self.form.beginning();
+            if !sent.is_empty() {
+                return sent;
+            }
+        }
+        while matches!(self.state, StreamState::Answering) {
+            let sent = match self.form.giving().next().await {
+                Some(Ok(piece)) => self.form.piece(&piece),
+                Some(Err(failure)) => {
+                    self.state = StreamState::Over;
+                    vec![self.form.failed(&failure)]
+                }
+                None => {
+                    self.state = StreamState::Over;
+                    self.form.giving().remember();
+                    self.form.end()
+                }
+            };
+            if !sent.is_empty() {
+                return sent;
+            }
+        }
+        Vec::new()
+    }
 }
 
 /// An event of a stream.
@@ -165,11 +218,11 @@ impl SentEvent {
     }
 }
 
-fn events(parts: impl StreamedParts) -> impl Stream<Item = Result<Event, Infallible>> {
-    let begin = (parts, VecDeque::<SentEvent>::new());
-    unfold(begin, |(mut parts, mut ready)| async move {
+fn events(form: impl AnswerForm) -> impl Stream<Item = Result<Event, Infallible>> {
+    let begin = StreamedAnswer { form, state: StreamState::Beginning };
+    unfold((begin, VecDeque::<SentEvent>::new()), |(mut answer, mut ready)| async move {
         if ready.is_empty() {
-            ready.extend(parts.next().await);
+            ready.extend(answer.next().await);
         }
         let SentEvent { kind, data } = ready.pop_front()?;
         let event = Event::default().data(data);
@@ -177,11 +230,11 @@ fn events(parts: impl StreamedParts) -> impl Stream<Item = Result<Event, Infalli
             Some(kind) => event.event(kind),
             None => event,
         };
-        Some((Ok(event), (parts, ready)))
+        Some((Ok(event), (answer, ready)))
     })
 }
 
 /// StreamedParts as server-sent events. Whoever goes away stops the computation.
-pub(super) fn streamed(parts: impl StreamedParts) -> Response {
-    Sse::new(events(parts)).keep_alive(KeepAlive::default()).into_response()
+pub(super) fn streamed(form: impl AnswerForm) -> Response {
+    Sse::new(events(form)).keep_alive(KeepAlive::default()).into_response()
 }

@@ -3,9 +3,7 @@
 use super::super::body::JsonBody;
 use super::super::failure::Failure;
 use super::super::state::HttpShared;
-use super::answered::{
-    Giving, SentEvent, StreamState, StreamedParts, WholeAnswer, finish_reason, streamed, with,
-};
+use super::answered::{AnswerForm, Giving, SentEvent, WholeAnswer, finish_reason, streamed, with};
 use super::asked::{
     HowDrawn, OpenedRequest, WrittenTurn, fitted, messages, new_id, nothing_else, now, take_in,
 };
@@ -67,7 +65,7 @@ pub(in super::super) async fn chat(
     let logprobs = request.logprobs;
     if stream {
         let usage = request.stream_options.unwrap_or_default().include_usage;
-        return Ok(streamed(ChatParts { giving, logprobs, usage, at: StreamState::Beginning }));
+        return Ok(streamed(ChatParts { giving, logprobs, usage }));
     }
     whole(giving, logprobs).await.map(IntoResponse::into_response)
 }
@@ -102,7 +100,6 @@ struct ChatParts {
     giving: Giving,
     logprobs: bool,
     usage: bool,
-    at: StreamState,
 }
 
 impl ChatParts {
@@ -113,8 +110,14 @@ impl ChatParts {
         };
         SentEvent::plain(&with(self.giving.envelope("chat.completion.chunk"), more))
     }
+}
 
-    fn beginning(&self) -> Vec<SentEvent> {
+impl AnswerForm for ChatParts {
+    fn giving(&mut self) -> &mut Giving {
+        &mut self.giving
+    }
+
+    fn beginning(&mut self) -> Vec<SentEvent> {
         let one = |index| {
             self.chunk(json!({
                 "index": index,
@@ -126,7 +129,7 @@ impl ChatParts {
         (0..self.giving.texts.len()).map(one).collect()
     }
 
-    fn piece(&self, piece: &AnswerPiece) -> Vec<SentEvent> {
+    fn piece(&mut self, piece: &AnswerPiece) -> Vec<SentEvent> {
         let AnswerPiece { answer, text, tokens, end } = piece;
         let logprobs = self
             .logprobs
@@ -151,7 +154,7 @@ impl ChatParts {
         sent
     }
 
-    fn end(&self) -> Vec<SentEvent> {
+    fn end(&mut self) -> Vec<SentEvent> {
         let mut sent = Vec::new();
         if self.usage {
             let more = json!({"choices": [], "usage": self.giving.usage()});
@@ -160,37 +163,5 @@ impl ChatParts {
         }
         sent.push(SentEvent::done());
         sent
-    }
-}
-
-impl StreamedParts for ChatParts {
-    async fn next(&mut self) -> Vec<SentEvent> {
-        match self.at {
-            StreamState::Over => return Vec::new(),
-            StreamState::Beginning => {
-                self.at = StreamState::Answering;
-                return self.beginning();
-            }
-            StreamState::Answering => {}
-        }
-        loop {
-            match self.giving.next().await {
-                Some(Ok(piece)) => {
-                    let sent = self.piece(&piece);
-                    if !sent.is_empty() {
-                        return sent;
-                    }
-                }
-                Some(Err(failure)) => {
-                    self.at = StreamState::Over;
-                    return vec![SentEvent::plain(&failure.json())];
-                }
-                None => {
-                    self.at = StreamState::Over;
-                    self.giving.remember();
-                    return self.end();
-                }
-            }
-        }
     }
 }

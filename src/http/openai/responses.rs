@@ -3,7 +3,7 @@
 use super::super::body::JsonBody;
 use super::super::failure::Failure;
 use super::super::state::HttpShared;
-use super::answered::{Giving, SentEvent, StreamState, StreamedParts, WholeAnswer, streamed, with};
+use super::answered::{AnswerForm, Giving, SentEvent, WholeAnswer, streamed, with};
 use super::asked::{
     HowDrawn, OpenedRequest, WrittenTurn, fitted, messages, new_id, nothing_else, now, take_in,
 };
@@ -73,13 +73,7 @@ pub(in super::super) async fn responses(
         texts: vec![String::new()],
         tokens: 0,
     };
-    let mut response = ResponseParts {
-        item: new_id("msg")?,
-        giving,
-        as_asked,
-        sequence: 0,
-        at: StreamState::Beginning,
-    };
+    let mut response = ResponseParts { item: new_id("msg")?, giving, as_asked, sequence: 0 };
     if stream {
         return Ok(streamed(response));
     }
@@ -97,7 +91,6 @@ struct ResponseParts {
     item: String,
     as_asked: Value,
     sequence: u64,
-    at: StreamState,
 }
 
 impl ResponseParts {
@@ -160,31 +153,7 @@ impl ResponseParts {
         json!({"item_id": self.item, "output_index": 0, "content_index": 0})
     }
 
-    fn beginning(&mut self) -> Vec<SentEvent> {
-        let response = self.response("in_progress", json!([]));
-        let item = self.message("in_progress", json!([]));
-        let added = with(self.place(), json!({"part": part("")}));
-        vec![
-            self.event("response.created", json!({"response": response})),
-            self.event("response.in_progress", json!({"response": response})),
-            self.event("response.output_item.added", json!({"output_index": 0, "item": item})),
-            self.event("response.content_part.added", added),
-        ]
-    }
-
-    fn piece(&mut self, piece: &AnswerPiece) -> Vec<SentEvent> {
-        let mut sent = Vec::new();
-        if !piece.text.is_empty() {
-            let delta = with(self.place(), json!({"delta": piece.text, "logprobs": []}));
-            sent.push(self.event("response.output_text.delta", delta));
-        }
-        if let Some(end) = &piece.end {
-            sent.extend(self.end(end));
-        }
-        sent
-    }
-
-    fn end(&mut self, end: &AnswerEnd) -> Vec<SentEvent> {
+    fn whole(&mut self, end: &AnswerEnd) -> Vec<SentEvent> {
         self.giving.remember();
         let text = self.giving.texts.first().cloned().unwrap_or_default();
         let told = with(self.place(), json!({"text": text, "logprobs": []}));
@@ -208,34 +177,42 @@ fn part(text: &str) -> Value {
     json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []})
 }
 
-impl StreamedParts for ResponseParts {
-    async fn next(&mut self) -> Vec<SentEvent> {
-        match self.at {
-            StreamState::Over => return Vec::new(),
-            StreamState::Beginning => {
-                self.at = StreamState::Answering;
-                return self.beginning();
-            }
-            StreamState::Answering => {}
+impl AnswerForm for ResponseParts {
+    fn giving(&mut self) -> &mut Giving {
+        &mut self.giving
+    }
+
+    fn beginning(&mut self) -> Vec<SentEvent> {
+        let response = self.response("in_progress", json!([]));
+        let item = self.message("in_progress", json!([]));
+        let added = with(self.place(), json!({"part": part("")}));
+        vec![
+            self.event("response.created", json!({"response": response})),
+            self.event("response.in_progress", json!({"response": response})),
+            self.event("response.output_item.added", json!({"output_index": 0, "item": item})),
+            self.event("response.content_part.added", added),
+        ]
+    }
+
+    fn piece(&mut self, piece: &AnswerPiece) -> Vec<SentEvent> {
+        let mut sent = Vec::new();
+        if !piece.text.is_empty() {
+            let delta = with(self.place(), json!({"delta": piece.text, "logprobs": []}));
+            sent.push(self.event("response.output_text.delta", delta));
         }
-        loop {
-            match self.giving.next().await {
-                Some(Ok(piece)) => {
-                    let sent = self.piece(&piece);
-                    if !sent.is_empty() {
-                        return sent;
-                    }
-                }
-                Some(Err(failure)) => {
-                    self.at = StreamState::Over;
-                    let failed = failure.json().get("error").cloned().unwrap_or_default();
-                    return vec![self.event("error", failed)];
-                }
-                None => {
-                    self.at = StreamState::Over;
-                    return Vec::new();
-                }
-            }
+        if let Some(end) = &piece.end {
+            sent.extend(self.whole(end));
         }
+        sent
+    }
+
+    /// The last event says that the response is whole, and nothing comes after it.
+    fn end(&mut self) -> Vec<SentEvent> {
+        Vec::new()
+    }
+
+    fn failed(&mut self, failure: &Failure) -> SentEvent {
+        let failed = failure.json().get("error").cloned().unwrap_or_default();
+        self.event("error", failed)
     }
 }

@@ -3,11 +3,10 @@
 use super::super::body::JsonBody;
 use super::super::failure::Failure;
 use super::super::state::HttpShared;
-use super::answered::{
-    Giving, SentEvent, StreamedParts, WholeAnswer, finish_reason, streamed, with,
-};
+use super::answered::{AnswerForm, Giving, SentEvent, WholeAnswer, finish_reason, streamed, with};
 use super::asked::{HowDrawn, OneOrMany, OpenedRequest, fitted, new_id, nothing_else, now};
 use super::chat::{StreamOptions, not_read_elsewhere};
+use crate::runtime::AnswerPiece;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -61,7 +60,7 @@ pub(in super::super) async fn text(
     };
     if stream {
         let usage = request.stream_options.unwrap_or_default().include_usage;
-        return Ok(streamed(TextParts { giving, usage, over: false }));
+        return Ok(streamed(TextParts { giving, usage }));
     }
     whole(giving).await.map(IntoResponse::into_response)
 }
@@ -84,31 +83,23 @@ async fn whole(mut giving: Giving) -> Result<Json<Value>, Failure> {
 struct TextParts {
     giving: Giving,
     usage: bool,
-    over: bool,
 }
 
-impl StreamedParts for TextParts {
-    async fn next(&mut self) -> Vec<SentEvent> {
-        if self.over {
-            return Vec::new();
-        }
-        let envelope = self.giving.envelope("text_completion");
-        match self.giving.next().await {
-            Some(Ok(piece)) => {
-                let finish = piece.end.map(|end| finish_reason(end.stop));
-                let choices = json!({"choices": [choice(piece.answer, &piece.text, finish)]});
-                vec![SentEvent::plain(&with(envelope, choices))]
-            }
-            Some(Err(failure)) => {
-                self.over = true;
-                vec![SentEvent::plain(&failure.json())]
-            }
-            None => {
-                self.over = true;
-                let more = json!({"choices": [], "usage": self.giving.usage()});
-                let usage = self.usage.then(|| SentEvent::plain(&with(envelope, more)));
-                usage.into_iter().chain([SentEvent::done()]).collect()
-            }
-        }
+impl AnswerForm for TextParts {
+    fn giving(&mut self) -> &mut Giving {
+        &mut self.giving
+    }
+
+    fn piece(&mut self, piece: &AnswerPiece) -> Vec<SentEvent> {
+        let finish = piece.end.as_ref().map(|end| finish_reason(end.stop));
+        let choices = json!({"choices": [choice(piece.answer, &piece.text, finish)]});
+        vec![SentEvent::plain(&with(self.giving.envelope("text_completion"), choices))]
+    }
+
+    fn end(&mut self) -> Vec<SentEvent> {
+        let more = json!({"choices": [], "usage": self.giving.usage()});
+        let chunk = with(self.giving.envelope("text_completion"), more);
+        let usage = self.usage.then(|| SentEvent::plain(&chunk));
+        usage.into_iter().chain([SentEvent::done()]).collect()
     }
 }

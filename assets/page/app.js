@@ -379,6 +379,7 @@ async function show() {
     trouble(null);
     const drawn = await views[name]();
     view.replaceChildren(drawn.body);
+    view.dataset.view = name;
     shown = drawn;
   } catch (error) {
     trouble(error);

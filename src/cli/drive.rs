@@ -16,29 +16,25 @@ use std::sync::Arc;
 pub struct Arguments {
     /// The run's folder.
     dir: PathBuf,
-    /// Iterations in all, instead of what gradus.yaml says.
-    #[arg(long)]
-    iterations: Option<u32>,
-    /// Change a setting for as long as this process works: train.dpo.beta=0.2. It is recorded as one in
-    /// gradus.yaml is, and counts from the next iteration on.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
     #[command(flatten)]
-    wish: devices::Wish,
+    instead: Instead,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
 }
 
 /// What is wanted instead of what the settings say.
-#[derive(Clone, Default)]
+#[derive(clap::Args, Clone, Default)]
 pub struct Instead {
-    /// Iterations in all.
+    /// Iterations in all, instead of what gradus.yaml says.
+    #[arg(long)]
     pub iterations: Option<u32>,
-    /// What computes.
-    pub wish: devices::Wish,
-    /// Settings, as `key=value`.
+    /// Change a setting for as long as this process works: train.dpo.beta=0.2. It is recorded as one in
+    /// gradus.yaml is, and counts from the next iteration on.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+    #[command(flatten)]
+    pub wish: devices::Wish,
 }
 
 /// Works until the goal or a signal; gives what is known then.
@@ -111,8 +107,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
     let folder = Folder::at(&arguments.dir);
     let stop = signals::stop_flag()?;
     let oracle = super::recipe::oracle_of(&folder);
-    let Arguments { iterations, wish, set, .. } = arguments;
-    let instead = Instead { iterations: *iterations, wish: *wish, set: set.clone() };
+    let instead = arguments.instead.clone();
     let (outcome, view) = work(&folder, "", instead, oracle, &stop)?;
     let report = Report::of(&view);
     if arguments.json {

@@ -3,7 +3,7 @@
 use super::demo::Temporary;
 use super::recipe::RecipeScale;
 use super::screen::Screen;
-use super::{ExitStatus, demo, devices, drive, notify, output, signals};
+use super::{ExitStatus, demo, drive, notify, output, signals};
 use gradus::http::{HttpAccess, HttpSettings, Listening, ServerSettings, Token, router, serve};
 use gradus::lm::cancel::Cancel;
 use gradus::runtime::{Folder, Goal, Handle, WaitOutcome};
@@ -33,14 +33,8 @@ pub struct Arguments {
     /// Let everybody on this machine change the run.
     #[arg(long, conflicts_with = "token_file")]
     insecure_no_token: bool,
-    /// Iterations in all, instead of what gradus.yaml says.
-    #[arg(long)]
-    iterations: Option<u32>,
-    /// Change a setting for as long as this process works, as for gradus run.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
     #[command(flatten)]
-    wish: devices::Wish,
+    instead: drive::Instead,
 }
 
 /// Where to listen.
@@ -191,8 +185,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus, Error> {
         listening.push(http.block_on(place.listen())?);
     }
     let screen = Arc::new(Screen::new(""));
-    let Arguments { iterations, wish, set, .. } = arguments;
-    let instead = drive::Instead { iterations: *iterations, wish: *wish, set: set.clone() };
+    let instead = arguments.instead.clone();
     let oracle = super::recipe::oracle_of(&folder);
     let runtime = drive::started(&folder, &screen, instead, oracle, true)?;
     let settings = HttpSettings::new(access(arguments, &folder, &places)?);

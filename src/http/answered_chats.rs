@@ -28,7 +28,7 @@ impl AnsweredChat {
     }
 }
 
-/// AnsweredChats by id.
+/// Answered chats by id.
 pub(super) struct AnsweredChats {
     most: usize,
     bytes: usize,

@@ -26,17 +26,15 @@ pub(super) async fn rubrics(state: State<HttpShared>) -> Result<Json<Value>, Fai
 
 async fn told(State(state): State<HttpShared>, query: Query) -> Result<Json<Value>, Failure> {
     let reply = state.handle.query(query).await?;
-    json(&match reply {
+    json(match reply {
         Reply::Status(status) => serde_json::to_value(status),
         reply => serde_json::to_value(reply),
     })
 }
 
-fn json(value: &Result<Value, serde_json::Error>) -> Result<Json<Value>, Failure> {
-    match value {
-        Ok(value) => Ok(Json(value.clone())),
-        Err(error) => Err(Failure::from(crate::Error::not_json("an answer", error))),
-    }
+fn json(value: Result<Value, serde_json::Error>) -> Result<Json<Value>, Failure> {
+    let lost = |error| Failure::from(crate::Error::not_json("an answer", &error));
+    value.map(Json).map_err(lost)
 }
 
 /// What came of the run, of its whole log.
@@ -49,7 +47,7 @@ async fn reported(state: &HttpShared) -> Result<FullReport, Failure> {
 
 /// The same as `docs/report.schema.json` has it; its evidence is what `gradus report` reads for it.
 pub(super) async fn report(State(state): State<HttpShared>) -> Result<Json<Value>, Failure> {
-    json(&serde_json::to_value(reported(&state).await?))
+    json(serde_json::to_value(reported(&state).await?))
 }
 
 /// Its figures, as HTML with SVG.

@@ -16,7 +16,7 @@ pub struct HttpSettings {
     pub access: HttpAccess,
     /// Answers that are drawn or wait at the same time; beyond them a request is told to come again.
     pub answers_max: usize,
-    /// AnsweredChats that are remembered, so that votes can be given on them.
+    /// Chats that are remembered, so that votes can be given on them.
     pub remembered_max: usize,
 }
 
@@ -33,7 +33,7 @@ impl HttpSettings {
     }
 }
 
-/// HttpShared by all requests.
+/// Shared by all requests.
 pub(super) struct HttpState {
     pub handle: Handle,
     pub settings: HttpSettings,

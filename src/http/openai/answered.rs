@@ -3,8 +3,11 @@
 use super::super::answered_chats::AnsweredChat;
 use super::super::failure::Failure;
 use super::super::state::HttpShared;
+use super::asked::{OpenedRequest, new_id, now};
 use crate::domain::{Message, StopReason};
-use crate::runtime::{AnswerEnd, AnswerPiece, AnswerStream, AnswerToken, ServedPolicy};
+use crate::runtime::{
+    AnswerEnd, AnswerPiece, AnswerStream, AnswerToken, EncodedPrompt, ServedPolicy,
+};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{Stream, unfold};
@@ -51,6 +54,33 @@ pub(super) struct WholeAnswer {
     pub text: String,
     pub tokens: Vec<AnswerToken>,
     pub end: AnswerEnd,
+}
+
+impl OpenedRequest {
+    /// Begins to answer, with as much room as was asked for, or as the model has left. `messages`: what
+    /// the prompt was made of, where that was a conversation.
+    pub fn give(
+        self,
+        state: HttpShared,
+        prefix: &str,
+        (messages, prompt): (Vec<Message>, &EncodedPrompt),
+    ) -> Result<Giving, Failure> {
+        let OpenedRequest { policy, settings, .. } = self;
+        let room = policy.model().context_tokens_max().saturating_sub(prompt.tokens());
+        let most = settings.max_new_tokens.min(room.max(1));
+        let settings = settings.max_new_tokens(most);
+        Ok(Giving {
+            state,
+            id: new_id(prefix)?,
+            created: now(),
+            answers: policy.answers(prompt, &settings),
+            policy,
+            messages,
+            prompt_tokens: prompt.tokens(),
+            texts: vec![String::new(); settings.answers],
+            tokens: 0,
+        })
+    }
 }
 
 impl Giving {

@@ -3,7 +3,7 @@
 use super::super::failure::Failure;
 use super::super::state::HttpState;
 use crate::domain::{Message, Role};
-use crate::runtime::{AnswerSettings, EncodedPrompt, ServedPolicy};
+use crate::runtime::{AnswerSettings, ServedPolicy};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -272,17 +272,6 @@ pub(super) fn messages(turns: Vec<WrittenTurn>, field: &str) -> Result<Vec<Messa
         Ok(Message { role, content: content.text(&place)? })
     };
     turns.into_iter().enumerate().map(message).collect()
-}
-
-/// How much room an answer has: what was asked for, or what the model has left.
-pub(super) fn fitted(
-    policy: &ServedPolicy,
-    prompt: &EncodedPrompt,
-    settings: AnswerSettings,
-) -> AnswerSettings {
-    let room = policy.model().context_tokens_max().saturating_sub(prompt.tokens());
-    let most = settings.max_new_tokens.min(room.max(1));
-    settings.max_new_tokens(most)
 }
 
 #[cfg(test)]

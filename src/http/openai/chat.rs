@@ -4,9 +4,7 @@ use super::super::body::JsonBody;
 use super::super::failure::Failure;
 use super::super::state::HttpShared;
 use super::answered::{AnswerForm, Giving, SentEvent, WholeAnswer, finish_reason, streamed, with};
-use super::asked::{
-    HowDrawn, OpenedRequest, WrittenTurn, fitted, messages, new_id, nothing_else, now, take_in,
-};
+use super::asked::{HowDrawn, WrittenTurn, messages, nothing_else, take_in};
 use crate::runtime::AnswerPiece;
 use axum::Json;
 use axum::extract::State;
@@ -39,43 +37,23 @@ pub(in super::super) async fn chat(
     State(state): State<HttpShared>,
     JsonBody(request): JsonBody<ChatRequest>,
 ) -> Result<Response, Failure> {
-    let rest = not_read_elsewhere(request.rest);
-    nothing_else(&rest)?;
+    nothing_else(&request.rest)?;
     let messages = messages(request.messages, "messages")?;
     let most = match request.max_completion_tokens {
         Some(most) => ("max_completion_tokens", Some(most)),
         None => ("max_tokens", request.max_tokens),
     };
-    let OpenedRequest { policy, settings, stream } = request.drawn.open(&state, most).await?;
-    let prompt = policy.encode_chat(&messages)?;
-    let settings = fitted(&policy, &prompt, settings);
-    take_in(&state, &messages, &rest).await?;
-    let answers = policy.answers(&prompt, &settings);
-    let giving = Giving {
-        state,
-        id: new_id("chatcmpl")?,
-        created: now(),
-        policy,
-        messages,
-        prompt_tokens: prompt.tokens(),
-        answers,
-        texts: vec![String::new(); settings.answers],
-        tokens: 0,
-    };
+    let opened = request.drawn.open(&state, most).await?;
+    let prompt = opened.policy.encode_chat(&messages)?;
+    take_in(&state, &messages, &request.rest).await?;
+    let stream = opened.stream;
+    let giving = opened.give(state, "chatcmpl", (messages, &prompt))?;
     let logprobs = request.logprobs;
     if stream {
         let usage = request.stream_options.unwrap_or_default().include_usage;
         return Ok(streamed(ChatParts { giving, logprobs, usage }));
     }
     whole(giving, logprobs).await.map(IntoResponse::into_response)
-}
-
-/// Fields of `HowDrawn` come up in the rest, too.
-pub(super) fn not_read_elsewhere(mut rest: Map<String, Value>) -> Map<String, Value> {
-    for known in ["model", "temperature", "top_p", "n", "seed", "stop", "stream"] {
-        rest.remove(known);
-    }
-    rest
 }
 
 async fn whole(mut giving: Giving, logprobs: bool) -> Result<Json<Value>, Failure> {

@@ -4,10 +4,7 @@ use super::super::body::JsonBody;
 use super::super::failure::Failure;
 use super::super::state::HttpShared;
 use super::answered::{AnswerForm, Giving, SentEvent, WholeAnswer, streamed, with};
-use super::asked::{
-    HowDrawn, OpenedRequest, WrittenTurn, fitted, messages, new_id, nothing_else, now, take_in,
-};
-use super::chat::not_read_elsewhere;
+use super::asked::{HowDrawn, WrittenTurn, messages, new_id, nothing_else, take_in};
 use crate::domain::{Message, StopReason};
 use crate::runtime::{AnswerEnd, AnswerPiece};
 use axum::Json;
@@ -39,8 +36,7 @@ pub(in super::super) async fn responses(
     State(state): State<HttpShared>,
     JsonBody(request): JsonBody<ResponsesRequest>,
 ) -> Result<Response, Failure> {
-    let rest = not_read_elsewhere(request.rest);
-    nothing_else(&rest)?;
+    nothing_else(&request.rest)?;
     if request.drawn.n.is_some_and(|n| n != 1) {
         return Err(Failure::field("n", "n is not offered here: a response is one answer"));
     }
@@ -51,28 +47,17 @@ pub(in super::super) async fn responses(
         Input::Turns(given) => messages(given, "input")?,
     });
     let most = ("max_output_tokens", request.max_output_tokens);
-    let OpenedRequest { policy, settings, stream } = request.drawn.open(&state, most).await?;
-    let prompt = policy.encode_chat(&turns)?;
-    let settings = fitted(&policy, &prompt, settings);
-    take_in(&state, &turns, &rest).await?;
-    let answers = policy.answers(&prompt, &settings);
+    let opened = request.drawn.open(&state, most).await?;
+    let prompt = opened.policy.encode_chat(&turns)?;
+    take_in(&state, &turns, &request.rest).await?;
     let as_asked = json!({
         "instructions": request.instructions,
         "max_output_tokens": request.max_output_tokens,
-        "temperature": settings.temperature,
-        "top_p": settings.top_p,
+        "temperature": opened.settings.temperature,
+        "top_p": opened.settings.top_p,
     });
-    let giving = Giving {
-        state,
-        id: new_id("resp")?,
-        created: now(),
-        policy,
-        messages: turns,
-        prompt_tokens: prompt.tokens(),
-        answers,
-        texts: vec![String::new()],
-        tokens: 0,
-    };
+    let stream = opened.stream;
+    let giving = opened.give(state, "resp", (turns, &prompt))?;
     let mut response = ResponseParts { item: new_id("msg")?, giving, as_asked, sequence: 0 };
     if stream {
         return Ok(streamed(response));

@@ -4,8 +4,8 @@ use super::super::body::JsonBody;
 use super::super::failure::Failure;
 use super::super::state::HttpShared;
 use super::answered::{AnswerForm, Giving, SentEvent, WholeAnswer, finish_reason, streamed, with};
-use super::asked::{HowDrawn, OneOrMany, OpenedRequest, fitted, new_id, nothing_else, now};
-use super::chat::{StreamOptions, not_read_elsewhere};
+use super::asked::{HowDrawn, OneOrMany, nothing_else};
+use super::chat::StreamOptions;
 use crate::runtime::AnswerPiece;
 use axum::Json;
 use axum::extract::State;
@@ -32,7 +32,7 @@ pub(in super::super) async fn text(
     State(state): State<HttpShared>,
     JsonBody(request): JsonBody<TextRequest>,
 ) -> Result<Response, Failure> {
-    nothing_else(&not_read_elsewhere(request.rest))?;
+    nothing_else(&request.rest)?;
     let mut prompts = request.prompt.all();
     let prompt = match (prompts.pop(), prompts.is_empty()) {
         (Some(prompt), true) => prompt,
@@ -42,22 +42,10 @@ pub(in super::super) async fn text(
         }
     };
     let most = request.max_tokens.unwrap_or(TOKENS_USUAL);
-    let asked = request.drawn.open(&state, ("max_tokens", Some(most))).await?;
-    let OpenedRequest { policy, settings, stream } = asked;
-    let prompt = policy.encode_text(&prompt)?;
-    let settings = fitted(&policy, &prompt, settings);
-    let answers = policy.answers(&prompt, &settings);
-    let giving = Giving {
-        state,
-        id: new_id("cmpl")?,
-        created: now(),
-        policy,
-        messages: Vec::new(),
-        prompt_tokens: prompt.tokens(),
-        answers,
-        texts: vec![String::new(); settings.answers],
-        tokens: 0,
-    };
+    let opened = request.drawn.open(&state, ("max_tokens", Some(most))).await?;
+    let prompt = opened.policy.encode_text(&prompt)?;
+    let stream = opened.stream;
+    let giving = opened.give(state, "cmpl", (Vec::new(), &prompt))?;
     if stream {
         let usage = request.stream_options.unwrap_or_default().include_usage;
         return Ok(streamed(TextParts { giving, usage }));
